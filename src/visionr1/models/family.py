@@ -1,0 +1,44 @@
+"""What training needs to know of a model family beyond its transformers class.
+
+A family's vision features enter at the image tokens of the prompt; its decoder then runs on token
+embeddings and (3, R, T) position ids alone. Axis letters: R rows, T tokens, D width.
+"""
+
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+
+class Family(Protocol):
+    """The parts of a transformers model class that it does not offer under one name."""
+
+    @property
+    def model_type(self) -> str:
+        """`config.model_type` of the checkpoints."""
+
+    @property
+    def dialect(self) -> str:
+        """The dialect its released checkpoints write boxes in."""
+
+    def num_image_tokens(self, config: Any, grid_thw: Tensor) -> int:
+        """How many prompt tokens one image of patch grid `grid_thw` (3,) takes."""
+
+    def position_ids(self, config: Any, input_ids: Tensor, grid_thw: Tensor) -> Tensor:
+        """Position ids (3, T) of a prompt (T,) that holds images of grids `grid_thw` (N, 3)."""
+
+    def hidden_states(
+        self,
+        model: nn.Module,
+        *,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        mask: Tensor | None,
+        pixel_values: Tensor,
+        grid_thw: Tensor,
+        cache: Any = None,
+    ) -> Tensor:
+        """Last hidden states (R, T, D) of rows (R, T); `mask` (R, 1, T, T) is True where a token
+        may look, None is causal. The vision tower sees each image once."""
+
+    def decoder(self, model: nn.Module) -> Any:
+        """The language model: `embed_tokens`, `layers`, `norm`, `rotary_emb`."""

@@ -1,0 +1,280 @@
+"""What training, evaluation and prediction need of a VLM: load it, encode a prompt, score tokens.
+
+Any transformers folder of a known family loads: the small model that ships, and real checkpoints.
+Images go through the folder's PIL image processor; torchvision is not needed.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+import visionr1
+from visionr1.dialects import DIALECTS, Dialect, get_dialect
+from visionr1.errors import CheckpointError, DataError, needs_extra
+from visionr1.files import write_json_atomic
+from visionr1.models.family import Family
+from visionr1.models.qwen3_vl import Qwen3VL
+from visionr1.models.qwen25_vl import Qwen25VL
+from visionr1.prompts import instruction
+from visionr1.samples import Query, Size
+
+FAMILIES: dict[str, Family] = {family.model_type: family for family in (Qwen25VL(), Qwen3VL())}
+DIALECT_FILE = "visionr1.json"
+LOGITS_PER_CHUNK = 1 << 26
+"""Logits held at once when tokens are scored; beyond it they are recomputed for the gradient."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prompt:
+    """One image and one query, ready for the model."""
+
+    input_ids: Tensor
+    """(T,)"""
+    position_ids: Tensor
+    """(3, T)"""
+    pixel_values: Tensor
+    """(patches, values of a patch) float32"""
+    image_grid_thw: Tensor
+    """(1, 3), in patches"""
+    input_size_wh: Size
+    """What the model sees of the image: grid x patch size."""
+    text: str
+    """As the chat template wrote it, the image one placeholder."""
+
+
+class Policy:
+    """A model with its tokenizer, image processor and dialect."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        image_processor: Any,
+        dialect: Dialect,
+        family: Family,
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.image_processor = image_processor
+        self.dialect = dialect
+        self.family = family
+        self.config: Any = model.config
+        self.eos_ids = _eos_ids(model, tokenizer)
+        self.suppressed_ids = _suppressed_ids(self)
+        self._template_ids = lru_cache(maxsize=1024)(self._render_template)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def encode(self, image: Image.Image, query: Query) -> Prompt:
+        """The prompt for one RGB image and one query.
+
+        Raises DataError if the prompt does not fit into the model's context.
+        """
+        pixels = self.image_processor(images=[image], return_tensors="pt")
+        grid = pixels["image_grid_thw"]
+        text, before, after = self._template_ids(instruction(query, self.dialect.prompt_family))
+        num_image_tokens = self.family.num_image_tokens(self.config, grid[0])
+        image_ids = torch.full((num_image_tokens,), self.config.image_token_id)
+        input_ids = torch.cat((before, image_ids, after))
+        context = self.config.get_text_config().max_position_embeddings
+        if len(input_ids) >= context:
+            raise DataError(
+                f"the prompt takes {len(input_ids)} tokens, {num_image_tokens} of them for an image "
+                f"of {image.width}x{image.height} pixels, but the model's context holds {context}; "
+                "use smaller images or lower longest_edge in preprocessor_config.json"
+            )
+        _, rows, columns = grid[0].tolist()
+        patch = self.image_processor.patch_size
+        return Prompt(
+            input_ids=input_ids,
+            position_ids=self.family.position_ids(self.config, input_ids, grid),
+            pixel_values=pixels["pixel_values"],
+            image_grid_thw=grid,
+            input_size_wh=(columns * patch, rows * patch),
+            text=text,
+        )
+
+    def encode_reply(self, text: str) -> Tensor:
+        """Token ids (T,) of a reply, its end token included."""
+        ids = self.tokenizer.encode(text, add_special_tokens=False)
+        return torch.tensor([*ids, self.eos_ids[0]])
+
+    def decode_reply(self, token_ids: Sequence[int]) -> str:
+        """The text of a reply's tokens, without its end token."""
+        text: str = self.tokenizer.decode(token_ids, skip_special_tokens=True)
+        return text
+
+    def hidden_states(
+        self,
+        *,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        mask: Tensor | None,
+        pixel_values: Tensor,
+        grid_thw: Tensor,
+        cache: Any = None,
+    ) -> Tensor:
+        """Last hidden states (R, T, D); see `Family.hidden_states`."""
+        return self.family.hidden_states(
+            self.model,
+            input_ids=input_ids,
+            position_ids=position_ids,
+            mask=mask,
+            pixel_values=pixel_values,
+            grid_thw=grid_thw,
+            cache=cache,
+        )
+
+    def logits(self, hidden: Tensor, *, temperature: float = 1.0, suppress: bool = True) -> Tensor:
+        """Logits (..., V) in float32 of the policy: tempered, and where `suppress`, minus infinity
+        for image and special tokens other than the end."""
+        logits: Tensor = self.model.lm_head(hidden).float()
+        if temperature != 1.0:
+            logits = logits / temperature
+        return logits.index_fill(-1, self.suppressed_ids, -torch.inf) if suppress else logits
+
+    def token_logprobs(
+        self, hidden: Tensor, targets: Tensor, *, temperature: float = 1.0, suppress: bool = True
+    ) -> Tensor:
+        """Log-probabilities (N,) of `targets` (N,) given hidden states (N, D), in chunks."""
+
+        def score(hidden: Tensor, targets: Tensor) -> Tensor:
+            logits = self.logits(hidden, temperature=temperature, suppress=suppress)
+            return -nn.functional.cross_entropy(logits, targets, reduction="none")
+
+        chunk = max(1, LOGITS_PER_CHUNK // self.config.get_text_config().vocab_size)
+        if len(targets) <= chunk:
+            return score(hidden, targets)
+        return torch.cat(
+            [
+                checkpoint(score, h, t, use_reentrant=False)
+                for h, t in zip(hidden.split(chunk), targets.split(chunk), strict=True)
+            ]
+        )
+
+    def save(self, folder: Path, dtype: torch.dtype | None = None) -> None:
+        """Write an ordinary transformers folder; weights in `dtype`, else as they are in memory."""
+        state = self.model.state_dict()
+        if dtype is not None:
+            state = {name: tensor.to(dtype) for name, tensor in state.items()}
+        kept = self.config.dtype
+        self.config.dtype = dtype or kept
+        try:
+            self.model.save_pretrained(folder, state_dict=state)
+        finally:
+            self.config.dtype = kept
+        self.tokenizer.save_pretrained(folder)
+        self.image_processor.save_pretrained(folder)
+        write_json_atomic(folder / DIALECT_FILE, {"dialect": self.dialect.name})
+
+    def _render_template(self, text: str) -> tuple[str, Tensor, Tensor]:
+        """The chat prompt for instruction `text`, and its token ids before and after the image."""
+        content = [{"type": "image"}, {"type": "text", "text": text}]
+        chat: str = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+        )
+        ids = torch.tensor(self.tokenizer.encode(chat, add_special_tokens=False))
+        places = (ids == self.config.image_token_id).nonzero().flatten().tolist()
+        if len(places) != 1 or places[0] == len(ids) - 1:
+            raise DataError(
+                f"the prompt must hold one image placeholder with text after it, but holds "
+                f"{len(places)}; is there an image token in the query? Prompt: {chat!r}"
+            )
+        return chat, ids[: places[0]], ids[places[0] + 1 :]
+
+
+def model_folder(path: str | Path) -> Path:
+    """The folder that `path` names: itself, or for "tiny" that of the model that ships."""
+    return Path(visionr1.__file__).parent / "embedded/tiny" if path == "tiny" else Path(path)
+
+
+def load_policy(
+    path: str | Path, *, device: str = "cpu", dtype: str = "float32", dialect: str | None = None
+) -> Policy:
+    """The policy in transformers folder `path`; "tiny" is the model that ships.
+
+    `dialect` names how it writes boxes; else the folder's visionr1.json does, else its model type.
+    Raises CheckpointError if the folder is missing, of an unknown family, or lacks weights.
+    """
+    with needs_extra("train"):
+        from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText
+        from transformers.utils.logging import disable_progress_bar
+    disable_progress_bar()
+
+    folder = model_folder(path)
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"no model in {folder}: config.json is missing")
+    config = AutoConfig.from_pretrained(folder)
+    if config.model_type not in FAMILIES:
+        raise CheckpointError(
+            f"{folder} holds a model of type {config.model_type!r}; known: {', '.join(FAMILIES)}"
+        )
+    family = FAMILIES[config.model_type]
+    try:
+        model, report = AutoModelForImageTextToText.from_pretrained(
+            folder, dtype=getattr(torch, dtype), output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"cannot load the model in {folder}: {error}") from error
+    wrong = {key: sorted(map(str, names)) for key, names in report.items() if names}
+    if wrong:
+        raise CheckpointError(f"the weights in {folder} do not fit its config.json: {wrong}")
+    return Policy(
+        model.to(device),
+        _load_tokenizer(folder),
+        AutoImageProcessor.from_pretrained(folder, backend="pil"),
+        get_dialect(dialect or _folder_dialect(folder) or family.dialect),
+        family,
+    )
+
+
+def _load_tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if tokenizer.chat_template is None and (folder / "chat_template.json").is_file():
+        template = json.loads((folder / "chat_template.json").read_text(encoding="utf-8"))
+        tokenizer.chat_template = template["chat_template"]
+    if tokenizer.chat_template is None:
+        raise CheckpointError(f"{folder} has no chat template; is it an instruct model?")
+    return tokenizer
+
+
+def _folder_dialect(folder: Path) -> str | None:
+    path = folder / DIALECT_FILE
+    if not path.is_file():
+        return None
+    name: str = json.loads(path.read_text(encoding="utf-8")).get("dialect", "")
+    if name not in DIALECTS:
+        raise CheckpointError(f"{path}: unknown dialect {name!r}; known: {', '.join(DIALECTS)}")
+    return name
+
+
+def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    """Every token that ends a reply, the one that training writes first."""
+    stated = model.generation_config.eos_token_id
+    ids = [tokenizer.eos_token_id, *(stated if isinstance(stated, list) else [stated])]
+    return tuple(dict.fromkeys(i for i in ids if i is not None))
+
+
+def _suppressed_ids(policy: Policy) -> Tensor:
+    """Tokens that no reply may hold: image and other special ones, and rows of the output layer
+    beyond the tokenizer's vocabulary."""
+    config, tokenizer = policy.config, policy.tokenizer
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    named = {
+        v for k, v in config.to_dict().items() if k.endswith("_token_id") and isinstance(v, int)
+    }
+    beyond = set(range(len(tokenizer), config.get_text_config().vocab_size))
+    ids = sorted((special | named | beyond) - set(policy.eos_ids))
+    return torch.tensor(ids, dtype=torch.long, device=policy.device)

@@ -1,0 +1,16 @@
+"""Qwen3-VL: as Qwen2.5-VL on the outside, with deepstack inside.
+
+Deepstack adds features of several vision layers to the first decoder layers, at the image tokens
+only. A row holds each image once, in its prompt, so the shared prefix carries them for all its
+branches, and decoding, which has no image tokens, needs none. mRoPE interleaves its three axes,
+which its rotary embedding does by itself from the same position ids.
+"""
+
+from visionr1.models.qwen25_vl import Qwen25VL
+
+
+class Qwen3VL(Qwen25VL):
+    """`Qwen3VLForConditionalGeneration` of transformers."""
+
+    model_type = "qwen3_vl"
+    dialect = "qwen3"

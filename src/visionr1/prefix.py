@@ -1,0 +1,178 @@
+"""Rows that share one image and prompt among the completions of a sample.
+
+The G completions of a sample differ only after the prompt, so one row holds the prompt once:
+
+    [p_1 ... p_n-1 | p_n c1_1 c1_2 ... | p_n c2_1 c2_2 ... | ...]
+
+Each branch repeats the last prompt token, whose hidden state predicts the branch's first token, and
+leaves out its own last token, which predicts nothing. A branch sees the prefix and itself (a tree
+mask) and counts its positions on from the prompt. This is exact: log-probabilities and gradients
+are those of G plain rows, at the cost of one image, one prompt and G completions.
+
+A row with one branch is a plain causal row; supervised training uses the same code.
+Axis letters: R rows, T tokens, N completion tokens in all.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from visionr1.models.policy import Policy, Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One prompt and the completions (each (T,) token ids) that follow it."""
+
+    prompt: Prompt
+    completions: tuple[Tensor, ...]
+    indices: tuple[int, ...]
+    """The completions' places in the batch that the caller counts."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Length of its row."""
+        return len(self.prompt.input_ids) - 1 + sum(map(len, self.completions))
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Groups, one per row, padded on the right."""
+
+    input_ids: Tensor
+    """(R, T)"""
+    position_ids: Tensor
+    """(3, R, T)"""
+    mask: Tensor | None
+    """(R, 1, T, T), True where a token may look; None is causal."""
+    pixel_values: Tensor
+    image_grid_thw: Tensor
+    row: Tensor
+    """(N,) where the hidden state lies that predicts each completion token: its row,"""
+    column: Tensor
+    """(N,) its column,"""
+    targets: Tensor
+    """(N,) the token,"""
+    completion: Tensor
+    """(N,) and the index of the completion that it belongs to."""
+
+    def to(self, device: torch.device) -> "Rows":
+        """These rows on `device`."""
+        return Rows(
+            **{
+                name: None if (tensor := getattr(self, name)) is None else tensor.to(device)
+                for name in self.__slots__
+            }
+        )
+
+
+def group(prompts: Sequence[Prompt], completions: Sequence[Sequence[Tensor]]) -> list[Group]:
+    """One group per prompt; completions are counted through, sample by sample."""
+    groups, count = [], 0
+    for prompt, branches in zip(prompts, completions, strict=True):
+        indices = tuple(range(count, count + len(branches)))
+        groups.append(Group(prompt, tuple(branches), indices))
+        count += len(branches)
+    return groups
+
+
+def split(groups: Iterable[Group], tokens_per_forward: int) -> list[list[Group]]:
+    """The groups in micro-batches of at most `tokens_per_forward` padded tokens, of like length.
+
+    A group that is longer by itself is split over rows; one completion never is.
+    """
+    whole = [part for group in groups for part in _fit(group, tokens_per_forward)]
+    batches: list[list[Group]] = []
+    for part in sorted(whole, key=lambda part: -part.num_tokens):
+        if batches and (len(batches[-1]) + 1) * batches[-1][0].num_tokens <= tokens_per_forward:
+            batches[-1].append(part)
+        else:
+            batches.append([part])
+    return batches
+
+
+def _fit(group: Group, tokens: int) -> list[Group]:
+    parts: list[list[int]] = []
+    length = 0
+    for i, completion in enumerate(group.completions):
+        if not parts or length + len(completion) > tokens:
+            parts.append([])
+            length = len(group.prompt.input_ids) - 1
+        parts[-1].append(i)
+        length += len(completion)
+    return [
+        Group(
+            group.prompt,
+            tuple(group.completions[i] for i in part),
+            tuple(group.indices[i] for i in part),
+        )
+        for part in parts
+    ]
+
+
+def pack(groups: Sequence[Group]) -> Rows:
+    """The padded rows of `groups`."""
+    num_tokens = max(group.num_tokens for group in groups)
+    shape = (len(groups), num_tokens)
+    input_ids = torch.zeros(shape, dtype=torch.long)
+    position_ids = torch.zeros((3, *shape), dtype=torch.long)
+    branch = torch.zeros(shape, dtype=torch.long)  # 0 the prefix, 1 the first completion, ...
+    row, column, targets, completion = [], [], [], []
+    for r, group in enumerate(groups):
+        prompt = group.prompt
+        end = len(prompt.input_ids) - 1
+        last_id, last_position = prompt.input_ids[-1:], prompt.position_ids[:, -1:]
+        start = int(prompt.position_ids.max()) + 1
+        input_ids[r, :end] = prompt.input_ids[:-1]
+        position_ids[:, r, :end] = prompt.position_ids[:, :-1]
+        for b, (ids, index) in enumerate(zip(group.completions, group.indices, strict=True), 1):
+            begin, end = end, end + len(ids)
+            if begin == end:
+                continue
+            input_ids[r, begin:end] = torch.cat((last_id, ids[:-1]))
+            position_ids[:, r, begin : begin + 1] = last_position
+            position_ids[:, r, begin + 1 : end] = torch.arange(start, start + len(ids) - 1)
+            branch[r, begin:end] = b
+            row.append(torch.full((len(ids),), r))
+            column.append(torch.arange(begin, end))
+            targets.append(ids)
+            completion.append(torch.full((len(ids),), index))
+        branch[r, end:] = len(group.completions) + 1
+    is_tree = any(len(group.completions) > 1 for group in groups)
+    none = [torch.zeros(0, dtype=torch.long)]
+    return Rows(
+        input_ids=input_ids,
+        position_ids=position_ids,
+        mask=_tree_mask(branch) if is_tree else None,
+        pixel_values=torch.cat([group.prompt.pixel_values for group in groups]),
+        image_grid_thw=torch.cat([group.prompt.image_grid_thw for group in groups]),
+        row=torch.cat(row or none),
+        column=torch.cat(column or none),
+        targets=torch.cat(targets or none),
+        completion=torch.cat(completion or none),
+    )
+
+
+def token_logprobs(
+    policy: Policy, rows: Rows, *, temperature: float = 1.0, suppress: bool = True
+) -> Tensor:
+    """Log-probabilities (N,) of the completion tokens, in the order of `rows.targets`."""
+    hidden = policy.hidden_states(
+        input_ids=rows.input_ids,
+        position_ids=rows.position_ids,
+        mask=rows.mask,
+        pixel_values=rows.pixel_values,
+        grid_thw=rows.image_grid_thw,
+    )
+    return policy.token_logprobs(
+        hidden[rows.row, rows.column], rows.targets, temperature=temperature, suppress=suppress
+    )
+
+
+def _tree_mask(branch: Tensor) -> Tensor:
+    """(R, 1, T, T): what comes before, in the prefix or in the same branch."""
+    query, key = branch[:, :, None], branch[:, None, :]
+    past = torch.ones(branch.shape[1], branch.shape[1], dtype=torch.bool).tril()
+    return ((key == 0) | (key == query)).logical_and_(past)[:, None]

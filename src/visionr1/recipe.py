@@ -1,0 +1,383 @@
+"""A recipe: everything a training run depends on, read from TOML into frozen records.
+
+`load_recipe(path, overrides)` reads a file and the command line's `--set section.key=value`;
+`to_toml` writes the resolved recipe back, every value stated. An unknown key, a value of the wrong
+type or out of range raises RecipeError naming the file, the key, and the nearest key that exists.
+
+`[train]` holds the settings of the whole run; where there are `[[phase]]` tables, each is one part
+of the run in order and overrides any of them (a curriculum: its own data, batch, learning rate).
+"""
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from visionr1.errors import RecipeError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSection:
+    path: str = "tiny"
+    """A transformers folder, "tiny" (the model that ships) or "tiny-random" (it, untrained)."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights in memory."""
+    autocast: Literal["none", "bfloat16"] = "none"
+    """Precision of the matrix products over float32 weights."""
+    device: str = "cpu"
+    """"cpu", "cuda", "cuda:1"."""
+    save_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights in final/; checkpoints always keep the precision in memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSource:
+    source: str = "bccd"
+    """"scenes", an embedded set ("bccd"), a COCO JSON file or a folder that holds one."""
+    split: str = "train"
+    """Which part of an embedded set or of a folder."""
+    weight: float = 1.0
+    """Share of the batch, relative to the other sources."""
+    limit: int = 0
+    """Use the first so many samples; 0 is all."""
+    scenes: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the scenes, for source = "scenes" (see visionr1.scenes)."""
+
+    def __post_init__(self) -> None:
+        _check(self.weight > 0, "data.weight", "above 0", self.weight)
+        _check(self.limit >= 0, "data.limit", "0 (all) or more", self.limit)
+        if self.scenes and self.source != "scenes":
+            raise RecipeError(f'data.scenes is set, but data.source is "{self.source}"')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    name: str = "train"
+    """Shown in the metrics."""
+    data: tuple[DataSource, ...] = field(default_factory=lambda: (DataSource(),))
+    """Where the samples come from; several are mixed by weight."""
+    steps: int = 0
+    """Optimizer steps; 0 means from `epochs`."""
+    epochs: float = 1.0
+    """Passes over finite data, where `steps` is 0."""
+    minutes: float = 0.0
+    """A time budget: the phase ends, and its learning rate has decayed, when it is spent; 0 is none."""
+    batch_size: int = 16
+    """Samples per optimizer step."""
+    learning_rate: float = 1e-6
+    """Peak learning rate."""
+    final_learning_rate: float = 0.0
+    """Where the schedule ends."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """From the peak to the end."""
+    warmup_steps: int = 0
+    """Linear from 0 to the peak."""
+
+    def __post_init__(self) -> None:
+        _check(self.steps >= 0, "train.steps", "0 (from epochs) or more", self.steps)
+        _check(self.epochs > 0, "train.epochs", "above 0", self.epochs)
+        _check(self.minutes >= 0, "train.minutes", "0 (no budget) or more", self.minutes)
+        _check(self.batch_size >= 1, "train.batch_size", "1 or more", self.batch_size)
+        _check(self.learning_rate > 0, "train.learning_rate", "above 0", self.learning_rate)
+        _check(
+            0 <= self.final_learning_rate <= self.learning_rate,
+            "train.final_learning_rate",
+            f"from 0 to learning_rate = {self.learning_rate}",
+            self.final_learning_rate,
+        )
+        _check(self.warmup_steps >= 0, "train.warmup_steps", "0 or more", self.warmup_steps)
+        _check(len(self.data) > 0, "data", "at least one source", "none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizerSection:
+    weight_decay: float = 0.0
+    """Of AdamW, on matrices only."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Of AdamW."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm; 0 leaves them as they are."""
+    tokens_per_forward: int = 8192
+    """Padded tokens in one forward pass; a step takes as many passes as it needs."""
+
+    def __post_init__(self) -> None:
+        _check(self.weight_decay >= 0, "optimizer.weight_decay", "0 or more", self.weight_decay)
+        _check(self.max_grad_norm >= 0, "optimizer.max_grad_norm", "0 or more", self.max_grad_norm)
+        _check(
+            self.tokens_per_forward > 0, "optimizer.tokens_per_forward", "1 or more",
+            self.tokens_per_forward,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SFTSection:
+    coordinate_weight: float = 1.0
+    """Weight of the tokens of a number, relative to all others."""
+    box_order: Literal["given", "reading"] = "given"
+    """Write the true boxes as annotated, or from top to bottom (then left to right)."""
+
+    def __post_init__(self) -> None:
+        _check(
+            self.coordinate_weight > 0, "sft.coordinate_weight", "above 0", self.coordinate_weight
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutSection:
+    group_size: int = 4
+    """G, completions of one sample."""
+    max_new_tokens: int = 512
+    """A completion that reaches it without an end counts as truncated."""
+    temperature: float = 1.0
+    """Of the policy: in sampling and in every log-probability alike."""
+    top_p: float = 1.0
+    """Sample from the most probable tokens that hold this mass; 1 is all."""
+    top_k: int = 0
+    """Sample from so many most probable tokens; 0 is all."""
+
+    def __post_init__(self) -> None:
+        _check(
+            self.group_size >= 2,
+            "rollout.group_size",
+            "2 or more (one completion has no group to be compared with)",
+            self.group_size,
+        )
+        _check(self.max_new_tokens >= 1, "rollout.max_new_tokens", "1 or more", self.max_new_tokens)
+        _check(self.temperature > 0, "rollout.temperature", "above 0", self.temperature)
+        _check(0 < self.top_p <= 1, "rollout.top_p", "above 0 and at most 1", self.top_p)
+        _check(self.top_k >= 0, "rollout.top_k", "0 (all) or more", self.top_k)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GRPOSection:
+    beta: float = 0.2
+    """Weight of the KL to the reference model; 0 keeps no reference."""
+    updates_per_rollout: int = 1
+    """Optimizer steps on one rollout; 1 is strictly on-policy."""
+    clip: float = 0.2
+    """The ratio is held within 1 -+ clip where a rollout is used more than once."""
+
+    def __post_init__(self) -> None:
+        _check(self.beta >= 0, "grpo.beta", "0 or more", self.beta)
+        _check(
+            self.updates_per_rollout >= 1, "grpo.updates_per_rollout", "1 or more",
+            self.updates_per_rollout,
+        )  # fmt: skip
+        _check(0 < self.clip < 1, "grpo.clip", "between 0 and 1", self.clip)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardSection:
+    preset: Literal["paper"] = "paper"
+    """Which reward (see visionr1.rewards)."""
+    stage_step: float = 1.0
+    """STEP: the share of training after which the thresholds are raised; 1 is never."""
+    adaptive: bool = False
+    """Raise them instead once the mean recall and precision have passed .75."""
+
+    def __post_init__(self) -> None:
+        _check(0 <= self.stage_step <= 1, "reward.stage_step", "from 0 to 1", self.stage_step)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointSection:
+    every: int = 100
+    """Steps between checkpoints; 0 writes none but on an interrupt."""
+    keep: int = 2
+    """How many of the newest are kept."""
+
+    def __post_init__(self) -> None:
+        _check(self.every >= 0, "checkpoint.every", "0 or more", self.every)
+        _check(self.keep >= 1, "checkpoint.keep", "1 or more", self.keep)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    method: Literal["sft", "grpo"] = "grpo"
+    """"grpo" (Vision-R1) or "sft" (the supervised baseline)."""
+    seed: int = 0
+    """Of data order, sampling and new weights."""
+    workers: int = 0
+    """Processes that prepare images ahead of the model; 0 prepares them in between."""
+    threads: int = 0
+    """CPU threads of torch; 0 leaves its own choice."""
+    model: ModelSection = field(default_factory=ModelSection)
+    optimizer: OptimizerSection = field(default_factory=OptimizerSection)
+    sft: SFTSection = field(default_factory=SFTSection)
+    rollout: RolloutSection = field(default_factory=RolloutSection)
+    grpo: GRPOSection = field(default_factory=GRPOSection)
+    reward: RewardSection = field(default_factory=RewardSection)
+    checkpoint: CheckpointSection = field(default_factory=CheckpointSection)
+    phases: tuple[Phase, ...] = field(default_factory=lambda: (Phase(),))
+    """At least one; in the file `[train]` and `[[data]]`, then `[[phase]]`."""
+
+    def with_data(self, path: str) -> "Recipe":
+        """This recipe with every phase on the one data source `path`."""
+        data = (DataSource(source=path),)
+        return replace(self, phases=tuple(replace(phase, data=data) for phase in self.phases))
+
+    def with_model(self, path: str) -> "Recipe":
+        """This recipe starting from the model in folder `path`."""
+        return replace(self, model=replace(self.model, path=path))
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in TOML file `path`, with `overrides` ("section.key=value") put over it."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"cannot read recipe {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe {path} is not TOML: {error}") from error
+    for override in overrides:
+        _set(table, override)
+    try:
+        return parse_recipe(table)
+    except RecipeError as error:
+        raise RecipeError(f"recipe {path}: {error}") from error
+
+
+def parse_recipe(table: Mapping[str, Any]) -> Recipe:
+    """The recipe that a parsed TOML document states."""
+    rest = dict(table)
+    base = _table(rest.pop("train", {}), "train")
+    if "data" in rest:
+        base = {**base, "data": rest.pop("data")}
+    phases = rest.pop("phase", [{}])
+    if not isinstance(phases, list) or not phases:
+        raise RecipeError("phase: expected [[phase]] tables")
+    if "phases" in rest:
+        raise RecipeError("unknown key phases; did you mean phase?")
+    recipe: Recipe = _build(Recipe, rest, "", also=("train", "data", "phase"))
+    return replace(
+        recipe,
+        phases=tuple(
+            _build(Phase, {**base, **_table(phase, f"phase.{i}")}, f"phase.{i}" if i else "train")
+            for i, phase in enumerate(phases)
+        ),
+    )
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The recipe as TOML, every value stated; `parse_recipe` reads it back equal."""
+    lines: list[str] = []
+    _write(recipe, "", lines)
+    return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def _write(record: Any, name: str, lines: list[str]) -> None:
+    tables = []
+    for item in fields(record):
+        value = getattr(record, item.name)
+        if is_dataclass(value) or (isinstance(value, tuple) and value and is_dataclass(value[0])):
+            tables.append((item.name, value))
+        else:
+            lines.append(f"{item.name} = {_value(value)}")
+    for key, value in tables:
+        key = {"phases": "phase"}.get(key, key)
+        path = f"{name}.{key}" if name else key
+        for entry in value if isinstance(value, tuple) else (value,):
+            lines.append(f"\n[[{path}]]" if isinstance(value, tuple) else f"\n[{path}]")
+            _write(entry, path, lines)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key} = {_value(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _set(table: dict[str, Any], override: str) -> None:
+    """Put "a.b.0.c=value" into `table`; the value is TOML, or else the text itself."""
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise RecipeError(f"--set {override}: expected section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *parents, last = path.strip().split(".")
+    node: Any = table
+    for key in parents:
+        if isinstance(node, list):
+            node = node[_index(node, key, override)]
+        else:
+            node = node.setdefault(key, {})
+        if not isinstance(node, dict | list):
+            raise RecipeError(f"--set {override}: {key} is not a table")
+    if isinstance(node, list):
+        node[_index(node, last, override)] = value
+    else:
+        node[last] = value
+
+
+def _index(node: list[Any], key: str, override: str) -> int:
+    if not key.isdigit() or int(key) >= len(node):
+        raise RecipeError(
+            f"--set {override}: expected a number below {len(node)} in place of {key!r}"
+        )
+    return int(key)
+
+
+def _build(kind: Any, table: Mapping[str, Any], where: str, also: tuple[str, ...] = ()) -> Any:
+    """A `kind` record from `table`; every key must name a field and hold a value of its type."""
+    types = get_type_hints(kind)
+    known = (*types, *also)
+    for key in table:
+        if key not in known:
+            near = get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(sorted(known))}"
+            raise RecipeError(f"unknown key {_join(where, key)}; {hint}")
+    return kind(
+        **{key: _convert(types[key], value, _join(where, key)) for key, value in table.items()}
+    )
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if is_dataclass(kind):
+        return _build(kind, _table(value, where), where)
+    if origin is Literal:
+        if value in arguments:
+            return value
+        raise RecipeError(f"{where}: expected one of {', '.join(arguments)}, found {value!r}")
+    if origin is tuple and arguments[-1] is Ellipsis:
+        entries = value if isinstance(value, list) else [value]
+        return tuple(_convert(arguments[0], e, f"{where}.{i}") for i, e in enumerate(entries))
+    if origin is tuple:
+        if not isinstance(value, list) or len(value) != len(arguments):
+            raise RecipeError(f"{where}: expected {len(arguments)} values, found {value!r}")
+        return tuple(_convert(k, v, where) for k, v in zip(arguments, value, strict=True))
+    if origin is not None and issubclass(origin, Mapping):
+        return dict(_table(value, where))
+    if kind is float and type(value) is int:
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise RecipeError(f"{where}: expected {_name(kind)}, found {value!r}")
+    return value
+
+
+def _table(value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise RecipeError(f"{where}: expected a table, found {value!r}")
+    return value
+
+
+def _name(kind: Any) -> str:
+    return {int: "a whole number", float: "a number", str: "text", bool: "true or false"}[kind]
+
+
+def _join(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else key
+
+
+def _check(holds: bool, key: str, expected: str, found: object) -> None:
+    if not holds:
+        raise RecipeError(f"{key}: expected {expected}, found {found}")

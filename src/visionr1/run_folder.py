@@ -1,0 +1,165 @@
+"""The folder of a training run: what is in it, and how it is written so that nothing is lost.
+
+    recipe.toml         the resolved recipe
+    versions.json       of Python, the packages and the machine
+    metrics.jsonl       one row per step
+    rollouts.jsonl      one row per completion (GRPO)
+    checkpoints/step_N  a model folder and trainer_state.pt, complete or absent
+    final/              the trained model, an ordinary transformers folder
+
+A checkpoint is written under another name and renamed when it is whole. It keeps the lengths of
+the two .jsonl files; resuming cuts them back to those, so that no row is missing or twice.
+"""
+
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterable, Mapping
+from difflib import unified_diff
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+
+from visionr1 import __version__
+from visionr1.errors import CheckpointError, TrainingError
+from visionr1.files import write_json_atomic, write_text_atomic
+from visionr1.models.policy import Policy
+from visionr1.recipe import Recipe, to_toml
+
+STATE_FILE = "trainer_state.pt"
+PACKAGES = ("torch", "transformers", "numpy", "pillow", "scipy")
+
+
+class RunFolder:
+    """One run's files. `open` makes the folder or, to resume, finds it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.final = path / "final"
+        self._logs: dict[str, TextIO] = {}
+
+    @classmethod
+    def open(cls, path: Path, recipe: Recipe, *, resume: bool) -> "RunFolder":
+        """The folder at `path`, new or to be resumed.
+
+        Raises TrainingError if a new run finds it in use, or if a resumed one finds another recipe.
+        """
+        folder, stated = cls(path), path / "recipe.toml"
+        if stated.is_file() and not resume:
+            raise TrainingError(
+                f"{path} holds a run already; continue it with --resume or choose another --run-dir"
+            )
+        if resume and not stated.is_file():
+            raise TrainingError(f"there is no run in {path} to resume; start it without --resume")
+        if not resume:
+            write_text_atomic(stated, to_toml(recipe))
+            write_json_atomic(path / "versions.json", _versions())
+        elif (before := stated.read_text(encoding="utf-8")) != (now := to_toml(recipe)):
+            changes = unified_diff(before.splitlines(), now.splitlines(), n=0, lineterm="")
+            changed = [line for line in changes if not line.startswith(("---", "+++", "@@"))]
+            raise TrainingError(
+                f"cannot resume {path} with a changed recipe (- the run's, + this one):\n"
+                + "\n".join(changed)
+            )
+        return folder
+
+    def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Add rows to the .jsonl file `name`."""
+        if name not in self._logs:
+            self._logs[name] = (self.path / name).open("a", encoding="utf-8")
+        log = self._logs[name]
+        log.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        log.flush()
+
+    def latest_checkpoint(self) -> Path | None:
+        """The newest complete checkpoint."""
+        found = self._checkpoints()
+        return found[-1] if found else None
+
+    def write_checkpoint(self, policy: Policy, state: dict[str, Any], *, keep: int) -> Path:
+        """Write checkpoints/step_N whole, then drop all but the newest `keep`.
+
+        Raises TrainingError if it cannot be written; the ones before it stay.
+        """
+        final = self.checkpoints / f"step_{state['step']}"
+        temporary = self.checkpoints / f".step_{state['step']}.partial"
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            policy.save(temporary)
+            torch.save({**state, "log_lengths": self._log_lengths()}, temporary / STATE_FILE)
+            for file in temporary.iterdir():
+                _sync(file)
+            shutil.rmtree(final, ignore_errors=True)
+            temporary.rename(final)
+            _sync(self.checkpoints)
+        except (OSError, RuntimeError) as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            kept = self.latest_checkpoint()
+            raise TrainingError(
+                f"cannot write checkpoint {final}: {error}; "
+                f"{f'the one before it, {kept}, is kept' if kept else 'there is none before it'}; "
+                "make room and continue with --resume"
+            ) from error
+        for old in self._checkpoints()[:-keep]:
+            shutil.rmtree(old)
+        return final
+
+    def read_state(self, checkpoint: Path) -> dict[str, Any]:
+        """The trainer state in `checkpoint`; cuts the .jsonl files back to that moment."""
+        try:
+            state: dict[str, Any] = torch.load(
+                checkpoint / STATE_FILE, map_location="cpu", weights_only=True
+            )
+        except (OSError, RuntimeError, EOFError) as error:
+            raise CheckpointError(f"cannot read {checkpoint / STATE_FILE}: {error}") from error
+        self.cut_logs(state["log_lengths"])
+        return state
+
+    def cut_logs(self, lengths: Mapping[str, int]) -> None:
+        """Shorten each .jsonl file to its length in bytes in `lengths`, to nothing if not there."""
+        for path in self.path.glob("*.jsonl"):
+            os.truncate(path, min(path.stat().st_size, lengths.get(path.name, 0)))
+
+    def write_final(self, policy: Policy, dtype: torch.dtype) -> None:
+        """Write final/ whole."""
+        temporary = self.path / ".final.partial"
+        shutil.rmtree(temporary, ignore_errors=True)
+        policy.save(temporary, dtype)
+        shutil.rmtree(self.final, ignore_errors=True)
+        temporary.rename(self.final)
+
+    def _checkpoints(self) -> list[Path]:
+        found = self.checkpoints.glob("step_*")
+        return sorted(found, key=lambda path: int(path.name.removeprefix("step_")))
+
+    def _log_lengths(self) -> dict[str, int]:
+        for log in self._logs.values():
+            log.flush()
+            os.fsync(log.fileno())
+        return {path.name: path.stat().st_size for path in self.path.glob("*.jsonl")}
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _versions() -> dict[str, Any]:
+    return {
+        "python": platform.python_version(),
+        "visionr1": __version__,
+        **{name: version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "command": " ".join(["visionr1", *sys.argv[1:]]),
+    }

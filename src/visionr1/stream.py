@@ -1,0 +1,93 @@
+"""Which samples a step sees: a function of the recipe and the step alone.
+
+Nothing is remembered between steps, so a resumed run continues with the very samples that the
+uninterrupted one would have seen, and any process can prepare any step.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visionr1.recipe import DataSource, Phase
+from visionr1.samples import Sample
+
+
+class Source(Protocol):
+    """Samples by number, without end."""
+
+    def __call__(self, number: int, seed: Sequence[int]) -> Sample:
+        """Sample `number` of the order that `seed` makes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shuffled:
+    """A finite set, epoch after epoch, each in an order of its own."""
+
+    samples: tuple[Sample, ...]
+
+    def __call__(self, number: int, seed: Sequence[int]) -> Sample:
+        epoch, place = divmod(number, len(self.samples))
+        return self.samples[_permutation(len(self.samples), (*seed, epoch))[place]]
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """The samples of one phase."""
+
+    sources: tuple[Source, ...]
+    shares: tuple[float, ...]
+    batch_size: int
+    seed: tuple[int, ...]
+    num_samples: int | None
+    """Of all finite sources together; None if there is an endless one."""
+
+    def batch(self, step: int) -> list[Sample]:
+        """The samples of step `step` of the phase; each place of the batch draws its source by share
+        and takes that source's sample of the place's number."""
+        numbers = range(step * self.batch_size, (step + 1) * self.batch_size)
+        if len(self.sources) == 1:
+            return [self.sources[0](number, self.seed) for number in numbers]
+        generator = np.random.default_rng((*self.seed, step))
+        chosen = generator.choice(len(self.sources), size=self.batch_size, p=self.shares)
+        return [
+            self.sources[k](number, (*self.seed, k))
+            for number, k in zip(numbers, chosen.tolist(), strict=True)
+        ]
+
+
+def open_stream(phase: Phase, seed: tuple[int, ...]) -> Stream:
+    """The stream of `phase`; raises DataError or RecipeError if a source cannot be read."""
+    weights = [data.weight for data in phase.data]
+    opened = [open_source(data) for data in phase.data]
+    lengths = [len(s.samples) if isinstance(s, Shuffled) else None for s in opened]
+    finite = [length for length in lengths if length is not None]
+    return Stream(
+        sources=tuple(opened),
+        shares=tuple(weight / sum(weights) for weight in weights),
+        batch_size=phase.batch_size,
+        seed=seed,
+        num_samples=sum(finite) if len(finite) == len(lengths) else None,
+    )
+
+
+def open_source(data: DataSource) -> Source:
+    """The source that a recipe's data table names."""
+    if data.source == "scenes":
+        return _open_scenes(data)
+    from visionr1.readers import read_source
+
+    samples = read_source(data.source, split=data.split)
+    return Shuffled(tuple(samples[: data.limit] if data.limit else samples))
+
+
+def _open_scenes(data: DataSource) -> Source:
+    raise NotImplementedError
+
+
+@lru_cache(maxsize=8)
+def _permutation(length: int, seed: tuple[int, ...]) -> NDArray[np.int64]:
+    return np.random.default_rng(seed).permutation(length)

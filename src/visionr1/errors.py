@@ -1,0 +1,48 @@
+"""What visionr1 raises when its user's input or machine is at fault.
+
+Bad arguments and bad files raise one of these; model text never raises. Each also is a standard
+exception, so that a caller who knows nothing of visionr1 can catch it. A message names the file,
+row and field, what was expected, what was found and what to do. `cli.main` is the one place that
+catches them.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class VisionR1Error(Exception):
+    """Base of every error that visionr1 raises on purpose."""
+
+
+class DataError(VisionR1Error, ValueError):
+    """An image, an annotation file, a box or a prediction is missing or wrong."""
+
+
+class RecipeError(VisionR1Error, ValueError):
+    """A recipe, or a setting given on the command line, is wrong."""
+
+
+class CheckpointError(VisionR1Error, RuntimeError):
+    """A model folder or a checkpoint is missing, incomplete or of another shape."""
+
+
+class MissingDependency(VisionR1Error, ImportError):
+    """A package of an optional part is not installed."""
+
+
+class TrainingError(VisionR1Error, RuntimeError):
+    """Training cannot go on: loss not finite, disk full, run folder in use."""
+
+
+@contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Import an optional part inside this block; a package it lacks raises MissingDependency."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "visionr1":
+            raise
+        raise MissingDependency(
+            f"{error.name} is not installed and this needs it; "
+            f'install it with: pip install "visionr1[{extra}]"'
+        ) from error

@@ -1,0 +1,38 @@
+"""What ships inside the package: the BCCD images, the tiny model, the recipes."""
+
+from pathlib import Path
+
+from visionr1.errors import DataError, RecipeError
+
+_HERE = Path(__file__).parent
+_NAMES = ("bccd", "tiny")
+
+
+def embedded_path(name: str) -> Path:
+    """The folder of an embedded part: "bccd" (images and boxes) or "tiny" (a transformers folder).
+
+    Raises DataError if there is none of that name.
+    """
+    folder = _HERE / name
+    if name not in _NAMES or not folder.is_dir():
+        raise DataError(f"nothing embedded is named {name!r}; expected one of: {', '.join(_NAMES)}")
+    return folder
+
+
+def recipe_path(name: str) -> Path:
+    """The file of a recipe: `name` as a path, or else the name of one that ships ("demo").
+
+    Raises RecipeError naming the recipes that ship.
+    """
+    shipped = _recipe_folder()
+    for path in (Path(name), shipped / name, shipped / f"{name}.toml"):
+        if path.is_file():
+            return path
+    known = ", ".join(sorted(path.stem for path in shipped.glob("*.toml")))
+    raise RecipeError(f"no recipe file {name}, and none of that name ships; these do: {known}")
+
+
+def _recipe_folder() -> Path:
+    """In a wheel the recipes lie in the package, in the repository at its root."""
+    installed = _HERE.parent / "recipes"
+    return installed if installed.is_dir() else _HERE.parents[2] / "recipes"

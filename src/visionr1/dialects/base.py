@@ -1,0 +1,105 @@
+"""What a dialect is: how one model family writes boxes as text, and in which coordinate space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from visionr1.boxes import Array, box_area, clip_xyxy, rescale_xyxy
+from visionr1.samples import (
+    Boxes,
+    Fault,
+    FaultKind,
+    Reply,
+    Size,
+    normalize_label,
+    normalized_labels,
+)
+
+MAX_BOXES = 1000
+"""A reply's first 1000 items are read as boxes; those beyond count as predictions that match nothing."""
+
+
+class Dialect(Protocol):
+    """Renders boxes as the text a model should write, and reads what it wrote.
+
+    Coordinates go from and to original pixels by the processor's true input size; the space is never guessed.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name in recipes, on the command line and in a model folder's visionr1.json."""
+
+    @property
+    def prompt_family(self) -> str:
+        """Which instruction templates this model family is asked with (`prompts.py`)."""
+
+    def render(self, boxes: Boxes, *, size_wh: Size, input_size_wh: Size) -> str:
+        """The text for `boxes`, each rounded so that its IoU with the true box is the largest the dialect can write."""
+
+    def parse(self, text: str, *, size_wh: Size, input_size_wh: Size, categories: Sequence[str] = ()) -> Reply:
+        """What can be read of `text`, with typed faults. Never raises on text and takes bounded time."""
+
+
+def round_to_grid(xyxy: Array) -> Array:
+    """Boxes (N, 4) in grid units as the integer boxes of largest IoU with them; never empty.
+
+    Along one coordinate IoU falls on both sides of the true value, so the best integer is its floor or its ceiling:
+    all 16 combinations are tried.
+    """
+    if not len(xyxy):
+        return xyxy
+    choices = np.array(np.meshgrid(*[[0, 1]] * 4, indexing="ij")).reshape(4, 16).T  # (16, 4)
+    low, high = np.floor(xyxy), np.ceil(xyxy)
+    candidates = np.where(choices[None] == 0, low[:, None], high[:, None])  # (N, 16, 4)
+    overlap = np.minimum(candidates[..., 2:], xyxy[:, None, 2:]) - np.maximum(candidates[..., :2], xyxy[:, None, :2])
+    intersection = np.maximum(overlap, 0.0).prod(axis=-1)
+    sides = candidates[..., 2:] - candidates[..., :2]
+    union = sides.prod(axis=-1) + box_area(xyxy)[:, None] - intersection
+    iou = np.where((sides > 0).all(axis=-1), intersection / np.maximum(union, 1e-12), -1.0)
+    return np.take_along_axis(candidates, iou.argmax(axis=1)[:, None, None], axis=1)[:, 0]
+
+
+def read_reply(
+    numbers: list[list[float]],
+    labels: list[str],
+    items: list[int],
+    *,
+    num_malformed: int,
+    faults: list[Fault],
+    grid_wh: tuple[float, float],
+    size_wh: Size,
+    categories: Sequence[str],
+) -> Reply:
+    """The reply of `numbers` (N lists of four), in a dialect whose coordinates span `grid_wh`, in original pixels.
+
+    `items` are the boxes' positions in the reply. Inverted boxes, and those that lie wholly outside, become malformed;
+    those partly outside are clipped. Appends to `faults`.
+    """
+    if not numbers:
+        return Reply(Boxes.empty(), num_malformed, tuple(faults))
+    grid_xyxy = np.array(numbers, dtype=np.float64)
+    width, height = grid_wh
+    usable: list[int] = []
+    for row, (x1, y1, x2, y2) in enumerate(numbers):
+        if x1 >= x2 or y1 >= y2:
+            faults.append(Fault(FaultKind.INVERTED, items[row], f"{[x1, y1, x2, y2]} is empty or inverted"))
+            continue
+        if x1 < 0 or y1 < 0 or x2 > width or y2 > height:
+            detail = f"{[x1, y1, x2, y2]} leaves the image, {width} x {height} in this dialect"
+            faults.append(Fault(FaultKind.OUT_OF_BOUNDS, items[row], detail))
+            if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
+                continue
+        usable.append(row)
+    kept = [labels[row] for row in usable]
+    if categories:
+        known = normalized_labels(tuple(categories))
+        for row, label in zip(usable, kept, strict=True):
+            if normalize_label(label) not in known:
+                faults.append(Fault(FaultKind.UNKNOWN_LABEL, items[row], f"{label!r} was not asked for"))
+    if len(usable) < len(numbers):
+        grid_xyxy = grid_xyxy[usable]
+    xyxy = clip_xyxy(rescale_xyxy(grid_xyxy, grid_wh, size_wh), size_wh)
+    return Reply(Boxes(xyxy, tuple(kept)), num_malformed + len(numbers) - len(usable), tuple(faults))

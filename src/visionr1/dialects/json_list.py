@@ -1,0 +1,166 @@
+"""Reading a JSON list of `{"bbox_2d": [x1, y1, x2, y2], "label": "name"}` from model text: strict, then salvaging.
+
+Shared by the dialects that write JSON; they differ in the coordinate space only. Two paths: a well-formed list is read
+at once; from anything else every complete `{...}` without a brace inside is salvaged by one pass over the text.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+import orjson
+
+from visionr1.dialects.base import MAX_BOXES, read_reply
+from visionr1.samples import Fault, FaultKind, Reply, Size
+
+_FENCE, _FENCE_END = "```json", "```"
+# One pass: strings (never across a line: JSON forbids it; a cut-off one runs to the line's end) hide their braces.
+_TOKEN = re.compile(r'"(?:[^"\\\r\n]++|\\.)*+"?|[{}]')
+
+
+def render_json_list(numbers: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
+    """The fenced list in the form of the paper's SFT targets: one item a line, indented by a tab.
+
+    Raises ValueError for a blank label, which no reader of this form accepts.
+    """
+    if not labels:
+        return "```json\n[]\n```"
+    if blank := [index for index, label in enumerate(labels) if not label.strip()]:
+        raise ValueError(f"box {blank[0]} has a blank label; every box needs a name to be written")
+    lines = [
+        f'\t{{"bbox_2d": [{x1}, {y1}, {x2}, {y2}], "label": {orjson.dumps(label).decode()}}}'
+        for (x1, y1, x2, y2), label in zip(numbers, labels, strict=True)
+    ]
+    return "```json\n[\n" + ",\n".join(lines) + "\n]\n```"
+
+
+def parse_json_list(text: str, *, grid_wh: tuple[float, float], size_wh: Size, categories: Sequence[str] = ()) -> Reply:
+    """The reply in `text`, whose coordinates are integers that span `grid_wh`. Never raises on text."""
+    faults: list[Fault] = []
+    items = _read_list(text, faults)
+    malformed, numbers, labels, positions = 0, [], [], []
+    for position, item in enumerate(items[:MAX_BOXES]):
+        box = _read_box(item, position, faults)
+        if box is None:
+            malformed += 1
+            continue
+        numbers.append(box)
+        labels.append(_read_label(item, position, faults))
+        positions.append(position)
+    if len(items) > MAX_BOXES:
+        malformed += len(items) - MAX_BOXES
+        faults.append(Fault(FaultKind.TOO_MANY_BOXES, MAX_BOXES, f"{len(items)} items; {MAX_BOXES} are read"))
+    return read_reply(
+        numbers,
+        labels,
+        positions,
+        num_malformed=malformed,
+        faults=faults,
+        grid_wh=grid_wh,
+        size_wh=size_wh,
+        categories=categories,
+    )
+
+
+def _read_list(text: str, faults: list[Fault]) -> list[object]:
+    """The items of the list in `text`: all of a well-formed one, else every complete object that can be found."""
+    body = text.strip()
+    if body.startswith(_FENCE) and body.endswith(_FENCE_END) and len(body) >= len(_FENCE + _FENCE_END):
+        body = body[len(_FENCE) : -len(_FENCE_END)].strip()
+    try:
+        value = orjson.loads(body)
+    except (orjson.JSONDecodeError, UnicodeEncodeError):
+        value = None
+    if isinstance(value, list) and not any(isinstance(item, list) for item in value):
+        if body.count('"bbox_2d"') > len(value) or body.count('"label"') > len(value):
+            return _without_repeated_keys(body, value)
+        return value
+    items = _salvage(body)
+    faults.append(_fault_of_text(text, body, value, len(items)))
+    return items
+
+
+def _without_repeated_keys(body: str, value: list[object]) -> list[object]:
+    """`value` with an item that gives a key twice replaced by None: which of the two is meant cannot be known."""
+    texts = _complete_objects(body)
+    if len(texts) != len(value):  # nested objects: their keys are extra ones of the item, faulted there
+        return value
+    repeated = [len(re.findall(r'"(?:bbox_2d|label)"\s*+:', text)) > 2 for text in texts]
+    return [None if twice else item for item, twice in zip(value, repeated, strict=True)]
+
+
+def _complete_objects(text: str) -> list[str]:
+    """Every `{...}` of `text` that holds no other brace outside its strings, in order; linear in the text."""
+    first = text.find("{")
+    objects, opened = [], -1
+    for token in _TOKEN.finditer(text, first) if first >= 0 else ():
+        if token[0] == "{":
+            opened = token.start()
+        elif token[0] == "}" and opened >= 0:
+            objects.append(text[opened : token.end()])
+            opened = -1
+    return objects
+
+
+def _salvage(text: str) -> list[object]:
+    """Every complete object of `text`, None for one that is no JSON."""
+    items: list[object] = []
+    for candidate in _complete_objects(text):
+        try:
+            items.append(orjson.loads(candidate) if len(items) < MAX_BOXES else None)
+        except (orjson.JSONDecodeError, UnicodeEncodeError):
+            items.append(None)
+    return items
+
+
+def _fault_of_text(text: str, body: str, value: object, num_items: int) -> Fault:
+    """Why `text` is not a well-formed list."""
+    if value is not None:
+        return Fault(
+            FaultKind.NOT_A_LIST,
+            None,
+            f"expected a flat list of objects, found {type(value).__name__}",
+        )
+    start = body.find("[")
+    tail = body[max(start, body.rfind("}")) + 1 :]
+    if start >= 0 and tail.count("]") <= tail.count("["):
+        return Fault(FaultKind.TRUNCATED, None, "the list does not end")
+    bare = body.startswith("[") and body.endswith("]") and _FENCE_END not in body
+    if num_items and not bare:
+        return Fault(FaultKind.SURROUNDING_TEXT, None, "expected nothing but one list, bare or in one ```json fence")
+    return Fault(FaultKind.NOT_JSON, None, f"cannot be read as JSON: {text[:60]!r}")
+
+
+def _read_box(item: object, position: int, faults: list[Fault]) -> list[float] | None:
+    """The four numbers of an item, or None (with a fault) if it has none."""
+    if not isinstance(item, dict):
+        faults.append(Fault(FaultKind.WRONG_KEYS, position, f"expected an object, found {str(item)[:60]}"))
+        return None
+    box = item.get("bbox_2d")
+    if not isinstance(box, list) or len(box) != 4:
+        faults.append(Fault(FaultKind.NOT_FOUR_NUMBERS, position, f"bbox_2d is {str(box)[:60]}"))
+        return None
+    form = True
+    for number in box:
+        if type(number) is int:
+            continue
+        if type(number) is not float or not math.isfinite(number):
+            faults.append(Fault(FaultKind.NOT_FOUR_NUMBERS, position, f"bbox_2d holds {str(number)[:60]}"))
+            return None
+        form = False
+    if not form:
+        faults.append(Fault(FaultKind.WRONG_NUMBER_FORM, position, f"expected integers, found {box}"))
+    return box
+
+
+def _read_label(item: object, position: int, faults: list[Fault]) -> str:
+    """The label of an item that has a box, or an empty one (with a fault)."""
+    assert isinstance(item, dict)
+    label = item.get("label")
+    named = isinstance(label, str) and bool(label.strip())
+    if len(item) != 2 or not named:
+        detail = f"expected exactly bbox_2d and a non-empty label, found keys {sorted(item)[:6]}"
+        faults.append(Fault(FaultKind.WRONG_KEYS, position, detail))
+    return label if isinstance(label, str) and named else ""

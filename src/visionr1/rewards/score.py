@@ -1,0 +1,110 @@
+"""Composing criteria into one reward, and the record of why a completion got it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from visionr1.dialects import Dialect, get_dialect
+from visionr1.rewards.criteria import (
+    Denominator,
+    Matching,
+    Pair,
+    count,
+    differentiate,
+    dual_format,
+    match,
+    precision,
+    recall,
+)
+from visionr1.rewards.stages import BEGINNER, Stage
+from visionr1.samples import GroundTruth, Reply
+
+PAPER_WEIGHTS: Mapping[str, float] = MappingProxyType({"format": 1.0, "recall": 1.0, "precision": 1.0})
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a completion got, and why.
+
+    `total` is the weighted sum; `parts` are unweighted, each in [0, 1]. `plain_recall` and `plain_precision` are Eq. 5
+    and Eq. 6 before f. `pairs` index into `reply.boxes` and the true boxes.
+    """
+
+    total: float
+    parts: Mapping[str, float]
+    stage: Stage
+    pairs: tuple[Pair, ...]
+    reply: Reply
+    plain_recall: float
+    plain_precision: float
+
+    @property
+    def label_accuracy(self) -> float | None:
+        """The share of valid pairs whose label is right; None without a valid pair."""
+        valid = [pair for pair in self.pairs if pair.valid]
+        return sum(pair.label_correct for pair in valid) / len(valid) if valid else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reward:
+    """Preset `paper`: format + recall + precision (Eq. 7), with the paper's options.
+
+    `weights` names the criteria and how much each counts: format, recall, precision, count. `precision_over` says what
+    M is in Eq. 6. `differentiation` switches f (Eq. 8). See `criteria.py` for the choices behind the defaults.
+    """
+
+    dialect: Dialect = field(default_factory=lambda: get_dialect("qwen25"))
+    weights: Mapping[str, float] = field(default_factory=lambda: dict(PAPER_WEIGHTS))
+    matching: Matching = "iou"
+    precision_over: Denominator = "predicted"
+    wrong_label_voids: bool = False
+    differentiation: bool = True
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.weights) - {"format", "recall", "precision", "count"}:
+            raise ValueError(f"unknown criteria {sorted(unknown)}; known: format, recall, precision, count")
+        if not self.weights:
+            raise ValueError("a reward needs at least one criterion in `weights`")
+
+    @property
+    def maximum(self) -> float:
+        """The largest total there can be."""
+        return sum(self.weights.values())
+
+    def score(self, completion: str, truth: GroundTruth, *, stage: Stage = BEGINNER) -> Score:
+        """Score one completion. Never raises on its text."""
+        reply = self.dialect.parse(
+            completion,
+            size_wh=truth.size_wh,
+            input_size_wh=truth.input_size_wh,
+            categories=truth.categories,
+        )
+        return self.score_reply(reply, truth, stage=stage)
+
+    def score_reply(self, reply: Reply, truth: GroundTruth, *, stage: Stage = BEGINNER) -> Score:
+        """Score what was parsed already."""
+        pairs = match(reply, truth, stage, self.matching, self.wrong_label_voids)
+        if not len(truth.boxes):
+            right = float(reply.num_predicted == 0 and reply.well_formed)
+            recall_part = precision_part = plain_recall = plain_precision = right
+        else:
+            ious = [pair.iou for pair in pairs if pair.valid]
+            over = {"predicted": reply.num_predicted, "matched": len(pairs), "valid": len(ious)}[self.precision_over]
+            plain_recall = recall(pairs, len(truth.boxes))
+            plain_precision = precision(ious, over)
+            recall_part, precision_part = plain_recall, plain_precision
+            if self.differentiation:
+                recall_part = differentiate(plain_recall, stage)
+                precision_part = precision([differentiate(iou, stage) for iou in ious], over)
+        computed = {
+            "format": dual_format(reply),
+            "recall": recall_part,
+            "precision": precision_part,
+        }
+        if "count" in self.weights:
+            computed["count"] = count(reply, truth)
+        parts = {name: computed[name] for name in self.weights}
+        total = sum(weight * parts[name] for name, weight in self.weights.items())
+        return Score(total, parts, stage, pairs, reply, plain_recall, plain_precision)

@@ -1,0 +1,194 @@
+"""The records that every room shares: boxes, queries, samples, replies.
+
+Boxes are `xyxy` float64 pixels of the ORIGINAL image. Other coordinate spaces (model pixels, 0-1000, unit) exist only
+inside `dialects/` and carry their name there. Sizes are `(width, height)`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from visionr1.errors import DataError
+
+Size = tuple[int, int]
+Task = Literal["detection", "grounding", "referring"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Boxes:
+    """N labelled boxes: `xyxy` (N, 4) float64 pixels of the original image, one label each.
+
+    Raises ValueError if the shape is not (N, 4) or the number of labels differs from N.
+    """
+
+    xyxy: NDArray[np.float64]
+    labels: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.xyxy.ndim != 2 or self.xyxy.shape[1] != 4:
+            raise ValueError(f"xyxy must have shape (N, 4), but has shape {self.xyxy.shape}")
+        if len(self.labels) != len(self.xyxy):
+            raise ValueError(f"{len(self.xyxy)} boxes need as many labels, but there are {len(self.labels)}")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Boxes):
+            return NotImplemented
+        return self.labels == other.labels and np.array_equal(self.xyxy, other.xyxy)
+
+    @classmethod
+    def empty(cls) -> Boxes:
+        """No boxes: `xyxy` of shape (0, 4)."""
+        return cls(np.zeros((0, 4)), ())
+
+    @classmethod
+    def of(cls, xyxy: object, labels: object) -> Boxes:
+        """Boxes from anything numpy reads as (N, 4) numbers and any iterable of labels."""
+        return cls(np.asarray(xyxy, dtype=np.float64).reshape(-1, 4), tuple(labels))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is asked of the image.
+
+    `categories` holds the category set for detection, the one category for grounding, and the one expression for
+    referring (the paper's three localisation tasks, Table 8).
+    """
+
+    task: Task
+    categories: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.categories:
+            raise ValueError("a query needs at least one category or expression, but has none")
+        if self.task != "detection" and len(self.categories) != 1:
+            raise ValueError(f"a {self.task} query asks for exactly one thing, but names {list(self.categories)}")
+
+
+@dataclass(frozen=True, slots=True)
+class GroundTruth:
+    """All that a reward needs to know of a sample.
+
+    `boxes` are the K true boxes; `size_wh` is the original image and `input_size_wh` what the processor feeds to the
+    model (grid x patch size): dialects in model pixels are rescaled by the two.
+    """
+
+    boxes: Boxes
+    categories: tuple[str, ...]
+    size_wh: Size
+    input_size_wh: Size
+
+    def __post_init__(self) -> None:
+        for name, size in (("size_wh", self.size_wh), ("input_size_wh", self.input_size_wh)):
+            if size[0] <= 0 or size[1] <= 0:
+                raise ValueError(f"{name} must be two positive numbers (width, height), but is {size}")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image, one query, the true boxes.
+
+    `image` is a path (opened when needed) or a PIL image (synthetic scenes). `image_id` is the id in the annotation
+    file the sample came from, for evaluation.
+    """
+
+    id: str
+    image: Path | Image.Image
+    query: Query
+    truth: Boxes
+    size_wh: Size
+    image_id: int | str = ""
+
+    def load_image(self) -> Image.Image:
+        """The image in RGB.
+
+        Raises DataError, naming the file, if it is missing, cannot be decoded or has another size than `size_wh`.
+        """
+        if isinstance(self.image, Image.Image):
+            return self.image
+        try:
+            with Image.open(self.image) as opened:
+                image = opened.convert("RGB")
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise DataError(
+                f"{self.image}: cannot read this image ({error}); replace the file or drop its row"
+            ) from error
+        if image.size != self.size_wh:
+            raise DataError(
+                f"{self.image}: the annotations say {self.size_wh[0]}x{self.size_wh[1]} pixels, but the file has "
+                f"{image.size[0]}x{image.size[1]}; correct width and height in the annotation file"
+            )
+        return image
+
+    def ground_truth(self, input_size_wh: Size) -> GroundTruth:
+        """What a reward needs of this sample, given the size that the processor made of the image."""
+        return GroundTruth(self.truth, self.query.categories, self.size_wh, input_size_wh)
+
+
+class FaultKind(StrEnum):
+    """What can be wrong with a reply."""
+
+    NOT_JSON = "not_json"  # the text cannot be read in the dialect's syntax
+    NOT_A_LIST = "not_a_list"  # readable, but not a flat list of items
+    TRUNCATED = "truncated"  # the list does not end; a cut-off last item does not count
+    SURROUNDING_TEXT = "surrounding_text"  # prose, a wrong fence or a second one
+    WRONG_KEYS = "wrong_keys"  # an item has missing, extra or repeated keys, or no label
+    NOT_FOUR_NUMBERS = "not_four_numbers"  # an item has no box
+    WRONG_NUMBER_FORM = "wrong_number_form"  # e.g. 12.0 where the dialect writes integers
+    OUT_OF_BOUNDS = "out_of_bounds"  # clipped to the image
+    INVERTED = "inverted"  # x1 >= x2 or y1 >= y2
+    UNKNOWN_LABEL = "unknown_label"  # not among the categories asked for: no format fault
+    TOO_MANY_BOXES = "too_many_boxes"  # beyond the dialect's limit: they count, but match nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong with a reply: its kind, the item's position in the list (None: the whole text), the finding."""
+
+    kind: FaultKind
+    item: int | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A parsed completion.
+
+    `boxes` are the usable ones, clipped to the image; `num_malformed` counts complete items without a usable box. Both
+    are predictions: a malformed one has IoU 0 with everything.
+    """
+
+    boxes: Boxes
+    num_malformed: int = 0
+    faults: tuple[Fault, ...] = field(default=())
+
+    @property
+    def num_predicted(self) -> int:
+        """P: every complete item of the list."""
+        return len(self.boxes) + self.num_malformed
+
+    @property
+    def well_formed(self) -> bool:
+        """The paper's dual format: template and content both right (Eq. 4). An unknown label is no format fault."""
+        return all(fault.kind is FaultKind.UNKNOWN_LABEL for fault in self.faults)
+
+
+def normalize_label(label: str) -> str:
+    """Labels are equal after strip and casefold."""
+    return label.strip().casefold()
+
+
+@lru_cache(maxsize=4096)
+def normalized_labels(labels: tuple[str, ...]) -> frozenset[str]:
+    """The set of `labels` as they are compared."""
+    return frozenset(map(normalize_label, labels))

@@ -1,0 +1,203 @@
+"""The small Qwen3-VL that ships: its shape, its tokenizer, its processor. `build_tiny` writes it with random weights.
+
+It is an ordinary transformers folder (`Qwen3VLForConditionalGeneration`), small enough to train on two CPU cores:
+
+- digits are single tokens, and every fixed piece of the prompts (`prompts.py`) and of the answer (`dialects/qwen25.py`)
+  is ONE token, so a box costs 13 to 17 tokens; common nouns and the visual words of `scenes.py` are one token each, any
+  other text is spelled in bytes;
+- images are fed at about 320 x 240 pixels (48 image tokens), whatever their size.
+
+`docs/base_model.md` says how the shape was chosen.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+
+from visionr1.files import write_json_atomic
+from visionr1.prompts import TEMPLATES
+
+PATCH = 20  # pixels of one vision patch; 2 x 2 patches make one image token
+INPUT_PIXELS = 320 * 240  # no image is fed larger than this
+
+# ChatML with the image first, as Qwen's own template writes one user turn.
+CHAT_TEMPLATE = (
+    "{%- for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
+    "{%- if message['content'] is string %}{{ message['content'] }}"
+    "{%- else %}{%- for part in message['content'] %}"
+    "{%- if part['type'] == 'image' %}{{ '<|vision_start|><|image_pad|><|vision_end|>' }}"
+    "{%- else %}{{ part['text'] }}{%- endif %}{%- endfor %}{%- endif %}{{ '<|im_end|>\n' }}"
+    "{%- endfor %}{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{%- endif %}"
+)
+SPECIAL_TOKENS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+# The fixed text between the numbers and labels of an answer, longest first where one begins another.
+ANSWER_PIECES = (
+    '```json\n[\n\t{"bbox_2d": [',
+    '"},\n\t{"bbox_2d": [',
+    '], "label": "',
+    '"}\n]\n```',
+    "```json\n[]\n```",
+    ", ",
+)
+WORDS = """
+RBC WBC Platelets a the of in on with and left right top bottom middle small large big tiny
+red green blue yellow orange purple pink brown black white gray grey cyan magenta violet teal light dark
+circle square triangle rectangle ring ellipse oval cross star pentagon hexagon diamond crescent heart arrow bar dot blob
+disc cell shape thing object item striped dotted plain shaded checkered spotted
+person bicycle car motorcycle airplane bus train truck boat traffic fire hydrant stop sign parking meter bench bird cat
+dog horse sheep cow elephant bear zebra giraffe backpack umbrella handbag tie suitcase frisbee skis snowboard sports ball
+kite baseball bat glove skateboard surfboard tennis racket bottle wine glass cup fork knife spoon bowl banana apple
+sandwich broccoli carrot hot pizza donut cake chair couch potted plant bed dining table toilet tv laptop mouse remote
+keyboard cell phone microwave oven toaster sink refrigerator book clock vase scissors teddy hair drier toothbrush
+man woman child boy girl face hand head eye shirt hat shoe helmet vest mask bag box basket bucket can jar plate pan pot
+window door wall floor roof road street bridge building house tower fence gate tree leaf flower grass fruit vegetable
+tomato potato pepper grape lemon peach pear plum strawberry mushroom egg bread fish shark crab jellyfish starfish turtle
+penguin chicken duck goose rabbit deer fox wolf pig goat monkey lion tiger insect bee butterfly spider snake frog
+ship plane drone helicopter van taxi wheel tire light lamp sign flag screw bolt nut hammer wrench drill saw pipe wire
+coin card chess king queen rook bishop knight pawn dice paper pen pencil letter number text logo label symbol button
+crack hole defect damage dent scratch weed seed crop nucleus tumor bone tooth lung blood platelet bacteria virus
+player referee goal racquet net helmet jersey pistol gun smoke flame water river lake mountain rock cloud sky sun moon
+""".split()
+
+
+def _pieces() -> list[str]:
+    """Every fixed piece of prompts and answers, longest first (the pre-tokenizer takes the first that fits)."""
+    prompts = {part for family in TEMPLATES.values() for text in family.values() for part in text.split("{}") if part}
+    return sorted({*prompts, *ANSWER_PIECES, "user\n", "assistant\n", "\n"}, key=lambda piece: (-len(piece), piece))
+
+
+def _byte_symbols(text: str) -> str:
+    """`text` in the printable byte alphabet of byte-level BPE."""
+    pairs = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(text)
+    return "".join(symbols for symbols, _ in pairs)
+
+
+def _vocabulary() -> dict[str, int]:
+    def entries() -> Iterator[str]:
+        yield from SPECIAL_TOKENS
+        yield from sorted(pre_tokenizers.ByteLevel.alphabet())
+        yield from map(_byte_symbols, _pieces())
+        yield from sorted(set(WORDS))
+
+    return {token: index for index, token in enumerate(dict.fromkeys(entries()))}
+
+
+def _tokenizer() -> Tokenizer:
+    """Byte-level, without merges: a piece or word of the vocabulary is one token, everything else is bytes."""
+    split = "|".join([*map(re.escape, _pieces()), "[A-Za-z]+", r"[\s\S]"])
+    tokenizer = Tokenizer(models.BPE(vocab=_vocabulary(), merges=[], ignore_merges=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(split), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+    return tokenizer
+
+
+def build_tiny(
+    folder: Path,
+    *,
+    seed: int = 0,
+    text_width: int = 256,
+    text_layers: int = 4,
+    text_mlp: int = 640,
+    vision_width: int = 192,
+    vision_layers: int = 6,
+    vision_mlp: int = 576,
+    head_width: int = 32,
+    patch: int = PATCH,
+    input_pixels: int = INPUT_PIXELS,
+) -> Path:
+    """Write a Qwen3-VL with random weights (from `seed`) to `folder` and return it.
+
+    Widths and layer counts are those of the two towers; both use full attention with heads `head_width` wide. Images
+    are resized to multiples of 2 * `patch` with at most `input_pixels` pixels. The weights are float32.
+    """
+    import torch
+    from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=_tokenizer(),
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=list(SPECIAL_TOKENS[3:]),
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_max_length=4096,
+    )
+    token_id = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
+    spatial = head_width // 2 // 3  # rotary frequencies of each of height and width; the text axis has the rest
+    config = Qwen3VLConfig(
+        text_config={
+            "vocab_size": -(-len(tokenizer) // 64) * 64,
+            "hidden_size": text_width,
+            "num_hidden_layers": text_layers,
+            "intermediate_size": text_mlp,
+            "num_attention_heads": text_width // head_width,
+            "num_key_value_heads": text_width // head_width,
+            "head_dim": head_width,
+            "max_position_embeddings": 4096,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10_000.0,
+                "mrope_section": [head_width // 2 - 2 * spatial, spatial, spatial],
+                "mrope_interleaved": True,
+            },
+            "eos_token_id": token_id["<|im_end|>"],
+            "pad_token_id": token_id["<|endoftext|>"],
+            "tie_word_embeddings": True,
+        },
+        vision_config={
+            "hidden_size": vision_width,
+            "depth": vision_layers,
+            "intermediate_size": vision_mlp,
+            "num_heads": vision_width // head_width,
+            "out_hidden_size": text_width,
+            "patch_size": patch,
+            "temporal_patch_size": 1,
+            "spatial_merge_size": 2,
+            "num_position_embeddings": 16 * 16,
+            "deepstack_visual_indexes": [vision_layers // 2 - 1],
+        },
+        image_token_id=token_id["<|image_pad|>"],
+        video_token_id=token_id["<|video_pad|>"],
+        vision_start_token_id=token_id["<|vision_start|>"],
+        vision_end_token_id=token_id["<|vision_end|>"],
+        tie_word_embeddings=True,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen3VLForConditionalGeneration(config)
+    model.generation_config.eos_token_id = token_id["<|im_end|>"]
+    model.generation_config.pad_token_id = token_id["<|endoftext|>"]
+    processor = Qwen2VLImageProcessorPil(
+        patch_size=patch,
+        temporal_patch_size=1,
+        merge_size=2,
+        size={"shortest_edge": input_pixels * 3 // 5, "longest_edge": input_pixels},
+        image_mean=[0.5, 0.5, 0.5],
+        image_std=[0.5, 0.5, 0.5],
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    write_json_atomic(folder / "visionr1.json", {"dialect": "qwen25"})
+    return folder

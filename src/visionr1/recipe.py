@@ -64,7 +64,7 @@ class Phase:
     epochs: float = 1.0
     """Passes over finite data, where `steps` is 0."""
     minutes: float = 0.0
-    """A time budget: the phase ends, and its learning rate has decayed, when it is spent; 0 is none."""
+    """A time budget: when it is spent, the phase ends and its rate has decayed; 0 is none."""
     batch_size: int = 16
     """Samples per optimizer step."""
     learning_rate: float = 1e-6
@@ -171,12 +171,22 @@ class GRPOSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardSection:
-    preset: Literal["paper"] = "paper"
-    """Which reward (see visionr1.rewards)."""
+    weights: Mapping[str, float] = field(
+        default_factory=lambda: {"format": 1.0, "recall": 1.0, "precision": 1.0}
+    )
+    """Which criteria count, and how much (see visionr1.rewards)."""
+    matching: Literal["iou", "iou+label", "detr", "detr+label"] = "iou"
+    """How predicted boxes find their true ones."""
+    precision_over: Literal["predicted", "matched", "valid"] = "predicted"
+    """M of Eq. 6."""
+    wrong_label_voids: bool = False
+    """A pair of different labels is not valid."""
+    differentiation: bool = True
+    """f of Eq. 8."""
     stage_step: float = 1.0
-    """STEP: the share of training after which the thresholds are raised; 1 is never."""
+    """STEP: the share of training after which the thresholds rise; 1 is never."""
     adaptive: bool = False
-    """Raise them instead once the mean recall and precision have passed .75."""
+    """They rise instead once mean recall and precision have reached .75."""
 
     def __post_init__(self) -> None:
         _check(0 <= self.stage_step <= 1, "reward.stage_step", "from 0 to 1", self.stage_step)
@@ -344,6 +354,8 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     origin, arguments = get_origin(kind), get_args(kind)
     if is_dataclass(kind):
         return _build(kind, _table(value, where), where)
+    if kind is Any:
+        return value
     if origin is Literal:
         if value in arguments:
             return value
@@ -356,7 +368,10 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
             raise RecipeError(f"{where}: expected {len(arguments)} values, found {value!r}")
         return tuple(_convert(k, v, where) for k, v in zip(arguments, value, strict=True))
     if origin is not None and issubclass(origin, Mapping):
-        return dict(_table(value, where))
+        return {
+            key: _convert(arguments[1], item, _join(where, key))
+            for key, item in _table(value, where).items()
+        }
     if kind is float and type(value) is int:
         return float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):

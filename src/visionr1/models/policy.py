@@ -50,6 +50,14 @@ class Prompt:
     """As the chat template wrote it, the image one placeholder."""
 
 
+class PatchConv3d(nn.Conv3d):
+    """A convolution whose input is one patch: a matrix product, many times faster on a CPU."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        weight = self.weight.flatten(1)
+        return nn.functional.linear(input.flatten(1), weight, self.bias)
+
+
 class Policy:
     """A model with its tokenizer, image processor and dialect."""
 
@@ -89,8 +97,8 @@ class Policy:
         context = self.config.get_text_config().max_position_embeddings
         if len(input_ids) >= context:
             raise DataError(
-                f"the prompt takes {len(input_ids)} tokens, {num_image_tokens} of them for an image "
-                f"of {image.width}x{image.height} pixels, but the model's context holds {context}; "
+                f"the prompt takes {len(input_ids)} tokens, {num_image_tokens} of them for an "
+                f"image of {image.width}x{image.height} pixels, but the model's context holds {context}; "
                 "use smaller images or lower longest_edge in preprocessor_config.json"
             )
         _, rows, columns = grid[0].tolist()
@@ -229,6 +237,7 @@ def load_policy(
     wrong = {key: sorted(map(str, names)) for key, names in report.items() if names}
     if wrong:
         raise CheckpointError(f"the weights in {folder} do not fit its config.json: {wrong}")
+    model.model.visual.patch_embed.proj.__class__ = PatchConv3d
     return Policy(
         model.to(device),
         _load_tokenizer(folder),

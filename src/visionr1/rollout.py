@@ -1,0 +1,233 @@
+"""Sampling completions: one prefill per sample, then G branches decoded side by side.
+
+Every image and prompt goes through the model once; its keys and values are then expanded to the G
+completions. Rows that have ended leave the batch. Image and special tokens are never sampled, and
+position ids are passed, so nothing of one call leaks into the next.
+Axis letters: B samples, G completions of one sample, N = B x G rows, T tokens, V vocabulary.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from visionr1.models.policy import Policy, Prompt
+
+KEEP_SHARE = 0.75
+"""Ended rows are dropped once fewer than this share is still running: dropping copies the cache."""
+GROWTH = 128
+"""Columns by which the cache grows when it is full."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Completion:
+    """One sampled reply."""
+
+    token_ids: Tensor
+    """(T,), its end token included unless truncated."""
+    text: str
+    logprobs: Tensor
+    """(T,) of each token under the tempered policy, before top-p and top-k."""
+    truncated: bool
+    """It reached the token limit without an end."""
+
+
+class BranchCache:
+    """Keys and values of the running rows: what layers write into and read from while decoding."""
+
+    def __init__(self, prefill: DynamicCache, num_completions: int, dtype: torch.dtype) -> None:
+        self.length: int = prefill.get_seq_length()
+        self._layers = [
+            [
+                _widen(part.to(dtype).repeat_interleave(num_completions, dim=0), self.length)
+                for part in (layer.keys, layer.values)
+            ]
+            for layer in prefill.layers
+        ]
+
+    def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any) -> tuple[Tensor, Tensor]:
+        """Write one column (N, heads, 1, D) and return all columns so far."""
+        parts = self._layers[layer]
+        for i, new in enumerate((keys, values)):
+            if parts[i].shape[2] == self.length:
+                parts[i] = _widen(parts[i], self.length)
+            parts[i][:, :, self.length] = new[:, :, 0]
+        end = self.length + 1
+        return parts[0][:, :, :end], parts[1][:, :, :end]
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all rows but `rows`."""
+        for parts in self._layers:
+            parts[:] = [part[rows] for part in parts]
+
+
+@torch.no_grad()
+def generate(
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    *,
+    num_completions: int = 1,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    generator: torch.Generator | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[list[Completion]]:
+    """`num_completions` replies to each prompt; temperature 0 is greedy.
+
+    `progress(tokens so far, max_new_tokens)` is called after each token of all rows.
+    """
+    device, eos_ids = policy.device, torch.tensor(policy.eos_ids, device=policy.device)
+    hidden, prefill, is_prompt = _prefill(policy, prompts)
+    cache = BranchCache(prefill, num_completions, _cache_dtype(prefill, device))
+    hidden = hidden.repeat_interleave(num_completions, dim=0)
+    is_prompt = is_prompt.repeat_interleave(num_completions, dim=0)
+    decoder = policy.family.decoder(policy.model)
+    cosine, sine = _rotations(decoder, prompts, num_completions, max_new_tokens, hidden)
+
+    total = len(prompts) * num_completions
+    token_ids = torch.zeros((total, max_new_tokens), dtype=torch.long, device=device)
+    logprobs = torch.zeros((total, max_new_tokens), device=device)
+    lengths = torch.full((total,), max_new_tokens, device=device)
+    rows = torch.arange(total, device=device)  # which completions the running rows are
+    running = torch.ones(total, dtype=torch.bool, device=device)
+    padded = not bool(is_prompt.all())
+    for step in range(max_new_tokens):
+        logits = policy.logits(hidden, temperature=temperature or 1.0)
+        tokens, chosen = _sample(logits, temperature, top_p, top_k, generator)
+        token_ids[rows, step] = tokens
+        logprobs[rows, step] = chosen
+        ended = running & torch.isin(tokens, eos_ids)
+        lengths[rows[ended]] = step + 1
+        running &= ~ended
+        num_running = int(running.sum())
+        if progress:
+            progress(step + 1, max_new_tokens)
+        if not num_running or step + 1 == max_new_tokens:
+            break
+        if num_running < KEEP_SHARE * len(rows):
+            left = running.nonzero().flatten()
+            rows, running, tokens = rows[left], running[left], tokens[left]
+            is_prompt, cosine, sine = is_prompt[left], cosine[left], sine[left]
+            cache.keep(left)
+        mask = None
+        if padded:
+            answer = is_prompt.new_ones((len(rows), cache.length + 1 - is_prompt.shape[1]))
+            mask = torch.cat((is_prompt, answer), dim=1)[:, None, None]
+        states = decoder.embed_tokens(tokens)[:, None]
+        rotation = cosine[:, step : step + 1], sine[:, step : step + 1]
+        for layer in decoder.layers:
+            states = layer(
+                states, position_embeddings=rotation, attention_mask=mask, past_key_values=cache
+            )
+        cache.length += 1
+        hidden = decoder.norm(states)[:, 0]
+    return _completions(policy, token_ids.cpu(), logprobs.cpu(), lengths.cpu(), running, rows, num_completions)
+
+
+def _prefill(
+    policy: Policy, prompts: Sequence[Prompt]
+) -> tuple[Tensor, DynamicCache, Tensor]:
+    """Last hidden state (B, D) of each prompt, its keys and values, and where prompts are (B, T).
+
+    Prompts are padded on the right, where causal attention never looks back from.
+    """
+    lengths = [len(prompt.input_ids) for prompt in prompts]
+    shape = (len(prompts), max(lengths))
+    input_ids = torch.zeros(shape, dtype=torch.long)
+    position_ids = torch.zeros((3, *shape), dtype=torch.long)
+    is_prompt = torch.zeros(shape, dtype=torch.bool)
+    for row, prompt in enumerate(prompts):
+        input_ids[row, : lengths[row]] = prompt.input_ids
+        position_ids[:, row, : lengths[row]] = prompt.position_ids
+        is_prompt[row, : lengths[row]] = True
+    cache = DynamicCache()
+    hidden = policy.hidden_states(
+        input_ids=input_ids.to(policy.device),
+        position_ids=position_ids.to(policy.device),
+        mask=None,
+        pixel_values=torch.cat([prompt.pixel_values for prompt in prompts]).to(policy.device),
+        grid_thw=torch.cat([prompt.image_grid_thw for prompt in prompts]).to(policy.device),
+        cache=cache,
+    )
+    last = torch.tensor(lengths, device=policy.device) - 1
+    return hidden[torch.arange(len(prompts)), last], cache, is_prompt.to(policy.device)
+
+
+def _rotations(
+    decoder: Any, prompts: Sequence[Prompt], num_completions: int, num_tokens: int, like: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Cosine and sine (N, T, D) of the rotary embedding for the tokens to come."""
+    starts = torch.tensor([int(prompt.position_ids.max()) + 1 for prompt in prompts])
+    positions = starts.repeat_interleave(num_completions)[:, None] + torch.arange(num_tokens)
+    position_ids = positions.expand(3, -1, -1).to(like.device)
+    cosine, sine = decoder.rotary_emb(like, position_ids)
+    return cosine, sine
+
+
+def _sample(
+    logits: Tensor, temperature: float, top_p: float, top_k: int, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    """Token (N,) of each row and its log-probability before top-p and top-k."""
+    logprobs = logits.log_softmax(dim=-1)
+    if temperature == 0:
+        tokens = logprobs.argmax(dim=-1)
+    else:
+        allowed = _restrict(logprobs, top_p, top_k)
+        noise = torch.empty_like(allowed).exponential_(generator=generator)
+        tokens = (allowed - noise.log()).argmax(dim=-1)  # the Gumbel-max trick
+    return tokens, logprobs.gather(-1, tokens[:, None])[:, 0]
+
+
+def _restrict(logprobs: Tensor, top_p: float, top_k: int) -> Tensor:
+    """Minus infinity outside the `top_k` most probable tokens and those that hold mass `top_p`."""
+    if top_k and top_k < logprobs.shape[-1]:
+        least = logprobs.topk(top_k).values[:, -1:]
+        logprobs = logprobs.masked_fill(logprobs < least, -torch.inf).log_softmax(dim=-1)
+    if top_p < 1:
+        ordered, order = logprobs.sort(descending=True)
+        mass = ordered.exp()
+        beyond = mass.cumsum(dim=-1) - mass >= top_p
+        logprobs = logprobs.masked_fill(beyond.scatter(-1, order, beyond), -torch.inf)
+    return logprobs
+
+
+def _completions(
+    policy: Policy,
+    token_ids: Tensor,
+    logprobs: Tensor,
+    lengths: Tensor,
+    running: Tensor,
+    rows: Tensor,
+    num_completions: int,
+) -> list[list[Completion]]:
+    truncated = set(rows[running].tolist())
+    replies = []
+    for row, length in enumerate(lengths.tolist()):
+        ids = token_ids[row, :length]
+        text = policy.decode_reply(ids[: length - (row not in truncated)].tolist())
+        replies.append(Completion(ids, text, logprobs[row, :length], row in truncated))
+    return [
+        replies[start : start + num_completions]
+        for start in range(0, len(replies), num_completions)
+    ]
+
+
+def _cache_dtype(prefill: DynamicCache, device: torch.device) -> torch.dtype:
+    """Of the keys that attention will use: casting them once spares a cast per token."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.get_autocast_dtype(device.type)
+    dtype: torch.dtype = prefill.layers[0].keys.dtype
+    return dtype
+
+
+def _widen(part: Tensor, length: int) -> Tensor:
+    """The first `length` columns of `part` (N, heads, T, D), with room for more."""
+    rows, heads, _, width = part.shape
+    wider = part.new_empty((rows, heads, length + GROWTH, width))
+    wider[:, :, :length] = part[:, :, :length]
+    return wider

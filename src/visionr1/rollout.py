@@ -121,17 +121,13 @@ def generate(
         states = decoder.embed_tokens(tokens)[:, None]
         rotation = cosine[:, step : step + 1], sine[:, step : step + 1]
         for layer in decoder.layers:
-            states = layer(
-                states, position_embeddings=rotation, attention_mask=mask, past_key_values=cache
-            )
+            states = layer(states, position_embeddings=rotation, attention_mask=mask, past_key_values=cache)
         cache.length += 1
         hidden = decoder.norm(states)[:, 0]
     return _completions(policy, token_ids.cpu(), logprobs.cpu(), lengths.cpu(), running, rows, num_completions)
 
 
-def _prefill(
-    policy: Policy, prompts: Sequence[Prompt]
-) -> tuple[Tensor, DynamicCache, Tensor]:
+def _prefill(policy: Policy, prompts: Sequence[Prompt]) -> tuple[Tensor, DynamicCache, Tensor]:
     """Last hidden state (B, D) of each prompt, its keys and values, and where prompts are (B, T).
 
     Prompts are padded on the right, where causal attention never looks back from.
@@ -211,10 +207,7 @@ def _completions(
         ids = token_ids[row, :length]
         text = policy.decode_reply(ids[: length - (row not in truncated)].tolist())
         replies.append(Completion(ids, text, logprobs[row, :length], row in truncated))
-    return [
-        replies[start : start + num_completions]
-        for start in range(0, len(replies), num_completions)
-    ]
+    return [replies[start : start + num_completions] for start in range(0, len(replies), num_completions)]
 
 
 def _cache_dtype(prefill: DynamicCache, device: torch.device) -> torch.dtype:

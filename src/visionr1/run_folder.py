@@ -51,9 +51,7 @@ class RunFolder:
         """
         folder, stated = cls(path), path / "recipe.toml"
         if stated.is_file() and not resume:
-            raise TrainingError(
-                f"{path} holds a run already; continue it with --resume or choose another --run-dir"
-            )
+            raise TrainingError(f"{path} holds a run already; continue it with --resume or choose another --run-dir")
         if resume and not stated.is_file():
             raise TrainingError(f"there is no run in {path} to resume; start it without --resume")
         if not resume:
@@ -63,8 +61,7 @@ class RunFolder:
             changes = unified_diff(before.splitlines(), now.splitlines(), n=0, lineterm="")
             changed = [line for line in changes if not line.startswith(("---", "+++", "@@"))]
             raise TrainingError(
-                f"cannot resume {path} with a changed recipe (- the run's, + this one):\n"
-                + "\n".join(changed)
+                f"cannot resume {path} with a changed recipe (- the run's, + this one):\n" + "\n".join(changed)
             )
         return folder
 
@@ -81,13 +78,13 @@ class RunFolder:
         found = self._checkpoints()
         return found[-1] if found else None
 
-    def write_checkpoint(self, policy: Policy, state: dict[str, Any], *, keep: int) -> Path:
+    def write_checkpoint(self, policy: Policy, state: dict[str, Any], *, step: int, keep: int) -> Path:
         """Write checkpoints/step_N whole, then drop all but the newest `keep`.
 
         Raises TrainingError if it cannot be written; the ones before it stay.
         """
-        final = self.checkpoints / f"step_{state['step']}"
-        temporary = self.checkpoints / f".step_{state['step']}.partial"
+        final = self.checkpoints / f"step_{step}"
+        temporary = self.checkpoints / f".step_{step}.partial"
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
@@ -113,9 +110,7 @@ class RunFolder:
     def read_state(self, checkpoint: Path) -> dict[str, Any]:
         """The trainer state in `checkpoint`; cuts the .jsonl files back to that moment."""
         try:
-            state: dict[str, Any] = torch.load(
-                checkpoint / STATE_FILE, map_location="cpu", weights_only=True
-            )
+            state: dict[str, Any] = torch.load(checkpoint / STATE_FILE, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, EOFError) as error:
             raise CheckpointError(f"cannot read {checkpoint / STATE_FILE}: {error}") from error
         self.cut_logs(state["log_lengths"])

@@ -1,8 +1,8 @@
 """Training: data -> (rollout -> score ->) loss -> step, with checkpoints, exact resume and metrics.
 
-`train` is read from top to bottom. What a step does with its samples is in a learner: `Supervised`
-here for SFT. Everything random is drawn from the recipe's seed and the step's number, so a resumed
-run needs no random state to continue as if it had never stopped.
+`train` is read from top to bottom; what a step does with its samples is in `learners`. Everything
+random is drawn from the recipe's seed and the step's number, so a resumed run needs no random state
+to continue as if it had never stopped.
 """
 
 import math
@@ -10,25 +10,22 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from visionr1 import sft
 from visionr1.errors import RecipeError, TrainingError, VisionR1Error
+from visionr1.learners import Learner, Metrics, make_learner
 from visionr1.models.policy import Policy, load_policy, model_folder
-from visionr1.prefix import Rows, group, pack, split, token_logprobs
+from visionr1.progress import TrainingBar
 from visionr1.recipe import Phase, Recipe
 from visionr1.run_folder import RunFolder
-from visionr1.samples import Sample
 from visionr1.stream import Stream, open_stream
-
-Metrics = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,182 +34,127 @@ class RunResult:
 
     run_dir: Path
     model_dir: Path
-    """final/, or the last checkpoint where the run was interrupted."""
+    """final/"""
     steps: int
-    finished: bool
 
 
 @dataclass(slots=True)
 class Position:
-    """Where a run is: everything that changes besides weights and optimizer."""
+    """Where a run is: what changes besides weights, optimizer and learner."""
 
     step: int = 0
-    """Optimizer steps done, over all phases."""
+    """Steps done, over all phases."""
     phase: int = 0
     phase_step: int = 0
     phase_seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """Part of a step's batch that goes through the model at once, with what its loss needs."""
-
-    rows: Rows
-    weights: Tensor
-    """(N,) per completion token."""
-
-
-class Learner(Protocol):
-    """What one method makes of samples."""
-
-    def prepare(self, samples: list[Sample]) -> Any:
-        """The part that needs no model; may run in a worker process."""
-
-    def collect(
-        self, prepared: Any, position: Position, progress: float
-    ) -> tuple[list[Work], Metrics]:
-        """The step's work, split to fit into memory."""
-
-    def loss(self, work: Work) -> Tensor:
-        """This part's share of the step's loss."""
-
-
-class Supervised:
-    """SFT: each sample's completion is its rendered truth."""
-
-    def __init__(self, policy: Policy, recipe: Recipe) -> None:
-        self.policy = policy
-        self.recipe = recipe
-        self.token_weights = sft.token_weights(policy, recipe.sft)
-
-    def prepare(self, samples: list[Sample]) -> list[Rows]:
-        """Packed rows of one completion each."""
-        prompts = [self.policy.encode(sample.load_image(), sample.query) for sample in samples]
-        targets = [
-            (sft.target(self.policy, sample, prompt, self.recipe.sft),)
-            for sample, prompt in zip(samples, prompts, strict=True)
-        ]
-        groups = split(group(prompts, targets), self.recipe.optimizer.tokens_per_forward)
-        return [pack(part) for part in groups]
-
-    def collect(
-        self, prepared: list[Rows], position: Position, progress: float
-    ) -> tuple[list[Work], Metrics]:
-        """Token weights that sum to one over the step."""
-        weights = [self.token_weights[rows.targets] for rows in prepared]
-        total = sum(part.sum() for part in weights)
-        work = [
-            Work(rows.to(self.policy.device), part / total)
-            for rows, part in zip(prepared, weights, strict=True)
-        ]
-        return work, {"tokens": sum(len(rows.targets) for rows in prepared)}
-
-    def loss(self, work: Work) -> Tensor:
-        """Weighted negative log-likelihood of the truth."""
-        logprobs = token_logprobs(self.policy, work.rows, suppress=False)
-        return -(work.weights * logprobs).sum()
-
-
-def train(
-    recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool = True
-) -> RunResult:
+def train(recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool = True) -> RunResult:
     """Run `recipe` in folder `run_dir`; see `run_folder` for what it leaves there.
 
     Raises RecipeError, DataError, CheckpointError or TrainingError. An interrupt (Ctrl-C, SIGTERM)
-    ends the run after the step in progress, with a checkpoint.
+    ends the run after the step in progress, with a checkpoint, by KeyboardInterrupt.
     """
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     folder = RunFolder.open(run_dir, recipe, resume=resume)
     checkpoint = folder.latest_checkpoint()
-    policy = load_policy(
-        checkpoint or initial_model(recipe, run_dir),
-        device=recipe.model.device,
-        dtype=recipe.model.dtype,
-    )
+    initial = initial_model(recipe, run_dir)
+    policy = load(recipe, checkpoint or initial)
     policy.model.train()
+    learner = make_learner(policy, recipe, lambda: load(recipe, initial))
     optimizer = make_optimizer(policy.model, recipe)
-    learner = Supervised(policy, recipe)
     position = Position()
     if checkpoint:
         state = folder.read_state(checkpoint)
         optimizer.load_state_dict(state["optimizer"])
+        learner.load_state_dict(state["learner"])
         position = Position(**state["position"])
     else:
         folder.cut_logs({})
 
-    def save() -> None:
-        state = {
-            "step": position.step,
-            "position": {name: getattr(position, name) for name in position.__slots__},
-            "optimizer": optimizer.state_dict(),
-        }
-        folder.write_checkpoint(policy, state, keep=recipe.checkpoint.keep)
-
-    with stop_signals() as stopped:
-        for index, phase in enumerate(recipe.phases[position.phase :], position.phase):
+    with stop_signals() as stopped, TrainingBar(enabled=progress) as bar:
+        for index in range(position.phase, len(recipe.phases)):
+            phase = recipe.phases[index]
             if index > position.phase:
                 position = Position(step=position.step, phase=index)
             stream = open_stream(phase, (recipe.seed, index))
             steps = num_steps(phase, stream)
             batches = prepared_batches(learner, stream, position.phase_step, steps, recipe.workers)
-            while position.phase_step < steps and phase_progress(phase, position, steps) < 1:
+            while (done := phase_progress(phase, position, steps)) < 1:
                 began = time.perf_counter()
-                done = phase_progress(phase, position, steps)
+                seed = (recipe.seed, index, position.phase_step)
                 rate = learning_rate(phase, position.phase_step, done)
-                samples, prepared = next(batches)
-                seconds = {"preprocess": time.perf_counter() - began}
-                work, metrics = learner.collect(prepared, position, done)
-                metrics |= update(policy, optimizer, learner, work, rate, recipe)
-                seconds["update"] = time.perf_counter() - began - sum(seconds.values())
+                sample_ids, prepared = next(batches)
+                waited = time.perf_counter() - began
+                with autocast(policy, recipe):
+                    collected = learner.collect(prepared, seed, overall_progress(recipe, position, steps))
+                before_update = time.perf_counter()
+                for _ in range(learner.updates):
+                    update = update_weights(policy, optimizer, learner, collected.work, rate, recipe)
+                    if not math.isfinite(update["loss"] + update["grad_norm"]):
+                        raise TrainingError(not_finite(update, position, sample_ids, folder))
+                ended = time.perf_counter()
                 position.step += 1
                 position.phase_step += 1
-                position.phase_seconds += time.perf_counter() - began
-                if not math.isfinite(metrics["loss"] + metrics["grad_norm"]):
-                    raise TrainingError(not_finite(metrics, position, samples, folder))
+                position.phase_seconds += ended - began
                 row = {
                     "step": position.step,
                     "phase": phase.name,
-                    "progress": (index + phase_progress(phase, position, steps))
-                    / len(recipe.phases),
+                    "progress": overall_progress(recipe, position, steps),
                     "learning_rate": rate,
-                    **metrics,
-                    **{f"seconds/{name}": value for name, value in seconds.items()},
+                    **update,
+                    **collected.metrics,
+                    "seconds/preprocess": waited,
+                    "seconds/update": ended - before_update,
                 }
                 folder.append("metrics.jsonl", [row])
-                if stopped or (
-                    recipe.checkpoint.every and position.step % recipe.checkpoint.every == 0
-                ):
-                    save()
+                rollouts = ({"step": position.step, **rollout} for rollout in collected.rollouts)
+                folder.append("rollouts.jsonl", rollouts)
+                bar.show(row)
+                every = recipe.checkpoint.every
+                if stopped or (every and position.step % every == 0):
+                    state = {
+                        "position": asdict(position),
+                        "optimizer": optimizer.state_dict(),
+                        "learner": learner.state_dict(),
+                    }
+                    folder.write_checkpoint(policy, state, step=position.step, keep=recipe.checkpoint.keep)
                 if stopped:
                     raise KeyboardInterrupt
     folder.write_final(policy, getattr(torch, recipe.model.save_dtype))
-    return RunResult(run_dir, folder.final, position.step, finished=True)
+    return RunResult(run_dir, folder.final, position.step)
 
 
-def update(
+def update_weights(
     policy: Policy,
     optimizer: torch.optim.Optimizer,
     learner: Learner,
-    work: Sequence[Work],
+    work: Sequence[Any],
     rate: float,
     recipe: Recipe,
 ) -> Metrics:
-    """One optimizer step on all of `work`. Weights stay as they are if the gradient is not finite."""
+    """One optimizer step on all of `work`; none if the loss or the gradient is not finite."""
     optimizer.zero_grad(set_to_none=True)
-    total = torch.zeros((), device=policy.device)
+    totals: dict[str, torch.Tensor] = {"loss": torch.zeros((), device=policy.device)}
     for part in work:
-        with autocast(policy.device, recipe):
-            loss = learner.loss(part)
+        with autocast(policy, recipe):
+            loss, sums = learner.loss(part)
         loss.backward()
-        total += loss.detach()
+        for name, value in {"loss": loss.detach(), **sums}.items():
+            totals[name] = totals.get(name, 0) + value
     limit = recipe.optimizer.max_grad_norm or math.inf
     norm = nn.utils.clip_grad_norm_(policy.model.parameters(), limit)
-    if torch.isfinite(norm + total):
+    if torch.isfinite(norm + totals["loss"]):
         for parameters in optimizer.param_groups:
             parameters["lr"] = rate
         optimizer.step()
-    return {"loss": float(total), "grad_norm": float(norm)}
+    return {**{name: float(total) for name, total in totals.items()}, "grad_norm": float(norm)}
+
+
+def load(recipe: Recipe, folder: Path) -> Policy:
+    """The policy in `folder`, as the recipe's model table says."""
+    return load_policy(folder, device=recipe.model.device, dtype=recipe.model.dtype)
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
@@ -230,10 +172,10 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
     )
 
 
-def autocast(device: torch.device, recipe: Recipe) -> torch.autocast:
+def autocast(policy: Policy, recipe: Recipe) -> torch.autocast:
     """The precision of matrix products that the recipe asks for."""
     enabled = recipe.model.autocast != "none"
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+    return torch.autocast(policy.device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
 def num_steps(phase: Phase, stream: Stream) -> int:
@@ -243,9 +185,7 @@ def num_steps(phase: Phase, stream: Stream) -> int:
     if phase.minutes:
         return 10**9
     if stream.num_samples is None:
-        raise RecipeError(
-            f"phase {phase.name}: scenes never end, so set train.steps or train.minutes"
-        )
+        raise RecipeError(f"phase {phase.name}: scenes never end, so set train.steps or train.minutes")
     return math.ceil(phase.epochs * stream.num_samples / phase.batch_size)
 
 
@@ -253,6 +193,12 @@ def phase_progress(phase: Phase, position: Position, steps: int) -> float:
     """The share of the phase that is done, in steps or in time, whichever is further."""
     spent = position.phase_seconds / (60 * phase.minutes) if phase.minutes else 0.0
     return min(1.0, max(position.phase_step / steps, spent))
+
+
+def overall_progress(recipe: Recipe, position: Position, steps: int) -> float:
+    """The share of the whole run that is done; phases count alike."""
+    done = phase_progress(recipe.phases[position.phase], position, steps)
+    return (position.phase + done) / len(recipe.phases)
 
 
 def learning_rate(phase: Phase, step: int, progress: float) -> float:
@@ -276,7 +222,7 @@ def initial_model(recipe: Recipe, run_dir: Path) -> Path:
 
     folder = run_dir / "initial"
     if not folder.exists():
-        build_tiny(folder, recipe.seed)
+        build_tiny(folder, seed=recipe.seed)
     return folder
 
 
@@ -315,9 +261,7 @@ def _as_it_is(item: Any) -> Any:
     return item
 
 
-def not_finite(
-    metrics: Metrics, position: Position, samples: Sequence[str], folder: RunFolder
-) -> str:
+def not_finite(metrics: Metrics, position: Position, samples: Sequence[str], folder: RunFolder) -> str:
     """What to say when a loss or gradient is not a number."""
     kept = folder.latest_checkpoint()
     return (

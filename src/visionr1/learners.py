@@ -1,0 +1,303 @@
+"""What one step makes of its samples: `Supervised` (SFT) and `Reinforced` (GRPO, Vision-R1).
+
+A learner has three parts, each a function of its arguments: `prepare` needs no model and may run in
+a worker process; `collect` turns what was prepared into the step's work, split to fit into memory;
+`loss` is the share of one part of that work in the step's loss, its gradients summed over parts.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from visionr1 import grpo, sft
+from visionr1.models.policy import Policy, Prompt
+from visionr1.prefix import Group, Rows, group, pack, split, token_logprobs
+from visionr1.recipe import Recipe
+from visionr1.rewards import AdaptiveStages, FixedStages, Reward, Score, Stages
+from visionr1.rollout import Completion, generate
+from visionr1.samples import GroundTruth, Sample
+
+Metrics = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """A step's work and what is to be told of it."""
+
+    work: list[Any]
+    metrics: Metrics
+    rollouts: list[Metrics] = field(default_factory=list)
+    """One row per completion."""
+
+
+class Learner(Protocol):
+    """See the module's text."""
+
+    updates: int
+    """Optimizer steps on one step's work."""
+
+    def prepare(self, samples: list[Sample]) -> Any:
+        """Encoded prompts, and what is needed of the truth."""
+
+    def collect(self, prepared: Any, seed: Sequence[int], progress: float) -> Collected:
+        """The step's work; `seed` is the step's own, `progress` the share of training done."""
+
+    def loss(self, work: Any) -> tuple[Tensor, Metrics]:
+        """Share of the loss, and of metrics that are sums over the step's parts."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must keep."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what a checkpoint kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisedWork:
+    """Rows, and the weight (N,) of each completion token; weights sum to one over the step."""
+
+    rows: Rows
+    weights: Tensor
+
+
+class Supervised:
+    """SFT: each sample's one completion is its rendered truth."""
+
+    updates = 1
+
+    def __init__(self, policy: Policy, recipe: Recipe) -> None:
+        self.policy = policy
+        self.recipe = recipe
+        self.token_weights = sft.token_weights(policy, recipe.sft)
+
+    def prepare(self, samples: list[Sample]) -> list[Rows]:
+        """Packed rows of one completion each."""
+        prompts = [self.policy.encode(sample.load_image(), sample.query) for sample in samples]
+        targets = [
+            (sft.target(self.policy, sample, prompt, self.recipe.sft),)
+            for sample, prompt in zip(samples, prompts, strict=True)
+        ]
+        parts = split(group(prompts, targets), self.recipe.optimizer.tokens_per_forward)
+        return [pack(part) for part in parts]
+
+    def collect(self, prepared: list[Rows], seed: Sequence[int], progress: float) -> Collected:
+        """The rows with their token weights."""
+        parts = [rows.to(self.policy.device) for rows in prepared]
+        weights = [self.token_weights[rows.targets] for rows in parts]
+        total = torch.stack([part.sum() for part in weights]).sum()
+        work = [SupervisedWork(rows, part / total) for rows, part in zip(parts, weights, strict=True)]
+        return Collected(work, {"tokens": sum(len(rows.targets) for rows in parts)})
+
+    def loss(self, work: SupervisedWork) -> tuple[Tensor, Metrics]:
+        """Weighted negative log-likelihood of the truth."""
+        logprobs = token_logprobs(self.policy, work.rows, suppress=False)
+        return sft.loss(logprobs, work.weights), {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """No state."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """No state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A sample as GRPO needs it."""
+
+    id: str
+    prompt: Prompt
+    truth: GroundTruth
+
+
+@dataclass(slots=True)
+class GroupWork:
+    """Rows of groups; all tensors are (N,), per completion token."""
+
+    rows: Rows
+    advantages: Tensor
+    weights: Tensor
+    reference: Tensor | None
+    old: Tensor | None = None
+    """Log-probabilities at the first update, which later ones are compared with."""
+
+
+class Reinforced:
+    """Vision-R1: sample G completions of each sample, score them by rule, learn by GRPO."""
+
+    def __init__(self, policy: Policy, recipe: Recipe, reference: Policy | None) -> None:
+        self.policy = policy
+        self.recipe = recipe
+        self.reference = reference
+        self.updates = recipe.grpo.updates_per_rollout
+        settings = recipe.reward
+        self.reward = Reward(
+            dialect=policy.dialect,
+            weights=settings.weights,
+            matching=settings.matching,
+            precision_over=settings.precision_over,
+            wrong_label_voids=settings.wrong_label_voids,
+            differentiation=settings.differentiation,
+        )
+        self.stages: Stages = AdaptiveStages() if settings.adaptive else FixedStages(settings.stage_step)
+
+    def prepare(self, samples: list[Sample]) -> list[Question]:
+        """Encoded prompts with their truths."""
+        prompts = [self.policy.encode(sample.load_image(), sample.query) for sample in samples]
+        return [
+            Question(sample.id, prompt, sample.ground_truth(prompt.input_size_wh))
+            for sample, prompt in zip(samples, prompts, strict=True)
+        ]
+
+    def collect(self, prepared: list[Question], seed: Sequence[int], progress: float) -> Collected:
+        """Roll out, score, and compare within each group."""
+        clock = [time.perf_counter()]
+        prompts = [question.prompt for question in prepared]
+        groups = self.roll_out(prompts, seed)
+        clock.append(time.perf_counter())
+        stage = self.stages.at(progress)
+        scores = [
+            [self.reward.score(completion.text, question.truth, stage=stage) for completion in group_]
+            for question, group_ in zip(prepared, groups, strict=True)
+        ]
+        rewards = torch.tensor([[score.total for score in group_] for group_ in scores])
+        advantages, no_spread = grpo.advantages(rewards)
+        flat = [score for group_ in scores for score in group_]
+        self.stages.observe(
+            _mean([score.plain_recall for score in flat]),
+            _mean([score.plain_precision for score in flat]),
+        )
+        clock.append(time.perf_counter())
+        work = self.make_work(prompts, groups, advantages)
+        metrics = {
+            "stage": [stage.xi0, stage.xi1, stage.xi2],
+            "groups_without_spread": _mean(no_spread.tolist()),
+            "true_boxes": _mean([len(question.truth.boxes) for question in prepared]),
+            **summarize(flat, [completion for group_ in groups for completion in group_]),
+            "seconds/rollout": clock[1] - clock[0],
+            "seconds/reward": clock[2] - clock[1],
+        }
+        return Collected(work, metrics, list(_rollout_rows(prepared, groups, scores, advantages)))
+
+    def roll_out(self, prompts: Sequence[Prompt], seed: Sequence[int]) -> list[list[Completion]]:
+        """G completions of each prompt."""
+        settings = self.recipe.rollout
+        generator = torch.Generator(self.policy.device)
+        generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1))
+        return generate(
+            self.policy,
+            prompts,
+            num_completions=settings.group_size,
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            top_k=settings.top_k,
+            generator=generator,
+        )
+
+    def make_work(
+        self, prompts: Sequence[Prompt], completions: Sequence[Sequence[Completion]], advantages: Tensor
+    ) -> list[GroupWork]:
+        """Rows with advantages and reference log-probabilities.
+
+        Without a reference, a group whose advantages are all 0 has no gradient and is left out.
+        """
+        groups = group(prompts, [[c.token_ids for c in group_] for group_ in completions])
+        lengths = torch.tensor([len(c.token_ids) for group_ in completions for c in group_])
+        if self.reference is None:
+            groups = [g for g, a in zip(groups, advantages, strict=True) if a.any()]
+        parts = split(groups, self.recipe.optimizer.tokens_per_forward)
+        return [self._make_part(part, advantages.flatten(), lengths) for part in parts]
+
+    def _make_part(self, part: Sequence[Group], advantages: Tensor, lengths: Tensor) -> GroupWork:
+        rows, device = pack(part), self.policy.device
+        weights = grpo.token_weights(rows.completion, lengths).to(device)
+        per_token = advantages[rows.completion].to(device)
+        rows = rows.to(device)
+        reference = None
+        if self.reference is not None:
+            with torch.no_grad():
+                reference = self._logprobs(self.reference, rows)
+        return GroupWork(rows, per_token, weights, reference)
+
+    def loss(self, work: GroupWork) -> tuple[Tensor, Metrics]:
+        """GRPO's loss and KL."""
+        logprobs = self._logprobs(self.policy, work.rows)
+        if work.old is None:
+            work.old = logprobs.detach()
+        settings = self.recipe.grpo
+        loss = grpo.loss(
+            logprobs,
+            work.old,
+            work.reference,
+            work.advantages,
+            work.weights,
+            beta=settings.beta,
+            clip=settings.clip,
+        )
+        if work.reference is None:
+            return loss, {}
+        return loss, {"kl": (work.weights * grpo.kl(logprobs.detach(), work.reference)).sum()}
+
+    def _logprobs(self, policy: Policy, rows: Rows) -> Tensor:
+        return token_logprobs(policy, rows, temperature=self.recipe.rollout.temperature)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The stage's state."""
+        return {"stages": self.stages.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Back to the stage of the checkpoint."""
+        self.stages.load_state_dict(state["stages"])
+
+
+def make_learner(policy: Policy, recipe: Recipe, load_initial: Callable[[], Policy]) -> Learner:
+    """The learner that the recipe's method names; `load_initial` loads the reference model."""
+    if recipe.method == "sft":
+        return Supervised(policy, recipe)
+    return Reinforced(policy, recipe, load_initial() if recipe.grpo.beta else None)
+
+
+def summarize(scores: Sequence[Score], completions: Sequence[Completion]) -> Metrics:
+    """Means over the completions of a step."""
+    label_accuracies = [score.label_accuracy for score in scores]
+    known = [accuracy for accuracy in label_accuracies if accuracy is not None]
+    return {
+        "reward/total": _mean([score.total for score in scores]),
+        **{f"reward/{name}": _mean([score.parts[name] for score in scores]) for name in scores[0].parts},
+        "completion_length": _mean([len(c.token_ids) for c in completions]),
+        "truncated_share": _mean([c.truncated for c in completions]),
+        "boxes_per_completion": _mean([score.reply.num_predicted for score in scores]),
+        "label_accuracy": _mean(known) if known else None,
+    }
+
+
+def _rollout_rows(
+    questions: Sequence[Question],
+    completions: Sequence[Sequence[Completion]],
+    scores: Sequence[Sequence[Score]],
+    advantages: Tensor,
+) -> list[Metrics]:
+    return [
+        {
+            "sample_id": question.id,
+            "completion": index,
+            "text": completion.text,
+            "total": score.total,
+            **score.parts,
+            "advantage": advantage,
+            "truncated": completion.truncated,
+            "num_tokens": len(completion.token_ids),
+        }
+        for question, group_, scored, row in zip(questions, completions, scores, advantages.tolist(), strict=True)
+        for index, (completion, score, advantage) in enumerate(zip(group_, scored, row, strict=True))
+    ]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

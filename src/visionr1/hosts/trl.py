@@ -1,0 +1,36 @@
+"""TRL (`GRPOTrainer(reward_funcs=reward_functions())`): one reward function per part, so that TRL logs each.
+
+The data set needs a column `ground_truth` (see `ground_truth.to_json`) and `prompt` as messages. Their sum, with the
+default `reward_weights`, is the paper's reward (Eq. 7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from visionr1.hosts.core import PARTS, score, trainer_progress
+
+RewardFunction = Callable[..., list[float]]
+
+
+def reward_functions(*, step: float = 1.0) -> list[RewardFunction]:
+    """`visionr1_format`, `visionr1_recall` and `visionr1_precision`; TRL logs their means under these names.
+
+    `step` is the paper's STEP; progress is the trainer's global step over its maximum.
+    """
+    return [_part(part, step) for part in PARTS]
+
+
+def _part(part: str, step: float) -> RewardFunction:
+    def reward(
+        completions: list[list[dict[str, str]]], ground_truth: list[str], trainer_state: Any = None, **columns: Any
+    ) -> list[float]:
+        progress = trainer_progress(trainer_state)
+        return [
+            score(messages[-1]["content"], truth, step=step, progress=progress).parts[part]
+            for messages, truth in zip(completions, ground_truth, strict=True)
+        ]
+
+    reward.__name__ = f"visionr1_{part}"
+    return reward

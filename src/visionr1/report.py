@@ -1,0 +1,382 @@
+"""One HTML page about a run, from the files of its folder; nothing in it is loaded from elsewhere.
+
+It reads `recipe.toml`, `versions.json`, `metrics.jsonl`, `rollouts.jsonl` and `evaluation/`, and
+shows what is there: a run that was never evaluated has its curves, a model only evaluated its table.
+All text that comes from files is escaped.
+"""
+
+import json
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from visionr1.charts import Series, line_chart
+from visionr1.dialects import get_dialect
+from visionr1.errors import DataError
+from visionr1.files import write_text_atomic
+from visionr1.gallery import Shown, check, color_of, legend, side_by_side
+from visionr1.readers import read_source
+from visionr1.samples import Sample
+
+Row = dict[str, Any]
+
+NUM_IMAGES = 6
+NUM_ROLLOUT_STEPS = 3
+NAMES = {"base": "Base", "sft": "SFT", "trained": "Vision-R1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """One chart: metric keys with their names, and the least that the y axis spans."""
+
+    title: str
+    lines: Mapping[str, str]
+    y_range: tuple[float, float] | None = (0.0, 0.0)
+    smoothed: bool = True
+
+
+CHARTS = (
+    Chart("Total reward", {"reward/total": "total"}, None),
+    Chart(
+        "Reward parts",
+        {"reward/format": "format", "reward/recall": "recall", "reward/precision": "precision"},
+        (0.0, 1.0),
+    ),
+    Chart("KL to the reference model, nats a token", {"kl": "KL"}),
+    Chart("Boxes of a completion", {"boxes_per_completion": "predicted", "true_boxes": "true"}),
+    Chart("Tokens of a completion", {"completion_length": "tokens"}),
+    Chart(
+        "Shares",
+        {"truncated_share": "completions cut off", "groups_without_spread": "groups without spread"},
+        (0.0, 0.1),
+    ),
+    Chart("Label accuracy of valid pairs", {"label_accuracy": "label accuracy"}, (0.5, 1.0)),
+    Chart("Loss", {"loss": "loss"}, None),
+    Chart("Gradient norm before clipping", {"grad_norm": "gradient norm"}),
+    Chart("Learning rate", {"learning_rate": "learning rate"}, smoothed=False),
+    Chart(
+        "Seconds of a step",
+        {
+            "seconds/rollout": "rollout",
+            "seconds/update": "update",
+            "seconds/preprocess": "preprocessing",
+            "seconds/reward": "reward",
+        },
+    ),
+)
+"""A chart of which a run has no data is left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """`evaluation/NAME.json`, and the texts it was computed from by sample id."""
+
+    name: str
+    record: Row
+    predictions: Mapping[str, Row]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What the files of a run say."""
+
+    folder: Path
+    recipe: str
+    versions: Row
+    metrics: Sequence[Row]
+    rollouts: Sequence[Row]
+    evaluations: Sequence[Evaluation]
+    gain: Row
+
+
+def write_report(run_dir: Path, out: Path) -> Path:
+    """Write the page about the run in `run_dir` to `out`, and return `out`.
+
+    Raises DataError if `run_dir` holds neither metrics nor an evaluation, or a file cannot be read.
+    """
+    write_text_atomic(out, page(read_run(run_dir)))
+    return out
+
+
+def read_run(folder: Path) -> Run:
+    """The files of a run; those it does not have are empty."""
+    stated = folder / "recipe.toml"
+    run = Run(
+        folder=folder,
+        recipe=stated.read_text(encoding="utf-8") if stated.is_file() else "",
+        versions=_read_json(folder / "versions.json"),
+        metrics=_read_rows(folder / "metrics.jsonl"),
+        rollouts=_read_rows(folder / "rollouts.jsonl"),
+        evaluations=_read_evaluations(folder / "evaluation"),
+        gain=_read_json(folder / "results.json").get("gain", {}),
+    )
+    if not run.metrics and not run.evaluations:
+        raise DataError(f"{folder} is no run: it has neither metrics.jsonl nor evaluation/*.json")
+    return run
+
+
+def page(run: Run) -> str:
+    """The whole page."""
+    style = files("visionr1").joinpath("report.css").read_text(encoding="utf-8")
+    sections = (_header, _results, _gallery, _curves, _rollouts, _recipe)
+    body = "\n".join(part for part in (section(run) for section in sections) if part)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(_title(run))}</title>\n<style>\n{style}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _title(run: Run) -> str:
+    recipe = tomllib.loads(run.recipe)
+    method = {"grpo": "Vision-R1", "sft": "SFT"}.get(recipe.get("method", ""), "Evaluation")
+    sources = [data["source"] for phase in recipe.get("phase", []) for data in phase.get("data", [])]
+    on = " and ".join(dict.fromkeys(sources)) or next((e.record["data"] for e in run.evaluations), "")
+    model = recipe.get("model", {}).get("path") or next((e.record["model"] for e in run.evaluations), "")
+    return f"{method} on {on}, starting from {model}" if run.recipe else f"{model} on {on}"
+
+
+def _header(run: Run) -> str:
+    facts = [f"{run.folder.resolve().name}"]
+    if run.metrics:
+        seconds = sum(value for row in run.metrics for key, value in row.items() if key.startswith("seconds/"))
+        facts += [f"{run.metrics[-1]['step']:,} steps", f"{seconds / 60:.1f} minutes of training"]
+    if run.versions:
+        facts.append(str(run.versions.get("cuda") or f"{run.versions.get('cpus')} CPU cores"))
+    return f'<p class="eyebrow">{escape(" · ".join(facts))}</p>\n<h1>{escape(_title(run))}</h1>\n{_headline(run)}'
+
+
+def _headline(run: Run) -> str:
+    if not run.evaluations:
+        return ""
+    first, last = run.evaluations[0].record, run.evaluations[-1].record
+    value = f"AP {_percent(last['metrics']['AP'])}"
+    if len(run.evaluations) > 1:
+        value = f'AP <span class="from">{_percent(first["metrics"]["AP"])} →</span> {_percent(last["metrics"]["AP"])}'
+    gain = run.gain.get("AP")
+    said = ""
+    if gain:
+        low, high = gain["interval"]
+        sign = "up" if low > 0 else "down" if high < 0 else "soft"
+        said = (
+            f'<div class="gain"><strong class="{sign}">{_signed(gain["difference"])}</strong> '
+            f'<span class="soft">95% interval {_signed(low)} to {_signed(high)}, paired over images</span></div>'
+        )
+    asked = f"{last['data']}, {last['split']}, {last['counts']['images']} images"
+    return (
+        f'<div class="headline"><div class="value">{value}</div>{said}</div>\n'
+        f'<p class="soft">COCO AP x 100 on {escape(asked)}. {_protocol_line(last["protocol"])}</p>'
+    )
+
+
+def _results(run: Run) -> str:
+    if not run.evaluations:
+        return ""
+    names = [NAMES.get(e.name, e.name) for e in run.evaluations]
+    records = [e.record for e in run.evaluations]
+    rows = [
+        [escape(key), *(_metric_cell(record, key) for record in records), *_gain_cell(run.gain, key)]
+        for key in records[0]["metrics"]
+    ]
+    heads = ["", *names, *(["change, 95% interval"] if run.gain else [])]
+    counted = [
+        [escape(_words(key)), *(f"{record['counts'][key]:,}" for record in records)] for key in records[0]["counts"]
+    ]
+    protocols = "".join(
+        f"<h3>{escape(name)}</h3>{_definition(record['protocol'])}" for name, record in zip(names, records, strict=True)
+    )
+    return (
+        f"<h2>Result</h2>\n{_table(heads, rows, 'main')}"
+        '<p class="caption">All x 100. In brackets the 95% bootstrap interval over images.</p>'
+        f"{_table(['', *names], counted, 'counts')}"
+        f"<details><summary>The protocol: everything that these numbers depend on</summary>{protocols}</details>"
+    )
+
+
+def _metric_cell(record: Row, key: str) -> str:
+    interval = record.get("interval", {}).get(key)
+    around = f' <span class="soft">({_percent(interval[0])} to {_percent(interval[1])})</span>' if interval else ""
+    return _percent(record["metrics"][key]) + around
+
+
+def _gain_cell(gain: Row, key: str) -> list[str]:
+    if not gain:
+        return []
+    if key not in gain:
+        return [""]
+    low, high = gain[key]["interval"]
+    return [f'{_signed(gain[key]["difference"])} <span class="soft">({_signed(low)} to {_signed(high)})</span>']
+
+
+def _gallery(run: Run) -> str:
+    if not run.evaluations or not all(e.predictions for e in run.evaluations):
+        return ""
+    record = run.evaluations[-1].record
+    samples = read_source(record["data"], split=record["split"])
+    shown = samples[:: max(1, len(samples) // NUM_IMAGES)][:NUM_IMAGES]
+    categories = samples[0].query.categories
+    colors = color_of(categories)
+    rows = "".join(
+        side_by_side(sample, _panels(sample, run.evaluations), colors, f"image{i}") for i, sample in enumerate(shown)
+    )
+    return (
+        "<h2>Boxes on test images</h2>\n"
+        f"<p>{len(shown)} of {len(samples)} images, evenly spaced in the order of the file; "
+        "none was picked by its result.</p>"
+        f"{legend(categories)}{rows}"
+    )
+
+
+def _panels(sample: Sample, evaluations: Iterable[Evaluation]) -> list[Shown]:
+    panels = [Shown("Truth", sample.truth)]
+    for evaluation in evaluations:
+        said = evaluation.predictions[sample.id]
+        reply = get_dialect(evaluation.record["protocol"]["dialect"]).parse(
+            said["text"],
+            size_wh=sample.size_wh,
+            input_size_wh=tuple(said["input_size_wh"]),
+            categories=sample.query.categories,
+        )
+        panels.append(check(NAMES.get(evaluation.name, evaluation.name), reply.boxes, sample.truth))
+    return panels
+
+
+def _curves(run: Run) -> str:
+    if not run.metrics:
+        return ""
+    marks = _stage_changes(run.metrics)
+    charts = []
+    for chart in CHARTS:
+        series = [line for key, name in chart.lines.items() if (line := _series(run.metrics, key, name)).x]
+        if series:
+            charts.append(line_chart(chart.title, series, y_range=chart.y_range, marks=marks, smoothed=chart.smoothed))
+    stages = "<p>The dotted line is where the thresholds of the reward rise to the next stage.</p>" if marks else ""
+    return (
+        "<h2>Training</h2>\n<p>Bold: a moving average over a tenth of the run. Faint: each step.</p>"
+        f'{stages}<div class="grid2">{"".join(charts)}</div>'
+    )
+
+
+def _series(rows: Sequence[Row], key: str, name: str) -> Series:
+    points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
+    return Series(name, [x for x, _ in points], [y for _, y in points])
+
+
+def _stage_changes(rows: Sequence[Row]) -> list[float]:
+    return [
+        after["step"]
+        for before, after in pairwise(rows)
+        if before.get("stage") != after.get("stage")
+    ]
+
+
+def _rollouts(run: Run) -> str:
+    """The best and the worst completion of one group, early, in the middle and late."""
+    if not run.rollouts:
+        return ""
+    steps = sorted({row["step"] for row in run.rollouts})
+    chosen = [steps[i * (len(steps) - 1) // (NUM_ROLLOUT_STEPS - 1)] for i in range(NUM_ROLLOUT_STEPS)]
+    parts = []
+    for step in dict.fromkeys(chosen):
+        rows = [row for row in run.rollouts if row["step"] == step]
+        group = sorted((row for row in rows if row["sample_id"] == rows[0]["sample_id"]), key=lambda row: row["total"])
+        title = f"Step {step}, sample {rows[0]['sample_id']}, {len(group)} completions"
+        pair = _rollout("Best", group[-1]) + _rollout("Worst", group[0])
+        parts.append(f'<h3>{escape(title)}</h3><div class="grid2 pair">{pair}</div>')
+    return (
+        "<h2>What the model wrote</h2>\n<p>The first group of a step; its best and its worst completion by reward. "
+        f"All are in <code>rollouts.jsonl</code>.</p>{''.join(parts)}"
+    )
+
+
+def _rollout(which: str, row: Row) -> str:
+    parts = " + ".join(f"{name} {row[name]:.2f}" for name in ("format", "recall", "precision") if name in row)
+    cut = ", cut off" if row["truncated"] else ""
+    return (
+        f'<div class="rollout"><p><strong>{which}: {row["total"]:.2f}</strong> = {parts}; '
+        f"advantage {row['advantage']:+.2f}; {row['num_tokens']} tokens{cut}</p>"
+        f"<pre>{escape(row['text'])}</pre></div>"
+    )
+
+
+def _recipe(run: Run) -> str:
+    parts = ["<h2>To do it again</h2>"]
+    if command := run.versions.get("command"):
+        parts.append(f"<pre>{escape(command)}</pre>")
+    if run.recipe:
+        stated = f"<pre>{escape(run.recipe)}</pre>"
+        parts.append(f"<details><summary>The recipe, every value stated</summary>{stated}</details>")
+    if run.versions:
+        parts.append(f"<details><summary>Versions and machine</summary>{_definition(run.versions)}</details>")
+    return "\n".join(parts)
+
+
+def _protocol_line(protocol: Row) -> str:
+    return f"Protocol <em>{escape(str(protocol.get('name', '')))}</em>, stated in full below the table."
+
+
+def _definition(record: Row) -> str:
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in record.items()}
+    return _table([], [[escape(_words(key)), escape(text)] for key, text in texts.items()], "plain")
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
+    """A table of cells that are HTML already; the first of each row is its header."""
+    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heads)
+    body = "".join(
+        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+        for first, *cells in rows
+    )
+    thead = f"<thead><tr>{head}</tr></thead>" if heads else ""
+    return f'<div class="scroll"><table class="{kind}">{thead}<tbody>{body}</tbody></table></div>'
+
+
+def _words(key: str) -> str:
+    return key.replace("_", " ")
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _signed(value: float) -> str:
+    return f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _read_json(path: Path) -> Row:
+    if not path.is_file():
+        return {}
+    try:
+        value: Row = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}") from error
+    return value
+
+
+def _read_rows(path: Path) -> list[Row]:
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        return [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON Lines: {error}") from error
+
+
+def _read_evaluations(folder: Path) -> list[Evaluation]:
+    """Base first, then by name."""
+    found = sorted(folder.glob("*.json"), key=lambda path: (path.stem != "base", path.stem))
+    return [
+        Evaluation(
+            path.stem,
+            _read_json(path),
+            {row["sample_id"]: row for row in _read_rows(path.with_suffix(".predictions.jsonl"))},
+        )
+        for path in found
+    ]

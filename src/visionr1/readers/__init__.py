@@ -1,0 +1,32 @@
+"""Data sets in, samples out: one file per format."""
+
+from pathlib import Path
+
+import visionr1
+from visionr1.readers.coco import CocoDataset, CocoTable, read_coco, read_table, table_of
+from visionr1.readers.queries import one_category_each
+from visionr1.readers.rows import OnBad, ReadReport
+from visionr1.samples import Sample
+
+__all__ = [
+    "CocoDataset",
+    "CocoTable",
+    "OnBad",
+    "ReadReport",
+    "data_path",
+    "one_category_each",
+    "read_coco",
+    "read_source",
+    "read_table",
+    "table_of",
+]
+
+
+def data_path(source: str | Path) -> Path:
+    """The path that a data source names: itself, or for "bccd" that of the blood cell images that ship."""
+    return Path(visionr1.__file__).parent / "embedded/bccd" if source == "bccd" else Path(source)
+
+
+def read_source(source: str | Path, *, split: str | None = None) -> tuple[Sample, ...]:
+    """The samples of a data source: "bccd", a COCO file, or a folder that holds one; see `read_coco`."""
+    return read_coco(data_path(source), split=split).samples

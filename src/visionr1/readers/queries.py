@@ -1,0 +1,28 @@
+"""Turning detection samples into other queries on the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from visionr1.samples import Boxes, Query, Sample, normalize_label
+
+
+def one_category_each(samples: Iterable[Sample], *, present_only: bool = False) -> list[Sample]:
+    """Each detection sample as grounding samples of one category, in the query's order.
+
+    `present_only` keeps the categories that have a box in the image: it tells the model what is there, and is for
+    protocols that do so.
+    """
+    split: list[Sample] = []
+    for sample in samples:
+        labels = [normalize_label(label) for label in sample.truth.labels]
+        for category in sample.query.categories:
+            rows = [row for row, label in enumerate(labels) if label == normalize_label(category)]
+            if present_only and not rows:
+                continue
+            truth = Boxes(sample.truth.xyxy[rows], tuple(sample.truth.labels[row] for row in rows))
+            split.append(
+                replace(sample, id=f"{sample.id}:{category}", query=Query("grounding", (category,)), truth=truth)
+            )
+    return split

@@ -1,0 +1,109 @@
+"""What every reader shares: JSON files, ids, errors that name file, row and field, and the count of what was skipped."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PureWindowsPath
+from typing import Any, Literal
+
+import orjson
+
+from visionr1.errors import DataError
+
+OnBad = Literal["raise", "skip"]
+Id = int | str
+
+
+@dataclass(frozen=True, slots=True)
+class ReadReport:
+    """What a reader left out (`skipped`) or changed (`adjusted`), as counts by reason, with the first case of each."""
+
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    adjusted: Mapping[str, int] = field(default_factory=dict)
+    examples: Mapping[str, str] = field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        """One line for each reason."""
+        kinds = (("skipped", self.skipped), ("adjusted", self.adjusted))
+        return [
+            f"{kind} {count} {reason.replace('_', ' ')}, first: {self.examples[reason]}"
+            for kind, counts in kinds
+            for reason, count in counts.items()
+        ]
+
+
+class RowLog:
+    """Collects the report of one reading; in mode `raise` the first bad row is an error."""
+
+    def __init__(self, path: Path, on_bad: OnBad) -> None:
+        self.path = path
+        self.on_bad = on_bad
+        self._skipped: Counter[str] = Counter()
+        self._adjusted: Counter[str] = Counter()
+        self._examples: dict[str, str] = {}
+
+    def bad(self, reason: str, where: str, message: str) -> None:
+        """A row that cannot be used: DataError, or skipped and counted."""
+        if self.on_bad == "raise":
+            raise DataError(f"{self.path}: {where}: {message}; correct it, or skip such rows with on_bad='skip'")
+        self._skipped[reason] += 1
+        self._examples.setdefault(reason, f"{where}: {message}")
+
+    def adjust(self, reason: str, where: str, message: str) -> None:
+        """Something put right by a stated rule, counted."""
+        self._adjusted[reason] += 1
+        self._examples.setdefault(reason, f"{where}: {message}")
+
+    def report(self) -> ReadReport:
+        """What was collected so far."""
+        return ReadReport(dict(self._skipped), dict(self._adjusted), dict(self._examples))
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in `path`. NaN and infinity pass here, so that the row that holds them can be named.
+
+    Raises DataError, naming the file, if it is missing or no JSON.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot read this file ({error.strerror or error})") from error
+    return parse_json(content.removeprefix(b"\xef\xbb\xbf"), str(path))
+
+
+def parse_json(content: bytes, where: str) -> Any:
+    """The JSON value in `content`; DataError naming `where` if it is none."""
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        try:
+            return json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{where}: this is no JSON ({error}); is the file complete?") from error
+
+
+def read_id(value: object) -> Id | None:
+    """An id as COCO's users write it: 7, 7.0 and "7" are the integer 7; other strings stay; None if it is no id."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    if isinstance(value, str) and value:
+        return int(value) if value.isascii() and value.isdecimal() else value
+    return None
+
+
+def is_number(value: object) -> bool:
+    """Whether `value` is a finite JSON number (true and false are none)."""
+    return type(value) in (int, float) and -1e300 < value < 1e300  # type: ignore[operator]
+
+
+def is_safe_name(name: str) -> bool:
+    """Whether a file name from an annotation file stays below its image folder on every system."""
+    path = PureWindowsPath(name)  # reads both / and \ as separators, and knows drive letters
+    return bool(name) and "\0" not in name and not path.anchor and ".." not in path.parts

@@ -11,9 +11,15 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from visionr1 import __version__
-from visionr1.errors import VisionR1Error, needs_extra
+from visionr1.errors import DataError, VisionR1Error, needs_extra
+from visionr1.files import read_text
+
+if TYPE_CHECKING:
+    from visionr1.rewards import Score
+    from visionr1.samples import GroundTruth
 
 EXAMPLES = """\
 examples:
@@ -198,10 +204,54 @@ def run_data(args: argparse.Namespace) -> None:
 
 def add_score(parser: argparse.ArgumentParser) -> None:
     """visionr1 score"""
+    parser.add_argument("completion", metavar="FILE", help='the completion\'s text; "-" reads standard input')
+    _add_data_arguments(parser)
+    parser.add_argument("--image", required=True, metavar="NAME", help="file name of the image it is about")
+    parser.add_argument(
+        "--input-size",
+        type=_size,
+        metavar="WxH",
+        help="size in which the model saw the image (default: the image's own)",
+    )
 
 
 def run_score(args: argparse.Namespace) -> None:
     """visionr1 score"""
+    from visionr1.readers import read_source
+    from visionr1.rewards import Reward
+
+    samples = [s for s in read_source(args.data, split=args.split) if Path(str(s.image)).name == args.image]
+    if not samples:
+        raise DataError(f"{args.data}, split {args.split}, holds no image named {args.image}")
+    truth = samples[0].ground_truth(args.input_size or samples[0].size_wh)
+    text = sys.stdin.read() if args.completion == "-" else read_text(Path(args.completion))
+    print(explain(Reward().score(text, truth), truth))
+
+
+def explain(score: Score, truth: GroundTruth) -> str:
+    """A score with its parts, its pairs and its faults, for reading."""
+    parts = " + ".join(f"{name} {value:.3f}" for name, value in score.parts.items())
+    stage = f"xi0 {score.stage.xi0}, xi1 {score.stage.xi1}, xi2 {score.stage.xi2}"
+    lines = [
+        f"{score.total:.3f} = {parts}   ({stage})",
+        f"{score.reply.num_predicted} predicted, {len(truth.boxes)} true, "
+        f"{sum(pair.valid for pair in score.pairs)} valid pairs",
+    ]
+    for pair in score.pairs:
+        said, true = score.reply.boxes.labels[pair.predicted], truth.boxes.labels[pair.true]
+        label = said if pair.label_correct else f"{said}, but it is {true}"
+        lines.append(f"  box {pair.predicted + 1} matches true box {pair.true + 1}: IoU {pair.iou:.3f}, {label}")
+    for fault in score.reply.faults:
+        where = "the text" if fault.item is None else f"item {fault.item + 1}"
+        lines.append(f"  fault in {where}: {fault.kind} ({fault.detail})")
+    return "\n".join(lines)
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, x, height = text.partition("x")
+    if not (x and width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT in pixels, such as 640x480, but found {text!r}")
+    return int(width), int(height)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,15 @@
-"""Files are written whole or not at all: a temporary name beside, fsync, rename."""
+"""Files are read with errors that name them, and written whole or not at all.
+
+To write: a temporary name beside, fsync, rename.
+"""
 
 import json
 import os
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
+
+from visionr1.errors import DataError
 
 
 def write_bytes_atomic(path: Path, content: bytes) -> None:
@@ -31,6 +36,36 @@ def write_text_atomic(path: Path, text: str) -> None:
 def write_json_atomic(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, whole or not at all; NaN and infinity raise ValueError."""
     write_text_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 text file; DataError if it cannot be read or is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text: {error}") from error
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file; DataError if it cannot be read or is not JSON."""
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}") from error
+
+
+def read_json_lines(path: Path) -> list[Any]:
+    """The values of a JSON Lines file; DataError naming the line that is not JSON."""
+    values = []
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        try:
+            values.append(json.loads(line))
+        except ValueError as error:
+            raise DataError(f"{path}, line {number}, is not JSON: {error}") from error
+    return values
 
 
 def _umask() -> int:

@@ -18,7 +18,7 @@ from typing import Any
 from visionr1.charts import Series, line_chart
 from visionr1.dialects import get_dialect
 from visionr1.errors import DataError
-from visionr1.files import write_text_atomic
+from visionr1.files import read_json, read_json_lines, read_text, write_text_atomic
 from visionr1.gallery import Shown, check, color_of, legend, side_by_side
 from visionr1.readers import read_source
 from visionr1.samples import Sample
@@ -108,12 +108,12 @@ def read_run(folder: Path) -> Run:
     stated = folder / "recipe.toml"
     run = Run(
         folder=folder,
-        recipe=stated.read_text(encoding="utf-8") if stated.is_file() else "",
-        versions=_read_json(folder / "versions.json"),
-        metrics=_read_rows(folder / "metrics.jsonl"),
-        rollouts=_read_rows(folder / "rollouts.jsonl"),
+        recipe=read_text(stated) if stated.is_file() else "",
+        versions=_record(folder / "versions.json"),
+        metrics=_rows(folder / "metrics.jsonl"),
+        rollouts=_rows(folder / "rollouts.jsonl"),
         evaluations=_read_evaluations(folder / "evaluation"),
-        gain=_read_json(folder / "results.json").get("gain", {}),
+        gain=_record(folder / "results.json").get("gain", {}),
     )
     if not run.metrics and not run.evaluations:
         raise DataError(f"{folder} is no run: it has neither metrics.jsonl nor evaluation/*.json")
@@ -269,11 +269,7 @@ def _series(rows: Sequence[Row], key: str, name: str) -> Series:
 
 
 def _stage_changes(rows: Sequence[Row]) -> list[float]:
-    return [
-        after["step"]
-        for before, after in pairwise(rows)
-        if before.get("stage") != after.get("stage")
-    ]
+    return [after["step"] for before, after in pairwise(rows) if before.get("stage") != after.get("stage")]
 
 
 def _rollouts(run: Run) -> str:
@@ -349,24 +345,12 @@ def _signed(value: float) -> str:
     return f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
-def _read_json(path: Path) -> Row:
-    if not path.is_file():
-        return {}
-    try:
-        value: Row = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON: {error}") from error
-    return value
+def _record(path: Path) -> Row:
+    return read_json(path) if path.is_file() else {}
 
 
-def _read_rows(path: Path) -> list[Row]:
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    try:
-        return [json.loads(line) for line in lines]
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON Lines: {error}") from error
+def _rows(path: Path) -> list[Row]:
+    return read_json_lines(path) if path.is_file() else []
 
 
 def _read_evaluations(folder: Path) -> list[Evaluation]:
@@ -375,8 +359,8 @@ def _read_evaluations(folder: Path) -> list[Evaluation]:
     return [
         Evaluation(
             path.stem,
-            _read_json(path),
-            {row["sample_id"]: row for row in _read_rows(path.with_suffix(".predictions.jsonl"))},
+            read_json(path),
+            {row["sample_id"]: row for row in _rows(path.with_suffix(".predictions.jsonl"))},
         )
         for path in found
     ]

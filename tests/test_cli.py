@@ -1,0 +1,85 @@
+from pathlib import Path
+
+import pytest
+
+from visionr1 import cli
+from visionr1.errors import DataError, MissingDependency, needs_extra
+
+COMMANDS = ("demo", "train", "eval", "predict", "report", "data", "score")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_each_command_teaches_by_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([command, "--help"])
+    assert stopped.value.code == 0
+    assert f"example:\n  visionr1 {command}" in capsys.readouterr().out
+
+
+def test_users_error_is_one_line_and_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["report", str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == f"error: {tmp_path} is no run: it has neither metrics.jsonl nor evaluation/*.json\n"
+
+
+def test_programmers_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("x")
+
+    monkeypatch.setattr("visionr1.report.write_report", broken)
+    with pytest.raises(KeyError):
+        cli.main(["report", str(tmp_path)])
+
+
+def test_interrupt_is_status_130(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("visionr1.report.write_report", interrupted)
+    assert cli.main(["report", str(tmp_path)]) == 130
+
+
+def test_dry_run_prints_the_resolved_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "demo", "--dry-run", "--set", "train.learning_rate=0.5", "--model", "m"]) == 0
+    out = capsys.readouterr().out
+    assert "learning_rate = 0.5" in out and 'path = "m"' in out
+
+
+def test_unknown_key_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "demo", "--dry-run", "--set", "train.lerning_rate=0.5"]) == 2
+    assert "did you mean learning_rate?" in capsys.readouterr().err
+
+
+def test_a_missing_package_is_named_with_its_remedy() -> None:
+    with pytest.raises(MissingDependency, match=r'pip install "visionr1\[train\]"'), needs_extra("train"):
+        import no_such_package  # noqa: F401
+    with pytest.raises(ModuleNotFoundError) as raised, needs_extra("train"):
+        import visionr1.no_such_room  # noqa: F401
+    assert not isinstance(raised.value, MissingDependency)
+    with pytest.raises(DataError), needs_extra("train"):
+        raise DataError("passes")
+
+
+def test_score_explains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "reply.txt").write_text(
+        '[{"bbox_2d": [34, 157, 143, 240], "label": "WBC"}, {"bbox_2d": [1, 2, 0, 5], "label": "x"}]'
+    )
+    about = ["--data", "bccd", "--split", "train", "--image", "BloodImage_00001.jpg", "--input-size", "320x240"]
+    assert cli.main(["score", str(tmp_path / "reply.txt"), *about]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].startswith("0.500 = format 0.000 + recall 0.000 + precision 0.500 ")
+    assert out[1] == "2 predicted, 19 true, 1 valid pairs"
+    assert out[2] == "  box 1 matches true box 1: IoU 0.994, WBC"
+    assert out[3].startswith("  fault in item 2: inverted")
+
+
+def test_score_of_an_image_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["score", "-", "--data", "bccd", "--image", "other.jpg"]) == 2
+    assert "holds no image named other.jpg" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", ["640", "0x5", "axb", "-1x5"])
+def test_bad_size(size: str) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["score", "-", "--data", "bccd", "--image", "x", "--input-size", size])

@@ -1,0 +1,47 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from visionr1.errors import DataError
+from visionr1.files import read_json, read_json_lines, read_text, write_json_atomic, write_text_atomic
+
+
+def test_writes_and_replaces(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file.txt"
+    write_text_atomic(path, "a")
+    write_text_atomic(path, "é\n")
+    assert path.read_bytes() == "é\n".encode()
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    write_json_atomic(path, {"AP": 0.5})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json_atomic(path, {"AP": float("nan")})
+    path.with_name("folder").mkdir()
+    with pytest.raises(OSError, match="folder"):
+        write_text_atomic(path.with_name("folder"), "a folder cannot be replaced by a file")
+    assert json.loads(path.read_text()) == {"AP": 0.5}
+    assert {p.name for p in tmp_path.iterdir()} == {"file.json", "folder"}
+
+
+def test_files_are_readable_as_others_are(tmp_path: Path) -> None:
+    ordinary = tmp_path / "ordinary"
+    ordinary.write_text("")
+    write_text_atomic(tmp_path / "atomic", "")
+    assert (tmp_path / "atomic").stat().st_mode == ordinary.stat().st_mode
+
+
+def test_reading_names_the_file_and_the_line(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"a": 1}\n{"a"\n')
+    (tmp_path / "latin").write_bytes(b"\xe9")
+    with pytest.raises(DataError, match=r"rows.jsonl, line 2, is not JSON"):
+        read_json_lines(tmp_path / "rows.jsonl")
+    with pytest.raises(DataError, match=r"rows.jsonl is not JSON"):
+        read_json(tmp_path / "rows.jsonl")
+    with pytest.raises(DataError, match=r"^cannot read .*absent: No such file"):
+        read_json(tmp_path / "absent")
+    with pytest.raises(DataError, match=r"latin is not UTF-8"):
+        read_text(tmp_path / "latin")

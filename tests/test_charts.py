@@ -48,3 +48,8 @@ def test_marks_and_least_range() -> None:
 def test_nothing_to_show_is_the_callers_error(series: list[Series]) -> None:
     with pytest.raises(ValueError, match="without points"):
         line_chart("x", series)
+
+
+@pytest.mark.parametrize("values", [[0.0, 1e-38], [0.0, 0.0], [5.0, 5.0], [1e12, 1e12 + 1e-4], [-3.0, -3.0]])
+def test_hardly_any_spread(values: list[float]) -> None:
+    assert "nan" not in line_chart("x", [Series("x", [1, 2], values)])

@@ -90,7 +90,8 @@ def _bounds(values: Sequence[float], y_range: tuple[float, float] | None) -> tup
     low, high = min(values), max(values)
     if y_range is not None:
         low, high = min(low, y_range[0]), max(high, y_range[1])
-    return (low, high) if high > low else (low - abs(low) / 2 - 1e-9, high + abs(high) / 2 + 1e-9)
+    size = max(abs(low), abs(high), 1e-9)
+    return (low, high) if high - low > 1e-9 * size else (low - size / 2, high + size / 2)
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -99,7 +100,7 @@ def _ticks(low: float, high: float) -> list[float]:
     unit = 10.0 ** math.floor(math.log10(rough))
     step = next(m * unit for m in (1, 2, 2.5, 5, 10) if m * unit >= rough * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(i * step, 12) for i in range(first, last + 1)]
+    return [i * step for i in range(first, last + 1)]
 
 
 def _y_axis(ticks: Sequence[float], y: Scale) -> str:

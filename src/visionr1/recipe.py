@@ -116,8 +116,9 @@ class OptimizerSection:
 class SFTSection:
     coordinate_weight: float = 1.0
     """Weight of the tokens of a number, relative to all others."""
-    box_order: Literal["given", "reading"] = "given"
-    """Write the true boxes as annotated, or from top to bottom (then left to right)."""
+    box_order: Literal["given", "reading", "columns"] = "given"
+    """Write the true boxes as annotated, from top to bottom (then left to right), or from left to
+    right (then top to bottom)."""
 
     def __post_init__(self) -> None:
         _check(
@@ -261,11 +262,11 @@ def parse_recipe(table: Mapping[str, Any]) -> Recipe:
         raise RecipeError("phase: expected [[phase]] tables")
     if "phases" in rest:
         raise RecipeError("unknown key phases; did you mean phase?")
-    recipe: Recipe = _build(Recipe, rest, "", also=("train", "data", "phase"))
+    recipe: Recipe = build_record(Recipe, rest, "", also=("train", "data", "phase"))
     return replace(
         recipe,
         phases=tuple(
-            _build(Phase, {**base, **_table(phase, f"phase.{i}")}, f"phase.{i}" if i else "train")
+            build_record(Phase, {**base, **_table(phase, f"phase.{i}")}, f"phase.{i}" if i else "train")
             for i, phase in enumerate(phases)
         ),
     )
@@ -336,7 +337,7 @@ def _index(node: list[Any], key: str, override: str) -> int:
     return int(key)
 
 
-def _build(kind: Any, table: Mapping[str, Any], where: str, also: tuple[str, ...] = ()) -> Any:
+def build_record(kind: Any, table: Mapping[str, Any], where: str, also: tuple[str, ...] = ()) -> Any:
     """A `kind` record from `table`; every key must name a field and hold a value of its type."""
     types = get_type_hints(kind)
     known = (*types, *also)
@@ -353,7 +354,7 @@ def _build(kind: Any, table: Mapping[str, Any], where: str, also: tuple[str, ...
 def _convert(kind: Any, value: Any, where: str) -> Any:
     origin, arguments = get_origin(kind), get_args(kind)
     if is_dataclass(kind):
-        return _build(kind, _table(value, where), where)
+        return build_record(kind, _table(value, where), where)
     if kind is Any:
         return value
     if origin is Literal:

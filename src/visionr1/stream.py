@@ -12,8 +12,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from visionr1.recipe import DataSource, Phase
+from visionr1.recipe import DataSource, Phase, build_record
 from visionr1.samples import Sample
+from visionr1.scenes import SceneConfig, SceneStream
 
 
 class Source(Protocol):
@@ -77,15 +78,21 @@ def open_stream(phase: Phase, seed: tuple[int, ...]) -> Stream:
 def open_source(data: DataSource) -> Source:
     """The source that a recipe's data table names."""
     if data.source == "scenes":
-        return _open_scenes(data)
+        return Scenes(build_record(SceneConfig, data.scenes, "data.scenes"))
     from visionr1.readers import read_source
 
     samples = read_source(data.source, split=data.split)
     return Shuffled(tuple(samples[: data.limit] if data.limit else samples))
 
 
-def _open_scenes(data: DataSource) -> Source:
-    raise NotImplementedError
+@dataclass(frozen=True, slots=True)
+class Scenes:
+    """Synthetic scenes."""
+
+    config: SceneConfig
+
+    def __call__(self, number: int, seed: Sequence[int]) -> Sample:
+        return SceneStream(tuple(seed), self.config)[number]
 
 
 @lru_cache(maxsize=8)

@@ -112,15 +112,15 @@ def _tokenizer() -> Tokenizer:
 
 def build_tiny(
     folder: Path,
-    *,
     seed: int = 0,
+    *,
     text_width: int = 256,
     text_layers: int = 4,
     text_mlp: int = 640,
     vision_width: int = 192,
     vision_layers: int = 6,
     vision_mlp: int = 576,
-    head_width: int = 32,
+    head_width: int = 64,
     patch: int = PATCH,
     input_pixels: int = INPUT_PIXELS,
 ) -> Path:

@@ -1,0 +1,106 @@
+"""Write a COCO data set as the rows that a host trains on: images, instructions and JSON ground truths.
+
+    python examples/prepare.py trl --data my_boxes/ --model Qwen/Qwen2.5-VL-7B-Instruct --out rows/
+
+writes `rows/train.jsonl` and `rows/images/`. Every image is stored at the size that the model's processor makes of it,
+so that no host's own resizing moves the coordinates: a processor leaves an image of that size as it is.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from visionr1.dialects import DIALECTS, get_dialect
+from visionr1.errors import VisionR1Error
+from visionr1.files import write_text_atomic
+from visionr1.hosts import to_json
+from visionr1.prompts import instruction
+from visionr1.readers import data_path, read_coco
+from visionr1.samples import Size
+
+Row = dict[str, Any]
+
+# host -> the row it wants of an instruction, an image path, a ground truth and the row's number
+SHAPES: dict[str, Callable[[str, str, str, int], Row]] = {
+    "trl": lambda text, image, truth, index: {
+        "prompt": [{"role": "user", "content": text}],
+        "image": image,
+        "ground_truth": truth,
+    },
+    "verl": lambda text, image, truth, index: {
+        "data_source": "visionr1",
+        "prompt": [{"role": "user", "content": f"<image>{text}"}],
+        "images": [image],
+        "reward_model": {"style": "rule", "ground_truth": truth},
+        "extra_info": {"index": index},
+    },
+    "ms_swift": lambda text, image, truth, index: {
+        "messages": [{"role": "user", "content": f"<image>{text}"}],
+        "images": [image],
+        "ground_truth": truth,
+    },
+    "easyr1": lambda text, image, truth, index: {
+        "problem": f"<image>{text}",
+        "images": [image],
+        "answer": truth,
+    },
+    "openrlhf": lambda text, image, truth, index: {
+        "prompt": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}],
+        "images": [image],
+        "label": truth,
+    },
+}
+
+
+def input_size(processor: Any, image: Image.Image) -> Size:
+    """Width and height of what the processor feeds to the model: grid x patch size."""
+    _, rows, columns = processor(images=[image], return_tensors="np")["image_grid_thw"][0].tolist()
+    return columns * processor.patch_size, rows * processor.patch_size
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("host", choices=sorted(SHAPES))
+    parser.add_argument("--data", required=True, help='COCO JSON file, data folder or "bccd"')
+    parser.add_argument("--split", default="train", help="which part of a data folder (default: train)")
+    parser.add_argument("--model", required=True, help="the model to be trained: a transformers folder or hub name")
+    parser.add_argument("--out", required=True, type=Path, help="folder for SPLIT.jsonl and images/")
+    parser.add_argument("--dialect", default="qwen25", choices=sorted(DIALECTS), help="how the model writes boxes")
+    parser.add_argument("--max-pixels", type=int, help="feed no larger image (default: the processor's own bound)")
+    parser.add_argument("--limit", type=int, help="only the first so many images")
+    return parser.parse_args()
+
+
+def main() -> None:
+    from transformers import AutoImageProcessor
+
+    arguments = parse_arguments()
+    processor = AutoImageProcessor.from_pretrained(arguments.model, backend="pil")
+    if arguments.max_pixels:
+        processor.size["longest_edge"] = arguments.max_pixels
+    family = get_dialect(arguments.dialect).prompt_family
+    rows = []
+    for index, sample in enumerate(
+        read_coco(data_path(arguments.data), split=arguments.split).samples[: arguments.limit]
+    ):
+        image = sample.load_image()
+        size = input_size(processor, image)
+        path = (arguments.out / "images" / f"{arguments.split}_{index:06d}.png").resolve()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.resize(size, Image.Resampling.BICUBIC).save(path)
+        truth = to_json(sample.ground_truth(size), dialect=arguments.dialect)
+        rows.append(SHAPES[arguments.host](instruction(sample.query, family), str(path), truth, index))
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_text_atomic(arguments.out / f"{arguments.split}.jsonl", text)
+    print(f"{len(rows)} rows in {arguments.out / arguments.split}.jsonl")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except VisionR1Error as error:
+        raise SystemExit(f"error: {error}") from error

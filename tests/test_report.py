@@ -1,0 +1,136 @@
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from visionr1.errors import DataError
+from visionr1.readers import read_source
+from visionr1.report import CHARTS, write_report
+
+HOSTILE = "<script>alert('x')</script>&"
+
+
+class Page(HTMLParser):
+    """Every tag with its attributes, and all text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def evaluation(ap: float, model: str) -> dict[str, Any]:
+    return {
+        "model": model,
+        "data": "bccd",
+        "split": "test",
+        "metrics": {"AP": ap, "AP50": 2 * ap},
+        "interval": {"AP": [ap - 0.01, ap + 0.02]},
+        "counts": {"images": 72, "truncated": 3},
+        "protocol": {"name": "detection", "dialect": "qwen25", "prompt": HOSTILE},
+    }
+
+
+def write_run(folder: Path, *, evaluated: bool = True, trained: bool = True) -> Path:
+    folder.mkdir(parents=True)
+    if evaluated:
+        (folder / "evaluation").mkdir()
+        said = {"text": f'[{{"bbox_2d": [1, 2, 30, 40], "label": "{HOSTILE}"}}]', "input_size_wh": [320, 240]}
+        for name, ap in (("base", 0.123), ("trained", 0.189)):
+            path = folder / "evaluation" / f"{name}.json"
+            path.write_text(json.dumps(evaluation(ap, HOSTILE)))
+            samples = read_source("bccd", split="test")
+            rows = [{"sample_id": sample.id, "truncated": False, **said} for sample in samples]
+            path.with_suffix(".predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        gain = {"gain": {"AP": {"difference": 0.066, "interval": [-0.004, 0.09]}}}
+        (folder / "results.json").write_text(json.dumps(gain))
+    if trained:
+        keys = [key for chart in CHARTS for key in chart.lines]
+        stages = [[0.5, 0.5, 0.75]] * 3 + [[0.75, 0.75, 0.9]] * 3
+        rows = [{"step": step, "stage": stage, **dict.fromkeys(keys, step / 9)} for step, stage in enumerate(stages, 1)]
+        rows[2]["label_accuracy"] = None
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        rollout = {"sample_id": HOSTILE, "text": HOSTILE, "format": 1.0, "recall": 0.5, "precision": 0.25}
+        rollout |= {"advantage": 0.7, "truncated": True, "num_tokens": 12}
+        rollouts = [{"step": step, "total": total, **rollout} for step in (1, 2, 3, 6) for total in (1.0, 1.75)]
+        (folder / "rollouts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rollouts))
+        (folder / "recipe.toml").write_text(
+            'method = "grpo"\n[model]\npath = "tiny"\n[[phase]]\n[[phase.data]]\nsource = "bccd"\n'
+        )
+        (folder / "versions.json").write_text(json.dumps({"python": HOSTILE, "cpus": 2, "command": HOSTILE}))
+    return folder
+
+
+def read_page(run: Path) -> Page:
+    return Page(write_report(run, run / "report.html").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return read_page(write_run(tmp_path_factory.mktemp("whole") / "run"))
+
+
+def test_tells_the_result_with_its_interval_and_protocol(page: Page) -> None:
+    text = page.text
+    assert "Vision-R1 on bccd, starting from tiny" in text
+    assert "AP 12.3 → 18.9" in text
+    assert "+6.6 95% interval −0.4 to +9.0" in text  # a true minus sign
+    assert "12.3 (11.3 to 14.3)" in text
+    assert "bccd, test, 72 images. Protocol detection" in text
+
+
+def test_is_self_contained_and_runs_nothing(page: Page) -> None:
+    for tag, attributes in page.tags:
+        assert tag not in {"script", "link", "iframe", "object"}
+        assert not [name for name in attributes if name.startswith("on")]
+        for name in ("src", "href"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:image/jpeg;base64,"))
+
+
+def test_shows_every_chart_and_image_with_words(page: Page) -> None:
+    pictures = [attributes for tag, attributes in page.tags if tag == "svg"]
+    assert len(pictures) == len(CHARTS) + 6 * 3
+    assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in pictures)
+    assert sum(attributes.get("class") == "mark" for _, attributes in page.tags) == len(CHARTS)  # one stage change
+    assert page.text.count("0 of ") == 12  # base and trained on six images, no box right
+
+
+def test_shows_best_and_worst_of_early_middle_and_late(page: Page) -> None:
+    text = page.text
+    assert [f"Step {step}, sample" in text for step in (1, 2, 3, 6)] == [True, True, False, True]
+    assert text.count("Best: 1.75") == text.count("Worst: 1.00") == 3
+
+
+@pytest.mark.parametrize(
+    ("parts", "present", "absent"),
+    [
+        ({"trained": False}, ["Result", "Boxes on test images"], ["Training", "What the model wrote"]),  # eval only
+        ({"evaluated": False}, ["Training", "What the model wrote"], ["Result", "Boxes on test images"]),
+    ],
+)
+def test_shows_what_there_is(parts: dict[str, bool], present: list[str], absent: list[str], tmp_path: Path) -> None:
+    text = read_page(write_run(tmp_path / "run", **parts)).text
+    assert all(title in text for title in present)
+    assert not any(title in text for title in absent)
+
+
+def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"is no run: it has neither"):
+        write_report(tmp_path, tmp_path / "report.html")
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    (run / "metrics.jsonl").write_text('{"step": 1}\n{"st')
+    with pytest.raises(DataError, match=r"metrics.jsonl, line 2, is not JSON"):
+        write_report(run, run / "report.html")
+    assert not (run / "report.html").exists()

@@ -9,6 +9,8 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
+import orjson
+
 from visionr1.errors import DataError
 
 
@@ -49,8 +51,15 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file; DataError if it cannot be read or is not JSON."""
-    text = read_text(path)
+    """The value in a JSON file; DataError if it cannot be read or is not JSON.
+
+    NaN and Infinity, which some tools write, are read: who checks the numbers can then name their row.
+    """
+    text = read_text(path).removeprefix("\ufeff")
+    try:
+        return orjson.loads(text)  # several times faster than json
+    except orjson.JSONDecodeError:
+        pass
     try:
         return json.loads(text)
     except ValueError as error:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import visionr1
+from visionr1.embedded import embedded_path
 from visionr1.readers.coco import CocoDataset, CocoTable, read_coco, read_table, table_of
 from visionr1.readers.queries import one_category_each
 from visionr1.readers.rows import OnBad, ReadReport
@@ -24,7 +24,7 @@ __all__ = [
 
 def data_path(source: str | Path) -> Path:
     """The path that a data source names: itself, or for "bccd" that of the blood cell images that ship."""
-    return Path(visionr1.__file__).parent / "embedded/bccd" if source == "bccd" else Path(source)
+    return embedded_path("bccd") if source == "bccd" else Path(source)
 
 
 def read_source(source: str | Path, *, split: str | None = None) -> tuple[Sample, ...]:

@@ -25,7 +25,8 @@ from PIL import Image
 
 from visionr1.boxes import Array, clip_xyxy
 from visionr1.errors import DataError
-from visionr1.readers.rows import Id, OnBad, ReadReport, RowLog, is_number, is_safe_name, read_id, read_json
+from visionr1.files import read_json
+from visionr1.readers.rows import Id, OnBad, ReadReport, RowLog, is_number, is_safe_name, read_id
 from visionr1.samples import Boxes, Query, Sample, Size, normalize_label
 
 Index = NDArray[np.intp]

@@ -1,15 +1,12 @@
-"""What every reader shares: JSON files, ids, errors that name file, row and field, and the count of what was skipped."""
+"""What every reader shares: ids, errors that name file, row and field, and the count of what was skipped."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
-from typing import Any, Literal
-
-import orjson
+from typing import Literal
 
 from visionr1.errors import DataError
 
@@ -60,29 +57,6 @@ class RowLog:
     def report(self) -> ReadReport:
         """What was collected so far."""
         return ReadReport(dict(self._skipped), dict(self._adjusted), dict(self._examples))
-
-
-def read_json(path: Path) -> Any:
-    """The JSON value in `path`. NaN and infinity pass here, so that the row that holds them can be named.
-
-    Raises DataError, naming the file, if it is missing or no JSON.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot read this file ({error.strerror or error})") from error
-    return parse_json(content.removeprefix(b"\xef\xbb\xbf"), str(path))
-
-
-def parse_json(content: bytes, where: str) -> Any:
-    """The JSON value in `content`; DataError naming `where` if it is none."""
-    try:
-        return orjson.loads(content)
-    except orjson.JSONDecodeError:
-        try:
-            return json.loads(content)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{where}: this is no JSON ({error}); is the file complete?") from error
 
 
 def read_id(value: object) -> Id | None:

@@ -1,0 +1,24 @@
+"""Predictions in, figures out, each with the protocol it depends on; no torch."""
+
+from visionr1.evaluate.detection import DetectionResult, evaluate_boxes, evaluate_detection, evaluate_replies
+from visionr1.evaluate.engine import Detections
+from visionr1.evaluate.predictions import Prediction, write_predictions
+from visionr1.evaluate.protocols import COCO_RESULTS, DEFAULT, Protocol
+from visionr1.evaluate.statistics import Difference, paired_difference
+from visionr1.evaluate.table import format_results
+
+__all__ = [
+    "COCO_RESULTS",
+    "DEFAULT",
+    "DetectionResult",
+    "Detections",
+    "Difference",
+    "Prediction",
+    "Protocol",
+    "evaluate_boxes",
+    "evaluate_detection",
+    "evaluate_replies",
+    "format_results",
+    "paired_difference",
+    "write_predictions",
+]

@@ -1,0 +1,312 @@
+"""Detection, measured: COCO's figures with what they hide beside them.
+
+A constant-score AP mixes how well boxes lie with how many were written, so AR, precision, recall and F1, the faults of
+the replies and the number of boxes always stand beside it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visionr1.boxes import Array, iou_matrix, match_iou
+from visionr1.dialects import Dialect
+from visionr1.errors import DataError
+from visionr1.evaluate.engine import FIGURES, Detections, coco_figures, coco_matches, image_ranks
+from visionr1.evaluate.predictions import Prediction
+from visionr1.evaluate.protocols import DEFAULT, Protocol
+from visionr1.evaluate.statistics import NUM_RESAMPLES, Matches, intervals
+from visionr1.readers.coco import CocoTable, table_of
+from visionr1.samples import FaultKind, Reply, Sample, Size, normalize_label
+
+RANK_DECAY = 0.001
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectionResult:
+    """The figures of one set of predictions under one protocol.
+
+    `coco` are pycocotools' twelve; `strict` the same where a faulty reply counts as empty (None for files of boxes).
+    `counts` are of replies and boxes, `faults` of replies by kind. `matches` is for intervals and not stored.
+    """
+
+    protocol: Protocol
+    coco: tuple[float, ...]
+    strict: tuple[float, ...] | None
+    precision: float
+    recall: float
+    f1: float
+    counts: Mapping[str, int]
+    faults: Mapping[str, int]
+    per_category: Mapping[str, Mapping[str, float]]
+    interval: Mapping[str, tuple[float, float]]
+    matches: Matches | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The headline figures by name."""
+        named = dict(zip(FIGURES, self.coco, strict=True))
+        return {
+            "AP": named["AP"],
+            "AP50": named["AP50"],
+            "AP75": named["AP75"],
+            f"AR{self.protocol.max_dets[-1]}": named["AR_100"],
+            "precision": self.precision,
+            "recall": self.recall,
+            "F1": self.f1,
+            **({"AP strict": self.strict[0]} if self.strict else {}),
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as a JSON object; `from_json` reads it."""
+        return {
+            "coco": list(self.coco),
+            "metrics": self.metrics,
+            "interval": {name: list(ends) for name, ends in self.interval.items()},
+            "counts": dict(self.counts),
+            "faults": dict(self.faults),
+            "per_category": {name: dict(row) for name, row in self.per_category.items()},
+            "strict": list(self.strict) if self.strict else None,
+            "protocol": self.protocol.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> DetectionResult:
+        """The result in a stored record, without its matches."""
+        metrics = record["metrics"]
+        return cls(
+            protocol=Protocol.from_json(record["protocol"]),
+            coco=tuple(record["coco"]),
+            strict=tuple(record["strict"]) if record["strict"] else None,
+            precision=metrics["precision"],
+            recall=metrics["recall"],
+            f1=metrics["F1"],
+            counts=record["counts"],
+            faults=record["faults"],
+            per_category=record["per_category"],
+            interval={name: (low, high) for name, (low, high) in record["interval"].items()},
+        )
+
+
+def evaluate_detection(
+    samples: Sequence[Sample],
+    predictions: Sequence[Prediction],
+    *,
+    dialect: Dialect,
+    protocol: Protocol = DEFAULT,
+    table: CocoTable | None = None,
+    num_resamples: int = NUM_RESAMPLES,
+) -> DetectionResult:
+    """Figures of one reply per sample.
+
+    `table` is the annotation file's, with its crowd regions and areas; else the samples' own boxes are the truth.
+    Raises DataError if a sample has no prediction, has two, or a prediction is of no sample.
+    """
+    answered = Counter(prediction.sample_id for prediction in predictions)
+    for sample in samples:
+        if answered[sample.id] != 1:
+            raise DataError(f"sample {sample.id!r}: expected one prediction, found {answered[sample.id]}")
+    if len(samples) < len(predictions):
+        unknown = set(answered) - {sample.id for sample in samples}
+        raise DataError(f"{len(unknown)} predictions are of no sample of the set, such as {min(unknown)!r}")
+    return evaluate_replies(
+        table or table_of(samples), predictions, dialect=dialect, protocol=protocol, num_resamples=num_resamples
+    )
+
+
+def evaluate_replies(
+    table: CocoTable,
+    predictions: Sequence[Prediction],
+    *,
+    dialect: Dialect,
+    protocol: Protocol = DEFAULT,
+    num_resamples: int = NUM_RESAMPLES,
+) -> DetectionResult:
+    """Figures of raw replies against an annotation file. An image without a reply counts as one without boxes.
+
+    Raises DataError for an unknown image id, and for a reply whose dialect needs a size that it does not have.
+    """
+    protocol = replace(protocol, dialect=dialect.name)
+    places = {identity: index for index, identity in enumerate(table.image_ids)}
+    replies = [_parse(prediction, table, places, dialect) for prediction in predictions]
+    images = [places[prediction.image_id] for prediction in predictions]
+    detections, well_formed = _detections(table, images, replies, protocol)
+    strict = detections.keep(well_formed)
+    nowhere = np.zeros(len(table), dtype=np.int64)
+    for place, reply in zip(images, replies, strict=True):
+        nowhere[place] += reply.num_predicted
+    faults = [{fault.kind for fault in reply.faults} for reply in replies]
+    cut = [p.truncated or FaultKind.TRUNCATED in kinds for p, kinds in zip(predictions, faults, strict=True)]
+    counts = {
+        "replies": len(replies),
+        "well_formed": sum(reply.well_formed for reply in replies),
+        "unparsable": sum(not reply.well_formed and not reply.num_predicted for reply in replies),
+        "truncated": sum(cut),
+        "images_without_reply": len(table) - len(set(images)),
+        "unknown_labels": sum(f.kind is FaultKind.UNKNOWN_LABEL for reply in replies for f in reply.faults),
+        "malformed_boxes": sum(reply.num_malformed for reply in replies),
+    }
+    result = evaluate_boxes(
+        table,
+        strict if protocol.parse == "strict" else detections,
+        protocol=protocol,
+        num_predicted=nowhere if protocol.parse == "salvage" else None,
+        num_resamples=num_resamples,
+    )
+    return replace(
+        result,
+        strict=result.coco if protocol.parse == "strict" else coco_figures(table, strict, protocol)[0],
+        counts={**result.counts, **counts},
+        faults=dict(sorted(Counter(str(kind) for kinds in faults for kind in kinds).items())),
+    )
+
+
+def evaluate_boxes(
+    table: CocoTable,
+    detections: Detections,
+    *,
+    protocol: Protocol,
+    num_predicted: NDArray[np.int64] | None = None,
+    num_resamples: int = NUM_RESAMPLES,
+) -> DetectionResult:
+    """Figures of boxes, of whatever origin.
+
+    `num_predicted` (N,) counts the boxes of each image with those that no category takes (unknown label, malformed):
+    they cost precision.
+    """
+    coco, aps = coco_figures(table, detections, protocol)
+    counted = _count(table, detections, protocol.match_iou)
+    if num_predicted is not None:
+        counted[:, 1] += num_predicted - np.bincount(detections.image, minlength=len(table))
+    right, predicted, true = counted.sum(axis=0).tolist()
+    ranked = np.empty_like(counted)
+    ranked[image_ranks(table, protocol.order)] = counted
+    matches, interval = None, {}
+    if num_resamples:
+        matches = Matches(tuple(coco_matches(table, detections, protocol)), ranked)
+        interval = intervals(matches, num_resamples=num_resamples)
+        interval[f"AR{protocol.max_dets[-1]}"] = interval.pop("AR", (-1.0, -1.0))
+    own = np.bincount(table.category[~table.iscrowd], minlength=len(table.categories))
+    given = np.bincount(detections.category, minlength=len(table.categories))
+    rows = zip(table.categories, aps.T.tolist(), own.tolist(), given.tolist(), strict=True)
+    return DetectionResult(
+        protocol=protocol,
+        coco=coco,
+        strict=None,
+        precision=right / predicted if predicted else 0.0,
+        recall=right / true if true else 0.0,
+        f1=2 * right / (predicted + true) if predicted + true else 0.0,
+        counts={
+            "images": len(table),
+            "true_boxes": true,
+            "crowd_regions": int(table.iscrowd.sum()),
+            "predicted_boxes": int(predicted),
+        },
+        faults={},
+        per_category={
+            name: {"AP": ap, "AP50": ap50, "true_boxes": num_true, "predicted_boxes": num_given}
+            for name, (ap, ap50), num_true, num_given in rows
+            if num_true or num_given
+        },
+        interval=interval,
+        matches=matches,
+    )
+
+
+def _parse(prediction: Prediction, table: CocoTable, places: Mapping[Any, int], dialect: Dialect) -> Reply:
+    place = places.get(prediction.image_id)
+    if place is None:
+        raise DataError(f"a prediction has image_id {prediction.image_id!r}, which {table.path} does not have")
+    width, height = table.sizes_wh[place].tolist()
+    if not (width and height):
+        raise DataError(f"{table.path}: image {prediction.image_id!r} has no width and height, which reading replies needs")
+    return dialect.parse(
+        prediction.text,
+        size_wh=(width, height),
+        input_size_wh=_input_size(prediction, dialect),
+        categories=prediction.categories or table.categories,
+    )
+
+
+def _input_size(prediction: Prediction, dialect: Dialect) -> Size:
+    if prediction.input_size_wh is None:
+        raise DataError(
+            f"the prediction for image {prediction.image_id!r} has no input_size_wh; boxes of dialect {dialect.name} "
+            "are in pixels of the image as the model saw it, so its [width, height] must be given"
+        )
+    return prediction.input_size_wh
+
+
+def _detections(
+    table: CocoTable, images: Sequence[int], replies: Sequence[Reply], protocol: Protocol
+) -> tuple[Detections, NDArray[np.bool_]]:
+    """The boxes of known label in emission order, and whether each is of a well-formed reply."""
+    index = table.category_index()
+    image, category, score, formed = [], [], [], []
+    xyxy: list[Array] = [np.zeros((0, 4))]
+    emitted: Counter[int] = Counter()
+    for place, reply in zip(images, replies, strict=True):
+        labels = [index.get(normalize_label(label), -1) for label in reply.boxes.labels]
+        image += [place] * len(labels)
+        category += labels
+        formed += [reply.well_formed] * len(labels)
+        ranks = range(emitted[place], emitted[place] + len(labels))
+        constant = protocol.scores != "rank"
+        score += [protocol.constant_score if constant else 1 - RANK_DECAY * rank for rank in ranks]
+        emitted[place] += len(labels)
+        xyxy.append(reply.boxes.xyxy)
+    corners = np.concatenate(xyxy)
+    found = Detections(
+        np.array(image, dtype=np.intp),
+        np.array(category, dtype=np.intp),
+        np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1),
+        np.array(score, dtype=np.float64),
+    )
+    known = found.category >= 0
+    return found.keep(known), np.array(formed, dtype=bool)[known]
+
+
+def _count(table: CocoTable, detections: Detections, threshold: float) -> NDArray[np.int64]:
+    """Right, predicted and true boxes (N, 3) of each image: one-to-one by largest total IoU, labels equal.
+
+    A box without a match that lies for the most part in a crowd region of its category counts as nothing.
+    """
+    counts = np.zeros((len(table), 3), dtype=np.int64)
+    counts[:, 1] = np.bincount(detections.image, minlength=len(table))
+    counts[:, 2] = np.bincount(table.image[~table.iscrowd], minlength=len(table))
+    true, found = _by_image(table.image, len(table)), _by_image(detections.image, len(table))
+    true_xyxy, found_xyxy = _xyxy(table.xywh), _xyxy(detections.xywh)
+    for place in np.unique(detections.image).tolist():
+        rows, truths = found[place], true[place]
+        iou = iou_matrix(found_xyxy[rows], true_xyxy[truths])
+        same = detections.category[rows][:, None] == table.category[truths][None]
+        crowd = table.iscrowd[truths]
+        matched = match_iou(np.where(same & ~crowd, iou, 0.0), threshold)
+        counts[place, 0] = len(matched)
+        if crowd.any():
+            inside = _share_inside(found_xyxy[rows], true_xyxy[truths]) >= threshold
+            excused = (inside & same & crowd).any(axis=1)
+            excused[matched[:, 0]] = False
+            counts[place, 1] -= excused.sum()
+    return counts
+
+
+def _share_inside(a: Array, b: Array) -> Array:
+    """The share (P, K) of each box of `a` (P, 4) that lies in each of `b` (K, 4)."""
+    overlap = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
+    area = np.maximum((a[:, 2:] - a[:, :2]).prod(axis=1), np.spacing(1))
+    return np.maximum(overlap, 0.0).prod(axis=-1) / area[:, None]
+
+
+def _by_image(image: NDArray[np.intp], num_images: int) -> list[NDArray[np.intp]]:
+    order = np.argsort(image, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(image, minlength=num_images))[:-1])
+
+
+def _xyxy(xywh: Array) -> Array:
+    return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)

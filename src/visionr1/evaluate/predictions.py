@@ -1,0 +1,135 @@
+"""Files of predictions: raw replies of a model (JSON Lines or a JSON list), and results in COCO's format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from visionr1.errors import DataError
+from visionr1.evaluate.engine import Detections
+from visionr1.files import read_json, read_json_lines, write_text_atomic
+from visionr1.readers.coco import CocoTable
+from visionr1.readers.rows import Id, is_number, read_id
+from visionr1.samples import Size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """One reply of a model.
+
+    `input_size_wh` is what its processor fed to it: dialects in model pixels cannot be read without. `categories` are
+    those asked for; empty means all of the set.
+    """
+
+    image_id: Id
+    text: str
+    sample_id: str = ""
+    truncated: bool = False
+    input_size_wh: Size | None = None
+    categories: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The prediction as a row of a .jsonl file."""
+        return {
+            "sample_id": self.sample_id,
+            "image_id": self.image_id,
+            "categories": list(self.categories),
+            "input_size_wh": list(self.input_size_wh) if self.input_size_wh else None,
+            "truncated": self.truncated,
+            "text": self.text,
+        }
+
+
+def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
+    """One row each, whole or not at all."""
+    rows = [json.dumps(prediction.to_json(), ensure_ascii=False) for prediction in predictions]
+    write_text_atomic(path, "".join(row + "\n" for row in rows))
+
+
+def read_rows(path: Path) -> list[Mapping[str, Any]]:
+    """The rows of a predictions file: a JSON list, or JSON Lines; DataError if one is no object."""
+    rows = read_json_lines(path) if path.suffix == ".jsonl" else read_json(path)
+    if not isinstance(rows, list):
+        raise DataError(f"{path}: expected a list of predictions, found a {type(rows).__name__}")
+    for index, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise DataError(f"{path}: row {index}: expected an object, found {row!r:.60}")
+    return rows
+
+
+def is_replies(rows: list[Mapping[str, Any]]) -> bool:
+    """Whether rows are raw replies (they have a text), not COCO results."""
+    return bool(rows) and "text" in rows[0]
+
+
+def predictions_of(rows: list[Mapping[str, Any]], path: Path) -> list[Prediction]:
+    """Raw replies: `text` and `image_id`, optionally `sample_id`, `categories`, `truncated`, `input_size_wh`."""
+    return [_prediction(row, f"{path}: row {index}") for index, row in enumerate(rows)]
+
+
+def _prediction(row: Mapping[str, Any], where: str) -> Prediction:
+    identity = read_id(row.get("image_id"))
+    if identity is None:
+        raise DataError(f"{where}: image_id: expected the id of an image, found {row.get('image_id')!r:.60}")
+    if not isinstance(row.get("text"), str):
+        raise DataError(f"{where}: text: expected the reply as a string, found {row.get('text')!r:.60}")
+    size = row.get("input_size_wh")
+    if size is not None and not (
+        isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)
+    ):
+        raise DataError(f"{where}: input_size_wh: expected [width, height] in pixels, found {size!r:.60}")
+    categories = row.get("categories") or []
+    if not (isinstance(categories, list) and all(isinstance(name, str) for name in categories)):
+        raise DataError(f"{where}: categories: expected a list of names, found {categories!r:.60}")
+    return Prediction(
+        image_id=identity,
+        text=row["text"],
+        sample_id=str(row.get("sample_id", identity)),
+        truncated=bool(row.get("truncated", False)),
+        input_size_wh=(size[0], size[1]) if size else None,
+        categories=tuple(categories),
+    )
+
+
+def detections_of(rows: list[Mapping[str, Any]], table: CocoTable, path: Path) -> tuple[Detections, int]:
+    """COCO results as detections, and how many are of a category that the set does not have (they are left out).
+
+    Raises DataError for an unknown image id, a box that is not four finite numbers, or a score that is no finite one.
+    """
+    images = {identity: index for index, identity in enumerate(table.image_ids)}
+    categories = {identity: index for index, identity in enumerate(table.category_ids)}
+    image, category, xywh, score = [], [], [], []
+    for index, row in enumerate(rows):
+        place = images.get(read_id(row.get("image_id")))  # type: ignore[arg-type]
+        box, value = row.get("bbox"), row.get("score")
+        if place is None or not _is_box(box) or not is_number(value):
+            raise DataError(f"{path}: row {index}: {_fault(row, place)}; correct it")
+        image.append(place)
+        category.append(categories.get(read_id(row.get("category_id")), -1))  # type: ignore[arg-type]
+        xywh.append(box)
+        score.append(value)
+    detections = Detections(
+        np.array(image, dtype=np.intp),
+        np.array(category, dtype=np.intp),
+        np.array(xywh, dtype=np.float64).reshape(-1, 4),
+        np.array(score, dtype=np.float64),
+    )
+    known = detections.category >= 0
+    return detections.keep(known), int((~known).sum())
+
+
+def _is_box(box: object) -> bool:
+    return isinstance(box, list) and len(box) == 4 and all(map(is_number, box))
+
+
+def _fault(row: Mapping[str, Any], place: int | None) -> str:
+    if place is None:
+        return f"image_id: expected the id of an image of the data set, found {row.get('image_id')!r:.60}"
+    if not _is_box(row.get("bbox")):
+        return f"bbox: expected four finite numbers [x, y, width, height], found {row.get('bbox')!r:.80}"
+    return f"score: expected a finite number, found {row.get('score')!r:.60}"

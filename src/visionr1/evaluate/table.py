@@ -1,0 +1,47 @@
+"""Results as a plain text table with the protocol under it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from visionr1.evaluate.detection import DetectionResult
+
+_COUNTS = ("replies", "well_formed", "unparsable", "truncated", "unknown_labels", "malformed_boxes", "images_without_reply")
+
+
+def format_results(results: Mapping[str, DetectionResult]) -> str:
+    """One column per result, x 100, with intervals; results under another protocol than the first are marked with *."""
+    names = list(results)
+    first = results[names[0]].protocol
+    marked = {name: f"{name} *" if results[name].protocol != first else name for name in names}
+    keys = dict.fromkeys(key for result in results.values() for key in result.metrics)
+    rows = [["", *(marked[name] for name in names)]]
+    rows += [[key, *(_cell(results[name], key) for name in names)] for key in keys]
+    rows.append(["boxes an image / true", *(_boxes(results[name]) for name in names)])
+    counts = [key for key in _COUNTS if any(result.counts.get(key) for result in results.values())]
+    rows += [[key.replace("_", " "), *(str(results[name].counts.get(key, "")) for name in names)] for key in counts]
+    kinds = dict.fromkeys(kind for result in results.values() for kind in result.faults)
+    rows += [
+        [f"fault: {kind.replace('_', ' ')}", *(str(results[name].faults.get(kind, 0)) for name in names)]
+        for kind in kinds
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines.insert(1, "-" * max(map(len, lines)))
+    for protocol, name in {results[name].protocol: name for name in reversed(names)}.items():
+        lines.append(f"{'' if protocol == first else f'* {name}: '}{protocol.line()}")
+    images = {result.counts["images"] for result in results.values()}
+    return "\n".join([*lines, f"{'/'.join(map(str, sorted(images)))} images; all figures x 100; [95% bootstrap interval over images]"])
+
+
+def _cell(result: DetectionResult, key: str) -> str:
+    value = result.metrics.get(key)
+    if value is None or value < 0:
+        return "n/a"
+    low, high = result.interval.get(key, (None, None))
+    return f"{100 * value:.1f}" + (f" [{100 * low:.1f}, {100 * high:.1f}]" if low is not None and high is not None else "")
+
+
+def _boxes(result: DetectionResult) -> str:
+    images = result.counts["images"]
+    return f"{result.counts['predicted_boxes'] / images:.1f} / {result.counts['true_boxes'] / images:.1f}"

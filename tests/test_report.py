@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -6,6 +7,7 @@ from typing import Any
 import pytest
 
 from visionr1.errors import DataError
+from visionr1.evaluate import DEFAULT
 from visionr1.readers import read_source
 from visionr1.report import CHARTS, write_report
 
@@ -28,7 +30,7 @@ class Page(HTMLParser):
         self.text += data
 
 
-def evaluation(ap: float, model: str) -> dict[str, Any]:
+def evaluation(ap: float, model: str, tokens: int) -> dict[str, Any]:
     return {
         "model": model,
         "data": "bccd",
@@ -36,18 +38,20 @@ def evaluation(ap: float, model: str) -> dict[str, Any]:
         "metrics": {"AP": ap, "AP50": 2 * ap},
         "interval": {"AP": [ap - 0.01, ap + 0.02]},
         "counts": {"images": 72, "truncated": 3},
-        "protocol": {"name": "detection", "dialect": "qwen25", "prompt": HOSTILE},
+        "faults": {"not_json": 2},
+        "per_category": {HOSTILE: {"AP": -1.0}, "RBC": {"AP": ap}},
+        "protocol": {**replace(DEFAULT, dialect="qwen25", max_new_tokens=tokens).to_json(), "later_key": HOSTILE},
     }
 
 
-def write_run(folder: Path, *, evaluated: bool = True, trained: bool = True) -> Path:
+def write_run(folder: Path, *, evaluated: bool = True, trained: bool = True, tokens: int = 512) -> Path:
     folder.mkdir(parents=True)
     if evaluated:
         (folder / "evaluation").mkdir()
         said = {"text": f'[{{"bbox_2d": [1, 2, 30, 40], "label": "{HOSTILE}"}}]', "input_size_wh": [320, 240]}
         for name, ap in (("base", 0.123), ("trained", 0.189)):
             path = folder / "evaluation" / f"{name}.json"
-            path.write_text(json.dumps(evaluation(ap, HOSTILE)))
+            path.write_text(json.dumps(evaluation(ap, HOSTILE, tokens)))
             samples = read_source("bccd", split="test")
             rows = [{"sample_id": sample.id, "truncated": False, **said} for sample in samples]
             path.with_suffix(".predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -85,7 +89,9 @@ def test_tells_the_result_with_its_interval_and_protocol(page: Page) -> None:
     assert "AP 12.3 → 18.9" in text
     assert "+6.6 95% interval −0.4 to +9.0" in text  # a true minus sign
     assert "12.3 (11.3 to 14.3)" in text
-    assert "bccd, test, 72 images. Protocol detection" in text
+    assert "bccd, test, 72 images; protocol default: qwen25, greedy, 512 tokens;" in text
+    assert "fault: not json" in text and "n/a" in text
+    assert text.count("max new tokens") == 1
 
 
 def test_is_self_contained_and_runs_nothing(page: Page) -> None:

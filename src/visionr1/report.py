@@ -18,6 +18,7 @@ from typing import Any
 from visionr1.charts import Series, line_chart
 from visionr1.dialects import get_dialect
 from visionr1.errors import DataError
+from visionr1.evaluate import Protocol
 from visionr1.files import read_json, read_json_lines, read_text, write_text_atomic
 from visionr1.gallery import Shown, check, color_of, legend, side_by_side
 from visionr1.readers import read_source
@@ -171,7 +172,7 @@ def _headline(run: Run) -> str:
     asked = f"{last['data']}, {last['split']}, {last['counts']['images']} images"
     return (
         f'<div class="headline"><div class="value">{value}</div>{said}</div>\n'
-        f'<p class="soft">COCO AP x 100 on {escape(asked)}. {_protocol_line(last["protocol"])}</p>'
+        f'<p class="soft">COCO AP x 100 on {escape(asked)}; {escape(_protocol(last).line())}.</p>'
     )
 
 
@@ -180,27 +181,49 @@ def _results(run: Run) -> str:
         return ""
     names = [NAMES.get(e.name, e.name) for e in run.evaluations]
     records = [e.record for e in run.evaluations]
+    heads = ["", *names]
     rows = [
         [escape(key), *(_metric_cell(record, key) for record in records), *_gain_cell(run.gain, key)]
         for key in records[0]["metrics"]
     ]
-    heads = ["", *names, *(["change, 95% interval"] if run.gain else [])]
-    counted = [
-        [escape(_words(key)), *(f"{record['counts'][key]:,}" for record in records)] for key in records[0]["counts"]
+    categories = [
+        [escape(name), *(_percent(record["per_category"].get(name, {}).get("AP", -1)) for record in records)]
+        for name in dict.fromkeys(name for record in records for name in record["per_category"])
     ]
-    protocols = "".join(
-        f"<h3>{escape(name)}</h3>{_definition(record['protocol'])}" for name, record in zip(names, records, strict=True)
-    )
+    counted = [*_counts(records, "counts"), *_counts(records, "faults")]
     return (
-        f"<h2>Result</h2>\n{_table(heads, rows, 'main')}"
-        '<p class="caption">All x 100. In brackets the 95% bootstrap interval over images.</p>'
-        f"{_table(['', *names], counted, 'counts')}"
-        f"<details><summary>The protocol: everything that these numbers depend on</summary>{protocols}</details>"
+        f"<h2>Result</h2>\n{_table([*heads, *(['change'] if run.gain else [])], rows, 'main')}"
+        '<p class="caption">All x 100; in brackets the 95% bootstrap interval over images, '
+        "of a change over the same images for both.</p>"
+        '<div class="grid2">'
+        f"<div><h3>AP of each category</h3>{_table(heads, categories)}</div>"
+        f"<div><h3>Replies and boxes</h3>{_table(heads, counted)}</div>"
+        f"</div>{_protocols(names, records)}"
     )
+
+
+def _counts(records: Sequence[Row], group: str) -> list[list[str]]:
+    prefix = "fault: " if group == "faults" else ""
+    keys = dict.fromkeys(key for record in records for key in record[group])
+    return [[escape(prefix + _words(key)), *(f"{record[group].get(key, 0):,}" for record in records)] for key in keys]
+
+
+def _protocols(names: Sequence[str], records: Sequence[Row]) -> str:
+    """Once where it is the same for all."""
+    stated = {
+        _protocol(record): f"<h3>{escape(name)}</h3>{_definition(record['protocol'])}"
+        for name, record in zip(names, records, strict=True)
+    }
+    text = "".join(stated.values()) if len(stated) > 1 else _definition(records[0]["protocol"])
+    return f"<details><summary>The protocol: everything that these numbers depend on</summary>{text}</details>"
+
+
+def _protocol(record: Row) -> Protocol:
+    return Protocol.from_json(record["protocol"])
 
 
 def _metric_cell(record: Row, key: str) -> str:
-    interval = record.get("interval", {}).get(key)
+    interval = record["interval"].get(key)
     around = f' <span class="soft">({_percent(interval[0])} to {_percent(interval[1])})</span>' if interval else ""
     return _percent(record["metrics"][key]) + around
 
@@ -313,10 +336,6 @@ def _recipe(run: Run) -> str:
     return "\n".join(parts)
 
 
-def _protocol_line(protocol: Row) -> str:
-    return f"Protocol <em>{escape(str(protocol.get('name', '')))}</em>, stated in full below the table."
-
-
 def _definition(record: Row) -> str:
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in record.items()}
     return _table([], [[escape(_words(key)), escape(text)] for key, text in texts.items()], "plain")
@@ -338,7 +357,8 @@ def _words(key: str) -> str:
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
+    """A share x 100; COCO writes -1 where there is nothing to measure."""
+    return f"{100 * value:.1f}" if value >= 0 else "n/a"
 
 
 def _signed(value: float) -> str:

@@ -43,6 +43,8 @@ class DataSource:
     """Share of the batch, relative to the other sources."""
     limit: int = 0
     """Use the first so many samples; 0 is all."""
+    augment: bool = False
+    """Show a random view of each image, cropped, mirrored and recoloured (see visionr1.augment)."""
     scenes: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the scenes, for source = "scenes" (see visionr1.scenes)."""
 

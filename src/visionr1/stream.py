@@ -5,13 +5,15 @@ uninterrupted one would have seen, and any process can prepare any step.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from visionr1.augment import augmented
 from visionr1.recipe import DataSource, Phase, build_record
 from visionr1.samples import Sample
 from visionr1.scenes import SceneConfig, SceneStream
@@ -64,7 +66,7 @@ def open_stream(phase: Phase, seed: tuple[int, ...]) -> Stream:
     """The stream of `phase`; raises DataError or RecipeError if a source cannot be read."""
     weights = [data.weight for data in phase.data]
     opened = [open_source(data) for data in phase.data]
-    lengths = [len(s.samples) if isinstance(s, Shuffled) else None for s in opened]
+    lengths = [_length(source) for source in opened]
     finite = [length for length in lengths if length is not None]
     return Stream(
         sources=tuple(opened),
@@ -82,7 +84,23 @@ def open_source(data: DataSource) -> Source:
     from visionr1.readers import read_source
 
     samples = read_source(data.source, split=data.split)
-    return Shuffled(tuple(samples[: data.limit] if data.limit else samples))
+    originals = Shuffled(tuple(samples[: data.limit] if data.limit else samples))
+    return Augmented(originals) if data.augment else originals
+
+
+@dataclass(frozen=True, slots=True)
+class Augmented:
+    """Random views of a finite set's samples; see `visionr1.augment`."""
+
+    originals: Shuffled
+    decoded: dict[str, Image.Image] = field(default_factory=dict)
+    """Images by sample id: they are read once."""
+
+    def __call__(self, number: int, seed: Sequence[int]) -> Sample:
+        sample = self.originals(number, seed)
+        if sample.id not in self.decoded:
+            self.decoded[sample.id] = sample.load_image()
+        return augmented(sample, self.decoded[sample.id], np.random.default_rng((*seed, number)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +111,12 @@ class Scenes:
 
     def __call__(self, number: int, seed: Sequence[int]) -> Sample:
         return SceneStream(tuple(seed), self.config)[number]
+
+
+def _length(source: Source) -> int | None:
+    if isinstance(source, Augmented):
+        return len(source.originals.samples)
+    return len(source.samples) if isinstance(source, Shuffled) else None
 
 
 @lru_cache(maxsize=8)

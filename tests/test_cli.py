@@ -59,27 +59,3 @@ def test_a_missing_package_is_named_with_its_remedy() -> None:
     assert not isinstance(raised.value, MissingDependency)
     with pytest.raises(DataError), needs_extra("train"):
         raise DataError("passes")
-
-
-def test_score_explains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "reply.txt").write_text(
-        '[{"bbox_2d": [34, 157, 143, 240], "label": "WBC"}, {"bbox_2d": [1, 2, 0, 5], "label": "x"}]'
-    )
-    about = ["--data", "bccd", "--split", "train", "--image", "BloodImage_00001.jpg", "--input-size", "320x240"]
-    assert cli.main(["score", str(tmp_path / "reply.txt"), *about]) == 0
-    out = capsys.readouterr().out.splitlines()
-    assert out[0].startswith("0.500 = format 0.000 + recall 0.000 + precision 0.500 ")
-    assert out[1] == "2 predicted, 19 true, 1 valid pairs"
-    assert out[2] == "  box 1 matches true box 1: IoU 0.994, WBC"
-    assert out[3].startswith("  fault in item 2: inverted")
-
-
-def test_score_of_an_image_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["score", "-", "--data", "bccd", "--image", "other.jpg"]) == 2
-    assert "holds no image named other.jpg" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("size", ["640", "0x5", "axb", "-1x5"])
-def test_bad_size(size: str) -> None:
-    with pytest.raises(SystemExit):
-        cli.main(["score", "-", "--data", "bccd", "--image", "x", "--input-size", size])

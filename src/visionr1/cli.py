@@ -8,25 +8,22 @@ missed only where it is needed. `main` is the one boundary that catches VisionR1
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO
 
 from visionr1 import __version__
 from visionr1.errors import DataError, VisionR1Error, needs_extra
-from visionr1.files import read_text
-
-if TYPE_CHECKING:
-    from visionr1.rewards import Score
-    from visionr1.samples import GroundTruth
 
 EXAMPLES = """\
 examples:
   visionr1 demo                                          see it work, in minutes on a CPU
   visionr1 data check my_boxes/                          what is wrong with a data set
   visionr1 train demo --data my_boxes/ --run-dir runs/a  train on your own boxes
-  visionr1 eval runs/a --data my_boxes/                  measure the trained model
+  visionr1 eval --model runs/a --data my_boxes/          measure the trained model
   visionr1 predict photo.jpg --categories cat,dog --model runs/a
   visionr1 report runs/a                                 one HTML page about the run
 
@@ -82,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
             "visionr1 train demo --data my_boxes/ --set train.minutes=30 --run-dir runs/mine",
         )
     )
-    add_eval(command("eval", run_eval, "measure a model on a COCO-format set", "visionr1 eval tiny --data bccd"))
+    add_eval(command("eval", run_eval, "measure a model on a COCO-format set", "visionr1 eval --model tiny --data bccd"))
     add_predict(
         command(
             "predict",
@@ -97,8 +94,8 @@ def build_parser() -> argparse.ArgumentParser:
         command(
             "score",
             run_score,
-            "score one completion by the paper's reward, with the reasons",
-            "visionr1 score reply.txt --data bccd --split train --image BloodImage_00000.jpg",
+            "score completions against their true boxes",
+            "visionr1 score rows.jsonl --explain > scores.jsonl",
         )
     )
     return parser
@@ -106,7 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, metavar="DATA", help='COCO JSON file, data folder or "bccd"')
-    parser.add_argument("--split", default="test", help="which part of a data folder (default: test)")
+    parser.add_argument("--split", default="test", help="which part of a data folder that has parts (default: test)")
 
 
 def add_demo(parser: argparse.ArgumentParser) -> None:
@@ -167,18 +164,78 @@ def run_train(args: argparse.Namespace) -> None:
 
 def add_eval(parser: argparse.ArgumentParser) -> None:
     """visionr1 eval"""
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--model", metavar="MODEL", help='transformers folder, run folder, or "tiny"')
+    source.add_argument(
+        "--predictions",
+        type=Path,
+        metavar="FILE",
+        help="score this instead: COCO results (JSON), or raw replies (JSON Lines with image_id and text)",
+    )
+    _add_data_arguments(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="keep result and replies in DIR/evaluation")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    parser.add_argument("--dialect", metavar="NAME", help="how replies write boxes (default: as the model folder says)")
+    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="images at once (default: 16)")
+    parser.add_argument("--max-new-tokens", type=int, default=1024, metavar="N", help="of a reply (default: 1024)")
+    parser.add_argument("--device", default="cpu", help="where the model runs, such as cuda (default: cpu)")
+    parser.add_argument(
+        "--on-bad", choices=("raise", "skip"), default="raise", help="bad rows: stop, or skip and count (default: raise)"
+    )
 
 
 def run_eval(args: argparse.Namespace) -> None:
     """visionr1 eval"""
+    from visionr1.evaluate import evaluate_file, format_results, write_evaluation
+    from visionr1.readers import data_path, read_coco
+
+    if args.predictions:
+        name, predictions = args.predictions.stem, []
+        result = evaluate_file(args.predictions, args.data, split=args.split, dialect=args.dialect)
+    else:
+        dataset = read_coco(data_path(args.data), split=args.split, on_bad=args.on_bad)
+        print(*dataset.report.lines(), sep="\n", end="\n" if dataset.report.lines() else "", file=sys.stderr)
+        with needs_extra("train"):
+            from visionr1.models.policy import load_policy
+            from visionr1.predict import evaluate_model, final_model
+        policy = load_policy(final_model(args.model), device=args.device, dialect=args.dialect)
+        name = Path(args.model).name
+        result, predictions = evaluate_model(
+            policy, dataset, max_new_tokens=args.max_new_tokens, batch_size=args.batch_size, name=f"evaluating {name}"
+        )
+    if args.out:
+        of = str(args.model or args.predictions)
+        folder = args.out / "evaluation"
+        write_evaluation(folder, name, result, predictions, model=of, data=args.data, split=args.split)
+    print(json.dumps(result.to_json()) if args.json else format_results({name: result}))
 
 
 def add_predict(parser: argparse.ArgumentParser) -> None:
     """visionr1 predict"""
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="image file")
+    parser.add_argument("--categories", required=True, metavar="A,B", help="what to look for, separated by commas")
+    parser.add_argument("--model", default="tiny", metavar="MODEL", help='model or run folder (default: "tiny")')
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the drawn image (default: IMAGE.boxes.png, here)")
+    parser.add_argument("--max-new-tokens", type=int, default=1024, metavar="N", help="of the reply (default: 1024)")
+    parser.add_argument("--device", default="cpu", help="where the model runs, such as cuda (default: cpu)")
 
 
 def run_predict(args: argparse.Namespace) -> None:
     """visionr1 predict"""
+    categories = [name.strip() for name in args.categories.split(",") if name.strip()]
+    if not categories:
+        raise DataError(f"--categories: expected names separated by commas, found {args.categories!r}")
+    with needs_extra("train"):
+        from visionr1.models.policy import load_policy
+        from visionr1.predict import final_model, image_size, predict_image
+    from visionr1.draw import save_png
+
+    image_size(args.image)  # before the model loads
+    policy = load_policy(final_model(args.model), device=args.device)
+    drawn, record = predict_image(policy, args.image, categories, max_new_tokens=args.max_new_tokens)
+    out = args.out or Path(f"{args.image.stem}.boxes.png")
+    save_png(drawn, out)
+    print(json.dumps({**record, "drawn": str(out)}, indent=2, ensure_ascii=False))
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:
@@ -196,62 +253,104 @@ def run_report(args: argparse.Namespace) -> None:
 
 def add_data(parser: argparse.ArgumentParser) -> None:
     """visionr1 data"""
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    check = actions.add_parser("check", help="read every row and image, and score the truth as a reply")
+    check.add_argument("data", metavar="DATA", help='COCO JSON file, data folder or "bccd"')
+    check.add_argument("--split", help="which part of a data folder (default: each)")
+    check.add_argument("--dialect", default="qwen25", help="in which truths are written (default: qwen25)")
+    check.add_argument(
+        "--on-bad", choices=("raise", "skip"), default="raise", help="bad rows: stop, or skip and count (default: raise)"
+    )
 
 
 def run_data(args: argparse.Namespace) -> None:
     """visionr1 data check"""
+    from visionr1.data_check import check_data
+    from visionr1.dialects import get_dialect
+    from visionr1.readers import data_path, find_splits, read_coco
+
+    path, failures = data_path(args.data), 0
+    for split in [args.split] if args.split else list(find_splits(path)) or [None]:
+        dataset = read_coco(path, split=split, on_bad=args.on_bad)
+        check = check_data(dataset, get_dialect(args.dialect))
+        print(dataset.table.path, *dataset.report.lines(), *check.lines(), sep="\n")
+        failures += len(check.failures)
+    if failures:
+        raise DataError(f"{failures} samples cannot be trained on; see above")
 
 
 def add_score(parser: argparse.ArgumentParser) -> None:
     """visionr1 score"""
-    parser.add_argument("completion", metavar="FILE", help='the completion\'s text; "-" reads standard input')
-    _add_data_arguments(parser)
-    parser.add_argument("--image", required=True, metavar="NAME", help="file name of the image it is about")
     parser.add_argument(
-        "--input-size",
-        type=_size,
-        metavar="WxH",
-        help="size in which the model saw the image (default: the image's own)",
+        "rows", metavar="FILE", help='JSON Lines, one completion with its truth a row; "-" reads a pipe'
     )
+    parser.add_argument("--preset", choices=("paper", "release"), default="paper", help="which reward (default: paper)")
+    parser.add_argument(
+        "--dialect", default="qwen25", metavar="NAME", help="how the model writes boxes (default: qwen25)"
+    )
+    parser.add_argument(
+        "--progress",
+        type=_share,
+        default=0.0,
+        metavar="SHARE",
+        help="share of training done, which decides the stage of preset paper (default: 0)",
+    )
+    parser.add_argument(
+        "--step",
+        type=_share,
+        default=0.5,
+        metavar="SHARE",
+        help="the paper's STEP: from this progress on thresholds are tight; 1 is never (default: 0.5)",
+    )
+    parser.add_argument(
+        "--release-step",
+        choices=("none", "0", "1500"),
+        default="none",
+        help="preset release: none as its script runs, 0 and 1500 with --adaptive before and after its switch",
+    )
+    parser.add_argument("--explain", action="store_true", help="say on standard error why each row got its score")
 
 
 def run_score(args: argparse.Namespace) -> None:
     """visionr1 score"""
-    from visionr1.readers import read_source
-    from visionr1.rewards import Reward
+    from visionr1.rewards.release import STEPS
+    from visionr1.rewards.rows import make_scorer, score_rows, to_json
 
-    samples = [s for s in read_source(args.data, split=args.split) if Path(str(s.image)).name == args.image]
-    if not samples:
-        raise DataError(f"{args.data}, split {args.split}, holds no image named {args.image}")
-    truth = samples[0].ground_truth(args.input_size or samples[0].size_wh)
-    text = sys.stdin.read() if args.completion == "-" else read_text(Path(args.completion))
-    print(explain(Reward().score(text, truth), truth))
-
-
-def explain(score: Score, truth: GroundTruth) -> str:
-    """A score with its parts, its pairs and its faults, for reading."""
-    parts = " + ".join(f"{name} {value:.3f}" for name, value in score.parts.items())
-    stage = f"xi0 {score.stage.xi0}, xi1 {score.stage.xi1}, xi2 {score.stage.xi2}"
-    lines = [
-        f"{score.total:.3f} = {parts}   ({stage})",
-        f"{score.reply.num_predicted} predicted, {len(truth.boxes)} true, "
-        f"{sum(pair.valid for pair in score.pairs)} valid pairs",
-    ]
-    for pair in score.pairs:
-        said, true = score.reply.boxes.labels[pair.predicted], truth.boxes.labels[pair.true]
-        label = said if pair.label_correct else f"{said}, but it is {true}"
-        lines.append(f"  box {pair.predicted + 1} matches true box {pair.true + 1}: IoU {pair.iou:.3f}, {label}")
-    for fault in score.reply.faults:
-        where = "the text" if fault.item is None else f"item {fault.item + 1}"
-        lines.append(f"  fault in {where}: {fault.kind} ({fault.detail})")
-    return "\n".join(lines)
+    scorer = make_scorer(
+        args.preset,
+        dialect=args.dialect,
+        progress=args.progress,
+        step=args.step,
+        release_step=STEPS[args.release_step],
+    )
+    errors = rows = 0
+    with _open_rows(args.rows) as lines:
+        for scored in score_rows(lines, "standard input" if args.rows == "-" else args.rows, scorer):
+            print(to_json(scored.result), flush=True)
+            rows, errors = rows + 1, errors + (scored.row is None)
+            if args.explain:
+                print(*scored.reasons, sep="\n  ", file=sys.stderr)
+    if errors:
+        raise DataError(f'{errors} of {rows} rows are wrong and have no score; the "error" of each says why')
 
 
-def _size(text: str) -> tuple[int, int]:
-    width, x, height = text.partition("x")
-    if not (x and width.isdigit() and height.isdigit() and int(width) and int(height)):
-        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT in pixels, such as 640x480, but found {text!r}")
-    return int(width), int(height)
+def _open_rows(name: str) -> AbstractContextManager[IO[bytes]]:
+    if name == "-":
+        return nullcontext(sys.stdin.buffer)
+    try:
+        return Path(name).open("rb")
+    except OSError as error:
+        raise DataError(f"cannot read {name}: {error.strerror}") from error
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, but found {text!r}")
+    return value
 
 
 if __name__ == "__main__":

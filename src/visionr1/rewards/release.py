@@ -1,0 +1,197 @@
+"""Preset `release`: the rewards of the public Vision-R1 code (jefferyZhan/Griffon@9866875), bug for bug.
+
+For those who must reproduce what that code gives; it departs from the paper (`criteria.py`) in these points:
+- What it calls IoU is GIoU; boxes are matched by pixel L1 + GIoU + 1 for an unequal class, so L1 decides almost alone.
+- Precision divides by the matched pairs, so that extra boxes cost nothing, and has no threshold where no step is given.
+- Recall divides by the data's `num_instances`; its differentiation stays at .5/.75 after the switch and is off without
+  a step; a pair of GIoU .5 exactly counts half before the switch.
+- The format reward takes any JSON but a `bbox_2d` that is no list of four; on a sample without object it is inverted.
+- A reply that is no JSON list, or one with no good box, is searched for the one literal form of a box.
+
+Where that code raises (and training would end), this one goes on and `ReleaseScore.notes` says so. Arithmetic is
+float32 as there; boxes are not limited in number, since it does not limit them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from visionr1.samples import GroundTruth
+
+Array32 = NDArray[np.float32]
+ReleaseStep = Literal[0, 1500] | None
+"""None: the released script, which passes no step. 0 and 1500: with `--adaptive`, before and after its switch."""
+STEPS: Mapping[str, ReleaseStep] = MappingProxyType({"none": None, "0": 0, "1500": 1500})
+
+_BOX = re.compile(r'\{"bbox_2d": \[' + r"(\d{1,3}|1000), " * 3 + r'(\d{1,3}|1000)\], "label": "([^"]+)"\}')
+_FENCES = re.compile(r"```json\n|\n```")
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseScore:
+    """What the public code gives a completion: `total` of the three `parts`; `notes` say where it would have raised.
+
+    `overlaps` are the GIoUs of the matched pairs, before thresholds.
+    """
+
+    total: float
+    parts: Mapping[str, float]
+    num_predicted: int
+    overlaps: tuple[float, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseReward:
+    """The public code's three rewards, summed. Class ids are 1, 2, ... in the order of the truth's categories."""
+
+    step: ReleaseStep = None
+
+    def score(self, completion: str, truth: GroundTruth, *, num_instances: int | None = None) -> ReleaseScore:
+        """Score one completion; `num_instances` is the data's field, by default the number of true boxes."""
+        instances = len(truth.boxes) if num_instances is None else num_instances
+        notes: list[str] = []
+        predicted = extract(completion.strip())
+        if predicted:
+            overlaps = _overlaps(predicted, truth, notes)
+            recall, precision = self._recall(overlaps, instances, notes), self._precision(overlaps)
+        else:
+            overlaps = np.zeros(0, dtype=np.float32)
+            recall = precision = float(instances <= 0)
+        parts = {"format": dual_format(completion, instances, notes), "recall": recall, "precision": precision}
+        found = tuple(map(float, overlaps))
+        return ReleaseScore(sum(parts.values()), parts, len(predicted), found, tuple(notes))
+
+    def _recall(self, overlaps: Array32, num_instances: int, notes: list[str]) -> float:
+        threshold = 0.75 if self.step == 1500 else 0.5
+        found = _clip(overlaps, threshold, threshold).sum(dtype=np.float32)
+        if num_instances == 0 and len(overlaps):
+            if not found:
+                notes.append("recall: the public code divides 0 by 0 instances and gives NaN; scored 0")
+            return float(found > 0)
+        low, high = (0.0, 1.0) if self.step is None else (0.5, 0.75)
+        return float(_clip(np.array([found / max(num_instances, 1)], dtype=np.float32), low, high)[0])
+
+    def _precision(self, overlaps: Array32) -> float:
+        low, high = {None: (0.0, 1.0), 0: (0.5, 0.75), 1500: (0.75, 0.9)}[self.step]
+        return float(_clip(overlaps, low, high).mean()) if len(overlaps) else 0.0
+
+
+def extract(text: str) -> list[tuple[list[int], object]]:
+    """The boxes (in model pixels) and labels that the public code reads."""
+    boxes = []
+    value = _parse_json(text)
+    for item in value if isinstance(value, list) else ():
+        if not isinstance(item, dict) or not isinstance(box := item.get("bbox_2d"), list) or len(box) != 4:
+            continue
+        try:
+            x1, y1, x2, y2 = (int(number) for number in box)
+        except (TypeError, ValueError, OverflowError):
+            continue
+        if x1 < x2 and y1 < y2:
+            boxes.append(([x1, y1, x2, y2], item.get("label")))
+    if boxes:
+        return boxes
+    for *numbers, label in _BOX.findall(text):
+        x1, y1, x2, y2 = map(int, numbers)
+        if x1 < x2 and y1 < y2:
+            boxes.append(([x1, y1, x2, y2], label))
+    return boxes
+
+
+def dual_format(completion: str, num_instances: int, notes: list[str]) -> float:
+    """1 for any JSON in which every item with both keys has a list of four for a box; inverted without object."""
+    try:
+        value = json.loads(_FENCES.sub("", completion).strip())
+    except json.JSONDecodeError:
+        value, right = None, False
+    except (RecursionError, ValueError) as error:
+        notes.append(f"format: the public code raises {type(error).__name__} ({error}); scored as wrong")
+        value, right = None, False
+    else:
+        items = [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+        boxes = [item["bbox_2d"] for item in items if "bbox_2d" in item and "label" in item]
+        right = all(isinstance(box, list) and len(box) == 4 for box in boxes)
+    return float(right if num_instances > 0 else not right)
+
+
+def _parse_json(text: str) -> object:
+    lines = text.splitlines()
+    if lines and lines[0].startswith("```json"):
+        text = "\n".join(lines[1:])
+    try:
+        return json.loads(text.partition("```")[0])
+    except (RecursionError, ValueError):
+        return None
+
+
+def _overlaps(predicted: list[tuple[list[int], object]], truth: GroundTruth, notes: list[str]) -> Array32:
+    """The GIoU of each matched pair; none (with a note) where the public code raises before it has matched."""
+    ids = {name.lower(): index for index, name in enumerate(truth.categories, 1)}
+    wanted = [label.lower() for label in truth.boxes.labels]
+    if missing := sorted(set(wanted) - set(ids)):
+        notes.append(f"the public code raises KeyError: true label {missing[0]!r} is no category; matched as no class")
+    if not ids:
+        notes.append("the public code raises ValueError: there is no category")
+    if not wanted:
+        notes.append("the public code raises: a box is predicted where nothing is; scored 0")
+        return np.zeros(0, dtype=np.float32)
+    true = truth.boxes.xyxy.astype(np.float32)
+    if (true[:, 2:] < true[:, :2]).any():
+        notes.append("the public code raises AssertionError: a true box is inverted; scored 0")
+        return np.zeros(0, dtype=np.float32)
+    same = np.array([[_class_id(label, ids) == ids.get(name) for name in wanted] for _, label in predicted])
+    try:
+        with np.errstate(all="ignore"):
+            boxes = _original_px([box for box, _ in predicted], truth)
+            giou = _giou(boxes, true)
+            rows, columns = linear_sum_assignment(_l1(boxes, true) - same.astype(np.float32) - giou)
+    except (OverflowError, ValueError) as error:  # a coordinate or an overlap that no float32 can hold
+        notes.append(f"the public code raises {type(error).__name__} ({error}); scored 0")
+        return np.zeros(0, dtype=np.float32)
+    matched: Array32 = giou[rows, columns]
+    return matched
+
+
+def _original_px(model_px: list[list[int]], truth: GroundTruth) -> Array32:
+    boxes = np.array(model_px, dtype=np.float32)
+    boxes[:, ::2] = boxes[:, ::2] / truth.input_size_wh[0] * truth.size_wh[0]
+    boxes[:, 1::2] = boxes[:, 1::2] / truth.input_size_wh[1] * truth.size_wh[1]
+    return boxes
+
+
+def _class_id(label: object, ids: Mapping[str, int]) -> int:
+    return ids.get(label.strip().lower(), 0) if isinstance(label, str) else 0
+
+
+def _l1(a: Array32, b: Array32) -> Array32:
+    distance = np.abs(a[:, None] - b[None])
+    total: Array32 = distance[..., 0] + distance[..., 1] + distance[..., 2] + distance[..., 3]
+    return total
+
+
+def _giou(a: Array32, b: Array32) -> Array32:
+    """GIoU in float32, with the operations in the order of the public code's."""
+    area_a, area_b = ((x[:, 2] - x[:, 0]) * (x[:, 3] - x[:, 1]) for x in (a, b))
+    side = np.maximum(np.minimum(a[:, None, 2:], b[:, 2:]) - np.maximum(a[:, None, :2], b[:, :2]), np.float32(0))
+    intersection = side[..., 0] * side[..., 1]
+    union = area_a[:, None] + area_b - intersection
+    hull = np.maximum(a[:, None, 2:], b[:, 2:]) - np.minimum(a[:, None, :2], b[:, :2])
+    hull_area = hull[..., 0] * hull[..., 1]
+    giou: Array32 = intersection / union - (hull_area - union) / hull_area
+    return giou
+
+
+def _clip(x: Array32, low: float, high: float) -> Array32:
+    """0 below `low`, 1 above `high`, x itself between and at both."""
+    low32, high32 = np.float32(low), np.float32(high)
+    return np.where(x < low32, np.float32(0), np.where(x > high32, np.float32(1), x))

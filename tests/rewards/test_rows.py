@@ -1,0 +1,139 @@
+"""`visionr1 score`: a row out for every row in, in order, whatever they hold."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from visionr1 import cli
+from visionr1.errors import RecipeError
+from visionr1.rewards.rows import make_scorer, score_rows
+
+ROW = {
+    "completion": '[{"bbox_2d": [10, 10, 30, 30], "label": "cat"}]',
+    "boxes": [[10, 10, 30, 30], [60, 60, 80, 90]],
+    "labels": ["cat", "dog"],
+    "categories": ["cat", "dog"],
+    "width": 100,
+    "height": 100,
+    "input_width": 100,
+    "input_height": 100,
+}
+
+
+def line(**changes: object) -> str:
+    return json.dumps({key: value for key, value in {**ROW, **changes}.items() if value != "absent"})
+
+
+def test_a_row_of_preset_paper() -> None:
+    (scored,) = score_rows([line()], "rows.jsonl", make_scorer("paper"))
+    assert scored.result == {
+        "total": 2.5,
+        "format": 1.0,
+        "recall": 0.5,
+        "precision": 1.0,
+        "stage": [0.5, 0.5, 0.75],
+        "plain_recall": 0.5,
+        "plain_precision": 1.0,
+        "num_predicted": 1,
+        "pairs": [{"predicted": 0, "true": 0, "iou": 1.0, "valid": True, "label_correct": True}],
+        "faults": [],
+    }
+    assert scored.reasons == (
+        "2.500 = format 1.000 + recall 0.500 + precision 1.000 (xi0 0.5, xi1 0.5, xi2 0.75)",
+        "1 predicted, 2 true boxes, 1 valid pairs",
+        "box 0 matches true box 0: IoU 1.000, 'cat'",
+        "true box 1 ('dog') is missed",
+    )
+
+
+def test_reasons_name_faults_and_what_matches_nothing() -> None:
+    text = '[{"bbox_2d": [10, 10, 30, 28], "label": "dog"}, {"bbox_2d": [0, 0, 5, 5], "label": "cat"}, {"a": 1}]'
+    (scored,) = score_rows([line(completion=text)], "rows.jsonl", make_scorer("paper"))
+    assert "box 0 matches true box 0: IoU 0.900, 'dog' where 'cat' is true" in scored.reasons
+    assert "box 1 ('cat') matches no true box" in scored.reasons
+    assert "fault in item 2: not_four_numbers (bbox_2d is None)" in scored.reasons
+
+
+@pytest.mark.parametrize(("progress", "step", "xi0"), [(0.0, 0.5, 0.5), (0.5, 0.5, 0.75), (1.0, 1.0, 0.5)])
+def test_the_stage_follows_progress(progress: float, step: float, xi0: float) -> None:
+    (scored,) = score_rows([line()], "rows.jsonl", make_scorer("paper", progress=progress, step=step))
+    assert scored.result["stage"][0] == xi0  # type: ignore[index]
+
+
+def test_a_row_of_preset_release() -> None:
+    rows = [line(), line(num_instances=1), line(boxes=[], labels=[])]
+    first, fewer, none = score_rows(rows, "rows.jsonl", make_scorer("release", release_step=0))
+    assert first.result["total"] == 2.5 and fewer.result["total"] == 3.0
+    assert first.result["overlaps"] == pytest.approx([1.0]) and first.result["step"] == 0
+    assert "where nothing is" in none.reasons[-1]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("nonsense", "rows.jsonl:1: expected a JSON object, found 'nonsense'"),
+        ("[" * 100_000, "rows.jsonl:1: expected a JSON object"),  # deeper than can be read
+        (b"\xff\xfe{", "rows.jsonl:1: expected a JSON object"),  # no UTF-8
+        ("[1]", "rows.jsonl:1: expected a JSON object, found '[1]'"),
+        (line(completion="absent"), "field completion: expected one, found none among boxes, labels"),
+        (line(completion=None), "field completion: expected a text, found None"),
+        (line(boxes=[[1, 2, 3]]), "field boxes[0]: expected four numbers x1, y1, x2, y2 in pixels, found [1, 2, 3]"),
+        (line(boxes=[[1, 2, 3, True]]), "field boxes[0]: expected four numbers"),  # a truth value
+        (line(boxes=[[1, 2, 3, float("nan")]]), "field boxes[0]: expected four numbers"),
+        (line(boxes=[[1, 2, 3, 10**400]]), "field boxes[0]: expected four numbers"),  # no float64 holds it
+        (line(boxes={}), "field boxes: expected a list of [x1, y1, x2, y2], found {}"),
+        (line(boxes=[[9, 2, 3, 4]], labels=["cat"]), "field boxes[0]: expected x1 < x2 and y1 < y2, found [9.0,"),
+        (line(labels=["cat"]), "field labels: expected one for each of 2 boxes, found ('cat',)"),
+        (line(labels=["cat", 3]), "field labels: expected a list of texts, found ['cat', 3]"),
+        (line(categories="cat"), "field categories: expected a list of texts, found 'cat'"),
+        (line(width=0), "field width: expected a positive whole number of pixels, found 0"),
+        (line(input_height=99.5), "field input_height: expected a positive whole number of pixels, found 99.5"),
+        (line(num_instances=-1), "field num_instances: expected a whole number from 0, found -1"),
+    ],
+)
+def test_a_bad_row_gets_its_error_and_the_others_their_score(row: str | bytes, message: str) -> None:
+    bad, good = score_rows([row, line()], "rows.jsonl", make_scorer("paper"))
+    assert str(bad.result["error"]).startswith("rows.jsonl:1: ") and message in str(bad.result["error"])
+    assert good.result["total"] == 2.5
+
+
+def test_settings_that_do_not_go_together() -> None:
+    with pytest.raises(RecipeError, match="unknown dialect 'latin'; known: qwen25"):
+        make_scorer("paper", dialect="latin")
+    with pytest.raises(RecipeError, match="unknown preset 'best'"):
+        make_scorer("best")
+
+
+def test_the_command_reads_a_pipe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "\n".join([line(), "", line(completion="\ud800 猫")]) + "\n"  # half a character is model text too
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    assert cli.main(["score", "-", "--explain"]) == 0
+    captured = capsys.readouterr()
+    rows = [json.loads(row) for row in captured.out.splitlines()]
+    assert [row["total"] for row in rows] == [2.5, 0.0]
+    assert "true box 1 ('dog') is missed" in captured.err
+
+
+def test_the_command_counts_bad_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(line() + "\n{}\n" + line() + "\n")
+    assert cli.main(["score", str(path), "--preset", "release", "--release-step", "1500"]) == 2
+    captured = capsys.readouterr()
+    rows = [json.loads(row) for row in captured.out.splitlines()]
+    assert [sorted(row)[0] for row in rows] == ["format", "error", "format"]
+    assert f"{path}:2: field completion" in rows[1]["error"]
+    assert captured.err == 'error: 1 of 3 rows are wrong and have no score; the "error" of each says why\n'
+
+
+def test_the_command_names_a_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["score", "no/such.jsonl"]) == 2
+    assert capsys.readouterr().err == "error: cannot read no/such.jsonl: No such file or directory\n"
+
+
+@pytest.mark.parametrize("share", ["x", "1.5", "nan"])
+def test_a_share_is_a_number_from_0_to_1(share: str) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["score", "-", "--progress", share])

@@ -5,8 +5,8 @@ The G completions of a sample differ only after the prompt, so one row holds the
     [p_1 ... p_n-1 | p_n c1_1 c1_2 ... | p_n c2_1 c2_2 ... | ...]
 
 Each branch repeats the last prompt token, whose hidden state predicts the branch's first token, and
-leaves out its own last token, which predicts nothing. A branch sees the prefix and itself (a tree
-mask) and counts its positions on from the prompt. This is exact: log-probabilities and gradients
+leaves out its own last token, which predicts nothing. A branch sees the prefix and itself (tree
+attention) and counts its positions on from the prompt. This is exact: log-probabilities and gradients
 are those of G plain rows, at the cost of one image, one prompt and G completions.
 
 A row with one branch is a plain causal row; supervised training uses the same code.
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from visionr1.models.policy import Policy, Prompt
+from visionr1.models.tree_attention import Branches, find_branches
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,8 @@ class Rows:
     """(R, T)"""
     position_ids: Tensor
     """(3, R, T)"""
-    mask: Tensor | None
-    """(R, 1, T, T), True where a token may look; None is causal."""
+    branches: Branches | None
+    """Where the branches lie; None is causal."""
     pixel_values: Tensor
     image_grid_thw: Tensor
     row: Tensor
@@ -60,12 +61,8 @@ class Rows:
 
     def to(self, device: torch.device) -> "Rows":
         """These rows on `device`."""
-        return Rows(
-            **{
-                name: None if (tensor := getattr(self, name)) is None else tensor.to(device)
-                for name in self.__slots__
-            }
-        )
+        parts = {name: getattr(self, name) for name in self.__slots__}
+        return Rows(**{n: None if part is None else part.to(device) for n, part in parts.items()})
 
 
 def group(prompts: Sequence[Prompt], completions: Sequence[Sequence[Tensor]]) -> list[Group]:
@@ -118,40 +115,39 @@ def pack(groups: Sequence[Group]) -> Rows:
     shape = (len(groups), num_tokens)
     input_ids = torch.zeros(shape, dtype=torch.long)
     position_ids = torch.zeros((3, *shape), dtype=torch.long)
-    branch = torch.zeros(shape, dtype=torch.long)  # 0 the prefix, 1 the first completion, ...
-    row, column, targets, completion = [], [], [], []
-    for r, group in enumerate(groups):
+    targets, spans = [], []  # of each branch that is not empty: row, first column, length, index
+    for row, group in enumerate(groups):
         prompt = group.prompt
         end = len(prompt.input_ids) - 1
         last_id, last_position = prompt.input_ids[-1:], prompt.position_ids[:, -1:]
         start = int(prompt.position_ids.max()) + 1
-        input_ids[r, :end] = prompt.input_ids[:-1]
-        position_ids[:, r, :end] = prompt.position_ids[:, :-1]
-        for b, (ids, index) in enumerate(zip(group.completions, group.indices, strict=True), 1):
-            begin, end = end, end + len(ids)
-            if begin == end:
+        input_ids[row, :end] = prompt.input_ids[:-1]
+        position_ids[:, row, :end] = prompt.position_ids[:, :-1]
+        for ids, index in zip(group.completions, group.indices, strict=True):
+            if not len(ids):
                 continue
-            input_ids[r, begin:end] = torch.cat((last_id, ids[:-1]))
-            position_ids[:, r, begin : begin + 1] = last_position
-            position_ids[:, r, begin + 1 : end] = torch.arange(start, start + len(ids) - 1)
-            branch[r, begin:end] = b
-            row.append(torch.full((len(ids),), r))
-            column.append(torch.arange(begin, end))
+            begin, end = end, end + len(ids)
+            input_ids[row, begin:end] = torch.cat((last_id, ids[:-1]))
+            position_ids[:, row, begin : begin + 1] = last_position
+            position_ids[:, row, begin + 1 : end] = torch.arange(start, start + len(ids) - 1)
             targets.append(ids)
-            completion.append(torch.full((len(ids),), index))
-        branch[r, end:] = len(group.completions) + 1
-    is_tree = any(len(group.completions) > 1 for group in groups)
-    none = [torch.zeros(0, dtype=torch.long)]
+            spans.append((row, begin, len(ids), index))
+    rows, starts, lengths, indices = torch.tensor(spans, dtype=torch.long).reshape(-1, 4).T
+    columns = [torch.arange(begin, begin + length) for _, begin, length, _ in spans]
+    branches = None
+    if any(len(group.completions) > 1 for group in groups):
+        prefixes = torch.tensor([len(group.prompt.input_ids) - 1 for group in groups])
+        branches = find_branches(rows, starts, lengths, prefixes, num_tokens)
     return Rows(
         input_ids=input_ids,
         position_ids=position_ids,
-        mask=_tree_mask(branch) if is_tree else None,
+        branches=branches,
         pixel_values=torch.cat([group.prompt.pixel_values for group in groups]),
         image_grid_thw=torch.cat([group.prompt.image_grid_thw for group in groups]),
-        row=torch.cat(row or none),
-        column=torch.cat(column or none),
-        targets=torch.cat(targets or none),
-        completion=torch.cat(completion or none),
+        row=rows.repeat_interleave(lengths),
+        column=torch.cat(columns),
+        targets=torch.cat(targets),
+        completion=indices.repeat_interleave(lengths),
     )
 
 
@@ -162,17 +158,10 @@ def token_logprobs(
     hidden = policy.hidden_states(
         input_ids=rows.input_ids,
         position_ids=rows.position_ids,
-        mask=rows.mask,
+        branches=rows.branches,
         pixel_values=rows.pixel_values,
         grid_thw=rows.image_grid_thw,
     )
     return policy.token_logprobs(
         hidden[rows.row, rows.column], rows.targets, temperature=temperature, suppress=suppress
     )
-
-
-def _tree_mask(branch: Tensor) -> Tensor:
-    """(R, 1, T, T): what comes before, in the prefix or in the same branch."""
-    query, key = branch[:, :, None], branch[:, None, :]
-    past = torch.ones(branch.shape[1], branch.shape[1], dtype=torch.bool).tril()
-    return ((key == 0) | (key == query)).logical_and_(past)[:, None]

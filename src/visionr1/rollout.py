@@ -145,7 +145,7 @@ def _prefill(policy: Policy, prompts: Sequence[Prompt]) -> tuple[Tensor, Dynamic
     hidden = policy.hidden_states(
         input_ids=input_ids.to(policy.device),
         position_ids=position_ids.to(policy.device),
-        mask=None,
+        branches=None,
         pixel_values=torch.cat([prompt.pixel_values for prompt in prompts]).to(policy.device),
         grid_thw=torch.cat([prompt.image_grid_thw for prompt in prompts]).to(policy.device),
         cache=cache,

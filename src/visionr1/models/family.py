@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from visionr1.models.tree_attention import Branches
+
 
 class Family(Protocol):
     """The parts of a transformers model class that it does not offer under one name."""
@@ -32,13 +34,13 @@ class Family(Protocol):
         *,
         input_ids: Tensor,
         position_ids: Tensor,
-        mask: Tensor | None,
+        branches: Branches | None,
         pixel_values: Tensor,
         grid_thw: Tensor,
         cache: Any = None,
     ) -> Tensor:
-        """Last hidden states (R, T, D) of rows (R, T); `mask` (R, 1, T, T) is True where a token
-        may look, None is causal. The vision tower sees each image once."""
+        """Last hidden states (R, T, D) of rows (R, T), each causal, or a tree of `branches`. The
+        vision tower sees each image once."""
 
     def decoder(self, model: nn.Module) -> Any:
         """The language model: `embed_tokens`, `layers`, `norm`, `rotary_emb`."""

@@ -16,13 +16,15 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-import visionr1
 from visionr1.dialects import DIALECTS, Dialect, get_dialect
+from visionr1.embedded import embedded_path
 from visionr1.errors import CheckpointError, DataError, needs_extra
 from visionr1.files import write_json_atomic
 from visionr1.models.family import Family
 from visionr1.models.qwen3_vl import Qwen3VL
 from visionr1.models.qwen25_vl import Qwen25VL
+from visionr1.models.tree_attention import NAME as TREE_ATTENTION
+from visionr1.models.tree_attention import Branches
 from visionr1.prompts import instruction
 from visionr1.samples import Query, Size
 
@@ -127,7 +129,7 @@ class Policy:
         *,
         input_ids: Tensor,
         position_ids: Tensor,
-        mask: Tensor | None,
+        branches: Branches | None,
         pixel_values: Tensor,
         grid_thw: Tensor,
         cache: Any = None,
@@ -137,7 +139,7 @@ class Policy:
             self.model,
             input_ids=input_ids,
             position_ids=position_ids,
-            mask=mask,
+            branches=branches,
             pixel_values=pixel_values,
             grid_thw=grid_thw,
             cache=cache,
@@ -202,8 +204,11 @@ class Policy:
 
 
 def model_folder(path: str | Path) -> Path:
-    """The folder that `path` names: itself, or for "tiny" that of the model that ships."""
-    return Path(visionr1.__file__).parent / "embedded/tiny" if path == "tiny" else Path(path)
+    """The folder that `path` names: itself, a run's final/, or for "tiny" the model that ships."""
+    if path == "tiny":
+        return embedded_path("tiny")
+    final = Path(path) / "final"
+    return final if final.is_dir() else Path(path)
 
 
 def load_policy(
@@ -238,6 +243,7 @@ def load_policy(
     if wrong:
         raise CheckpointError(f"the weights in {folder} do not fit its config.json: {wrong}")
     model.model.visual.patch_embed.proj.__class__ = PatchConv3d
+    model.set_attn_implementation({"text_config": TREE_ATTENTION})
     return Policy(
         model.to(device),
         _load_tokenizer(folder),

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from visionr1.models.tree_attention import Branches
+
 
 class Qwen25VL:
     """`Qwen2_5_VLForConditionalGeneration` of transformers."""
@@ -40,7 +42,7 @@ class Qwen25VL:
         *,
         input_ids: Tensor,
         position_ids: Tensor,
-        mask: Tensor | None,
+        branches: Branches | None,
         pixel_values: Tensor,
         grid_thw: Tensor,
         cache: Any = None,
@@ -49,7 +51,7 @@ class Qwen25VL:
         output = model.model(
             input_ids=input_ids,
             position_ids=position_ids,
-            attention_mask=mask,
+            branches=branches,
             pixel_values=pixel_values,
             image_grid_thw=grid_thw,
             past_key_values=cache,

@@ -79,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
             "visionr1 train demo --data my_boxes/ --set train.minutes=30 --run-dir runs/mine",
         )
     )
-    add_eval(command("eval", run_eval, "measure a model on a COCO-format set", "visionr1 eval --model tiny --data bccd"))
+    add_eval(command("eval", run_eval, "measure a model on a set with boxes", "visionr1 eval --model tiny --data bccd"))
     add_predict(
         command(
             "predict",
@@ -111,17 +111,19 @@ def add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run-dir",
         type=Path,
-        default=Path("runs/demo"),
         metavar="DIR",
-        help="what the run leaves (default: runs/demo); an interrupted demo there is continued",
+        help="what it leaves (default: runs/demo, or demo-2 ... after a finished one); an unfinished demo goes on",
     )
 
 
 def run_demo(args: argparse.Namespace) -> None:
     """visionr1 demo"""
+    from visionr1.embedded import recipe_path
+    from visionr1.recipe import load_recipe
+
     with needs_extra("all"):
-        from visionr1.demo import demo
-    demo(args.run_dir)
+        from visionr1.demo import demo, next_run_dir
+    demo(load_recipe(recipe_path("demo")), args.run_dir or next_run_dir())
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:
@@ -180,7 +182,7 @@ def add_eval(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-new-tokens", type=int, default=1024, metavar="N", help="of a reply (default: 1024)")
     parser.add_argument("--device", default="cpu", help="where the model runs, such as cuda (default: cpu)")
     parser.add_argument(
-        "--on-bad", choices=("raise", "skip"), default="raise", help="bad rows: stop, or skip and count (default: raise)"
+        "--on-bad", choices=("raise", "skip"), default="raise", help="stop at a bad row, or count it (default: raise)"
     )
 
 
@@ -190,7 +192,7 @@ def run_eval(args: argparse.Namespace) -> None:
     from visionr1.readers import data_path, read_coco
 
     if args.predictions:
-        name, predictions = args.predictions.stem, []
+        name, predictions = args.predictions.stem, None
         result = evaluate_file(args.predictions, args.data, split=args.split, dialect=args.dialect)
     else:
         dataset = read_coco(data_path(args.data), split=args.split, on_bad=args.on_bad)
@@ -259,7 +261,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     check.add_argument("--split", help="which part of a data folder (default: each)")
     check.add_argument("--dialect", default="qwen25", help="in which truths are written (default: qwen25)")
     check.add_argument(
-        "--on-bad", choices=("raise", "skip"), default="raise", help="bad rows: stop, or skip and count (default: raise)"
+        "--on-bad", choices=("raise", "skip"), default="raise", help="stop at a bad row, or count it (default: raise)"
     )
 
 
@@ -270,7 +272,8 @@ def run_data(args: argparse.Namespace) -> None:
     from visionr1.readers import data_path, find_splits, read_coco
 
     path, failures = data_path(args.data), 0
-    for split in [args.split] if args.split else list(find_splits(path)) or [None]:
+    splits: list[str | None] = [args.split] if args.split else [*find_splits(path)]
+    for split in splits or [None]:
         dataset = read_coco(path, split=split, on_bad=args.on_bad)
         check = check_data(dataset, get_dialect(args.dialect))
         print(dataset.table.path, *dataset.report.lines(), *check.lines(), sep="\n")

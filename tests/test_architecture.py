@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src/visionr1"
 ORDER = """
-errors files embedded boxes samples dialects prompts rewards hosts readers scenes evaluate draw recipe
+errors files embedded boxes samples dialects prompts rewards hosts readers scenes evaluate draw data_check recipe
 models prefix rollout grpo sft stream learners run_folder progress train predict charts gallery report demo cli
 """.split()
 """A room may import those before it."""

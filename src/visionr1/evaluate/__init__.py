@@ -2,6 +2,7 @@
 
 from visionr1.evaluate.detection import DetectionResult, evaluate_boxes, evaluate_detection, evaluate_replies
 from visionr1.evaluate.engine import Detections
+from visionr1.evaluate.offline import evaluate_file, write_evaluation
 from visionr1.evaluate.predictions import Prediction, write_predictions
 from visionr1.evaluate.protocols import COCO_RESULTS, DEFAULT, Protocol
 from visionr1.evaluate.statistics import Difference, paired_difference
@@ -17,8 +18,10 @@ __all__ = [
     "Protocol",
     "evaluate_boxes",
     "evaluate_detection",
+    "evaluate_file",
     "evaluate_replies",
     "format_results",
     "paired_difference",
+    "write_evaluation",
     "write_predictions",
 ]

@@ -224,7 +224,9 @@ def _parse(prediction: Prediction, table: CocoTable, places: Mapping[Any, int], 
         raise DataError(f"a prediction has image_id {prediction.image_id!r}, which {table.path} does not have")
     width, height = table.sizes_wh[place].tolist()
     if not (width and height):
-        raise DataError(f"{table.path}: image {prediction.image_id!r} has no width and height, which reading replies needs")
+        raise DataError(
+            f"{table.path}: image {prediction.image_id!r}: width, height: needed to read replies, but missing"
+        )
     return dialect.parse(
         prediction.text,
         size_wh=(width, height),
@@ -300,7 +302,8 @@ def _share_inside(a: Array, b: Array) -> Array:
     """The share (P, K) of each box of `a` (P, 4) that lies in each of `b` (K, 4)."""
     overlap = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
     area = np.maximum((a[:, 2:] - a[:, :2]).prod(axis=1), np.spacing(1))
-    return np.maximum(overlap, 0.0).prod(axis=-1) / area[:, None]
+    share: Array = np.maximum(overlap, 0.0).prod(axis=-1) / area[:, None]
+    return share
 
 
 def _by_image(image: NDArray[np.intp], num_images: int) -> list[NDArray[np.intp]]:

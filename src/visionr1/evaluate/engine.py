@@ -16,7 +16,7 @@ from visionr1.errors import needs_extra
 from visionr1.evaluate.protocols import Protocol
 from visionr1.readers.coco import CocoTable, Index
 
-FIGURES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large")
+FIGURES = tuple("AP AP50 AP75 AP_small AP_medium AP_large AR_1 AR_10 AR_100 AR_small AR_medium AR_large".split())
 """The twelve figures in pycocotools' order; one that cannot be computed, for want of truth, is -1."""
 
 

@@ -1,7 +1,7 @@
 """Protocols: everything that an evaluation number depends on, as a record with a name.
 
-The same boxes give AP that differ by more than the gains papers claim when the protocol differs, so no number is printed
-without one.
+Under another protocol the same boxes give an AP that differs by more than the gains papers claim, so no number is
+printed without one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Protocol:
     parse: Literal["salvage", "strict"] = "salvage"
     """Boxes of a faulty reply: every complete one, or none. Salvage reports the strict AP beside it."""
     order: Literal["file", "image_id"] = "file"
-    """Of images, which decides between equal scores: the annotation file's, or by image id as pycocotools; then emission."""
+    """Of images, which decides between equal scores: the file's, or by image id as pycocotools; then emission."""
     max_dets: tuple[int, int, int] = (1, 10, 100)
     """Boxes of one category in one image for the three AR; the last is that of every AP too."""
     match_iou: float = 0.5
@@ -44,7 +44,8 @@ class Protocol:
         tokens = f", {self.max_new_tokens} tokens" if self.max_new_tokens else ""
         replies = f"{self.dialect}, {self.decoding}{tokens}; {asked}; {self.parse} parse; " if self.dialect else ""
         return (
-            f"protocol {self.name}: {replies}box score {score}; ties by {self.order.replace('_', ' ')} order, then emission; "
+            f"protocol {self.name}: {replies}box score {score}; "
+            f"ties by {self.order.replace('_', ' ')} order, then emission; "
             f"maxDets {'/'.join(map(str, self.max_dets))}; IoU >=; precision, recall, F1 at IoU {self.match_iou:g}"
         )
 

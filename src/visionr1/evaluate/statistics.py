@@ -55,7 +55,8 @@ def draws(num_images: int, num_resamples: int, seed: int) -> NDArray[np.int64]:
 def figures(matches: Matches, times: NDArray[np.int64]) -> Array:
     """METRICS of the set in which image i stands `times[i]` times; nan where there is no truth."""
     counted = [found for own in matches.categories if (found := _average_precision(own, times)) is not None]
-    ap, recalls = (np.stack(part) for part in zip(*counted, strict=True)) if counted else (np.full((1, 10), np.nan),) * 2
+    counted = counted or [(np.full(10, np.nan),) * 2]
+    ap, recalls = (np.stack(part) for part in zip(*counted, strict=True))
     right, predicted, true = (times @ matches.counts).tolist()
     precision = right / predicted if predicted else 0.0
     recall = right / true if true else np.nan
@@ -63,9 +64,7 @@ def figures(matches: Matches, times: NDArray[np.int64]) -> Array:
     return np.array([ap.mean(), ap[:, 0].mean(), ap[:, 5].mean(), recalls.mean(), precision, recall, f1])
 
 
-def intervals(
-    matches: Matches, *, num_resamples: int = NUM_RESAMPLES, seed: int = 0
-) -> dict[str, tuple[float, float]]:
+def intervals(matches: Matches, *, num_resamples: int = NUM_RESAMPLES, seed: int = 0) -> dict[str, tuple[float, float]]:
     """The percentile interval of each metric."""
     values = np.stack([figures(matches, times) for times in draws(len(matches), num_resamples, seed)])
     return _percentiles(values)
@@ -130,8 +129,8 @@ def _repeated(image: NDArray[np.intp], times: NDArray[np.int64]) -> NDArray[np.i
     lengths = np.bincount(image, minlength=len(times))
     chosen = np.repeat(np.arange(len(times)), times)
     sizes = lengths[chosen]
-    offsets = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return np.repeat(starts[chosen], sizes) + offsets
+    rows: NDArray[np.intp] = np.repeat(starts[chosen] - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())
+    return rows
 
 
 def describe(differences: Mapping[str, Difference], names: Sequence[str] = ("AP", "AP50", "AP75", "F1")) -> str:

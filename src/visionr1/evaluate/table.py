@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from visionr1.evaluate.detection import DetectionResult
 
-_COUNTS = ("replies", "well_formed", "unparsable", "truncated", "unknown_labels", "malformed_boxes", "images_without_reply")
+_COUNTS = "replies well_formed unparsable truncated unknown_labels malformed_boxes images_without_reply".split()
 
 
 def format_results(results: Mapping[str, DetectionResult]) -> str:
@@ -31,15 +31,16 @@ def format_results(results: Mapping[str, DetectionResult]) -> str:
     for protocol, name in {results[name].protocol: name for name in reversed(names)}.items():
         lines.append(f"{'' if protocol == first else f'* {name}: '}{protocol.line()}")
     images = {result.counts["images"] for result in results.values()}
-    return "\n".join([*lines, f"{'/'.join(map(str, sorted(images)))} images; all figures x 100; [95% bootstrap interval over images]"])
+    lines.append(f"{'/'.join(map(str, sorted(images)))} images; figures x 100; [95% bootstrap interval over images]")
+    return "\n".join(lines)
 
 
 def _cell(result: DetectionResult, key: str) -> str:
     value = result.metrics.get(key)
     if value is None or value < 0:
         return "n/a"
-    low, high = result.interval.get(key, (None, None))
-    return f"{100 * value:.1f}" + (f" [{100 * low:.1f}, {100 * high:.1f}]" if low is not None and high is not None else "")
+    interval = result.interval.get(key)
+    return f"{100 * value:.1f}" + (f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else "")
 
 
 def _boxes(result: DetectionResult) -> str:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from visionr1.embedded import embedded_path
-from visionr1.readers.coco import CocoDataset, CocoTable, read_coco, read_table, table_of
+from visionr1.readers.coco import CocoDataset, CocoTable, find_splits, read_coco, read_table, table_of
 from visionr1.readers.queries import one_category_each
 from visionr1.readers.rows import OnBad, ReadReport
 from visionr1.samples import Sample
@@ -14,6 +14,7 @@ __all__ = [
     "OnBad",
     "ReadReport",
     "data_path",
+    "find_splits",
     "one_category_each",
     "read_coco",
     "read_source",

@@ -1,5 +1,5 @@
-"""COCO instances, as a JSON file or a folder: plain COCO, ODinW (`{train,valid,test}/annotations_without_background.json`)
-and Roboflow (`_annotations.coco.json`).
+"""COCO instances, as a JSON file or a folder: plain COCO, ODinW (`annotations_without_background.json` in train, valid
+and test) and Roboflow (`_annotations.coco.json`).
 
 Two views of one file. `CocoTable` holds every row as it stands, which is what an evaluation must count; `Sample`s hold
 what a model is trained on and shown: boxes clipped to the image, without crowd regions. Policies:
@@ -14,7 +14,7 @@ what a model is trained on and shown: boxes clipped to the image, without crowd 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -139,7 +139,7 @@ def read_coco(
             )
         )
     if not samples:
-        raise DataError(f"{file}: no image is left of {len(table)}: {'; '.join(log.report().lines()) or 'the list is empty'}")
+        raise DataError(f"{file}: no image is left of {len(table)}: {'; '.join(log.report().lines())}")
     return CocoDataset(tuple(samples), table.take(kept), log.report())
 
 
@@ -186,21 +186,30 @@ def table_of(samples: Sequence[Sample]) -> CocoTable:
 
 
 def find_annotations(path: Path, split: str | None) -> Path:
-    """The annotation file that `path` and `split` name; DataError listing what there is if they name none."""
+    """The annotation file that `path` and `split` name; DataError listing what there is if they name none.
+
+    A folder without split folders is all one split, whichever is asked for.
+    """
     if path.is_file():
         return path
     if not path.is_dir():
         raise DataError(f"{path}: no such file or folder; expected a COCO JSON or a folder that holds one")
-    found = {name: file for name in _SPLIT_SPELLINGS if (file := _split_file(path, name))}
-    if split is None:
-        direct = _first_file(path, ANNOTATION_NAMES)
-        if direct or len(found) == 1:
-            return direct or next(iter(found.values()))
-    elif file := found.get(SPLIT_ALIASES.get(split, split)) or _split_file(path, split):
+    found = find_splits(path)
+    if split is not None and (file := found.get(SPLIT_ALIASES.get(split, split)) or _split_file(path, split)):
         return file
+    direct = _first_file(path, ANNOTATION_NAMES)
+    if direct and (split is None or not found):
+        return direct
+    if split is None and len(found) == 1:
+        return next(iter(found.values()))
     wanted = f"split {split!r}" if split else "one annotation file"
-    has = f"the splits {', '.join(found)}" if found else f"none of {', '.join(ANNOTATION_NAMES)}, with or without split folders"
+    has = f"the splits {', '.join(found)}" if found else f"no {' or '.join(ANNOTATION_NAMES)}"
     raise DataError(f"{path}: expected {wanted} in this folder, found {has}; choose with split= (--split)")
+
+
+def find_splits(path: Path) -> dict[str, Path]:
+    """The annotation file of each of train, valid and test that a folder holds."""
+    return {name: file for name in _SPLIT_SPELLINGS if (file := _split_file(path, name))}
 
 
 def _split_file(folder: Path, split: str) -> Path | None:
@@ -223,7 +232,8 @@ def _first_file(folder: Path, names: Sequence[str]) -> Path | None:
 def _find_image_dir(file: Path, file_names: Sequence[str]) -> Path:
     """Where the images of `file` are: beside it, or in one of the folders that COCO's users put them in."""
     parent, tail = file.parent, file.stem.removeprefix("instances_")
-    places = (parent, parent / "images", parent.parent / tail, parent.parent / "images" / tail, parent.parent / "images")
+    above = parent.parent
+    places = (parent, parent / "images", above / tail, above / "images" / tail, above / "images")
     probes = [name for name in file_names[:20] if is_safe_name(name)]
     return next((place for place in places if any((place / name).is_file() for name in probes)), parent)
 
@@ -269,8 +279,8 @@ def _truths(table: CocoTable, log: RowLog) -> list[Boxes]:
 def _clipped(boxes: Boxes, size: Size, where: str, log: RowLog) -> Boxes:
     """`boxes` cut off at the image, those of zero size left out."""
     xyxy = clip_xyxy(boxes.xyxy, size)
-    whole = (xyxy == boxes.xyxy).all(axis=1)
-    filled = (xyxy[:, 2:] > xyxy[:, :2]).all(axis=1)
+    whole = np.all(xyxy == boxes.xyxy, axis=1)
+    filled = np.all(xyxy[:, 2:] > xyxy[:, :2], axis=1)
     for row in np.flatnonzero(~whole | ~filled).tolist():
         reason = "boxes_clipped" if filled[row] else "empty_boxes_left_out"
         log.adjust(reason, where, f"box {boxes.xyxy[row].tolist()} in an image of {size[0]}x{size[1]}")
@@ -280,17 +290,19 @@ def _clipped(boxes: Boxes, size: Size, where: str, log: RowLog) -> Boxes:
 def _read_table(file: Path, log: RowLog) -> CocoTable:
     content = read_json(file)
     if not isinstance(content, dict):
-        raise DataError(f"{file}: expected an object with images, annotations and categories, found a {type(content).__name__}")
+        found = type(content).__name__
+        raise DataError(f"{file}: expected an object with images, annotations and categories, found a {found}")
     lists: dict[str, list[Any]] = {}
     for key in ("images", "annotations", "categories"):
         if not isinstance(content.get(key), list):
-            raise DataError(f"{file}: {key}: expected a list, found {content.get(key)!r:.60}; is this a COCO instances file?")
+            found = repr(content.get(key))[:60]
+            raise DataError(f"{file}: {key}: expected a list, found {found}; is this a COCO instances file?")
         lists[key] = content[key]
     if not lists["images"]:
         raise DataError(f"{file}: images: expected at least one, found none; the data set is empty")
     names = _read_categories(lists["categories"], lists["annotations"], log)
     images = _read_images(lists["images"], log)
-    annotations = _read_annotations(lists["annotations"], {k: i for i, k in enumerate(images)}, {k: i for i, k in enumerate(names)}, log)
+    annotations = _read_annotations(lists["annotations"], _places(images), _places(names), log)
     raw_ids = [row.get("id") for row in lists["images"] if isinstance(row, dict)]
     return CocoTable(
         path=file,
@@ -305,6 +317,10 @@ def _read_table(file: Path, log: RowLog) -> CocoTable:
     )
 
 
+def _places(keys: Iterable[Id]) -> dict[Id, int]:
+    return {key: place for place, key in enumerate(keys)}
+
+
 def _read_categories(rows: list[Any], annotations: list[Any], log: RowLog) -> dict[Id, str]:
     """Id -> name, in file order, without Roboflow's superclass."""
     names: dict[Id, str] = {}
@@ -316,7 +332,9 @@ def _read_categories(rows: list[Any], annotations: list[Any], log: RowLog) -> di
         if identity is None or not isinstance(name, str) or not name.strip():
             raise DataError(f"{log.path}: {where}: expected an object with id and name, found {row!r:.80}; correct it")
         if identity in names:
-            raise DataError(f"{log.path}: {where}: id: expected one that no other category has, found {identity!r} again; correct it")
+            raise DataError(
+                f"{log.path}: {where}: id: expected one that no other category has, found {identity!r} twice"
+            )
         names[identity] = name
         if row.get("supercategory") == "none":
             superclasses[identity] = name
@@ -325,7 +343,8 @@ def _read_categories(rows: list[Any], annotations: list[Any], log: RowLog) -> di
         parents = {row.get("supercategory") for row in rows}
         for identity, name in superclasses.items():
             if name in parents and identity not in used:
-                log.adjust("superclasses_left_out", f"category id {identity}", f"{name!r} has no boxes and is the others' supercategory")
+                found = f"{name!r} has no boxes and is the others' supercategory"
+                log.adjust("superclasses_left_out", f"category id {identity}", found)
                 del names[identity]
     if not names:
         raise DataError(f"{log.path}: categories: expected at least one, found none")
@@ -353,9 +372,7 @@ def _read_images(rows: list[Any], log: RowLog) -> dict[Id, tuple[str, Size]]:
     return images
 
 
-def _read_annotations(
-    rows: list[Any], images: dict[Id, int], categories: dict[Id, int], log: RowLog
-) -> dict[str, Any]:
+def _read_annotations(rows: list[Any], images: dict[Id, int], categories: dict[Id, int], log: RowLog) -> dict[str, Any]:
     """The columns of a `CocoTable` that come from the annotations."""
     image, category, xywh, area, crowd, seen = [], [], [], [], [], set()
     for index, row in enumerate(rows):
@@ -366,7 +383,7 @@ def _read_annotations(
             continue
         own = row.get("id")
         if isinstance(own, int | str | float) and own in seen:
-            log.adjust("duplicate_annotation_ids", f"annotations[{index}]", f"id {own!r} again; annotation ids are not used")
+            log.adjust("duplicate_annotation_ids", f"annotations[{index}]", f"id {own!r} again; these ids are not used")
         elif own is not None:
             seen.add(own)
         box = row["bbox"]
@@ -393,7 +410,8 @@ def _fault_of(row: Any, images: dict[Id, int], categories: dict[Id, int]) -> tup
     if read_id(row.get("image_id")) not in images:
         return "unknown_image_id", f"image_id: expected the id of one of the images, found {row.get('image_id')!r:.60}"
     if read_id(row.get("category_id")) not in categories:
-        return "unknown_category_id", f"category_id: expected one of {list(categories)[:20]}, found {row.get('category_id')!r:.60}"
+        known = f"expected the id of one of the {len(categories)} categories"
+        return "unknown_category_id", f"category_id: {known}, found {row.get('category_id')!r:.60}"
     box = row.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
         return "bad_box", f"bbox: expected four finite numbers [x, y, width, height], found {box!r:.80}"

@@ -94,6 +94,17 @@ def test_tells_the_result_with_its_interval_and_protocol(page: Page) -> None:
     assert text.count("max new tokens") == 1
 
 
+def test_names_the_signs_of_reward_hacking(page: Page, tmp_path: Path) -> None:
+    assert "Reward hacking watch" in page.text
+    assert "of 6 signs at the end of the run" in page.text  # duplicates and format errors among them
+    run = write_run(tmp_path / "run", evaluated=False)
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    sound = {"watch/duplicates": 0, "watch/whole_image": 0, "watch/format_errors": 0, "groups_without_spread": 0}
+    lines = [json.dumps(row | sound | {"watch/valid_iou": 0.7, "kl": 0.02}) for row in rows]
+    (run / "metrics.jsonl").write_text("\n".join(lines))
+    assert "No sign at the end of the run" in read_page(run).text
+
+
 def test_is_self_contained_and_runs_nothing(page: Page) -> None:
     for tag, attributes in page.tags:
         assert tag not in {"script", "link", "iframe", "object"}

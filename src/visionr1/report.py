@@ -22,6 +22,7 @@ from visionr1.evaluate import Protocol
 from visionr1.files import read_json, read_json_lines, read_text, write_text_atomic
 from visionr1.gallery import Shown, check, color_of, legend, side_by_side
 from visionr1.readers import read_source
+from visionr1.rewards.watch import WINDOW, signs
 from visionr1.samples import Sample
 
 Row = dict[str, Any]
@@ -54,6 +55,15 @@ CHARTS = (
     Chart(
         "Shares",
         {"truncated_share": "completions cut off", "groups_without_spread": "groups without spread"},
+        (0.0, 0.1),
+    ),
+    Chart(
+        "Signs of reward hacking, shares",
+        {
+            "watch/duplicates": "boxes that repeat another",
+            "watch/whole_image": "boxes around the whole image",
+            "watch/format_errors": "completions with a format error",
+        },
         (0.0, 0.1),
     ),
     Chart("Label accuracy of valid pairs", {"label_accuracy": "label accuracy"}, (0.5, 1.0)),
@@ -124,7 +134,7 @@ def read_run(folder: Path) -> Run:
 def page(run: Run) -> str:
     """The whole page."""
     style = files("visionr1").joinpath("report.css").read_text(encoding="utf-8")
-    sections = (_header, _results, _gallery, _curves, _rollouts, _recipe)
+    sections = (_header, _results, _gallery, _curves, _watch, _rollouts, _recipe)
     body = "\n".join(part for part in (section(run) for section in sections) if part)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -283,6 +293,33 @@ def _curves(run: Run) -> str:
     return (
         "<h2>Training</h2>\n<p>Bold: a moving average over a tenth of the run. Faint: each step.</p>"
         f'{stages}<div class="grid2">{"".join(charts)}</div>'
+    )
+
+
+def _watch(run: Run) -> str:
+    """Signs of reward hacking."""
+    found = signs(run.metrics)
+    if not found:
+        return ""
+    raised = [sign for sign in found if sign.raised]
+    verdict = (
+        f"{len(raised)} of {len(found)} signs at the end of the run" if raised else "No sign at the end of the run"
+    )
+    rows = [
+        [
+            escape(sign.meaning),
+            f"{sign.value:.3g}",
+            f"above {sign.threshold:.3g}",
+            f"{sign.worst:.3g}",
+            f"step {sign.steps[0]:,}" if sign.steps else "never",
+            '<strong class="down">yes</strong>' if sign.raised else "no",
+        ]
+        for sign in found
+    ]
+    return (
+        f"<h2>Reward hacking watch</h2>\n<p>{verdict}. Values are of {WINDOW} consecutive steps; "
+        "a sign is a reason to read what the model wrote, not a proof.</p>"
+        + _table(["", "last steps", "sign if", "worst", "first seen", "now"], rows)
     )
 
 

@@ -10,10 +10,10 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src/visionr1"
 ORDER = """
 errors files embedded boxes samples dialects prompts rewards hosts readers scenes evaluate draw data_check recipe
-models prefix rollout grpo sft stream learners run_folder progress train predict charts gallery report demo cli
+optimizers models prefix rollout grpo sft stream learners run_folder progress train predict charts gallery report demo cli
 """.split()
 """A room may import those before it."""
-TENSOR_SIDE = set("models prefix rollout grpo sft learners run_folder train predict demo cli".split())
+TENSOR_SIDE = set("optimizers models prefix rollout grpo sft learners run_folder train predict demo cli".split())
 LINE_BUDGET = 9000
 """Of the package, comments and blank lines included; raise it in the commit that says what for."""
 

@@ -117,13 +117,14 @@ def write_report(run_dir: Path, out: Path) -> Path:
 def read_run(folder: Path) -> Run:
     """The files of a run; those it does not have are empty."""
     stated = folder / "recipe.toml"
+    recipe = read_text(stated) if stated.is_file() else ""
     run = Run(
         folder=folder,
-        recipe=read_text(stated) if stated.is_file() else "",
+        recipe=recipe,
         versions=_record(folder / "versions.json"),
         metrics=_rows(folder / "metrics.jsonl"),
         rollouts=_rows(folder / "rollouts.jsonl"),
-        evaluations=_read_evaluations(folder / "evaluation"),
+        evaluations=_read_evaluations(folder / "evaluation", _initial_model(recipe)),
         gain=_record(folder / "results.json").get("gain", {}),
     )
     if not run.metrics and not run.evaluations:
@@ -149,7 +150,7 @@ def _title(run: Run) -> str:
     method = {"grpo": "Vision-R1", "sft": "SFT"}.get(recipe.get("method", ""), "Evaluation")
     sources = [data["source"] for phase in recipe.get("phase", []) for data in phase.get("data", [])]
     on = " and ".join(dict.fromkeys(sources)) or next((e.record["data"] for e in run.evaluations), "")
-    model = recipe.get("model", {}).get("path") or next((e.record["model"] for e in run.evaluations), "")
+    model = _initial_model(run.recipe) or next((e.record["model"] for e in run.evaluations), "")
     return f"{method} on {on}, starting from {model}" if run.recipe else f"{model} on {on}"
 
 
@@ -402,6 +403,11 @@ def _signed(value: float) -> str:
     return f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
+def _initial_model(recipe: str) -> str:
+    path: str = tomllib.loads(recipe).get("model", {}).get("path", "")
+    return path
+
+
 def _record(path: Path) -> Row:
     return read_json(path) if path.is_file() else {}
 
@@ -410,14 +416,14 @@ def _rows(path: Path) -> list[Row]:
     return read_json_lines(path) if path.is_file() else []
 
 
-def _read_evaluations(folder: Path) -> list[Evaluation]:
-    """Base first, then by name."""
-    found = sorted(folder.glob("*.json"), key=lambda path: (path.stem != "base", path.stem))
-    return [
+def _read_evaluations(folder: Path, initial: str) -> list[Evaluation]:
+    """That of the model which training started from (`initial`) first, the others by name."""
+    found = [
         Evaluation(
             path.stem,
             read_json(path),
             {row["sample_id"]: row for row in _rows(path.with_suffix(".predictions.jsonl"))},
         )
-        for path in found
+        for path in sorted(folder.glob("*.json"))
     ]
+    return sorted(found, key=lambda evaluation: evaluation.record["model"] != initial)

@@ -5,7 +5,9 @@
 
 import json
 import os
+import subprocess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 FILE = Path(os.environ["VISIONR1_HOST_CASES"])
 PARTS = ("format", "recall", "precision")
@@ -53,3 +55,14 @@ def check(cases, totals, parts):
         found = [float(value) for value in columns[name]]
         close = len(found) == len(expected) and all(abs(a - b) < 1e-5 for a, b in zip(found, expected, strict=True))
         assert close, f"{name}: expected {expected}, found {found}"
+
+
+def settings_of(script, **variables):
+    """The `key=value` arguments that a shell script gives to `python`, as the shell passes them."""
+    with TemporaryDirectory() as folder:
+        python, found = Path(folder) / "python", Path(folder) / "arguments"
+        python.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {found}\n')
+        python.chmod(0o755)
+        path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+        subprocess.run(["bash", script], check=True, env={**os.environ, "PATH": path, **variables})
+        return [line for line in found.read_text().splitlines() if "=" in line]

@@ -1,6 +1,6 @@
-"""EasyR1's own loader and reward manager, from its source, in an environment with what they import.
+"""EasyR1's own loader and reward manager, from its source, with the settings of examples/easyr1/train.sh.
 
-The whole of EasyR1 needs vLLM and flash-attn; its reward manager does not.
+The environment holds what these import: the whole of EasyR1 needs vLLM and flash-attn.
 """
 
 import sys
@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from cases import check, load_cases
+from cases import check, load_cases, settings_of
+from omegaconf import OmegaConf
 from transformers import PreTrainedTokenizerFast
 
-MODEL, SOURCE, PLUGIN = sys.argv[1:]
+MODEL, SOURCE, RECIPE = sys.argv[1:]
 sys.path.insert(0, SOURCE)
 
 import verl  # noqa: E402  (EasyR1 calls its package verl too)
@@ -20,10 +21,14 @@ from verl.workers.reward import AutoRewardManager, RewardConfig  # noqa: E402
 
 
 def manager(tokenizer, **kwargs):
-    """The reward manager as `worker.reward` in EasyR1's YAML configures it."""
-    config = RewardConfig(reward_function=f"{PLUGIN}:compute_score", reward_function_kwargs=kwargs)
-    config.post_init()
-    return AutoRewardManager(config, tokenizer)
+    """The reward manager of the recipe; a key that EasyR1's example configuration does not have is an error."""
+    settings = [line for line in settings_of(RECIPE, MODEL=MODEL, EASYR1=SOURCE) if not line.startswith("config=")]
+    config = OmegaConf.load(Path(SOURCE) / "examples/config.yaml")
+    OmegaConf.set_struct(config, True)
+    config.merge_with_dotlist(settings)
+    reward = RewardConfig(**config.worker.reward, reward_function_kwargs=kwargs)
+    reward.post_init()
+    return AutoRewardManager(reward, tokenizer)
 
 
 def batch(cases, tokenizer):

@@ -1,4 +1,5 @@
-"""verl's own reward path, in verl's environment: its config, its Ray workers, its naive reward manager."""
+"""verl's own reward path, in verl's environment: its configuration with the settings of examples/verl/train.sh, its Ray
+workers, its naive reward manager."""
 
 import sys
 from pathlib import Path
@@ -7,22 +8,20 @@ import numpy as np
 import ray
 import torch
 import verl
-from cases import check, load_cases
+from cases import check, load_cases, settings_of
 from hydra import compose, initialize_config_module
 from verl import DataProto
 from verl.experimental.reward_loop.reward_loop import RewardLoopManager
 from verl.utils import hf_tokenizer
 
-MODEL = sys.argv[1]
+MODEL, RECIPE = sys.argv[1:]
 REWARD = "reward.custom_reward_function"
 
 
 def config(**kwargs):
-    """The PPO trainer's configuration, with the overrides that docs/hosts.md gives."""
+    """The PPO trainer's configuration, as the recipe sets it; a key that verl does not know is an error."""
     overrides = [
-        f"actor_rollout_ref.model.path={MODEL}",
-        f"{REWARD}.path=pkg://visionr1.hosts.verl",
-        f"{REWARD}.name=compute_score",
+        *settings_of(RECIPE, MODEL=MODEL),
         *(f"+{REWARD}.reward_kwargs.{name}={value}" for name, value in kwargs.items()),
         "reward.num_workers=1",
     ]

@@ -32,12 +32,12 @@ class Host:
 
 HOSTS = {
     "trl": Host((("trl==1.16.0", "transformers==5.23.0", "pillow"),), (str(EXAMPLES),)),
-    "verl": Host((("verl==0.9.1",),), ()),
+    "verl": Host((("verl==0.9.1",),), (str(EXAMPLES / "verl/train.sh"),)),
     "ms_swift": Host((("ms-swift==4.6.0", "msgspec"),), (str(EXAMPLES / "ms_swift/plugin.py"),)),
     # Its reward manager needs no more than this; the whole of EasyR1 needs vLLM and flash-attn.
     "easyr1": Host(
         (("transformers>=4.54,<5", "tensordict<=0.10", "ray", "codetiming", "omegaconf", "pyyaml", "pandas"),),
-        (str(EXAMPLES / "easyr1/plugin.py"),),
+        (str(EXAMPLES / "easyr1/train.sh"),),
     ),
     # Its agent executor needs no more than this; the whole of OpenRLHF needs vLLM, DeepSpeed and flash-attn.
     "openrlhf": Host(

@@ -287,7 +287,9 @@ def add_score(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "rows", metavar="FILE", help='JSON Lines, one completion with its truth a row; "-" reads a pipe'
     )
-    parser.add_argument("--preset", choices=("paper", "release"), default="paper", help="which reward (default: paper)")
+    parser.add_argument(
+        "--preset", choices=("paper", "release", "vlm_r1"), default="paper", help="which reward (default: paper)"
+    )
     parser.add_argument(
         "--dialect", default="qwen25", metavar="NAME", help="how the model writes boxes (default: qwen25)"
     )

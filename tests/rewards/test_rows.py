@@ -71,6 +71,20 @@ def test_a_row_of_preset_release() -> None:
     assert "where nothing is" in none.reasons[-1]
 
 
+def test_a_row_of_preset_vlm_r1() -> None:
+    text = f"<think>t</think><answer>```json{ROW['completion']}```</answer>"
+    (scored,) = score_rows([line(completion=text)], "rows.jsonl", make_scorer("vlm_r1"))
+    assert set(scored.result) == set(
+        "total od_ap od_ap50 odLength map weighted_sum format repetition num_predicted".split()
+    )
+    assert scored.result["total"] == 1.5 and scored.result["od_ap50"] == pytest.approx(0.5)
+    assert scored.reasons[:2] == ("1.500 = odLength 0.500 + format 1.000", "1 predicted, 2 true boxes")
+    (referring,) = score_rows(
+        [line(completion=text, boxes=[[1, 2, 3, 4]], labels=["cat"])], "rows", make_scorer("vlm_r1")
+    )
+    assert referring.result["rec_format"] == 1.0
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -101,8 +115,10 @@ def test_a_bad_row_gets_its_error_and_the_others_their_score(row: str | bytes, m
 
 
 def test_settings_that_do_not_go_together() -> None:
-    with pytest.raises(RecipeError, match="unknown dialect 'latin'; known: qwen25"):
+    with pytest.raises(RecipeError, match="preset paper does not read the dialect 'latin', but qwen25, qwen3, griffon"):
         make_scorer("paper", dialect="latin")
+    with pytest.raises(RecipeError, match="preset vlm_r1 does not read the dialect 'griffon', but qwen25, qwen3"):
+        make_scorer("vlm_r1", dialect="griffon")
     with pytest.raises(RecipeError, match="unknown preset 'best'"):
         make_scorer("best")
 

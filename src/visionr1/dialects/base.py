@@ -21,6 +21,9 @@ from visionr1.samples import (
 MAX_BOXES = 1000
 """A reply's first 1000 items are read as boxes; those beyond count as predictions that match nothing."""
 
+NORM1000_WH = (1000.0, 1000.0)
+"""What coordinates relative to the image span in several dialects, 0 to 1000."""
+
 
 class Dialect(Protocol):
     """Renders boxes as the text a model should write, and reads what it wrote.
@@ -35,6 +38,9 @@ class Dialect(Protocol):
     @property
     def prompt_family(self) -> str:
         """Which instruction templates this model family is asked with (`prompts.py`)."""
+
+    def grid_wh(self, input_size_wh: Size) -> tuple[float, float]:
+        """What the dialect's coordinates span, from 0, both ends inclusive: the model's input, 1000 x 1000 or 1 x 1."""
 
     def render(self, boxes: Boxes, *, size_wh: Size, input_size_wh: Size) -> str:
         """The text for `boxes`, each rounded so that its IoU with the true box is the largest the dialect can write."""

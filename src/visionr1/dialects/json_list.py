@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import reprlib
 from collections.abc import Sequence
 
 import orjson
@@ -77,21 +78,21 @@ def _read_list(text: str, faults: list[Fault]) -> list[object]:
         if body.count('"bbox_2d"') > len(value) or body.count('"label"') > len(value):
             return _without_repeated_keys(body, value)
         return value
-    items = _salvage(body)
+    items = salvage_objects(body)
     faults.append(_fault_of_text(text, body, value, len(items)))
     return items
 
 
 def _without_repeated_keys(body: str, value: list[object]) -> list[object]:
     """`value` with an item that gives a key twice replaced by None: which of the two is meant cannot be known."""
-    texts = _complete_objects(body)
+    texts = complete_objects(body)
     if len(texts) != len(value):  # nested objects: their keys are extra ones of the item, faulted there
         return value
     repeated = [len(re.findall(r'"(?:bbox_2d|label)"\s*+:', text)) > 2 for text in texts]
     return [None if twice else item for item, twice in zip(value, repeated, strict=True)]
 
 
-def _complete_objects(text: str) -> list[str]:
+def complete_objects(text: str) -> list[str]:
     """Every `{...}` of `text` that holds no other brace outside its strings, in order; linear in the text."""
     first = text.find("{")
     objects, opened = [], -1
@@ -104,10 +105,10 @@ def _complete_objects(text: str) -> list[str]:
     return objects
 
 
-def _salvage(text: str) -> list[object]:
-    """Every complete object of `text`, None for one that is no JSON."""
+def salvage_objects(text: str) -> list[object]:
+    """Every complete object of `text` (at most MAX_BOXES are read), None for one that is no JSON."""
     items: list[object] = []
-    for candidate in _complete_objects(text):
+    for candidate in complete_objects(text):
         try:
             items.append(orjson.loads(candidate) if len(items) < MAX_BOXES else None)
         except (orjson.JSONDecodeError, UnicodeEncodeError):
@@ -136,18 +137,18 @@ def _fault_of_text(text: str, body: str, value: object, num_items: int) -> Fault
 def _read_box(item: object, position: int, faults: list[Fault]) -> list[float] | None:
     """The four numbers of an item, or None (with a fault) if it has none."""
     if not isinstance(item, dict):
-        faults.append(Fault(FaultKind.WRONG_KEYS, position, f"expected an object, found {str(item)[:60]}"))
+        faults.append(Fault(FaultKind.WRONG_KEYS, position, f"expected an object, found {reprlib.repr(item)}"))
         return None
     box = item.get("bbox_2d")
     if not isinstance(box, list) or len(box) != 4:
-        faults.append(Fault(FaultKind.NOT_FOUR_NUMBERS, position, f"bbox_2d is {str(box)[:60]}"))
+        faults.append(Fault(FaultKind.NOT_FOUR_NUMBERS, position, f"bbox_2d is {reprlib.repr(box)}"))
         return None
     form = True
     for number in box:
         if type(number) is int:
             continue
         if type(number) is not float or not math.isfinite(number):
-            faults.append(Fault(FaultKind.NOT_FOUR_NUMBERS, position, f"bbox_2d holds {str(number)[:60]}"))
+            faults.append(Fault(FaultKind.NOT_FOUR_NUMBERS, position, f"bbox_2d holds {reprlib.repr(number)}"))
             return None
         form = False
     if not form:

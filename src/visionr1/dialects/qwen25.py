@@ -28,6 +28,10 @@ class Qwen25:
     name: str = "qwen25"
     prompt_family: str = "qwen"
 
+    def grid_wh(self, input_size_wh: Size) -> tuple[float, float]:
+        """See `Dialect.grid_wh`: pixels of the model's input."""
+        return input_size_wh
+
     def render(self, boxes: Boxes, *, size_wh: Size, input_size_wh: Size) -> str:
         """See `Dialect.render`; labels must not be blank (ValueError): the dialect cannot write such a one."""
         model_px = round_to_grid(rescale_xyxy(boxes.xyxy, size_wh, input_size_wh))
@@ -35,4 +39,4 @@ class Qwen25:
 
     def parse(self, text: str, *, size_wh: Size, input_size_wh: Size, categories: Sequence[str] = ()) -> Reply:
         """See `Dialect.parse`."""
-        return parse_json_list(text, grid_wh=input_size_wh, size_wh=size_wh, categories=categories)
+        return parse_json_list(text, grid_wh=self.grid_wh(input_size_wh), size_wh=size_wh, categories=categories)

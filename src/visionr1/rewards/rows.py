@@ -19,6 +19,8 @@ from visionr1.rewards.criteria import Pair
 from visionr1.rewards.release import ReleaseReward, ReleaseStep
 from visionr1.rewards.score import Reward, Score
 from visionr1.rewards.stages import FixedStages
+from visionr1.rewards.vlm_r1 import DIALECTS as VLM_R1_DIALECTS
+from visionr1.rewards.vlm_r1 import VlmR1Reward
 from visionr1.samples import Boxes, Fault, GroundTruth
 
 
@@ -52,16 +54,17 @@ def make_scorer(
     step: float = 0.5,
     release_step: ReleaseStep = None,
 ) -> Scorer:
-    """The scorer of `preset`: paper or release. Raises RecipeError for settings that do not exist or go together."""
-    if dialect not in DIALECTS:
-        raise RecipeError(f"unknown dialect {dialect!r}; known: {', '.join(DIALECTS)}")
-    if preset == "paper":
-        return paper_scorer(dialect, progress=progress, step=step)
+    """The scorer of `preset`. Raises RecipeError for a setting that does not exist or does not go with the preset."""
+    known = {"paper": tuple(DIALECTS), "release": ("qwen25",), "vlm_r1": VLM_R1_DIALECTS}
+    if preset not in known:
+        raise RecipeError(f"unknown preset {preset!r}; known: {', '.join(known)}")
+    if dialect not in known[preset]:
+        raise RecipeError(f"preset {preset} does not read the dialect {dialect!r}, but {', '.join(known[preset])}")
     if preset == "release":
-        if dialect != "qwen25":
-            raise RecipeError(f"preset release reads the dialect qwen25 only, as the public code does, not {dialect}")
         return release_scorer(release_step)
-    raise RecipeError(f"unknown preset {preset!r}; known: paper, release")
+    if preset == "vlm_r1":
+        return vlm_r1_scorer(dialect)
+    return paper_scorer(dialect, progress=progress, step=step)
 
 
 def paper_scorer(dialect: str, *, progress: float, step: float) -> Scorer:
@@ -93,6 +96,22 @@ def release_scorer(step: ReleaseStep) -> Scorer:
         matched = f"{found.num_predicted} predicted, {row.num_instances} instances, {len(found.overlaps)} matched pairs"
         giou = "GIoU of the matched pairs: " + (", ".join(f"{value:.3f}" for value in found.overlaps) or "none")
         return Scored(result, (_sum_of_parts(found.total, found.parts), matched, giou, *found.notes), row)
+
+    return score
+
+
+def vlm_r1_scorer(dialect: str) -> Scorer:
+    """Rows scored by preset `vlm_r1`."""
+    reward = VlmR1Reward(dialect=get_dialect(dialect))
+
+    def score(row: Row) -> Scored:
+        _check_order(row.truth.boxes)
+        found = reward.score(row.completion, row.truth)
+        result = {"total": found.total, **found.parts, "num_predicted": found.num_predicted}
+        weighted = {name: found.parts[name] for name in reward.weights}
+        counts = f"{found.num_predicted} predicted, {len(row.truth.boxes)} true boxes"
+        others = ", ".join(f"{name} {value:.3f}" for name, value in found.parts.items() if name not in weighted)
+        return Scored(result, (_sum_of_parts(found.total, weighted), counts, others), row)
 
     return score
 

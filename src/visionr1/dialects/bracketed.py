@@ -1,0 +1,98 @@
+"""Reading `[x1, y1, x2, y2]` from text that is no JSON: shared by the dialects that write boxes in brackets."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+
+from visionr1.dialects.base import MAX_BOXES, read_reply
+from visionr1.samples import Boxes, Fault, FaultKind, Reply, Size
+
+BRACKETS = re.compile(r"\[[^\[\]]*+\]")
+"""A complete box: brackets without a bracket inside."""
+
+EMPTY = "None"
+"""What these dialects write where there is no object."""
+
+_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
+
+
+def check_labels(labels: tuple[str, ...], marks: tuple[str, ...]) -> None:
+    """Raise ValueError for a label that would not be read back: blank, of two lines, or holding one of the `marks`."""
+    for index, label in enumerate(labels):
+        if not label.strip():
+            raise ValueError(f"box {index} has a blank label; every box needs a name to be written")
+        mark = next((mark for mark in marks if mark in label), None)
+        if mark or label.splitlines() != [label]:
+            found = f"one with {mark!r}" if mark else "more than one line"
+            raise ValueError(f"box {index} is labelled {label!r}, but this dialect cannot write {found}")
+
+
+@dataclass(slots=True)
+class Items:
+    """The items of a reply as they are read, one after the other, with their faults."""
+
+    form: re.Pattern[str]
+    """What a number looks like in the dialect."""
+    faults: list[Fault] = field(default_factory=list)
+    numbers: list[list[float]] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    count: int = 0
+    noted: set[tuple[FaultKind, int | None]] = field(default_factory=set)
+
+    def fault(self, kind: FaultKind, detail: str, item: int | None = None) -> None:
+        """Note what is wrong with the text or with one item, once for each kind of fault."""
+        if (kind, item) not in self.noted and (item or 0) <= MAX_BOXES:
+            self.noted.add((kind, item))
+            self.faults.append(Fault(kind, item, detail))
+
+    def add(self, box: str, label: str) -> None:
+        """Read one complete item: `box` is the text in the brackets."""
+        position = self.count
+        self.count += 1
+        if position >= MAX_BOXES:
+            return
+        numbers = self._read(box.split(","), position)
+        if numbers is None:
+            return
+        if not label.strip():
+            self.fault(FaultKind.WRONG_KEYS, "a box without a label", position)
+        self.numbers.append(numbers)
+        self.labels.append(label.strip())
+        self.positions.append(position)
+
+    def reply(self, grid_wh: tuple[float, float], size_wh: Size, categories: tuple[str, ...]) -> Reply:
+        """What was read, in original pixels."""
+        if self.count > MAX_BOXES:
+            self.fault(FaultKind.TOO_MANY_BOXES, f"{self.count} items; {MAX_BOXES} are read", MAX_BOXES)
+        return read_reply(
+            self.numbers,
+            self.labels,
+            self.positions,
+            num_malformed=self.count - len(self.numbers),
+            faults=self.faults,
+            grid_wh=grid_wh,
+            size_wh=size_wh,
+            categories=categories,
+        )
+
+    def _read(self, parts: list[str], position: int) -> list[float] | None:
+        texts = [part.strip() for part in parts]
+        numbers = [float(text) for text in texts if _NUMBER.fullmatch(text)]
+        if len(numbers) != 4 or len(texts) != 4 or not all(map(math.isfinite, numbers)):
+            self.fault(FaultKind.NOT_FOUR_NUMBERS, f"expected four numbers, found {','.join(parts)[:60]!r}", position)
+            return None
+        if not all(map(self.form.fullmatch, texts)):
+            self.fault(FaultKind.WRONG_NUMBER_FORM, f"expected {self.form.pattern}, found {texts}"[:200], position)
+        return numbers
+
+
+def empty_or_unread(text: str) -> Reply:
+    """The reply of a text without any item: the empty one, or one that cannot be read."""
+    if text.strip() == EMPTY:
+        return Reply(Boxes.empty())
+    cut = "[" in text or (bool(text.strip()) and EMPTY.startswith(text.strip()))
+    kind = FaultKind.TRUNCATED if cut else FaultKind.NOT_JSON
+    return Reply(Boxes.empty(), faults=(Fault(kind, None, f"no box and not {EMPTY!r}: {text[:60]!r}"),))

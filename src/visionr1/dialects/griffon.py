@@ -1,0 +1,72 @@
+"""The dialect of Griffon: `label-[0.123,0.456,0.789,0.999]&label-[...]`, unit coordinates with three decimals.
+
+The numbers run from 0.000 to 1.000 of the image's width and height; the empty reply is `None`. A label holds no bracket
+and no line break.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from visionr1.boxes import rescale_xyxy
+from visionr1.dialects.base import NORM1000_WH, round_to_grid
+from visionr1.dialects.bracketed import BRACKETS, EMPTY, Items, check_labels, empty_or_unread
+from visionr1.samples import Boxes, FaultKind, Reply, Size
+
+UNIT_WH = (1.0, 1.0)
+_THREE_DECIMALS = re.compile(r"[0-9]\.[0-9]{3}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Griffon:
+    """Griffon and Griffon-G: plain text, unit coordinates."""
+
+    name: str = "griffon"
+    prompt_family: str = "griffon"
+
+    def grid_wh(self, input_size_wh: Size) -> tuple[float, float]:
+        """See `Dialect.grid_wh`: 0 to 1."""
+        return UNIT_WH
+
+    def render(self, boxes: Boxes, *, size_wh: Size, input_size_wh: Size) -> str:
+        """See `Dialect.render`; ValueError for a label that is blank or holds a bracket or a line break."""
+        check_labels(boxes.labels, ("[", "]"))
+        thousandths = round_to_grid(rescale_xyxy(boxes.xyxy, size_wh, NORM1000_WH)).astype(int).tolist()
+        items = [
+            f"{label}-[{','.join(f'{number // 1000}.{number % 1000:03d}' for number in box)}]"
+            for box, label in zip(thousandths, boxes.labels, strict=True)
+        ]
+        return "&".join(items) or EMPTY
+
+    def parse(self, text: str, *, size_wh: Size, input_size_wh: Size, categories: Sequence[str] = ()) -> Reply:
+        """See `Dialect.parse`."""
+        items = Items(_THREE_DECIMALS)
+        end = 0
+        for found in BRACKETS.finditer(text):
+            items.add(found[0][1:-1], _read_label(text[end : found.start()], items))
+            end = found.end()
+        if not items.count:
+            return empty_or_unread(text)
+        if rest := text[end:].strip():
+            cut = rest.startswith("&") or "[" in rest
+            items.fault(
+                FaultKind.TRUNCATED if cut else FaultKind.SURROUNDING_TEXT, f"after the last box: {rest[:60]!r}"
+            )
+        return items.reply(UNIT_WH, size_wh, tuple(categories))
+
+
+def _read_label(before: str, items: Items) -> str:
+    """The label in the text between two boxes: `&label-`, or `label-` before the first."""
+    before = before.strip()
+    if items.count and not before.startswith("&"):
+        items.fault(FaultKind.SURROUNDING_TEXT, f"expected & between two boxes, found {before[:60]!r}")
+    label = before.removeprefix("&") if items.count else before
+    *prose, label = label.splitlines() or [""]
+    if prose or "]" in label or "[" in label:
+        items.fault(FaultKind.SURROUNDING_TEXT, f"before a box: {before[:60]!r}")
+    if not label.endswith("-"):
+        items.fault(FaultKind.WRONG_KEYS, f"expected a label and - before the box, found {label[:60]!r}", items.count)
+        return label
+    return label[:-1]

@@ -1,0 +1,85 @@
+"""The dialect of InternVL: `<ref>label</ref><box>[[x1, y1, x2, y2], ...]</box>`, integers 0 to 1000.
+
+One reference names all boxes in the list behind it; references follow each other with white space or nothing between.
+The empty reply is `None`. A label holds no tag of the dialect and no line break.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from visionr1.boxes import rescale_xyxy
+from visionr1.dialects.base import NORM1000_WH, round_to_grid
+from visionr1.dialects.bracketed import BRACKETS, EMPTY, Items, check_labels, empty_or_unread
+from visionr1.samples import Boxes, FaultKind, Reply, Size
+
+_TAGS = ("<ref>", "</ref>", "<box>", "</box>")
+_INTEGER = re.compile(r"-?[0-9]+", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class InternVL:
+    """InternVL 2, 2.5 and 3: tags, coordinates 0 to 1000."""
+
+    name: str = "internvl"
+    prompt_family: str = "qwen"
+
+    def grid_wh(self, input_size_wh: Size) -> tuple[float, float]:
+        """See `Dialect.grid_wh`: 0 to 1000."""
+        return NORM1000_WH
+
+    def render(self, boxes: Boxes, *, size_wh: Size, input_size_wh: Size) -> str:
+        """See `Dialect.render`: neighbours of one label share a reference.
+
+        ValueError for a label that is blank or holds a tag of the dialect or a line break.
+        """
+        check_labels(boxes.labels, _TAGS)
+        norm1000 = round_to_grid(rescale_xyxy(boxes.xyxy, size_wh, NORM1000_WH)).astype(int).tolist()
+        labelled = groupby(zip(boxes.labels, norm1000, strict=True), key=lambda pair: pair[0])
+        references = [f"<ref>{label}</ref><box>{[box for _, box in pairs]}</box>" for label, pairs in labelled]
+        return "\n".join(references) or EMPTY
+
+    def parse(self, text: str, *, size_wh: Size, input_size_wh: Size, categories: Sequence[str] = ()) -> Reply:
+        """See `Dialect.parse`. Boxes whose list was cut off count as far as they are complete."""
+        items = Items(_INTEGER)
+        before, *lists = text.split("<box>")
+        if not lists:
+            return empty_or_unread(text)
+        for boxes in lists:
+            label = _read_label(before, items)
+            body, closing, before = boxes.partition("</box>")
+            _read_boxes(body, label, items, bool(closing))
+        if rest := before.strip():
+            cut = any(tag.startswith(rest[rest.rfind("<") :]) for tag in _TAGS) or rest.startswith("<ref>")
+            items.fault(
+                FaultKind.TRUNCATED if cut else FaultKind.SURROUNDING_TEXT, f"after the last box: {rest[:60]!r}"
+            )
+        return items.reply(NORM1000_WH, size_wh, tuple(categories))
+
+
+def _read_label(before: str, items: Items) -> str:
+    """The label in the text before a list of boxes: `<ref>label</ref>` and nothing else."""
+    prose, opening, reference = before.rpartition("<ref>")
+    label, closing, rest = reference.partition("</ref>")
+    if prose.strip() or rest.strip():
+        items.fault(FaultKind.SURROUNDING_TEXT, f"expected nothing but one reference, found {before[:60]!r}")
+    if not (opening and closing):
+        items.fault(FaultKind.WRONG_KEYS, f"expected <ref>label</ref> before <box>, found {before[:60]!r}", items.count)
+        return ""
+    return label
+
+
+def _read_boxes(body: str, label: str, items: Items, closed: bool) -> None:
+    """The boxes of one list, `[[x1, y1, x2, y2], ...]`."""
+    first = items.count
+    for found in BRACKETS.finditer(body):
+        items.add(found[0][1:-1], label)
+    if not closed:
+        items.fault(FaultKind.TRUNCATED, "the list does not end")
+    else:
+        frame = "".join(BRACKETS.sub("#", body).split())
+        if frame != "[" + ",".join("#" * (items.count - first)) + "]" or items.count == first:
+            items.fault(FaultKind.NOT_A_LIST, f"expected [[x1, y1, x2, y2], ...], found {body[:60]!r}")

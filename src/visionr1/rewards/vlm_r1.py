@@ -1,0 +1,332 @@
+"""Preset `vlm_r1`: the detection rewards of VLM-R1 (arXiv 2504.07615), as its public code (om-ai-lab/VLM-R1@90052f4).
+
+The reply is `<think>..</think><answer>..</answer>`; the answer holds a ```json fence with a list of
+{"bbox_2d": [x1, y1, x2, y2], "label": "name"}, or `None` where there is no object. K true and P predicted boxes, every
+item of the list being a prediction:
+
+- od_ap, od_ap50: COCO's AP and AP50 of this one image. All boxes score alike, so the order of writing ranks them.
+- odLength: od_ap * min(1, K / P).
+- map: od_ap, with or without the answer's tags.
+- weighted_sum: .7 * position + .3 * completeness; position is the sum of the matched pairs' IoUs over K, completeness
+  1 - (share of true boxes missed + share of predicted boxes unmatched) / 2. Matching takes the best pair first, down to
+  IoU .5; a pair of unequal labels has IoU 0.
+- format: the two tags and nothing around.
+- repetition: minus the share of items, or else of words in runs of six, that were there before.
+- rec_iou, rec_format: referring expressions, where there is one true box: the first box of the first answer.
+
+Right where the public code is wrong: an answer that cannot be read is no "None"; a box without label has a wrong label;
+IoU is the true one for narrow overlaps; coordinates are rescaled to original pixels; nothing raises. `docs/parity.md`
+lists the cases.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from types import MappingProxyType
+
+import numpy as np
+
+from visionr1.boxes import Array, box_area, iou_matrix, rescale_xyxy
+from visionr1.dialects import Dialect, get_dialect
+from visionr1.dialects.base import MAX_BOXES
+from visionr1.dialects.json_list import salvage_objects
+from visionr1.samples import Boxes, GroundTruth
+
+DIALECTS = ("qwen25", "qwen3")
+PARTS = ("od_ap", "od_ap50", "odLength", "map", "weighted_sum", "format", "repetition")
+REC_PARTS = ("rec_iou", "rec_format")
+OVD_WEIGHTS: Mapping[str, float] = MappingProxyType({"odLength": 1.0, "format": 1.0})
+"""What VLM-R1 trains open-vocabulary detection with."""
+
+_THRESHOLDS = np.linspace(0.5, 0.95, 10).tolist()
+_RECALLS = np.linspace(0.0, 1.0, 101)
+_MAX_DETECTIONS = 100  # COCO's maxDets, per class
+_LARGEST_AREA = 1e10  # COCO's areaRng "all"; an unmatched box outside of 0 to this is left out
+
+_THINK_ANSWER = re.compile(r"</think>\s*+<answer>")
+_FOUR_INTEGERS = re.compile(r"\[(\d+),\s*+(\d+),\s*+(\d+),\s*+(\d+)\]")
+_WORDS = 6  # repetition of plain text is counted in runs of six words
+
+
+@dataclass(frozen=True, slots=True)
+class VlmR1Score:
+    """The weighted `total` and all `parts`, unweighted: each in [0, 1] but repetition, in [-1, 0]."""
+
+    total: float
+    parts: Mapping[str, float]
+    num_predicted: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VlmR1Reward:
+    """VLM-R1's rewards; `weights` says which of them make the total, and how much each counts.
+
+    `dialect` says what the coordinates of the JSON mean: qwen25 (model pixels) or qwen3 (0-1000).
+    """
+
+    dialect: Dialect = field(default_factory=lambda: get_dialect("qwen25"))
+    weights: Mapping[str, float] = field(default_factory=lambda: dict(OVD_WEIGHTS))
+
+    def __post_init__(self) -> None:
+        if self.dialect.name not in DIALECTS:
+            raise ValueError(f"vlm_r1 reads the JSON of the dialects {' and '.join(DIALECTS)}, not {self.dialect.name}")
+        if unknown := set(self.weights) - {*PARTS, *REC_PARTS}:
+            raise ValueError(f"unknown rewards {sorted(unknown)}; known: {', '.join(PARTS + REC_PARTS)}")
+
+    def score(self, completion: str, truth: GroundTruth) -> VlmR1Score:
+        """Score one completion. Never raises on its text; ValueError if a REC reward lacks its one true box."""
+        grid_wh, answers = self.dialect.grid_wh(truth.input_size_wh), list(_blocks(completion, "<answer>", "</answer>"))
+        parts = detection_rewards(completion, answers, truth, grid_wh)
+        parts["format"] = think_answer_format(completion)
+        parts["repetition"] = repetition(completion)
+        if len(truth.boxes) == 1:
+            parts["rec_iou"] = rec_iou(answers[0] if answers else "", truth, grid_wh)
+            parts["rec_format"] = rec_format(completion)
+        if missing := set(self.weights) - set(parts):
+            raise ValueError(f"{sorted(missing)} need exactly one true box, but there are {len(truth.boxes)}")
+        total = sum(weight * parts[name] for name, weight in self.weights.items())
+        return VlmR1Score(total, parts, len(_last_list(completion) or ()))
+
+
+def detection_rewards(
+    text: str, answers: list[str], truth: GroundTruth, grid_wh: tuple[float, float]
+) -> dict[str, float]:
+    """od_ap, od_ap50, odLength, map and weighted_sum; `answers` are the <answer> blocks of `text`."""
+    items = _last_list(answers[-1] if answers else text)
+    ap = _average_precisions(items, truth, grid_wh) if truth.boxes.labels else _right_of_nothing(text, answers, items)
+    shorter = min(1.0, len(truth.boxes) / len(items)) if truth.boxes.labels and items else 1.0
+    mean, at_half = sum(ap) / len(ap), ap[0]
+    answered = float(bool(answers))
+    return {
+        "od_ap": mean * answered,
+        "od_ap50": at_half * answered,
+        "odLength": mean * shorter * answered,
+        "map": mean,
+        "weighted_sum": weighted_sum(_clean(answers[-1] if answers else text), truth, grid_wh),
+    }
+
+
+def average_precisions(predicted: Boxes, true: Boxes) -> list[float]:
+    """COCO's AP of one image at IoU .5, .55, ... .95: the mean over the classes of the true boxes.
+
+    All predicted boxes score alike, so their order ranks them. Labels must be equal to the letter. Equal to pycocotools
+    with areas "all" and maxDets 100.
+    """
+    names = list(dict.fromkeys(true.labels))
+    total = [0.0] * len(_THRESHOLDS)
+    for name in names:
+        rows = [row for row, label in enumerate(predicted.labels) if label == name][:_MAX_DETECTIONS]
+        columns = [column for column, label in enumerate(true.labels) if label == name]
+        if rows:
+            for index, ap in enumerate(_class_precisions(predicted.xyxy[rows], true.xyxy[columns])):
+                total[index] += ap
+    return [ap / len(names) for ap in total]
+
+
+def weighted_sum(answer: str, truth: GroundTruth, grid_wh: tuple[float, float]) -> float:
+    """VLM-R1's weighted sum of position and completeness; `answer` is in lower case, as `_clean` leaves it."""
+    if not len(truth.boxes):
+        return float(answer == "none")
+    items = _read_list(next(_blocks(answer, "```json", "```"), "")) or []
+    if not items:
+        return 0.0
+    boxes = [_numbers(item) or [0.0] * 4 for item in items[:MAX_BOXES]]
+    true = truth.boxes.xyxy
+    iou = iou_matrix(rescale_xyxy(np.array(boxes, dtype=np.float64), grid_wh, truth.size_wh), true)
+    rows, columns = np.nonzero(iou >= 0.5)
+    best_first = np.argsort(-iou[rows, columns], kind="stable")
+    free_rows, free_columns, position = set(range(len(items))), set(range(len(true))), 0.0
+    for row, column in zip(rows[best_first].tolist(), columns[best_first].tolist(), strict=True):
+        if row in free_rows and column in free_columns:
+            free_rows.remove(row)
+            free_columns.remove(column)
+            if _label(items[row]) == truth.boxes.labels[column].lower():
+                position += float(iou[row, column])
+    missed, too_many = len(free_columns) / len(true), len(free_rows) / len(items)
+    return 0.7 * position / len(true) + 0.3 * (1.0 - (missed + too_many) / 2.0)
+
+
+def think_answer_format(text: str) -> float:
+    """1 if `text` is <think>..</think><answer>..</answer>, with white space between the two and nothing around."""
+    if not text.startswith("<think>") or not text.endswith("</answer>"):
+        return 0.0
+    between = _THINK_ANSWER.search(text, len("<think>"))
+    return float(between is not None and between.end() <= len(text) - len("</answer>"))
+
+
+def repetition(text: str) -> float:
+    """Minus the share of items (box and label) that were said before; without a list, of runs of six words."""
+    said: Sequence[object] | None = _said_items(text)
+    if said is None:
+        words = text.lower().split()
+        said = list(zip(*(words[start:] for start in range(_WORDS)), strict=False))
+    return len(set(said)) / len(said) - 1.0 if said else 0.0
+
+
+def rec_iou(answer: str, truth: GroundTruth, grid_wh: tuple[float, float]) -> float:
+    """The IoU of the true box with the first [x1, y1, x2, y2] of integers in `answer`; 0 without one."""
+    found = _FOUR_INTEGERS.search(answer)
+    if found is None:
+        return 0.0
+    box = np.array([[min(float(number), 1e9) for number in found.groups()]])
+    return float(iou_matrix(rescale_xyxy(box, grid_wh, truth.size_wh), truth.boxes.xyxy[:1])[0, 0])
+
+
+def rec_format(text: str) -> float:
+    """1 if `text` holds <think>..</think><answer>..{..[four integers]..}..</answer>."""
+    at = text.find("<think>")
+    if at < 0 or (between := _THINK_ANSWER.search(text, at + len("<think>"))) is None:
+        return 0.0
+    if (brace := text.find("{", between.end())) < 0 or (box := _FOUR_INTEGERS.search(text, brace + 1)) is None:
+        return 0.0
+    closing = text.find("}", box.end())
+    return float(closing >= 0 and text.find("</answer>", closing) >= 0)
+
+
+def _average_precisions(items: list[object] | None, truth: GroundTruth, grid_wh: tuple[float, float]) -> list[float]:
+    """AP of what a list holds. Items without a label of the truth or without four numbers are no boxes of any class."""
+    known = set(truth.boxes.labels)
+    boxes, labels = [], []
+    for item in items or ():
+        label = item.get("label") if isinstance(item, dict) else None
+        if isinstance(label, str) and label in known and (numbers := _numbers(item)) is not None:
+            boxes.append(numbers)
+            labels.append(label)
+    predicted = Boxes.of(boxes, labels)
+    scaled = Boxes(rescale_xyxy(predicted.xyxy, grid_wh, truth.size_wh), predicted.labels)
+    return average_precisions(scaled, truth.boxes)
+
+
+def _right_of_nothing(text: str, answers: list[str], items: list[object] | None) -> list[float]:
+    """1 at every threshold if the reply says that there is nothing: None or an empty list."""
+    answer = answers[-1] if answers else text
+    return [float(_clean(answer) == "none" or items == [] or _read_list(answer) == [])] * len(_THRESHOLDS)
+
+
+def _class_precisions(predicted: Array, true: Array) -> Iterator[float]:
+    """AP at each threshold, of one class: greedy matching in the order of writing, to the best free true box."""
+    iou = _coco_iou(predicted, true)
+    area = box_area(predicted)
+    counted = ((area >= 0) & (area <= _LARGEST_AREA)).tolist()
+    near = [
+        [(column, value) for column, value in enumerate(row) if value >= _THRESHOLDS[0] - 1e-9] for row in iou.tolist()
+    ]
+    for threshold in _THRESHOLDS:
+        yield _precision_over_recall(_ranks_of_hits(near, counted, min(threshold, 1 - 1e-10)), len(true))
+
+
+def _ranks_of_hits(near: list[list[tuple[int, float]]], counted: list[bool], threshold: float) -> list[int]:
+    """The rank, from 1, of each predicted box that finds a free true box of IoU >= `threshold`; the last best wins."""
+    ranks: list[int] = []
+    taken: set[int] = set()
+    rank = 0
+    for candidates, counts in zip(near, counted, strict=True):
+        best, match = threshold, -1
+        for column, value in candidates:
+            if value >= best and column not in taken:
+                best, match = value, column
+        rank += match >= 0 or counts
+        if match >= 0:
+            taken.add(match)
+            ranks.append(rank)
+    return ranks
+
+
+def _precision_over_recall(ranks: list[int], num_true: int) -> float:
+    """COCO's AP: the mean, over 101 recalls, of the best precision at that recall or a higher one."""
+    weights = _recalls_reached(num_true)
+    total = best = 0.0
+    for hits in range(len(ranks), 0, -1):
+        best = max(best, hits / ranks[hits - 1])
+        total += weights[hits - 1] * best
+    return total / len(_RECALLS)
+
+
+@lru_cache(maxsize=1024)
+def _recalls_reached(num_true: int) -> list[int]:
+    """How many of COCO's 101 recalls are reached by the first hit, the second, ... the last."""
+    reached = np.searchsorted(_RECALLS, np.arange(num_true + 1) / num_true, side="right")
+    reached[0] = 0
+    weights: list[int] = np.diff(reached).tolist()
+    return weights
+
+
+def _coco_iou(a: Array, b: Array) -> Array:
+    """IoU (P, K) by COCO's arithmetic, which goes through width and height: equal to the last bit."""
+    side_a, side_b = a[:, 2:] - a[:, :2], b[:, 2:] - b[:, :2]
+    overlap = np.minimum((a[:, :2] + side_a)[:, None], b[:, :2] + side_b) - np.maximum(a[:, None, :2], b[:, :2])
+    intersection = np.maximum(overlap, 0.0).prod(axis=-1)
+    union = side_a.prod(axis=-1)[:, None] + side_b.prod(axis=-1) - intersection
+    iou: Array = np.divide(intersection, union, out=np.zeros_like(intersection), where=intersection > 0)
+    return iou
+
+
+def _last_list(text: str) -> list[object] | None:
+    """The list in the last ```json fence; None if there is none that can be read."""
+    *_, last = ["", *_blocks(text, "```json", "```")]
+    return _read_list(last)
+
+
+def _read_list(text: str) -> list[object] | None:
+    try:
+        value = json.loads(text.strip())
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, list) else None
+
+
+def _numbers(item: object) -> list[float] | None:
+    """The first four numbers of an item's box."""
+    box = item.get("bbox_2d") if isinstance(item, dict) else None
+    if not isinstance(box, list) or len(box) < 4:
+        return None
+    if not all(isinstance(number, int | float) and abs(number) <= 1e100 for number in box[:4]):
+        return None
+    return [float(number) for number in box[:4]]
+
+
+def _label(item: object) -> str | None:
+    label = item.get("label") if isinstance(item, dict) else None
+    return label.lower() if isinstance(label, str) else None
+
+
+def _said_items(text: str) -> list[str] | None:
+    """Box and label of each item of the first list in `text`, as text; None if there is no list with anything in it."""
+    found = _first_list(text)
+    items = [] if found is None else _read_list(found) or salvage_objects(found)
+    whole = [item for item in items if isinstance(item, dict) and "bbox_2d" in item and "label" in item]
+    try:
+        said = [f"{item['bbox_2d']}_{item['label']}" for item in whole]
+    except RecursionError:  # nested as deep as can be read, and too deep to be written
+        return None
+    return said if items else None
+
+
+def _first_list(text: str) -> str | None:
+    """What may be a list: in the first ```json fence, else the first fence, else from `[ {` to `} ]` around a box."""
+    if (fenced := next(_blocks(text, "```json", "```"), None)) is not None:
+        return fenced.strip()
+    if fenced := next(_blocks(text, "```", "```"), "").strip():
+        return fenced
+    start = re.search(r"\[\s*+\{", text)
+    if start is None or (box := text.find('"bbox_2d"', start.end())) < 0 or (label := text.find('"label"', box)) < 0:
+        return None
+    end = re.compile(r"\}\s*+\]").search(text, label)
+    return text[start.start() : end.end()] if end else None
+
+
+def _clean(text: str) -> str:
+    """As the public code reads an answer for weighted_sum: on one line, without final dots, in lower case."""
+    return re.sub(r"(?<!\s)[\r\n]", " ", re.sub(r"(?<=\s)[\r\n]", "", text)).strip().rstrip(".").lower()
+
+
+def _blocks(text: str, opening: str, closing: str) -> Iterator[str]:
+    """What stands between `opening` and the next `closing`, one after the other; linear in the text."""
+    start = text.find(opening)
+    while start >= 0 and (end := text.find(closing, start + len(opening))) >= 0:
+        yield text[start + len(opening) : end]
+        start = text.find(opening, end + len(closing))

@@ -1,0 +1,73 @@
+"""A thought before the answer, around any dialect; and Qwen3-VL's coordinates."""
+
+import pytest
+
+from visionr1.dialects import get_dialect
+from visionr1.samples import Boxes, FaultKind, Reply
+
+THINK = get_dialect("think+qwen25")
+ONE = '[{"bbox_2d": [10, 20, 30, 40], "label": "cat"}]'
+FAR = '[{"bbox_2d": [50, 60, 70, 80], "label": "cat"}]'
+
+
+def parse(text: str) -> Reply:
+    return THINK.parse(text, size_wh=(100, 100), input_size_wh=(100, 100), categories=("cat",))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"<think>A cat.</think><answer>{ONE}</answer>",
+        f"\n<think>\nA cat.\n</think>\r\n \n<answer>\n```json\n{ONE}\n```\n</answer>\n",  # white space, a fence
+        f"<think></think><answer>{ONE}</answer>",  # an empty thought
+        f"<think>It is {FAR}, no.</think><answer>{ONE}</answer>",  # boxes in the thought are no answer
+        f"<think><think>a</think><answer>{ONE}</answer>",  # the thought names its own tag
+    ],
+)
+def test_well_formed(text: str) -> None:
+    reply = parse(text)
+    assert reply.well_formed, reply.faults
+    assert reply.boxes.xyxy.tolist() == [[10, 20, 30, 40]]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault", "boxes"),
+    [
+        ("", FaultKind.SURROUNDING_TEXT, 0),  # nothing
+        (ONE, FaultKind.SURROUNDING_TEXT, 1),  # the answer alone, no tags
+        (f"<answer>{ONE}</answer>", FaultKind.SURROUNDING_TEXT, 1),  # no thought
+        (f"<think>t</think>{ONE}", FaultKind.SURROUNDING_TEXT, 1),  # no tags around the answer
+        (f"Well. <think>t</think><answer>{ONE}</answer>", FaultKind.SURROUNDING_TEXT, 1),  # prose before
+        (f"<think>t</think>So: <answer>{ONE}</answer>", FaultKind.SURROUNDING_TEXT, 1),  # between
+        (f"<think>t</think><answer>{ONE}</answer>.", FaultKind.SURROUNDING_TEXT, 1),  # after
+        (f"<think>t</think><answer>{FAR}</answer><answer>{ONE}</answer>", FaultKind.SURROUNDING_TEXT, 1),  # two answers
+        (f"<think>It is {FAR}", FaultKind.TRUNCATED, 0),  # inside the thought: nothing was answered
+        (f"<think>t</think><answer>{ONE}", FaultKind.TRUNCATED, 1),  # inside the answer
+        ("<think>t</think><answer>no cat</answer>", FaultKind.NOT_JSON, 0),  # an answer in no dialect
+    ],
+)
+def test_faults(text: str, fault: FaultKind, boxes: int) -> None:
+    reply = parse(text)
+    assert fault in [found.kind for found in reply.faults]
+    assert not reply.well_formed
+    assert reply.boxes.xyxy.tolist() == [[10, 20, 30, 40]] * boxes
+
+
+def test_a_label_with_the_answers_tag_cannot_be_written() -> None:
+    with pytest.raises(ValueError, match="which this dialect cannot write"):
+        THINK.render(Boxes.of([[0, 0, 1, 1]], ["</answer>"]), size_wh=(9, 9), input_size_wh=(9, 9))
+
+
+def test_the_wrapped_dialect_is_asked_as_the_plain_one() -> None:
+    assert get_dialect("think+griffon").prompt_family == get_dialect("griffon").prompt_family == "griffon"
+    assert get_dialect("think+qwen3").grid_wh((28, 28)) == (1000, 1000)
+
+
+def test_qwen3_writes_thousandths_of_the_image() -> None:
+    qwen3 = get_dialect("qwen3")
+    text = '```json\n[\n\t{"bbox_2d": [100, 200, 300, 400], "label": "cat"}\n]\n```'
+    reply = qwen3.parse(text, size_wh=(640, 480), input_size_wh=(28, 28))
+    assert reply.boxes.xyxy.tolist() == [[64, 96, 192, 192]]
+    assert qwen3.render(reply.boxes, size_wh=(640, 480), input_size_wh=(28, 28)) == text
+    beyond = qwen3.parse(text.replace("400", "1001"), size_wh=(640, 480), input_size_wh=(28, 28))
+    assert [fault.kind for fault in beyond.faults] == [FaultKind.OUT_OF_BOUNDS]

@@ -7,7 +7,7 @@ for; no reply can do better, so these are counted and are no failure.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from visionr1.boxes import iou_matrix
@@ -16,12 +16,14 @@ from visionr1.errors import DataError
 from visionr1.readers.coco import CocoDataset
 from visionr1.rewards import Reward
 from visionr1.rewards.stages import ADVANCED, BEGINNER
-from visionr1.samples import Sample, Size
+from visionr1.samples import Size
+
+THRESHOLDS = (BEGINNER.xi0, BEGINNER.xi2, ADVANCED.xi2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataCheck:
-    """What the check found. `failures` name the rows that cannot be trained on."""
+    """What the check found. `failures` name the samples that cannot be trained on."""
 
     images: int
     boxes: int
@@ -30,38 +32,35 @@ class DataCheck:
     """Boxes of the fullest image."""
     longest_reply: int
     """Characters of the longest rendered truth."""
-    below_xi2: tuple[int, int]
-    """Boxes that rounding pushes below xi2 of the beginner (.75) and of the advanced (.9) stage."""
+    below: Mapping[float, int]
+    """Boxes that rounding pushes below each of THRESHOLDS."""
     mean_total: float
     """Mean reward of the rendered truths in the beginner stage, of 3 at most."""
-    per_category: tuple[tuple[str, int], ...]
+    per_category: Mapping[str, int]
     failures: tuple[str, ...]
 
     def lines(self) -> list[str]:
         """The findings for reading."""
-        share = f"{self.boxes / self.images:.1f} an image, {self.largest_count} at most"
-        lines = [
-            f"{self.images} images, {self.images_without_boxes} of them without boxes; {self.boxes} boxes, {share}",
-            *(f"  {name}: {count}" for name, count in self.per_category),
+        rounded = ", ".join(f"{count} boxes below IoU {iou:g}" for iou, count in self.below.items())
+        return [
+            f"{self.images} images, {self.images_without_boxes} of them without boxes; {self.boxes} boxes, "
+            f"{self.boxes / self.images:.1f} an image, {self.largest_count} at most",
+            *(f"  {name}: {count}" for name, count in self.per_category.items()),
             f"the true boxes as a reply score {self.mean_total:.4f} of 3 on average; "
             f"the longest has {self.longest_reply} characters",
-            f"rounding to the dialect's grid leaves {self.below_xi2[0]} boxes below IoU {BEGINNER.xi2:g} "
-            f"and {self.below_xi2[1]} below {ADVANCED.xi2:g}",
+            f"rounding to the dialect's grid leaves {rounded}",
+            *(f"FAILED {failure}" for failure in self.failures),
         ]
-        return lines + [f"FAILED {failure}" for failure in self.failures]
 
 
 def check_data(
-    dataset: CocoDataset,
-    dialect: Dialect,
-    *,
-    input_size: Callable[[Size], Size] = lambda size_wh: size_wh,
+    dataset: CocoDataset, dialect: Dialect, *, input_size: Callable[[Size], Size] = lambda size_wh: size_wh
 ) -> DataCheck:
     """Check every sample. `input_size` gives what the processor makes of an image's size, by default the same."""
     reward = Reward(dialect=dialect)
     failures: list[str] = []
     totals: list[float] = []
-    below = [0, 0]
+    below = dict.fromkeys(THRESHOLDS, 0)
     longest = 0
     counts = dict.fromkeys(dataset.table.categories, 0)
     for sample in dataset.samples:
@@ -77,13 +76,13 @@ def check_data(
         score = reward.score(text, truth)
         longest = max(longest, len(text))
         totals.append(score.total)
-        if failure := _failure(sample, score.reply.well_formed, len(score.reply.boxes), len(score.pairs)):
-            failures.append(failure)
+        if not score.reply.well_formed or score.reply.boxes.labels != sample.truth.labels:
+            back = f"{len(score.reply.boxes)} came back, faults: {[str(fault.kind) for fault in score.reply.faults]}"
+            failures.append(f"sample {sample.id}: {len(sample.truth)} true boxes were rendered, {back}")
             continue
         ious = iou_matrix(score.reply.boxes.xyxy, sample.truth.xyxy).diagonal()
-        below = [
-            count + int((ious < xi2).sum()) for count, xi2 in zip(below, (BEGINNER.xi2, ADVANCED.xi2), strict=True)
-        ]
+        for threshold in THRESHOLDS:
+            below[threshold] += int((ious < threshold).sum())
     sizes = [len(sample.truth) for sample in dataset.samples]
     return DataCheck(
         images=len(sizes),
@@ -91,19 +90,8 @@ def check_data(
         images_without_boxes=sizes.count(0),
         largest_count=max(sizes),
         longest_reply=longest,
-        below_xi2=(below[0], below[1]),
+        below=below,
         mean_total=sum(totals) / len(totals) if totals else 0.0,
-        per_category=tuple(counts.items()),
+        per_category=counts,
         failures=tuple(failures),
     )
-
-
-def _failure(sample: Sample, well_formed: bool, num_read: int, num_matched: int) -> str:
-    """Why a rendered truth is not what it should be, or nothing."""
-    true = len(sample.truth)
-    if not well_formed or num_read != true:
-        return f"sample {sample.id}: {true} true boxes were rendered, {num_read} came back, format {int(well_formed)}"
-    if num_matched < true:
-        lost = f"{true - num_matched} of {true} true boxes are too small for the dialect's grid"
-        return f"sample {sample.id}: {lost}: they overlap their rendering by IoU below {BEGINNER.xi0:g}"
-    return ""

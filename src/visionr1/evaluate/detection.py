@@ -188,9 +188,8 @@ def evaluate_boxes(
     ranked[image_ranks(table, protocol.order)] = counted
     matches, interval = None, {}
     if num_resamples:
-        matches = Matches(tuple(coco_matches(table, detections, protocol)), ranked)
+        matches = Matches(tuple(coco_matches(table, detections, protocol)), ranked, protocol.max_dets[-1])
         interval = intervals(matches, num_resamples=num_resamples)
-        interval[f"AR{protocol.max_dets[-1]}"] = interval.pop("AR", (-1.0, -1.0))
     own = np.bincount(table.category[~table.iscrowd], minlength=len(table.categories))
     given = np.bincount(detections.category, minlength=len(table.categories))
     rows = zip(table.categories, aps.T.tolist(), own.tolist(), given.tolist(), strict=True)

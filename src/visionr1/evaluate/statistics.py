@@ -17,7 +17,6 @@ from visionr1.boxes import Array
 from visionr1.evaluate.engine import CategoryMatches
 
 RECALL_THRESHOLDS = np.linspace(0.0, 1.0, 101)
-METRICS = ("AP", "AP50", "AP75", "AR", "precision", "recall", "F1")
 NUM_RESAMPLES = 1000
 CONFIDENCE = 0.95
 
@@ -29,6 +28,13 @@ class Matches:
     categories: tuple[CategoryMatches, ...]
     counts: NDArray[np.int64]
     """(N, 3): right, predicted and true boxes of each image, at the protocol's one IoU."""
+
+    max_dets: int = 100
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the metrics that `figures` gives."""
+        return "AP", "AP50", "AP75", f"AR{self.max_dets}", "precision", "recall", "F1"
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -53,7 +59,7 @@ def draws(num_images: int, num_resamples: int, seed: int) -> NDArray[np.int64]:
 
 
 def figures(matches: Matches, times: NDArray[np.int64]) -> Array:
-    """METRICS of the set in which image i stands `times[i]` times; nan where there is no truth."""
+    """The metrics (7,) of the set in which image i stands `times[i]` times; nan where there is no truth."""
     counted = [found for own in matches.categories if (found := _average_precision(own, times)) is not None]
     counted = counted or [(np.full(10, np.nan),) * 2]
     ap, recalls = (np.stack(part) for part in zip(*counted, strict=True))
@@ -67,7 +73,7 @@ def figures(matches: Matches, times: NDArray[np.int64]) -> Array:
 def intervals(matches: Matches, *, num_resamples: int = NUM_RESAMPLES, seed: int = 0) -> dict[str, tuple[float, float]]:
     """The percentile interval of each metric."""
     values = np.stack([figures(matches, times) for times in draws(len(matches), num_resamples, seed)])
-    return _percentiles(values)
+    return _percentiles(matches.names, values)
 
 
 def paired_difference(
@@ -79,19 +85,19 @@ def paired_difference(
     once = np.ones(len(first), dtype=np.int64)
     difference = figures(second, once) - figures(first, once)
     resampled = draws(len(first), num_resamples, seed)
-    ranges = _percentiles(np.stack([figures(second, times) - figures(first, times) for times in resampled]))
+    ranges = _percentiles(first.names, np.stack([figures(second, t) - figures(first, t) for t in resampled]))
     return {
         name: Difference(float(value), ranges[name])
-        for name, value in zip(METRICS, difference, strict=True)
+        for name, value in zip(first.names, difference, strict=True)
         if name in ranges
     }
 
 
-def _percentiles(values: Array) -> dict[str, tuple[float, float]]:
+def _percentiles(names: Sequence[str], values: Array) -> dict[str, tuple[float, float]]:
     """Interval of each column of (resamples, metrics); a metric without any truth has none."""
     tail = 50 * (1 - CONFIDENCE)
     ranges = {}
-    for name, column in zip(METRICS, values.T, strict=True):
+    for name, column in zip(names, values.T, strict=True):
         computed = column[~np.isnan(column)]
         if computed.size:
             low, high = np.percentile(computed, (tail, 100 - tail)).tolist()

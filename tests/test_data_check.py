@@ -1,0 +1,53 @@
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from visionr1 import cli
+from visionr1.data_check import check_data
+from visionr1.dialects import DIALECTS, get_dialect
+from visionr1.readers import CocoDataset, data_path, read_coco
+
+
+def tiny_set(folder: Path, boxes: list[list[float]]) -> CocoDataset:
+    Image.new("RGB", (40, 30)).save(folder / "a.png")
+    rows = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 40, "height": 30}],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [{"id": i, "image_id": 1, "category_id": 1, "bbox": box} for i, box in enumerate(boxes, 1)],
+    }
+    (folder / "_annotations.coco.json").write_text(json.dumps(rows))
+    return read_coco(folder)
+
+
+@pytest.mark.parametrize("dialect", sorted(DIALECTS))
+def test_every_truth_of_bccd_comes_back_and_scores_full_marks(dialect: str) -> None:
+    check = check_data(read_coco(data_path("bccd"), split="test"), get_dialect(dialect))
+    assert check.failures == () and check.images == 72 and check.boxes == 945
+    assert check.mean_total == pytest.approx(3)
+
+
+def test_boxes_that_rounding_spoils_are_counted_and_are_no_failure(tmp_path: Path) -> None:
+    check = check_data(tiny_set(tmp_path, [[5, 5, 20, 20], [10.5, 10.5, 1, 1], [3, 3, 1.2, 9]]), get_dialect("qwen25"))
+    assert check.failures == ()
+    assert check.below == {0.5: 1, 0.75: 1, 0.9: 2}
+    assert check.mean_total < 3
+
+
+def test_the_input_size_decides_what_rounding_spoils(tmp_path: Path) -> None:
+    dataset = tiny_set(tmp_path, [[10.5, 10.5, 5, 5]])
+    coarse = check_data(dataset, get_dialect("qwen25"))
+    fine = check_data(dataset, get_dialect("qwen25"), input_size=lambda size: (10 * size[0], 10 * size[1]))
+    assert coarse.below[0.9] == 1 and fine.below[0.9] == 0
+
+
+def test_a_corrupt_image_fails_the_check_and_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny_set(tmp_path, [[5, 5, 20, 20]])
+    assert cli.main(["data", "check", str(tmp_path)]) == 0
+    assert "1 images, 0 of them without boxes; 1 boxes" in capsys.readouterr().out
+    (tmp_path / "a.png").write_bytes(b"no image")
+    assert cli.main(["data", "check", str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert "FAILED" in said.out and "a.png: cannot read this image" in said.out
+    assert "1 samples cannot be trained on" in said.err

@@ -9,8 +9,9 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src/visionr1"
 ORDER = """
-errors files embedded boxes samples dialects prompts rewards hosts readers scenes evaluate draw data_check recipe
-optimizers models prefix rollout grpo sft stream learners run_folder progress train predict charts gallery report demo cli
+errors files embedded boxes samples dialects prompts rewards hosts readers scenes augment evaluate draw data_check
+recipe optimizers models prefix rollout grpo sft stream learners run_folder progress train predict
+charts gallery report demo cli
 """.split()
 """A room may import those before it."""
 TENSOR_SIDE = set("optimizers models prefix rollout grpo sft learners run_folder train predict demo cli".split())

@@ -43,6 +43,5 @@ def needs_extra(extra: str) -> Iterator[None]:
         if error.name is None or error.name.partition(".")[0] == "visionr1":
             raise
         raise MissingDependency(
-            f"{error.name} is not installed and this needs it; "
-            f'install it with: pip install "visionr1[{extra}]"'
+            f'{error.name} is not installed and this needs it; install it with: pip install "visionr1[{extra}]"'
         ) from error

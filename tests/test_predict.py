@@ -1,0 +1,105 @@
+"""Predicting and evaluating with a random model of each family, through the command line too."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from random_models import sharpen
+
+from visionr1 import cli
+from visionr1.evaluate import DetectionResult
+from visionr1.models.policy import load_policy
+from visionr1.predict import evaluate_model, final_model, predict_samples
+from visionr1.readers import CocoDataset, data_path, read_coco
+
+LIMIT = 20
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> CocoDataset:
+    """The first three test images of BCCD."""
+    folder = data_path("bccd") / "test"
+    rows = json.loads((folder / "annotations_without_background.json").read_text())
+    rows["images"] = rows["images"][:3]
+    kept = {row["id"] for row in rows["images"]}
+    rows["annotations"] = [row for row in rows["annotations"] if row["image_id"] in kept]
+    file = tmp_path_factory.mktemp("few") / "few.json"
+    file.write_text(json.dumps(rows))
+    return read_coco(file, image_dir=folder)
+
+
+def test_replies_do_not_depend_on_the_batch(model_folder: Path, few: CocoDataset) -> None:
+    policy = sharpen(load_policy(model_folder))
+    seen: list[tuple[int, int]] = []
+    one = predict_samples(policy, few.samples, max_new_tokens=LIMIT, batch_size=1)
+    all_at_once = predict_samples(
+        policy, few.samples, max_new_tokens=LIMIT, batch_size=2, progress=lambda done, total: seen.append((done, total))
+    )
+    assert one == all_at_once
+    assert seen == [(2, 3), (3, 3)]
+    assert [prediction.sample_id for prediction in one] == [sample.id for sample in few.samples]
+    assert all(prediction.input_size_wh for prediction in one)
+
+
+def test_a_model_is_evaluated_under_the_default_protocol(qwen25_folder: Path, few: CocoDataset) -> None:
+    result, predictions = evaluate_model(load_policy(qwen25_folder), few, max_new_tokens=LIMIT)
+    assert len(predictions) == 3 and result.counts["replies"] == 3
+    assert result.protocol.name == "default" and result.protocol.max_new_tokens == LIMIT
+    assert result.counts["true_boxes"] == len(few.table.xywh)
+
+
+def test_eval_leaves_its_result_and_replies_which_score_the_same(
+    qwen25_folder: Path, few: CocoDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = str(few.table.path)
+    image_dir = few.samples[0].image
+    assert isinstance(image_dir, Path)
+    for sample in few.samples:
+        assert isinstance(sample.image, Path)
+        target = few.table.path.parent / sample.image.name
+        if not target.exists():
+            target.write_bytes(sample.image.read_bytes())
+    model = ["--model", str(qwen25_folder), "--max-new-tokens", str(LIMIT), "--out", str(tmp_path)]
+    assert cli.main(["eval", *model, "--data", data, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    record = json.loads((tmp_path / f"evaluation/{qwen25_folder.name}.json").read_text())
+    assert record["model"] == str(qwen25_folder) and record["data"] == data
+    assert {key: record[key] for key in printed} == printed
+    replies = tmp_path / f"evaluation/{qwen25_folder.name}.predictions.jsonl"
+    assert cli.main(["eval", "--predictions", str(replies), "--data", data, "--dialect", "qwen25", "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["coco"] == printed["coco"] and again["counts"] == printed["counts"]
+    assert DetectionResult.from_json(again).interval == DetectionResult.from_json(printed).interval
+
+
+def test_predict_draws_and_prints_json(qwen25_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (64, 48), "white").save(tmp_path / "photo.png")
+    out = tmp_path / "drawn.png"
+    said = ["predict", str(tmp_path / "photo.png"), "--categories", "cat, dog", "--model", str(qwen25_folder)]
+    assert cli.main([*said, "--out", str(out), "--max-new-tokens", str(LIMIT)]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["size_wh"] == [64, 48] and record["drawn"] == str(out) and isinstance(record["boxes"], list)
+    assert Image.open(out).format == "PNG"
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (["predict", "none.png", "--categories", "cat"], "none.png: cannot read this image"),  # before any model loads
+        (["predict", "none.png", "--categories", " , "], "--categories: expected names"),
+        (["eval", "--model", "nowhere", "--data", "nowhere"], "no such file or folder"),
+        (["eval", "--predictions", "nowhere.json", "--data", "bccd"], "nowhere.json"),
+    ],
+)
+def test_users_errors(said: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(said) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_run_folder_names_its_final_model(tmp_path: Path) -> None:
+    assert final_model(tmp_path) == tmp_path
+    (tmp_path / "final").mkdir()
+    (tmp_path / "final/config.json").write_text("{}")
+    assert final_model(tmp_path) == tmp_path / "final"
+    assert final_model("tiny") == "tiny"

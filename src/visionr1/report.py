@@ -353,10 +353,10 @@ def _rollouts(run: Run) -> str:
 
 
 def _rollout(which: str, row: Row) -> str:
-    parts = " + ".join(f"{name} {row[name]:.2f}" for name in ("format", "recall", "precision") if name in row)
+    parts = ", ".join(f"{name} {row[name]:.2f}" for name in ("format", "recall", "precision", "count") if name in row)
     cut = ", cut off" if row["truncated"] else ""
     return (
-        f'<div class="rollout"><p><strong>{which}: {row["total"]:.2f}</strong> = {parts}; '
+        f'<div class="rollout"><p><strong>{which}: {row["total"]:.2f}</strong> ({parts}); '
         f"advantage {row['advantage']:+.2f}; {row['num_tokens']} tokens{cut}</p>"
         f"<pre>{escape(row['text'])}</pre></div>"
     )

@@ -1,4 +1,30 @@
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
 
 settings.register_profile("visionr1", deadline=None, derandomize=True, max_examples=100)
 settings.load_profile("visionr1")
+
+
+@pytest.fixture(scope="session")
+def qwen3_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Qwen3-VL of a few thousand parameters."""
+    from random_models import build_qwen3
+
+    return build_qwen3(tmp_path_factory.mktemp("models") / "qwen3_vl", width=64, layers=2, pixels=120 * 120)
+
+
+@pytest.fixture(scope="session")
+def qwen25_folder(qwen3_folder: Path) -> Path:
+    """A random Qwen2.5-VL of a few thousand parameters."""
+    from random_models import build_qwen25
+
+    return build_qwen25(qwen3_folder.parent / "qwen2_5_vl", qwen3_folder, width=64, layers=2)
+
+
+@pytest.fixture(params=["qwen3_folder", "qwen25_folder"])
+def model_folder(request: pytest.FixtureRequest) -> Path:
+    """Each family in turn."""
+    folder: Path = request.getfixturevalue(request.param)
+    return folder

@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from visionr1 import grpo, sft
+from visionr1.errors import DataError
 from visionr1.models.policy import Policy, Prompt
 from visionr1.prefix import Group, Rows, group, pack, split, token_logprobs
 from visionr1.recipe import Recipe
 from visionr1.rewards import AdaptiveStages, FixedStages, Reward, Score, Stages
+from visionr1.rewards.watch import measure
 from visionr1.rollout import Completion, generate
 from visionr1.samples import GroundTruth, Sample
 
@@ -77,11 +79,13 @@ class Supervised:
 
     def prepare(self, samples: list[Sample]) -> list[Rows]:
         """Packed rows of one completion each."""
-        prompts = [self.policy.encode(sample.load_image(), sample.query) for sample in samples]
+        prompts = [encode(self.policy, sample) for sample in samples]
         targets = [
             (sft.target(self.policy, sample, prompt, self.recipe.sft),)
             for sample, prompt in zip(samples, prompts, strict=True)
         ]
+        for sample, prompt, (target,) in zip(samples, prompts, targets, strict=True):
+            check_fits(self.policy, sample, prompt, len(target))
         parts = split(group(prompts, targets), self.recipe.optimizer.tokens_per_forward)
         return [pack(part) for part in parts]
 
@@ -148,7 +152,9 @@ class Reinforced:
 
     def prepare(self, samples: list[Sample]) -> list[Question]:
         """Encoded prompts with their truths."""
-        prompts = [self.policy.encode(sample.load_image(), sample.query) for sample in samples]
+        prompts = [encode(self.policy, sample) for sample in samples]
+        for sample, prompt in zip(samples, prompts, strict=True):
+            check_fits(self.policy, sample, prompt, self.recipe.rollout.max_new_tokens)
         return [
             Question(sample.id, prompt, sample.ground_truth(prompt.input_size_wh))
             for sample, prompt in zip(samples, prompts, strict=True)
@@ -179,6 +185,7 @@ class Reinforced:
             "groups_without_spread": _mean(no_spread.tolist()),
             "true_boxes": _mean([len(question.truth.boxes) for question in prepared]),
             **summarize(flat, [completion for group_ in groups for completion in group_]),
+            **measure(flat, [question.truth for question in prepared for _ in range(len(flat) // len(prepared))]),
             "seconds/rollout": clock[1] - clock[0],
             "seconds/reward": clock[2] - clock[1],
         }
@@ -254,6 +261,24 @@ class Reinforced:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Back to the stage of the checkpoint."""
         self.stages.load_state_dict(state["stages"])
+
+
+def encode(policy: Policy, sample: Sample) -> Prompt:
+    """The sample's prompt; a DataError names the sample."""
+    try:
+        return policy.encode(sample.load_image(), sample.query)
+    except DataError as error:
+        raise DataError(f"sample {sample.id}: {error}") from error
+
+
+def check_fits(policy: Policy, sample: Sample, prompt: Prompt, num_new: int) -> None:
+    """Raise DataError if a prompt and `num_new` tokens are more than the model's context."""
+    if len(prompt.input_ids) + num_new > policy.context:
+        raise DataError(
+            f"sample {sample.id}: its prompt takes {len(prompt.input_ids)} tokens and its completion "
+            f"up to {num_new}, but the model's context holds {policy.context}; "
+            "use smaller images or lower rollout.max_new_tokens"
+        )
 
 
 def make_learner(policy: Policy, recipe: Recipe, load_initial: Callable[[], Policy]) -> Learner:

@@ -96,8 +96,10 @@ class Phase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizerSection:
+    name: Literal["adamw", "muon"] = "adamw"
+    """"muon" takes fewer steps from random weights; "adamw" is what pretrained ones are tuned with."""
     weight_decay: float = 0.0
-    """Of AdamW, on matrices only."""
+    """On matrices only."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Of AdamW."""
     max_grad_norm: float = 1.0

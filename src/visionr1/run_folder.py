@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 from difflib import unified_diff
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 
@@ -41,7 +41,6 @@ class RunFolder:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.final = path / "final"
-        self._logs: dict[str, TextIO] = {}
 
     @classmethod
     def open(cls, path: Path, recipe: Recipe, *, resume: bool) -> "RunFolder":
@@ -67,11 +66,10 @@ class RunFolder:
 
     def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add rows to the .jsonl file `name`."""
-        if name not in self._logs:
-            self._logs[name] = (self.path / name).open("a", encoding="utf-8")
-        log = self._logs[name]
-        log.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        log.flush()
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+        if lines:
+            with (self.path / name).open("a", encoding="utf-8") as log:
+                log.writelines(lines)
 
     def latest_checkpoint(self) -> Path | None:
         """The newest complete checkpoint."""
@@ -134,10 +132,10 @@ class RunFolder:
         return sorted(found, key=lambda path: int(path.name.removeprefix("step_")))
 
     def _log_lengths(self) -> dict[str, int]:
-        for log in self._logs.values():
-            log.flush()
-            os.fsync(log.fileno())
-        return {path.name: path.stat().st_size for path in self.path.glob("*.jsonl")}
+        logs = list(self.path.glob("*.jsonl"))
+        for log in logs:
+            _sync(log)
+        return {log.name: log.stat().st_size for log in logs}
 
 
 def _sync(path: Path) -> None:

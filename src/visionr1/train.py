@@ -23,6 +23,7 @@ from visionr1.errors import RecipeError, TrainingError, VisionR1Error
 from visionr1.learners import Learner, Metrics, make_learner
 from visionr1.models.policy import Policy, load_policy, model_folder
 from visionr1.progress import TrainingBar
+from visionr1.optimizers import Optimizer, make_optimizer
 from visionr1.recipe import Phase, Recipe
 from visionr1.run_folder import RunFolder
 from visionr1.stream import Stream, open_stream
@@ -63,7 +64,7 @@ def train(recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool
     policy = load(recipe, checkpoint or initial)
     policy.model.train()
     learner = make_learner(policy, recipe, lambda: load(recipe, initial))
-    optimizer = make_optimizer(policy.model, recipe)
+    optimizer = make_optimizer(policy.model, recipe.optimizer)
     position = Position()
     if checkpoint:
         state = folder.read_state(checkpoint)
@@ -128,7 +129,7 @@ def train(recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool
 
 def update_weights(
     policy: Policy,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     learner: Learner,
     work: Sequence[Any],
     rate: float,
@@ -155,21 +156,6 @@ def update_weights(
 def load(recipe: Recipe, folder: Path) -> Policy:
     """The policy in `folder`, as the recipe's model table says."""
     return load_policy(folder, device=recipe.model.device, dtype=recipe.model.dtype)
-
-
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW; weight decay on matrices only."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    settings = recipe.optimizer
-    return torch.optim.AdamW(
-        [
-            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
-            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-        ],
-        lr=0.0,
-        betas=settings.betas,
-        fused=True,
-    )
 
 
 def autocast(policy: Policy, recipe: Recipe) -> torch.autocast:

@@ -85,22 +85,32 @@ class Policy:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    @property
+    def context(self) -> int:
+        """How many tokens a prompt and its completion may have together."""
+        length: int = self.config.get_text_config().max_position_embeddings
+        return length
+
     def encode(self, image: Image.Image, query: Query) -> Prompt:
         """The prompt for one RGB image and one query.
 
-        Raises DataError if the prompt does not fit into the model's context.
+        Raises DataError if the image cannot be resized or the prompt leaves no room for a reply.
         """
-        pixels = self.image_processor(images=[image], return_tensors="pt")
+        try:
+            pixels = self.image_processor(images=[image], return_tensors="pt")
+        except ValueError as error:
+            raise DataError(
+                f"the image of {image.width}x{image.height} pixels cannot be fed to the model: {error}"
+            ) from error
         grid = pixels["image_grid_thw"]
         text, before, after = self._template_ids(instruction(query, self.dialect.prompt_family))
         num_image_tokens = self.family.num_image_tokens(self.config, grid[0])
         image_ids = torch.full((num_image_tokens,), self.config.image_token_id)
         input_ids = torch.cat((before, image_ids, after))
-        context = self.config.get_text_config().max_position_embeddings
-        if len(input_ids) >= context:
+        if len(input_ids) >= self.context:
             raise DataError(
                 f"the prompt takes {len(input_ids)} tokens, {num_image_tokens} of them for an "
-                f"image of {image.width}x{image.height} pixels, but the model's context holds {context}; "
+                f"image of {image.width}x{image.height} pixels, but the model's context holds {self.context}; "
                 "use smaller images or lower longest_edge in preprocessor_config.json"
             )
         _, rows, columns = grid[0].tolist()

@@ -1,0 +1,110 @@
+"""Shared-prefix rows against transformers' own forward pass over one completion at a time."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from random_models import gradients, make_prompts, plain_logprobs, random_completions, sharpen
+from torch import Tensor
+
+from visionr1.models.policy import Policy, Prompt, load_policy
+from visionr1.prefix import Group, group, pack, split, token_logprobs
+
+SIZES = [(120, 80), (80, 160), (120, 120)]  # width and height of each of three images
+UNEQUAL = [[5, 0, 9, 1], [3, 12], [7, 7, 2]]  # tokens of each completion of each of three prompts
+
+
+@pytest.fixture
+def policy(model_folder: Path) -> Policy:
+    return sharpen(load_policy(model_folder))
+
+
+def compare(policy: Policy, prompts: list[Prompt], completions: list[list[Tensor]], budget: int = 10**6) -> None:
+    """Log-probabilities to 1e-5 and gradients to 1e-5 relative, over all micro-batches."""
+    pairs = [(p, c) for p, row in zip(prompts, completions, strict=True) for c in row if len(c)]
+    plain = torch.cat([plain_logprobs(policy, prompt, completion) for prompt, completion in pairs])
+    weights = torch.linspace(-1, 1, len(plain))
+    plain_gradients = gradients(policy, (weights * plain).sum())
+
+    places = torch.cat([torch.full((len(c),), i) for i, c in enumerate(c for row in completions for c in row)])
+    shared, total = torch.full_like(plain, torch.nan), torch.zeros(())
+    for part in split(group(prompts, completions), budget):
+        rows = pack(part)
+        logprobs = token_logprobs(policy, rows)
+        for index in rows.completion.unique():
+            mine = logprobs[rows.completion == index]
+            shared[places == index] = mine.detach()
+            total = total + (weights[places == index] * mine).sum()
+    shared_gradients = gradients(policy, total)
+
+    assert (shared - plain.detach()).abs().max() < 1e-5
+    assert (shared_gradients - plain_gradients).norm() < 1e-5 * plain_gradients.norm()
+
+
+def test_positions_are_those_of_the_model(policy: Policy) -> None:
+    for prompt in make_prompts(policy, SIZES):
+        expected, _ = policy.model.model.get_rope_index(
+            prompt.input_ids[None],
+            mm_token_type_ids=(prompt.input_ids == policy.config.image_token_id).int()[None],
+            image_grid_thw=prompt.image_grid_thw,
+        )
+        assert torch.equal(prompt.position_ids, expected[:, 0])
+
+
+def test_unequal_and_empty_completions(policy: Policy) -> None:
+    compare(policy, make_prompts(policy, SIZES), random_completions(policy, UNEQUAL))
+
+
+def test_groups_of_two(policy: Policy) -> None:
+    compare(policy, make_prompts(policy, SIZES)[:1], random_completions(policy, [[4, 6]]))
+
+
+def test_one_completion_is_a_plain_row(policy: Policy) -> None:
+    prompts, completions = make_prompts(policy, SIZES), random_completions(policy, [[4], [6], [1]])
+    assert pack(group(prompts, completions)).branches is None
+    compare(policy, prompts, completions)
+
+
+def test_groups_split_over_rows_and_micro_batches(policy: Policy) -> None:
+    prompts = make_prompts(policy, SIZES)
+    budget = max(len(prompt.input_ids) for prompt in prompts) + 12
+    parts = split(group(prompts, random_completions(policy, UNEQUAL)), budget)
+    assert len(parts) > len(prompts)
+    assert all(len(part) * max(g.num_tokens for g in part) <= budget for part in parts)
+    compare(policy, prompts, random_completions(policy, UNEQUAL), budget)
+
+
+def test_image_at_the_start(policy: Policy) -> None:
+    prompt = make_prompts(policy, SIZES)[1]
+    first = int((prompt.input_ids == policy.config.image_token_id).nonzero()[0])
+    input_ids = prompt.input_ids[first:]
+    positions = policy.family.position_ids(policy.config, input_ids, prompt.image_grid_thw)
+    start = replace(prompt, input_ids=input_ids, position_ids=positions)
+    compare(policy, [start], random_completions(policy, [[5, 8, 3]]))
+
+
+def test_earlier_calls_leave_nothing_behind(policy: Policy) -> None:
+    prompts, completions = make_prompts(policy, SIZES), random_completions(policy, UNEQUAL)
+    rows = pack(group(prompts, completions))
+    before = token_logprobs(policy, rows)
+    plain_logprobs(policy, prompts[0], completions[0][0])  # leaves its `rope_deltas` in the model
+    assert torch.equal(before, token_logprobs(policy, rows))
+
+
+def test_scoring_in_chunks_changes_nothing(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts, completions = make_prompts(policy, SIZES), random_completions(policy, UNEQUAL)
+    rows = pack(group(prompts, completions))
+    whole = token_logprobs(policy, rows)
+    whole_gradients = gradients(policy, whole.sum())
+    monkeypatch.setattr("visionr1.models.policy.LOGITS_PER_CHUNK", 7 * len(policy.tokenizer))
+    chunked = token_logprobs(policy, rows)
+    torch.testing.assert_close(chunked, whole, atol=1e-6, rtol=0)
+    torch.testing.assert_close(gradients(policy, chunked.sum()), whole_gradients, atol=1e-4, rtol=1e-5)
+
+
+def test_a_row_holds_the_prompt_once(policy: Policy) -> None:
+    prompt, completions = make_prompts(policy, SIZES)[0], random_completions(policy, [[5, 9]])
+    (whole,) = group([prompt], completions)
+    assert whole == Group(prompt, tuple(completions[0]), (0, 1))
+    assert pack([whole]).input_ids.shape == (1, len(prompt.input_ids) - 1 + 5 + 9)

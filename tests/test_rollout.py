@@ -1,0 +1,150 @@
+"""Sampling against transformers' generate, and its log-probabilities against the training pass."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from random_models import make_prompts, sharpen
+from torch import Tensor
+
+from visionr1 import rollout
+from visionr1.models.policy import Policy, load_policy
+from visionr1.prefix import group, pack, token_logprobs
+from visionr1.rollout import Completion, generate
+
+LIMIT = 40
+SIZES = [(120, 80), (80, 160), (120, 120)]
+
+
+class EagerToEnd(Policy):
+    """A policy whose completions end at different lengths."""
+
+    def logits(self, hidden: Tensor, *, temperature: float = 1.0, suppress: bool = True) -> Tensor:
+        logits = super().logits(hidden, temperature=temperature, suppress=suppress)
+        return logits.index_add(-1, torch.tensor([self.eos_ids[0]]), logits.new_full((len(logits), 1), 3.0))
+
+
+@pytest.fixture
+def policy(model_folder: Path) -> Policy:
+    loaded = sharpen(load_policy(model_folder))
+    loaded.__class__ = EagerToEnd
+    return loaded
+
+
+def sample(policy: Policy, **settings: object) -> list[list[Completion]]:
+    generator = torch.Generator().manual_seed(3)
+    return generate(
+        policy,
+        make_prompts(policy, SIZES),
+        **{"num_completions": 6, "max_new_tokens": LIMIT, "generator": generator, **settings},
+    )
+
+
+def token_ids(groups: list[list[Completion]]) -> list[list[list[int]]]:
+    return [[completion.token_ids.tolist() for completion in row] for row in groups]
+
+
+def test_greedy_is_that_of_transformers(model_folder: Path) -> None:
+    policy = sharpen(load_policy(model_folder))
+    prompts = make_prompts(policy, SIZES)
+    mine = generate(policy, prompts, max_new_tokens=LIMIT, temperature=0.0)
+    for prompt, (completion,) in zip(prompts, mine, strict=True):
+        expected = policy.model.generate(
+            input_ids=prompt.input_ids[None],
+            mm_token_type_ids=(prompt.input_ids == policy.config.image_token_id).int()[None],
+            pixel_values=prompt.pixel_values,
+            image_grid_thw=prompt.image_grid_thw,
+            max_new_tokens=LIMIT,
+            do_sample=False,
+            suppress_tokens=policy.suppressed_ids.tolist(),
+        )[0, len(prompt.input_ids) :]
+        assert completion.token_ids.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"temperature": 0.7},
+        {"top_k": 5},
+        {"top_p": 0.8, "temperature": 1.3},
+    ],
+    ids=str,
+)
+def test_logprobs_of_sampled_tokens_are_those_of_the_training_pass(policy: Policy, settings: dict[str, float]) -> None:
+    groups = sample(policy, **settings)
+    lengths = {len(completion.token_ids) for row in groups for completion in row}
+    assert len(lengths) > 1  # rows left the batch at different times
+    rows = pack(group(make_prompts(policy, SIZES), [[c.token_ids for c in row] for row in groups]))
+    scored = token_logprobs(policy, rows, temperature=settings.get("temperature", 1.0))
+    torch.testing.assert_close(scored, torch.cat([c.logprobs for row in groups for c in row]), atol=1e-4, rtol=0)
+
+
+def test_a_completion_ends_with_an_end_token_or_is_truncated(policy: Policy) -> None:
+    completions = [completion for row in sample(policy) for completion in row]
+    assert {completion.truncated for completion in completions} == {True, False}
+    for completion in completions:
+        ids = completion.token_ids.tolist()
+        assert completion.truncated == (ids[-1] not in policy.eos_ids)
+        assert not set(ids[:-1]) & set(policy.eos_ids)
+        assert len(ids) == len(completion.logprobs) <= LIMIT
+        assert (len(ids) == LIMIT) or not completion.truncated
+        assert completion.text == policy.tokenizer.decode(ids, skip_special_tokens=True)
+
+
+def test_dropping_ended_rows_changes_nothing(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollout, "KEEP_SHARE", 0.0)
+    kept = generate(policy, make_prompts(policy, SIZES), max_new_tokens=LIMIT, temperature=0.0)
+    monkeypatch.setattr(rollout, "KEEP_SHARE", 1.1)
+    dropped = generate(policy, make_prompts(policy, SIZES), max_new_tokens=LIMIT, temperature=0.0)
+    assert [[c.text for c in row] for row in kept] == [[c.text for c in row] for row in dropped]
+
+
+def test_a_full_cache_grows(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = sample(policy, temperature=0.0)
+    monkeypatch.setattr(rollout, "GROWTH", 3)
+    assert token_ids(sample(policy, temperature=0.0)) == token_ids(before)
+
+
+def test_the_seed_decides(policy: Policy) -> None:
+    texts = [[c.text for c in row] for row in sample(policy)]
+    assert texts == [[c.text for c in row] for row in sample(policy)]
+    other = sample(policy, generator=torch.Generator().manual_seed(4))
+    assert texts != [[c.text for c in row] for row in other]
+
+
+def test_image_and_special_tokens_are_never_sampled(policy: Policy) -> None:
+    forbidden = set(policy.suppressed_ids.tolist())
+    assert policy.config.image_token_id in forbidden
+    with torch.no_grad():  # the image token is what the model would like best
+        policy.model.lm_head.weight[policy.config.image_token_id] *= 100
+    sampled = {token for row in sample(policy) for c in row for token in c.token_ids.tolist()}
+    assert not sampled & forbidden
+
+
+def test_the_most_probable_token_alone_is_greedy(policy: Policy) -> None:
+    greedy = token_ids(sample(policy, temperature=0.0))
+    for narrow in ({"top_k": 1}, {"top_p": 1e-6}):
+        assert token_ids(sample(policy, **narrow)) == greedy
+
+
+def test_top_p_and_top_k_restrict_as_they_should() -> None:
+    logprobs = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
+    kept = {
+        (1.0, 0): 4,
+        (1.0, 2): 2,
+        (0.49, 0): 1,  # the first holds the mass by itself
+        (0.51, 0): 2,
+        (0.79, 0): 2,
+        (0.96, 0): 4,
+        (0.6, 2): 1,  # .5 of .8 is .625 after top-k
+    }
+    for (top_p, top_k), expected in kept.items():
+        assert int(rollout._restrict(logprobs, top_p, top_k).isfinite().sum()) == expected
+
+
+def test_progress_counts_tokens(policy: Policy) -> None:
+    calls: list[tuple[int, int]] = []
+    sample(policy, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(i + 1, LIMIT) for i in range(len(calls))]
+    assert calls

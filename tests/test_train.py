@@ -1,0 +1,318 @@
+"""Training through the command line on a random model: what a run leaves, and that nothing is lost."""
+
+import errno
+import json
+import os
+import re
+import shutil
+import signal
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from visionr1 import sft, train
+from visionr1.cli import main
+from visionr1.models.policy import Policy, load_policy
+from visionr1.recipe import Phase
+from visionr1.rewards import Reward, Score
+from visionr1.run_folder import RunFolder
+from visionr1.samples import GroundTruth
+
+SFT = """
+method = "sft"
+[model]
+path = "{model}"
+[checkpoint]
+every = 2
+[train]
+batch_size = 2
+learning_rate = 1e-3
+[[data]]
+source = "scenes"
+scenes = {{ width = 120, height = 80, max_objects = 2 }}
+[[phase]]
+name = "first"
+steps = 2
+[[phase]]
+name = "second"
+steps = 3
+warmup_steps = 2
+schedule = "cosine"
+"""
+GRPO = """
+method = "grpo"
+[model]
+path = "{model}"
+[checkpoint]
+every = 2
+[train]
+steps = 4
+batch_size = 2
+learning_rate = 1e-3
+[[data]]
+source = "scenes"
+scenes = {{ width = 120, height = 80, max_objects = 2 }}
+[rollout]
+group_size = 3
+max_new_tokens = 12
+[reward]
+adaptive = true
+"""
+
+
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def run(tmp_path: Path, qwen3_folder: Path) -> Run:
+    """Train by a recipe's text through the command line: run(text, "name", "--set", ...)."""
+
+    def start(text: str, name: str, *arguments: str) -> int:
+        recipe = tmp_path / "recipe.toml"
+        recipe.write_text(text.format(model=qwen3_folder.as_posix()), encoding="utf-8")
+        return main(["train", str(recipe), "--run-dir", str(tmp_path / name), *arguments])
+
+    return start
+
+
+@pytest.fixture(autouse=True)
+def spread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A random model never writes a box: let any text earn something, so that there is a gradient."""
+    score = Reward.score
+
+    def by_letters(self: Reward, text: str, truth: GroundTruth, **settings: Any) -> Score:
+        return replace(score(self, text, truth, **settings), total=float(sum(map(ord, text)) % 7))
+
+    monkeypatch.setattr(Reward, "score", by_letters)
+
+
+def rows(folder: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
+    """Rows of a .jsonl file, wall-clock fields aside."""
+    lines = (folder / name).read_text(encoding="utf-8").splitlines()
+    return [{k: v for k, v in json.loads(line).items() if not k.startswith("seconds/")} for line in lines]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "final/model.safetensors")
+
+
+class Killed(BaseException):
+    """As sudden as kill -9: nothing catches it."""
+
+
+@contextmanager
+def killed_at(step: int, name: str) -> Iterator[None]:
+    """Die inside this block, right after the row of `step` has been written to .jsonl file `name`."""
+    append = RunFolder.append
+
+    def dying(self: RunFolder, file: str, new: Iterable[Mapping[str, Any]]) -> None:
+        kept = list(new)
+        append(self, file, kept)
+        if file == name and kept and kept[0]["step"] == step:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunFolder, "append", dying)
+        try:
+            yield
+        except Killed:
+            return
+    raise AssertionError(f"step {step} was never written to {name}")
+
+
+@pytest.mark.parametrize(
+    ("text", "kills", "extra"),
+    [
+        (SFT, [(1, "metrics.jsonl"), (3, "metrics.jsonl"), (5, "metrics.jsonl")], []),
+        (SFT, [(3, "metrics.jsonl")], ["--set", "workers=1"]),
+        (GRPO, [(1, "rollouts.jsonl"), (3, "metrics.jsonl"), (4, "rollouts.jsonl")], []),
+        (GRPO, [(3, "rollouts.jsonl")], ["--set", "grpo.beta=0", "--set", "grpo.updates_per_rollout=2"]),
+    ],
+    ids=["sft", "sft with a worker", "grpo with KL", "grpo off-policy without KL"],
+)
+def test_a_killed_run_ends_bit_equal(
+    run: Run, tmp_path: Path, text: str, kills: list[tuple[int, str]], extra: list[str]
+) -> None:
+    assert run(text, "straight", *extra) == 0
+    for number, kill in enumerate(kills):
+        with killed_at(*kill):
+            run(text, "killed", *extra, *(["--resume"] if number else []))
+    assert run(text, "killed", *extra, "--resume") == 0
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    assert rows(straight) == rows(killed)
+    assert all(torch.equal(tensor, weights(killed)[name]) for name, tensor in weights(straight).items())
+    if text == GRPO:
+        assert rows(straight, "rollouts.jsonl") == rows(killed, "rollouts.jsonl")
+
+
+def test_what_a_run_leaves(run: Run, tmp_path: Path, qwen3_folder: Path) -> None:
+    assert run(GRPO, "run", "--set", "checkpoint.keep=1") == 0
+    folder = tmp_path / "run"
+    metrics = rows(folder)
+    assert [row["step"] for row in metrics] == [1, 2, 3, 4]
+    assert metrics[-1]["progress"] == 1.0
+    assert {
+        "phase", "learning_rate", "loss", "grad_norm", "kl", "stage", "reward/total", "reward/format", "reward/recall",
+        "reward/precision", "completion_length", "truncated_share", "groups_without_spread", "label_accuracy",
+        "boxes_per_completion", "true_boxes",
+    } <= set(metrics[0])  # fmt: skip
+    assert metrics[0]["kl"] == pytest.approx(0, abs=1e-9)  # the policy is still the reference
+    assert metrics[-1]["kl"] > 0
+    rollouts = rows(folder, "rollouts.jsonl")
+    assert [(row["step"], row["completion"]) for row in rollouts] == [
+        (step, completion) for step in (1, 2, 3, 4) for _ in range(2) for completion in range(3)
+    ]
+    parts = {"format", "recall", "precision", "total", "advantage"}
+    assert {"sample_id", "text", "truncated", "num_tokens", *parts} <= set(rollouts[0])
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step_4"]
+    assert main(["train", str(folder / "recipe.toml"), "--dry-run"]) == 0
+    trained, before = load_policy(folder), load_policy(qwen3_folder)  # final/ is an ordinary folder
+    assert trained.dialect is before.dialect
+    assert not torch.equal(trained.model.lm_head.weight, before.model.lm_head.weight)
+
+
+def test_final_weights_in_bfloat16(run: Run, tmp_path: Path) -> None:
+    assert run(SFT, "run", "--set", "model.save_dtype=bfloat16") == 0
+    assert {tensor.dtype for tensor in weights(tmp_path / "run").values()} == {torch.bfloat16}
+    config = json.loads((tmp_path / "run/final/config.json").read_text(encoding="utf-8"))
+    assert config["dtype"] == "bfloat16"
+    assert {p.dtype for p in load_policy(tmp_path / "run").model.parameters()} == {torch.float32}
+
+
+def test_splitting_a_step_changes_nothing(run: Run, tmp_path: Path) -> None:
+    for text in (SFT, GRPO):
+        assert run(text, "whole", "--set", "checkpoint.every=0") == 0
+        assert run(text, "parts", "--set", "checkpoint.every=0", "--set", "optimizer.tokens_per_forward=1") == 0
+        for whole, parts in zip(rows(tmp_path / "whole")[:2], rows(tmp_path / "parts")[:2], strict=True):
+            assert whole["loss"] == pytest.approx(parts["loss"], rel=1e-4, abs=1e-6)
+            assert whole["grad_norm"] == pytest.approx(parts["grad_norm"], rel=1e-3)
+        shutil.rmtree(tmp_path / "whole")
+        shutil.rmtree(tmp_path / "parts")
+
+
+def test_a_run_folder_in_use_is_refused(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(SFT, "run") == 0
+    assert run(SFT, "run") == 2
+    assert "holds a run already; continue it with --resume" in capsys.readouterr().err
+
+
+def test_a_changed_recipe_is_refused(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(SFT, "run") == 0
+    assert run(SFT, "run", "--resume", "--set", "seed=1") == 2
+    message = capsys.readouterr().err
+    assert "-seed = 0" in message
+    assert "+seed = 1" in message
+
+
+def test_nothing_to_resume(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(SFT, "run", "--resume") == 2
+    assert "there is no run in" in capsys.readouterr().err
+
+
+def test_a_finished_run_resumed_stays_as_it_is(run: Run, tmp_path: Path) -> None:
+    assert run(GRPO, "run") == 0
+    before = rows(tmp_path / "run"), weights(tmp_path / "run")
+    assert run(GRPO, "run", "--resume") == 0
+    assert before[0] == rows(tmp_path / "run")
+    assert all(torch.equal(tensor, weights(tmp_path / "run")[name]) for name, tensor in before[1].items())
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save = Policy.save
+
+    def full(self: Policy, folder: Path, dtype: torch.dtype | None = None) -> None:
+        save(self, folder, dtype)
+        if "step_4" in folder.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Policy, "save", full)
+    assert run(SFT, "run") == 2
+    message = capsys.readouterr().err
+    assert "No space left on device" in message
+    assert "step_2, is kept" in message
+    assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["step_2"]
+
+
+def test_a_loss_that_is_no_number_stops_the_run(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loss, calls = sft.loss, iter(range(100))
+    monkeypatch.setattr(sft, "loss", lambda *a: loss(*a) * (float("nan") if next(calls) == 2 else 1))
+    assert run(SFT, "run") == 2
+    message = capsys.readouterr().err
+    assert re.search(r"step 3: loss nan.*samples: scene-0, scene-1.*last checkpoint: .*step_2", message)
+    assert [row["step"] for row in rows(tmp_path / "run")] == [1, 2]
+
+
+def test_an_interrupt_writes_a_checkpoint(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loss = sft.loss
+
+    def interrupting(*arguments: torch.Tensor) -> torch.Tensor:
+        os.kill(os.getpid(), signal.SIGINT)
+        return loss(*arguments)
+
+    monkeypatch.setattr(sft, "loss", interrupting)
+    assert run(SFT, "run") == 130
+    assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["step_1"]
+    monkeypatch.setattr(sft, "loss", loss)
+    assert run(SFT, "run", "--resume") == 0
+    assert run(SFT, "straight") == 0
+    assert rows(tmp_path / "run") == rows(tmp_path / "straight")
+
+
+def test_a_checkpoint_without_its_weights_is_refused(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(SFT, "run") == 0
+    file = tmp_path / "run/checkpoints/step_4/model.safetensors"
+    tensors = load_file(file)
+    dropped = next(name for name in tensors if "mlp" in name)
+    del tensors[dropped]
+    save_file(tensors, file, metadata={"format": "pt"})
+    assert run(SFT, "run", "--resume") == 2
+    assert "do not fit its config.json" in capsys.readouterr().err
+
+
+def test_a_completion_that_cannot_fit_names_the_sample(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(GRPO, "run", "--set", "rollout.max_new_tokens=100000") == 2
+    message = capsys.readouterr().err
+    assert re.search(r"sample scene-0: its prompt takes \d+ tokens and its completion up to 100000", message)
+
+
+def test_scenes_need_an_end(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(GRPO, "run", "--set", "train.steps=0") == 2
+    assert "scenes never end; set train.steps or train.minutes" in capsys.readouterr().err
+
+
+def test_time_ends_a_phase(run: Run, tmp_path: Path) -> None:
+    assert run(GRPO, "run", "--set", "train.steps=0", "--set", "train.minutes=0.0001") == 0
+    (row,) = rows(tmp_path / "run")
+    assert row["progress"] == 1.0
+
+
+def test_bccd_by_epochs(run: Run, tmp_path: Path) -> None:
+    text = SFT.partition("[[data]]")[0] + '[[data]]\nsource = "bccd"\nlimit = 3\n'
+    assert run(text, "run", "--set", "train.epochs=2") == 0
+    assert len(rows(tmp_path / "run")) == 3  # 2 epochs of 3 samples, 2 a step
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        ("constant", [0.5, 1.0, 1.0, 1.0]),
+        ("linear", [0.5, 1.0, 0.55, 0.325]),
+        ("cosine", [0.5, 1.0, 0.55, 0.1 + 0.9 * (1 - 2**-0.5) / 2]),
+    ],
+)
+def test_learning_rates(schedule: Literal["constant", "linear", "cosine"], rates: list[float]) -> None:
+    phase = Phase(learning_rate=1.0, final_learning_rate=0.1, warmup_steps=2, schedule=schedule)
+    steps = [(0, 0.0), (1, 0.0), (2, 0.5), (3, 0.75)]
+    assert [train.learning_rate(phase, *step) for step in steps] == pytest.approx(rates)

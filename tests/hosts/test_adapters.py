@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from visionr1.dialects import get_dialect
 from visionr1.errors import DataError, RecipeError
 from visionr1.hosts import core, easyr1, openrlhf, to_json, trl, verl
-from visionr1.rewards import Reward, Stage
+from visionr1.rewards import Reward
+from visionr1.rewards.release import ReleaseReward, ReleaseStep
+from visionr1.rewards.stages import ADVANCED, BEGINNER
 from visionr1.samples import Boxes, GroundTruth
 
 TRUTH = GroundTruth(
@@ -34,18 +36,46 @@ def state(step: int, last: int) -> SimpleNamespace:
 
 def test_the_core_scores_as_the_reward_does() -> None:
     expected = Reward().score(HALF, TRUTH)
-    assert core.score(HALF, ROW) == expected
-    assert 0.7 < expected.pairs[0].iou < 0.9
+    assert core.score(HALF, ROW) == core.Scored(expected.total, expected.parts, 3.0)
+    assert 0.75 < expected.pairs[0].iou < 0.9
 
 
 def test_the_stage_follows_progress_and_step() -> None:
-    beginner, advanced = Stage(0.5, 0.5, 0.75), Stage(0.75, 0.75, 0.9)
-    assert core.score(HALF, ROW).stage == beginner
-    assert core.score(HALF, ROW, step=0.5, progress=0.4).stage == beginner
-    assert core.score(HALF, ROW, step=0.5, progress=0.5).stage == advanced
-    assert core.score(HALF, to_json(TRUTH, progress=0.6), step=0.5).stage == advanced  # the row's own
-    assert core.score(HALF, to_json(TRUTH, progress=0.6), step=0.5, progress=0.1).stage == beginner  # the host's first
-    assert core.score(HALF, ROW, step=0).stage == advanced
+    beginner, advanced = (
+        core.Scored(found.total, found.parts, 3.0)
+        for found in (Reward().score(HALF, TRUTH, stage=stage) for stage in (BEGINNER, ADVANCED))
+    )
+    assert beginner != advanced
+    assert core.score(HALF, ROW) == beginner
+    assert core.score(HALF, ROW, step=0.5, progress=0.4) == beginner
+    assert core.score(HALF, ROW, step=0.5, progress=0.5) == advanced
+    assert core.score(HALF, to_json(TRUTH, progress=0.6), step=0.5) == advanced  # the row's own
+    assert core.score(HALF, to_json(TRUTH, progress=0.6), step=0.5, progress=0.1) == beginner  # the host's first
+    assert core.score(HALF, ROW, step=0) == advanced
+
+
+@pytest.mark.parametrize("step_and_mode", [(1.0, None), (0.5, 0), (0.0, 1500)])
+def test_preset_release_scores_as_the_public_code(step_and_mode: tuple[float, ReleaseStep]) -> None:
+    step, mode = step_and_mode
+    expected = ReleaseReward(mode).score(HALF, TRUTH)
+    found = core.score(HALF, to_json(TRUTH, preset="release"), step=step, progress=0.2)
+    assert found == core.Scored(expected.total, expected.parts, 3.0)
+
+
+def test_preset_vlm_r1_has_parts_of_its_own() -> None:
+    row = to_json(TRUTH, preset="vlm_r1")
+    completion = f"<think>two animals</think><answer>{RIGHT}</answer>"
+    assert core.score(completion, row) == core.Scored(2.0, {"odLength": 1.0, "format": 1.0}, 2.0)
+    assert openrlhf.reward_func([decoded(completion)], [PROMPT], [row])["scores"] == 1.0
+    functions = trl.reward_functions(preset="vlm_r1")
+    assert [function.__name__ for function in functions] == ["visionr1_odLength", "visionr1_format"]
+    assert [function(completions=[[{"content": completion}]], ground_truth=[row]) for function in functions] == [
+        [1.0]
+    ] * 2
+    with pytest.raises(RecipeError, match="has the parts odLength, format, but a reward for recall is in use"):
+        trl.reward_functions()[1](completions=[[{"content": completion}]], ground_truth=[row])
+    with pytest.raises(RecipeError, match="unknown preset 'latin'"):
+        trl.reward_functions(preset="latin")
 
 
 def test_a_step_without_progress_is_refused() -> None:
@@ -155,7 +185,7 @@ def test_openrlhf_gets_reward_score_and_logs() -> None:
 
 
 def test_openrlhf_says_why_before_its_host_swallows_it(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.ERROR), pytest.raises(DataError, match="boxes"):
+    with caplog.at_level(logging.ERROR), pytest.raises(DataError, match="field boxen: expected no such field"):
         openrlhf.reward_func([decoded(RIGHT)], [PROMPT], [ROW.replace("boxes", "boxen")])
     assert "no reward for this completion" in caplog.text
     with pytest.raises(DataError, match="expected it to hold the end of the prompt"):

@@ -37,19 +37,22 @@ def test_any_label_survives(labels: list[str]) -> None:
 @pytest.mark.parametrize(
     ("text", "field"),
     [
-        ("not json", "ground truth: expected the JSON text"),
-        ("[1]", "ground truth: expected a JSON object"),
+        ("not json", "ground truth: expected the JSON object"),
+        ("[" * 100000, "ground truth: expected the JSON object"),
+        ("[1]", "ground truth: expected the JSON object"),
         (changed(version=2), "version"),
         (changed(preset="papers"), "preset"),
         (changed(dialect="latin"), "dialect"),
-        (changed(dialect=["qwen25"]), "dialect"),  # not hashable
+        (changed(dialect=["qwen25"]), "dialect"),
+        (changed(preset=["paper"]), "preset"),  # not hashable
+        (changed(preset="release", dialect="qwen3"), "dialect: expected one that preset release reads, qwen25"),
         (changed(boxes=[[1, 2, 3]]), r"boxes\[0\]"),
         (changed(boxes=[[1, 2, 3, "4"]]), r"boxes\[0\]"),
         (changed(boxes=[[1, 2, 3, float("nan")]]), r"boxes\[0\]"),
         (changed(boxes=[[0, 0, 1, 1], [5, 5, 5, 9]]), r"boxes\[1\]"),  # empty
         (changed(boxes=[[0, 0, 1, 1], [600, 0, 700, 9]]), "pixels of the original image of 640 x 480"),
         (changed(boxes={}), "boxes"),
-        (changed(labels=["cat"]), "labels: expected one for each of 2 boxes, found 1"),
+        (changed(labels=["cat"]), r"labels: expected one for each of 2 boxes, found \('cat',\)"),
         (changed(labels=["cat", " "]), "labels"),
         (changed(categories="cat"), "categories"),
         (changed(width=0), "width"),
@@ -68,7 +71,7 @@ def test_a_bad_one_is_refused_by_the_name_of_its_field(text: str, field: str) ->
 def test_every_field_is_needed(field: str) -> None:
     fields = json.loads(to_json(TRUTH))
     del fields[field]
-    with pytest.raises(DataError, match=f"field {field}: expected to be there"):
+    with pytest.raises(DataError, match=f"ground truth, field {field}: expected"):
         from_json(json.dumps(fields))
 
 

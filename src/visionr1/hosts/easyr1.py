@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import count
 from typing import Any
 
-from visionr1.hosts.core import named_parts, score
+from visionr1.hosts.core import score
 
 REWARD_NAME = "visionr1"
 REWARD_TYPE = "batch"
@@ -32,4 +32,4 @@ def compute_score(
     if progress is None and total_calls:
         progress = min(1.0, next(_calls) / total_calls)
     scores = [score(entry["response"], entry["ground_truth"], step=step, progress=progress) for entry in reward_inputs]
-    return [{"overall": result.total, **named_parts(result)} for result in scores]
+    return [{"overall": result.total, **result.parts} for result in scores]

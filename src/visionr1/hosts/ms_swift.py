@@ -10,7 +10,7 @@ from typing import Any
 
 from swift.rewards import ORM, orms  # type: ignore[import-not-found]
 
-from visionr1.hosts.core import PARTS, score, trainer_progress
+from visionr1.hosts.core import part_of, parts_of, score, trainer_progress
 
 
 class VisionR1Part(ORM):  # type: ignore[misc]
@@ -24,13 +24,16 @@ class VisionR1Part(ORM):  # type: ignore[misc]
     ) -> list[float]:
         progress = trainer_progress(trainer_state)
         return [
-            score(text, truth, step=self.step, progress=progress).parts[self.part]
+            part_of(score(text, truth, step=self.step, progress=progress), self.part)
             for text, truth in zip(completions, ground_truth, strict=True)
         ]
 
 
-def register(*, step: float = 1.0) -> None:
-    """Make `visionr1_format`, `visionr1_recall` and `visionr1_precision` known; `step` is the paper's STEP."""
-    for part in PARTS:
+def register(*, step: float = 1.0, preset: str = "paper") -> None:
+    """Make `visionr1_format`, `visionr1_recall` and `visionr1_precision` known; `step` is the paper's STEP.
+
+    `preset` is that of the rows.
+    """
+    for part in parts_of(preset):
         name = f"VisionR1{part.capitalize()}"
         orms[f"visionr1_{part}"] = type(name, (VisionR1Part,), {"part": part, "step": step})

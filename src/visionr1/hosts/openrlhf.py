@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from visionr1.errors import DataError, VisionR1Error
-from visionr1.hosts.core import PARTS, named_parts, score
+from visionr1.hosts.core import score
 
 END_TOKENS = ("<|im_end|>", "<|endoftext|>", "<end_of_turn>", "<|eot_id|>", "<turn|>", "</s>", "<eos>", "<pad>")
 MARK_CHARS = 24
@@ -33,7 +33,7 @@ def make_reward_func(
         except VisionR1Error:
             logger.exception("no reward for this completion")
             raise
-        return {"rewards": result.total, "scores": result.total / len(PARTS), "extra_logs": named_parts(result)}
+        return {"rewards": result.total, "scores": result.total / result.maximum, "extra_logs": dict(result.parts)}
 
     return reward_func
 

@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from visionr1.hosts.core import PARTS, score, trainer_progress
+from visionr1.hosts.core import part_of, parts_of, score, trainer_progress
 
 RewardFunction = Callable[..., list[float]]
 
 
-def reward_functions(*, step: float = 1.0) -> list[RewardFunction]:
+def reward_functions(*, step: float = 1.0, preset: str = "paper") -> list[RewardFunction]:
     """`visionr1_format`, `visionr1_recall` and `visionr1_precision`; TRL logs their means under these names.
 
-    `step` is the paper's STEP; progress is the trainer's global step over its maximum.
+    `step` is the paper's STEP; progress is the trainer's global step over its maximum. `preset` is that of the rows.
     """
-    return [_part(part, step) for part in PARTS]
+    return [_part(part, step) for part in parts_of(preset)]
 
 
 def _part(part: str, step: float) -> RewardFunction:
@@ -28,7 +28,7 @@ def _part(part: str, step: float) -> RewardFunction:
     ) -> list[float]:
         progress = trainer_progress(trainer_state)
         return [
-            score(messages[-1]["content"], truth, step=step, progress=progress).parts[part]
+            part_of(score(messages[-1]["content"], truth, step=step, progress=progress), part)
             for messages, truth in zip(completions, ground_truth, strict=True)
         ]
 

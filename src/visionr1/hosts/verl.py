@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from visionr1.hosts.core import named_parts, score
+from visionr1.hosts.core import score
 
 
 def compute_score(
@@ -32,4 +32,4 @@ def compute_score(
     if progress is None and total_steps and version is not None:
         progress = min(1.0, version / total_steps)
     result = score(solution_str, ground_truth, step=step, progress=progress)
-    return {"score": result.total, **named_parts(result)}
+    return {"score": result.total, **result.parts}

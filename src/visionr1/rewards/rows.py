@@ -23,6 +23,13 @@ from visionr1.rewards.vlm_r1 import DIALECTS as VLM_R1_DIALECTS
 from visionr1.rewards.vlm_r1 import VlmR1Reward
 from visionr1.samples import Boxes, Fault, GroundTruth
 
+PRESETS: Mapping[str, tuple[str, ...]] = {
+    "paper": tuple(DIALECTS),
+    "release": ("qwen25",),
+    "vlm_r1": VLM_R1_DIALECTS,
+}
+"""Every preset with the dialects that it reads."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -55,11 +62,10 @@ def make_scorer(
     release_step: ReleaseStep = None,
 ) -> Scorer:
     """The scorer of `preset`. Raises RecipeError for a setting that does not exist or does not go with the preset."""
-    known = {"paper": tuple(DIALECTS), "release": ("qwen25",), "vlm_r1": VLM_R1_DIALECTS}
-    if preset not in known:
-        raise RecipeError(f"unknown preset {preset!r}; known: {', '.join(known)}")
-    if dialect not in known[preset]:
-        raise RecipeError(f"preset {preset} does not read the dialect {dialect!r}, but {', '.join(known[preset])}")
+    if preset not in PRESETS:
+        raise RecipeError(f"unknown preset {preset!r}; known: {', '.join(PRESETS)}")
+    if dialect not in PRESETS[preset]:
+        raise RecipeError(f"preset {preset} does not read the dialect {dialect!r}, but {', '.join(PRESETS[preset])}")
     if preset == "release":
         return release_scorer(release_step)
     if preset == "vlm_r1":
@@ -139,16 +145,21 @@ def read_row(line: str | bytes) -> Row:
     completion = _field(fields, "completion")
     if not isinstance(completion, str):
         raise _unexpected("completion", "a text", completion)
+    truth = read_truth(fields)
+    num_instances = fields.get("num_instances", len(truth.boxes))
+    _check(type(num_instances) is int and num_instances >= 0, "num_instances", "a whole number from 0", num_instances)
+    return Row(completion, truth, num_instances)
+
+
+def read_truth(fields: Mapping[str, object]) -> GroundTruth:
+    """The ground truth in a row's fields. Raises DataError as `read_row` does."""
     boxes = _boxes(_field(fields, "boxes"))
     labels, categories = _texts(fields, "labels"), _texts(fields, "categories")
     _check(len(labels) == len(boxes), "labels", f"one for each of {len(boxes)} boxes", labels)
-    num_instances = fields.get("num_instances", len(boxes))
-    _check(type(num_instances) is int and num_instances >= 0, "num_instances", "a whole number from 0", num_instances)
     width, height, input_width, input_height = (
         _positive(fields, name) for name in ("width", "height", "input_width", "input_height")
     )
-    truth = GroundTruth(Boxes.of(boxes, labels), categories, (width, height), (input_width, input_height))
-    return Row(completion, truth, num_instances)
+    return GroundTruth(Boxes.of(boxes, labels), categories, (width, height), (input_width, input_height))
 
 
 def to_json(result: Mapping[str, object]) -> str:

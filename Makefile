@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test clean
+.PHONY: demo test test-hosts clean
 
 demo: .venv/installed
 	$(BIN)/visionr1 demo
@@ -11,6 +11,10 @@ test: .venv/installed
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+# The reward inside TRL, verl, ms-swift, EasyR1 and OpenRLHF, each in its own environment: minutes and about 10 GB.
+test-hosts: .venv/installed
+	$(BIN)/python tests/hosts/real/run.py
 
 # torch comes first and alone, so that the index in use decides its build (CPU or CUDA), not a dependency of another package.
 .venv/installed: pyproject.toml constraints.txt

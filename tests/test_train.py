@@ -160,7 +160,8 @@ def test_what_a_run_leaves(run: Run, tmp_path: Path, qwen3_folder: Path) -> None
     assert {
         "phase", "learning_rate", "loss", "grad_norm", "kl", "stage", "reward/total", "reward/format", "reward/recall",
         "reward/precision", "completion_length", "truncated_share", "groups_without_spread", "label_accuracy",
-        "boxes_per_completion", "true_boxes",
+        "boxes_per_completion", "true_boxes", "watch/duplicates", "watch/whole_image", "watch/format_errors",
+        "watch/valid_iou",
     } <= set(metrics[0])  # fmt: skip
     assert metrics[0]["kl"] == pytest.approx(0, abs=1e-9)  # the policy is still the reference
     assert metrics[-1]["kl"] > 0
@@ -289,7 +290,7 @@ def test_a_completion_that_cannot_fit_names_the_sample(run: Run, capsys: pytest.
 
 def test_scenes_need_an_end(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(GRPO, "run", "--set", "train.steps=0") == 2
-    assert "scenes never end; set train.steps or train.minutes" in capsys.readouterr().err
+    assert "scenes never end, so set train.steps or train.minutes" in capsys.readouterr().err
 
 
 def test_time_ends_a_phase(run: Run, tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ from torch.utils.data import DataLoader, Dataset
 from visionr1.errors import RecipeError, TrainingError, VisionR1Error
 from visionr1.learners import Learner, Metrics, make_learner
 from visionr1.models.policy import Policy, load_policy, model_folder
-from visionr1.progress import TrainingBar
 from visionr1.optimizers import Optimizer, make_optimizer
+from visionr1.progress import TrainingBar
 from visionr1.recipe import Phase, Recipe
 from visionr1.run_folder import RunFolder
 from visionr1.stream import Stream, open_stream
@@ -251,7 +251,7 @@ def not_finite(metrics: Metrics, position: Position, samples: Sequence[str], fol
     """What to say when a loss or gradient is not a number."""
     kept = folder.latest_checkpoint()
     return (
-        f"step {position.step}: loss {metrics['loss']}, gradient norm {metrics['grad_norm']}; "
+        f"step {position.step + 1}: loss {metrics['loss']}, gradient norm {metrics['grad_norm']}; "
         f"samples: {', '.join(samples)}. The weights were not changed by it; "
         f"last checkpoint: {kept or 'none'}. Try a lower learning rate"
     )

@@ -4,6 +4,7 @@ Any transformers folder of a known family loads: the small model that ships, and
 Images go through the folder's PIL image processor; torchvision is not needed.
 """
 
+import copy
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -184,15 +185,10 @@ class Policy:
 
     def save(self, folder: Path, dtype: torch.dtype | None = None) -> None:
         """Write an ordinary transformers folder; weights in `dtype`, else as they are in memory."""
-        state = self.model.state_dict()
-        if dtype is not None:
-            state = {name: tensor.to(dtype) for name, tensor in state.items()}
-        kept = self.config.dtype
-        self.config.dtype = dtype or kept
-        try:
-            self.model.save_pretrained(folder, state_dict=state)
-        finally:
-            self.config.dtype = kept
+        model = self.model
+        if dtype not in (None, self.config.dtype):
+            model = copy.deepcopy(model).to(dtype)
+        model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         self.image_processor.save_pretrained(folder)
         write_json_atomic(folder / DIALECT_FILE, {"dialect": self.dialect.name})
@@ -230,6 +226,7 @@ def load_policy(
     Raises CheckpointError if the folder is missing, of an unknown family, or lacks weights.
     """
     with needs_extra("train"):
+        from safetensors import SafetensorError
         from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText
         from transformers.utils.logging import disable_progress_bar
     disable_progress_bar()
@@ -247,7 +244,7 @@ def load_policy(
         model, report = AutoModelForImageTextToText.from_pretrained(
             folder, dtype=getattr(torch, dtype), output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"cannot load the model in {folder}: {error}") from error
     wrong = {key: sorted(map(str, names)) for key, names in report.items() if names}
     if wrong:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
@@ -23,8 +25,19 @@ def _intersection_union(a: Array, b: Array) -> tuple[Array, Array]:
 
 def iou_matrix(a: Array, b: Array) -> Array:
     """Intersection over union of boxes (P, 4) and (K, 4): (P, K) in [0, 1]; 0 where the union is empty."""
+    if len(a) == len(b) == 1:
+        return np.array([[_iou(a[0].tolist(), b[0].tolist())]])
     intersection, union = _intersection_union(a, b)
     return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+
+
+def _iou(a: list[float], b: list[float]) -> float:
+    """IoU of two boxes, with the arithmetic of `iou_matrix`: numpy's calls would cost more than the numbers."""
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    intersection = width * height
+    return intersection / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - intersection)
 
 
 def giou_matrix(a: Array, b: Array) -> Array:
@@ -39,16 +52,21 @@ def giou_matrix(a: Array, b: Array) -> Array:
 
 def clip_xyxy(xyxy: Array, size_wh: tuple[int, int]) -> Array:
     """Boxes (N, 4) cut off at the image of `size_wh`."""
-    width, height = size_wh
-    return np.clip(xyxy, 0.0, (width, height, width, height))
+    clipped: Array = np.maximum(np.minimum(xyxy, _twice(*size_wh)), 0.0)
+    return clipped
 
 
 def rescale_xyxy(xyxy: Array, from_wh: tuple[float, float], to_wh: tuple[float, float]) -> Array:
     """Boxes (N, 4) of an image of size `from_wh` in the coordinates of the same image at size `to_wh`."""
     if from_wh == to_wh:
         return xyxy
-    x, y = to_wh[0] / from_wh[0], to_wh[1] / from_wh[1]
-    return xyxy * (x, y, x, y)
+    return xyxy * _twice(to_wh[0] / from_wh[0], to_wh[1] / from_wh[1])
+
+
+@lru_cache(maxsize=4096)
+def _twice(x: float, y: float) -> Array:
+    """(x, y, x, y), kept because the same sizes come again."""
+    return np.array([x, y, x, y], dtype=np.float64)
 
 
 def match_values(value: Array) -> NDArray[np.intp]:
@@ -57,14 +75,20 @@ def match_values(value: Array) -> NDArray[np.intp]:
     Returns (M, 2) row and column indices, by row. Only rows and columns that can match enter the assignment, so what
     matches nothing changes nothing.
     """
-    candidates = value > 0.0
-    rows, columns = np.flatnonzero(candidates.any(axis=1)), np.flatnonzero(candidates.any(axis=0))
-    if not len(rows):
-        return np.zeros((0, 2), dtype=np.intp)
-    possible = value[np.ix_(rows, columns)]
+    pairs = np.argwhere(value > 0.0)
+    if is_one_to_one(pairs):
+        return pairs
+    rows, columns = np.unique(pairs[:, 0]), np.unique(pairs[:, 1])
+    possible = value[rows[:, None], columns]
     row, column = linear_sum_assignment(possible, maximize=True)
     taken = possible[row, column] > 0.0
     return np.stack([rows[row[taken]], columns[column[taken]]], axis=1)
+
+
+def is_one_to_one(pairs: NDArray[np.intp]) -> bool:
+    """Whether no row and no column stands in two of the pairs (M, 2): then there is nothing to choose between."""
+    rows, columns = pairs.T.tolist()
+    return len(set(rows)) == len(set(columns)) == len(pairs)
 
 
 def match_iou(iou: Array, threshold: float) -> NDArray[np.intp]:

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from visionr1.boxes import Array, giou_matrix, iou_matrix, match_values
+from visionr1.boxes import Array, giou_matrix, iou_matrix, is_one_to_one, match_values
 from visionr1.rewards.stages import Stage
 from visionr1.samples import Boxes, GroundTruth, Reply, Size, normalize_label
 
@@ -62,20 +62,18 @@ def match(
     predicted, true = reply.boxes, truth.boxes
     if not len(predicted) or not len(true):
         return ()
-    rows, columns = _canonical_order(predicted), _canonical_order(true)
-    iou = iou_matrix(predicted.xyxy[rows], true.xyxy[columns])
-    names, true_names = _names(predicted, rows), _names(true, columns)
-    same = np.array([[name == other for other in true_names] for name in names]) if "label" in matching else None
+    iou = iou_matrix(predicted.xyxy, true.xyxy)
     if matching in ("iou", "iou+label"):
-        indices = _match_by_iou(iou, same, stage.xi0)
+        indices = _match_by_iou(iou, predicted, true, stage.xi0, "label" in matching)
     else:
-        indices = _match_by_loss(predicted.xyxy[rows], true.xyxy[columns], same, truth.size_wh)
+        indices = _match_by_loss(predicted, true, truth.size_wh, "label" in matching)
     pairs = []
     for row, column in indices.tolist():
-        overlap, correct = float(iou[row, column]), names[row] == true_names[column]
+        overlap = float(iou[row, column])
+        correct = normalize_label(predicted.labels[row]) == normalize_label(true.labels[column])
         valid = overlap >= stage.xi0 and (correct or not wrong_label_voids)
-        pairs.append(Pair(int(rows[row]), int(columns[column]), overlap, valid, correct))
-    return tuple(sorted(pairs, key=lambda pair: pair.predicted))
+        pairs.append(Pair(row, column, overlap, valid, correct))
+    return tuple(pairs)
 
 
 def recall(pairs: tuple[Pair, ...], num_true: int) -> float:
@@ -100,33 +98,43 @@ def count(reply: Reply, truth: GroundTruth) -> float:
     return float(reply.num_predicted == len(truth.boxes))
 
 
+def _match_by_iou(iou: Array, predicted: Boxes, true: Boxes, xi0: float, by_label: bool) -> NDArray[np.intp]:
+    value = np.where(iou >= xi0, iou + _same_label(predicted, true) if by_label else iou, 0.0)
+    pairs = np.argwhere(value)
+    if is_one_to_one(pairs):
+        return pairs
+    rows, columns = _canonical_order(predicted), _canonical_order(true)
+    return _by_predicted(match_values(value[rows[:, None], columns]), rows, columns)
+
+
+def _match_by_loss(predicted: Boxes, true: Boxes, size_wh: Size, by_label: bool) -> NDArray[np.intp]:
+    """DETR's matching loss (Carion et al., 2020) without its class term, or with the label's."""
+    a, b = (_cxcywh_unit(boxes.xyxy, size_wh) for boxes in (predicted, true))
+    cost = 5.0 * np.abs(a[:, None] - b[None]).sum(axis=-1) + 2.0 * (1.0 - giou_matrix(predicted.xyxy, true.xyxy))
+    if by_label:
+        cost += ~_same_label(predicted, true)
+    rows, columns = _canonical_order(predicted), _canonical_order(true)
+    pairs = np.stack(linear_sum_assignment(cost[rows[:, None], columns]), axis=1)
+    return _by_predicted(pairs, rows, columns)
+
+
 def _canonical_order(boxes: Boxes) -> NDArray[np.intp]:
     """An order of boxes that does not depend on how they were given: by coordinates, then label."""
-    if len(boxes) == 1:
-        return np.zeros(1, dtype=np.intp)
     x1, y1, x2, y2 = boxes.xyxy.T
-    if len(set(boxes.labels)) == 1:
-        return np.lexsort((y2, x2, y1, x1))
     return np.lexsort((boxes.labels, y2, x2, y1, x1))
 
 
-def _names(boxes: Boxes, order: NDArray[np.intp]) -> list[str]:
-    names = {label: normalize_label(label) for label in set(boxes.labels)}
-    return [names[boxes.labels[index]] for index in order.tolist()]
+def _by_predicted(pairs: NDArray[np.intp], rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Pairs of indices into the orders `rows` and `columns`, as indices into the boxes, by predicted box."""
+    predicted = rows[pairs[:, 0]]
+    order = predicted.argsort()
+    return np.stack([predicted[order], columns[pairs[order, 1]]], axis=1)
 
 
-def _match_by_iou(iou: Array, same: NDArray[np.bool_] | None, xi0: float) -> NDArray[np.intp]:
-    value = iou if same is None else iou + same
-    return match_values(np.where(iou >= xi0, value, 0.0))
-
-
-def _match_by_loss(a: Array, b: Array, same: NDArray[np.bool_] | None, size_wh: Size) -> NDArray[np.intp]:
-    """DETR's matching loss (Carion et al., 2020) without its class term, or with the label's."""
-    cost = 5.0 * np.abs(_cxcywh_unit(a, size_wh)[:, None] - _cxcywh_unit(b, size_wh)[None]).sum(axis=-1)
-    cost += 2.0 * (1.0 - giou_matrix(a, b))
-    if same is not None:
-        cost += ~same
-    return np.stack(linear_sum_assignment(cost), axis=1)
+def _same_label(predicted: Boxes, true: Boxes) -> NDArray[np.bool_]:
+    """Whether labels are equal: (P, K)."""
+    names, true_names = (list(map(normalize_label, boxes.labels)) for boxes in (predicted, true))
+    return np.array([[name == other for other in true_names] for name in names])
 
 
 def _cxcywh_unit(xyxy: Array, size_wh: Size) -> Array:

@@ -12,17 +12,21 @@ It is an ordinary transformers folder (`Qwen3VLForConditionalGeneration`), small
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from visionr1.files import write_json_atomic
 from visionr1.prompts import TEMPLATES
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 PATCH = 20  # pixels of one vision patch; 2 x 2 patches make one image token
+GRID = 16  # positions a side that the vision tower learns, interpolated to the image's patches
 INPUT_PIXELS = 320 * 240  # no image is fed larger than this
 
 # ChatML with the image first, as Qwen's own template writes one user turn.
@@ -110,6 +114,22 @@ def _tokenizer() -> Tokenizer:
     return tokenizer
 
 
+def _position_table(grid: int, width: int) -> Tensor:
+    """Start values (grid * grid, width) of the learned positions: sines and cosines of row and column, wavelengths from
+    twice the image down to a sixteenth of it.
+
+    Small random ones are drowned by the patches' content, and localising then starts much later.
+    """
+    import torch
+
+    frequencies = torch.pi * 2 ** torch.linspace(-1, 4, width // 4)
+    angles = ((torch.arange(grid) + 0.5) / grid)[:, None] * frequencies
+    waves = torch.cat((angles.sin(), angles.cos()), dim=1)
+    rows = waves[:, None].expand(grid, grid, -1)
+    columns = waves[None].expand(grid, grid, -1)
+    return 0.7 * torch.cat((rows, columns), dim=-1).reshape(grid * grid, width)
+
+
 def build_tiny(
     folder: Path,
     seed: int = 0,
@@ -173,7 +193,7 @@ def build_tiny(
             "patch_size": patch,
             "temporal_patch_size": 1,
             "spatial_merge_size": 2,
-            "num_position_embeddings": 16 * 16,
+            "num_position_embeddings": GRID * GRID,
             "deepstack_visual_indexes": [vision_layers // 2 - 1],
         },
         image_token_id=token_id["<|image_pad|>"],
@@ -185,6 +205,8 @@ def build_tiny(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen3VLForConditionalGeneration(config)
+    table = model.model.visual.pos_embed.weight
+    table.data.copy_(_position_table(GRID, vision_width))
     model.generation_config.eos_token_id = token_id["<|im_end|>"]
     model.generation_config.pad_token_id = token_id["<|endoftext|>"]
     processor = Qwen2VLImageProcessorPil(

@@ -66,9 +66,7 @@ def make_optimizer(model: nn.Module, settings: OptimizerSection) -> Optimizer:
     )
     if not orthogonal:
         return Optimizer(adamw)
-    muon = torch.optim.Muon(
-        orthogonal, lr=0.0, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw"
-    )
+    muon = torch.optim.Muon(orthogonal, lr=0.0, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw")
     return Optimizer(muon, adamw)
 
 

@@ -39,9 +39,7 @@ COLORS: dict[str, Color] = {
     "black": (30, 30, 30),
     "gray": (130, 130, 130),
 }
-SHAPES = (
-    "circle square triangle rectangle ring ellipse star pentagon hexagon diamond heart arrow crescent".split()
-)
+SHAPES = "circle square triangle rectangle ring ellipse star pentagon hexagon diamond heart arrow crescent".split()
 HELD_OUT_SHAPE = "cross"
 TEXTURES = ("plain", "shaded", "striped", "spotted", "outlined", "grainy")
 HELD_OUT_TEXTURE = "checkered"
@@ -118,10 +116,8 @@ class _Scene:
     def place(self, mask: Mask, fill: Image.Image, left: int, top: int, shape: str, color: str) -> bool:
         """Draw `fill` through `mask` at (left, top), unless it covers too much or is mostly cut off."""
         width, height = self.size
-        visible = mask.crop(
-            (max(0, -left), max(0, -top), min(mask.width, width - left), min(mask.height, height - top))
-        )
-        tight = visible.getbbox()
+        part = (max(0, -left), max(0, -top), min(mask.width, width - left), min(mask.height, height - top))
+        tight = mask.crop(part).getbbox() if part[0] < part[2] and part[1] < part[3] else None
         if tight is None:
             return False
         x, y = max(0, left), max(0, top)
@@ -315,9 +311,7 @@ def _heart(rng: Rng) -> NDArray[np.float64]:
 
 def _cross(rng: Rng) -> NDArray[np.float64]:
     a, b = 1 / 3, 2 / 3
-    return np.array(
-        [[a, 0], [b, 0], [b, a], [1, a], [1, b], [b, b], [b, 1], [a, 1], [a, b], [0, b], [0, a], [a, a]]
-    )
+    return np.array([[a, 0], [b, 0], [b, a], [1, a], [1, b], [b, b], [b, 1], [a, 1], [a, b], [0, b], [0, a], [a, a]])
 
 
 _OUTLINES: dict[str, Callable[[Rng], NDArray[np.float64]]] = {

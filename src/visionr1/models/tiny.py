@@ -62,7 +62,8 @@ red green blue yellow orange purple pink brown black white gray grey cyan magent
 circle square triangle rectangle ring ellipse oval cross star pentagon hexagon diamond crescent heart arrow bar dot blob
 disc cell shape thing object item striped dotted plain shaded checkered spotted
 person bicycle car motorcycle airplane bus train truck boat traffic fire hydrant stop sign parking meter bench bird cat
-dog horse sheep cow elephant bear zebra giraffe backpack umbrella handbag tie suitcase frisbee skis snowboard sports ball
+dog horse sheep cow elephant bear zebra giraffe backpack umbrella handbag tie suitcase frisbee skis snowboard sports
+ball
 kite baseball bat glove skateboard surfboard tennis racket bottle wine glass cup fork knife spoon bowl banana apple
 sandwich broccoli carrot hot pizza donut cake chair couch potted plant bed dining table toilet tv laptop mouse remote
 keyboard cell phone microwave oven toaster sink refrigerator book clock vase scissors teddy hair drier toothbrush

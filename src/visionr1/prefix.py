@@ -14,13 +14,15 @@ Axis letters: R rows, T tokens, N completion tokens in all.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from visionr1.models.policy import Policy, Prompt
 from visionr1.models.tree_attention import Branches, find_branches
+
+PAD_TO = 64  # rows are as long as a multiple of this: a CPU prepares each new shape of a product anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +59,21 @@ class Rows:
     targets: Tensor
     """(N,) the token,"""
     completion: Tensor
-    """(N,) and the index of the completion that it belongs to."""
+    """(N,) and the index of the completion that it belongs to, on the CPU."""
 
     def to(self, device: torch.device) -> "Rows":
         """These rows on `device`."""
-        parts = {name: getattr(self, name) for name in self.__slots__}
-        return Rows(**{n: None if part is None else part.to(device) for n, part in parts.items()})
+        return replace(
+            self,
+            input_ids=self.input_ids.to(device),
+            position_ids=self.position_ids.to(device),
+            branches=self.branches and self.branches.to(device),
+            pixel_values=self.pixel_values.to(device),
+            image_grid_thw=self.image_grid_thw.to(device),
+            row=self.row.to(device),
+            column=self.column.to(device),
+            targets=self.targets.to(device),
+        )
 
 
 def group(prompts: Sequence[Prompt], completions: Sequence[Sequence[Tensor]]) -> list[Group]:
@@ -111,7 +122,8 @@ def _fit(group: Group, tokens: int) -> list[Group]:
 
 def pack(groups: Sequence[Group]) -> Rows:
     """The padded rows of `groups`."""
-    num_tokens = max(group.num_tokens for group in groups)
+    longest = max(group.num_tokens for group in groups)
+    num_tokens = -(-longest // PAD_TO) * PAD_TO
     shape = (len(groups), num_tokens)
     input_ids = torch.zeros(shape, dtype=torch.long)
     position_ids = torch.zeros((3, *shape), dtype=torch.long)

@@ -321,10 +321,7 @@ def _set(table: dict[str, Any], override: str) -> None:
     *parents, last = path.strip().split(".")
     node: Any = table
     for key in parents:
-        if isinstance(node, list):
-            node = node[_index(node, key, override)]
-        else:
-            node = node.setdefault(key, {})
+        node = node[_index(node, key, override)] if isinstance(node, list) else node.setdefault(key, {})
         if not isinstance(node, dict | list):
             raise RecipeError(f"--set {override}: {key} is not a table")
     if isinstance(node, list):

@@ -151,7 +151,7 @@ def _prefill(policy: Policy, prompts: Sequence[Prompt]) -> tuple[Tensor, Dynamic
         cache=cache,
     )
     last = torch.tensor(lengths, device=policy.device) - 1
-    return hidden[torch.arange(len(prompts)), last], cache, is_prompt.to(policy.device)
+    return hidden[torch.arange(len(prompts), device=policy.device), last], cache, is_prompt.to(policy.device)
 
 
 def _rotations(

@@ -34,7 +34,7 @@ class Shuffled:
 
     def __call__(self, number: int, seed: Sequence[int]) -> Sample:
         epoch, place = divmod(number, len(self.samples))
-        return self.samples[_permutation(len(self.samples), (*seed, epoch))[place]]
+        return self.samples[int(_permutation(len(self.samples), (*seed, epoch))[place])]
 
 
 @dataclass(frozen=True, slots=True)

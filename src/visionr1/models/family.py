@@ -6,7 +6,7 @@ embeddings and (3, R, T) position ids alone. Axis letters: R rows, T tokens, D w
 
 from typing import Any, Protocol
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from visionr1.models.tree_attention import Branches
 
@@ -30,7 +30,7 @@ class Family(Protocol):
 
     def hidden_states(
         self,
-        model: nn.Module,
+        model: Any,
         *,
         input_ids: Tensor,
         position_ids: Tensor,
@@ -42,5 +42,5 @@ class Family(Protocol):
         """Last hidden states (R, T, D) of rows (R, T), each causal, or a tree of `branches`. The
         vision tower sees each image once."""
 
-    def decoder(self, model: nn.Module) -> Any:
+    def decoder(self, model: Any) -> Any:
         """The language model: `embed_tokens`, `layers`, `norm`, `rotary_emb`."""

@@ -66,7 +66,7 @@ class Policy:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         tokenizer: Any,
         image_processor: Any,
         dialect: Dialect,
@@ -77,14 +77,15 @@ class Policy:
         self.image_processor = image_processor
         self.dialect = dialect
         self.family = family
-        self.config: Any = model.config
+        self.config = model.config
         self.eos_ids = _eos_ids(model, tokenizer)
         self.suppressed_ids = _suppressed_ids(self)
         self._template_ids = lru_cache(maxsize=1024)(self._render_template)
 
     @property
     def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        device: torch.device = self.model.device
+        return device
 
     @property
     def context(self) -> int:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from visionr1.models.tree_attention import Branches
 
@@ -15,7 +15,8 @@ class Qwen25VL:
     dialect = "qwen25"
 
     def num_image_tokens(self, config: Any, grid_thw: Tensor) -> int:
-        return int(grid_thw.prod()) // config.vision_config.spatial_merge_size**2
+        merge: int = config.vision_config.spatial_merge_size
+        return int(grid_thw.prod()) // merge**2
 
     def position_ids(self, config: Any, input_ids: Tensor, grid_thw: Tensor) -> Tensor:
         """Text counts up on all three axes; an image's tokens share one time and lie on a grid of
@@ -38,7 +39,7 @@ class Qwen25VL:
 
     def hidden_states(
         self,
-        model: nn.Module,
+        model: Any,
         *,
         input_ids: Tensor,
         position_ids: Tensor,
@@ -60,7 +61,7 @@ class Qwen25VL:
         hidden: Tensor = output.last_hidden_state
         return hidden
 
-    def decoder(self, model: nn.Module) -> Any:
+    def decoder(self, model: Any) -> Any:
         return model.model.language_model
 
 

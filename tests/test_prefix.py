@@ -107,4 +107,7 @@ def test_a_row_holds_the_prompt_once(policy: Policy) -> None:
     prompt, completions = make_prompts(policy, SIZES)[0], random_completions(policy, [[5, 9]])
     (whole,) = group([prompt], completions)
     assert whole == Group(prompt, tuple(completions[0]), (0, 1))
-    assert pack([whole]).input_ids.shape == (1, len(prompt.input_ids) - 1 + 5 + 9)
+    assert whole.num_tokens == len(prompt.input_ids) - 1 + 5 + 9
+    rows, image_token = pack([whole]), policy.config.image_token_id
+    assert int((rows.input_ids == image_token).sum()) == int((prompt.input_ids == image_token).sum())
+    assert torch.equal(rows.pixel_values, prompt.pixel_values)

@@ -13,10 +13,14 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from visionr1 import __version__
-from visionr1.errors import DataError, VisionR1Error, needs_extra
+from visionr1.errors import DataError, RecipeError, VisionR1Error, needs_extra
+
+if TYPE_CHECKING:
+    from visionr1.rewards import Score
+    from visionr1.samples import GroundTruth
 
 EXAMPLES = """\
 examples:
@@ -314,6 +318,12 @@ def add_score(parser: argparse.ArgumentParser) -> None:
         help="preset release: none as its script runs, 0 and 1500 with --adaptive before and after its switch",
     )
     parser.add_argument("--explain", action="store_true", help="say on standard error why each row got its score")
+    parser.add_argument(
+        "--image",
+        type=Path,
+        metavar="FILE",
+        help="with --explain and preset paper, the rows' image: each row is drawn to FILE's name + .score-N.png, here",
+    )
 
 
 def run_score(args: argparse.Namespace) -> None:
@@ -321,6 +331,8 @@ def run_score(args: argparse.Namespace) -> None:
     from visionr1.rewards.release import STEPS
     from visionr1.rewards.rows import make_scorer, score_rows, to_json
 
+    if args.image and (not args.explain or args.preset != "paper"):
+        raise RecipeError("--image needs --explain and preset paper")
     scorer = make_scorer(
         args.preset,
         dialect=args.dialect,
@@ -335,8 +347,20 @@ def run_score(args: argparse.Namespace) -> None:
             rows, errors = rows + 1, errors + (scored.row is None)
             if args.explain:
                 print(*scored.reasons, sep="\n  ", file=sys.stderr)
+            if args.image and scored.row and scored.score:
+                print(f"  drawn: {_draw_score(args.image, rows, scored.row.truth, scored.score)}", file=sys.stderr)
     if errors:
         raise DataError(f'{errors} of {rows} rows are wrong and have no score; the "error" of each says why')
+
+
+def _draw_score(image: Path, number: int, truth: GroundTruth, score: Score) -> Path:
+    from visionr1.draw import draw_score, save_png
+    from visionr1.samples import Query, Sample
+
+    sample = Sample(image.stem, image, Query("detection", truth.categories or ("object",)), truth.boxes, truth.size_wh)
+    path = Path(f"{image.stem}.score-{number}.png")
+    save_png(draw_score(sample.load_image(), score, truth), path)
+    return path
 
 
 def _open_rows(name: str) -> AbstractContextManager[IO[bytes]]:

@@ -10,7 +10,8 @@ from zlib import crc32
 from PIL import Image, ImageDraw, ImageFont
 
 from visionr1.files import write_bytes_atomic
-from visionr1.samples import Boxes, normalize_label
+from visionr1.rewards import Score
+from visionr1.samples import Boxes, GroundTruth, normalize_label
 
 Color = tuple[int, int, int]
 
@@ -65,6 +66,24 @@ def draw_boxes(
     for box, label, caption in zip(corners, boxes.labels, captions or boxes.labels, strict=True):
         _caption(pen, box, caption, label_color(label, categories), font, canvas.size, taken)
     return _titled(canvas, title, font) if title else canvas
+
+
+def draw_score(image: Image.Image, score: Score, truth: GroundTruth) -> Image.Image:
+    """What was predicted beside what is true: each predicted box with its pair's IoU, each true one that was missed."""
+    iou = {pair.predicted: pair.iou for pair in score.pairs}
+    found = {pair.true for pair in score.pairs}
+    said = [
+        f"{label} {iou[i]:.2f}" if i in iou else f"{label}: none" for i, label in enumerate(score.reply.boxes.labels)
+    ]
+    true = [label if i in found else f"{label}: missed" for i, label in enumerate(truth.boxes.labels)]
+    parts = " + ".join(f"{name} {value:.2f}" for name, value in score.parts.items())
+    predicted_title = f"predicted: {score.total:.2f} = {parts}"
+    return side_by_side(
+        [
+            draw_boxes(image, score.reply.boxes, categories=truth.categories, captions=said, title=predicted_title),
+            draw_boxes(image, truth.boxes, categories=truth.categories, captions=true, title="true"),
+        ]
+    )
 
 
 def side_by_side(images: Sequence[Image.Image], *, gap: int = 8) -> Image.Image:

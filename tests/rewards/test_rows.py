@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from visionr1 import cli
 from visionr1.errors import RecipeError
@@ -131,6 +132,24 @@ def test_the_command_reads_a_pipe(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     rows = [json.loads(row) for row in captured.out.splitlines()]
     assert [row["total"] for row in rows] == [2.5, 0.0]
     assert "true box 1 ('dog') is missed" in captured.err
+
+
+def test_the_command_draws_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (100, 100), (90, 120, 90)).save("photo.png")
+    Path("rows.jsonl").write_text("{}\n" + line() + "\n")
+    assert cli.main(["score", "rows.jsonl", "--explain", "--image", "photo.png"]) == 2
+    assert "drawn: photo.score-2.png" in capsys.readouterr().err
+    with Image.open("photo.score-2.png") as drawn:
+        assert drawn.width > 2 * 400  # both sides, enlarged
+    assert not Path("photo.score-1.png").exists()
+    Path("rows.jsonl").write_text(line(width=200))
+    assert cli.main(["score", "rows.jsonl", "--explain", "--image", "photo.png"]) == 2
+    assert "photo.png: the annotations say 200x100 pixels, but the file has 100x100" in capsys.readouterr().err
+    assert cli.main(["score", "rows.jsonl", "--image", "photo.png"]) == 2
+    assert capsys.readouterr().err == "error: --image needs --explain and preset paper\n"
 
 
 def test_the_command_counts_bad_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from visionr1.boxes import rescale_xyxy
-from visionr1.dialects.base import NORM1000_WH, round_to_grid
+from visionr1.dialects.base import MAX_BOXES, NORM1000_WH, round_to_grid
 from visionr1.dialects.bracketed import BRACKETS, EMPTY, Items, check_labels, empty_or_unread
 from visionr1.samples import Boxes, FaultKind, Reply, Size
 
@@ -45,7 +45,10 @@ class Griffon:
         items = Items(_THREE_DECIMALS)
         end = 0
         for found in BRACKETS.finditer(text):
-            items.add(found[0][1:-1], _read_label(text[end : found.start()], items))
+            if items.count < MAX_BOXES:
+                items.add(found[0][1:-1], _read_label(text[end : found.start()], items))
+            else:
+                items.count += 1
             end = found.end()
         if not items.count:
             return empty_or_unread(text)

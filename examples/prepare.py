@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from visionr1.dialects import DIALECTS, get_dialect
-from visionr1.errors import VisionR1Error
+from visionr1.errors import DataError, VisionR1Error
 from visionr1.files import write_text_atomic
 from visionr1.hosts import to_json
 from visionr1.prompts import instruction
@@ -57,7 +57,21 @@ SHAPES: dict[str, Callable[[str, str, str, int], Row]] = {
 
 
 def input_size(processor: Any, image: Image.Image) -> Size:
-    """Width and height of what the processor feeds to the model: grid x patch size."""
+    """Width and height of what the processor feeds to the model, such that an image of this size is fed as it is.
+
+    For a very long image, whose rounded size leaves the processor's bounds, that takes a second look.
+    """
+    size = _grid_size(processor, image)
+    for _ in range(4):
+        again = _grid_size(processor, Image.new("RGB", size))
+        if again == size:
+            return size
+        size = again
+    raise DataError(f"an image of {image.width} x {image.height} pixels: the processor finds no size for it; crop it")
+
+
+def _grid_size(processor: Any, image: Image.Image) -> Size:
+    """Grid x patch size."""
     _, rows, columns = processor(images=[image], return_tensors="np")["image_grid_thw"][0].tolist()
     return columns * processor.patch_size, rows * processor.patch_size
 

@@ -1,0 +1,92 @@
+"""The recipes in examples/: their rows, and that what can be checked without a host is right."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from visionr1.hosts import from_json
+from visionr1.readers import read_source
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+HOSTS = ("easyr1", "ms_swift", "openrlhf", "trl", "verl")
+
+
+def load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"example_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def truth_text(row: dict[str, Any], host: str) -> Any:
+    """Where each host looks for the ground truth."""
+    if host == "verl":
+        return row["reward_model"]["ground_truth"]
+    return row[{"easyr1": "answer", "openrlhf": "label"}.get(host, "ground_truth")]
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_rows_hold_image_instruction_and_truth(
+    host: str, qwen25_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare = load(EXAMPLES / "prepare.py")
+    command = [
+        "prepare.py",
+        host,
+        "--data",
+        "bccd",
+        "--model",
+        str(qwen25_folder),
+        "--out",
+        str(tmp_path),
+        "--limit",
+        "2",
+    ]
+    monkeypatch.setattr(sys, "argv", command)
+    prepare.main()
+    rows = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    samples = read_source("bccd", split="train")[:2]
+    assert len(rows) == 2
+    for row, sample in zip(rows, samples, strict=True):
+        path = Path(row["image"] if host == "trl" else row["images"][0])
+        with Image.open(path) as image:
+            size = image.size
+        assert from_json(truth_text(row, host)).truth == sample.ground_truth(size)
+        assert "Locate every item" in json.dumps(row)
+        assert json.dumps(row).count("<image>") == (host in ("easyr1", "ms_swift", "verl"))
+
+
+def test_a_stored_image_is_fed_as_it_is(qwen25_folder: Path) -> None:
+    from transformers import AutoImageProcessor
+
+    prepare = load(EXAMPLES / "prepare.py")
+    processor = AutoImageProcessor.from_pretrained(qwen25_folder, backend="pil")
+    for size in ((640, 480), (30, 500), (1000, 999), (56, 57)):
+        once = prepare.input_size(processor, Image.new("RGB", size))
+        assert prepare.input_size(processor, Image.new("RGB", once)) == once
+
+
+def test_a_wrong_data_set_is_one_line(qwen25_folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, EXAMPLES / "prepare.py", "trl", "--data", tmp_path / "none", "--model", qwen25_folder]
+    found = subprocess.run([*command, "--out", tmp_path], capture_output=True, text=True, check=False)
+    assert found.returncode == 1
+    assert found.stderr.splitlines()[-1].startswith("error: ") and "no such file or folder" in found.stderr
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_every_host_has_a_recipe_that_says_what_was_run(host: str) -> None:
+    text = (EXAMPLES / host / "README.md").read_text(encoding="utf-8")
+    assert "**What was run:**" in text
+    assert f"examples/prepare.py {host}" in text
+    for script in (EXAMPLES / host).glob("*.sh"):
+        subprocess.run(["bash", "-n", script], check=True)

@@ -44,7 +44,8 @@ def test_digits_are_single_tokens_and_template_pieces_are_one(policy: Policy) ->
     assert "".join(pieces) == text + "<|im_end|>"
     assert pieces[:5] == ['```json\n[\n\t{"bbox_2d": [', "1", ", ", "2", "2"]
     assert len(pieces) == 15 + 14 + 2  # two boxes with 9 and 8 digits, the closing fence, the end
-    assert len(policy.encode_reply(policy.dialect.empty)) == 2
+    empty = policy.dialect.render(Boxes.empty(), size_wh=(320, 240), input_size_wh=(320, 240))
+    assert len(policy.encode_reply(empty)) == 2
 
 
 def test_prompt_sentences_are_single_tokens(policy: Policy) -> None:

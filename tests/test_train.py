@@ -211,6 +211,31 @@ def test_a_changed_recipe_is_refused(run: Run, capsys: pytest.CaptureFixture[str
     assert "+seed = 1" in message
 
 
+def test_another_reference_model_is_refused(
+    run: Run, tmp_path: Path, qwen3_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = Path(shutil.copytree(qwen3_folder, tmp_path / "model"))
+    text = GRPO.replace("{model}", model.as_posix())
+    assert run(text, "run") == 0
+    tensors = load_file(model / "model.safetensors")
+    save_file({n: 2 * t for n, t in tensors.items()}, model / "model.safetensors", metadata={"format": "pt"})
+    assert run(text, "run", "--resume") == 2
+    assert "is not the one that this run started from" in capsys.readouterr().err
+
+
+def test_a_run_that_never_began_can_be_started_again(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(SFT, "run", "--set", "model.path=nowhere") == 2
+    assert "no model in nowhere" in capsys.readouterr().err
+    assert run(SFT, "run") == 0
+
+
+def test_data_of_a_late_phase_is_opened_first(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(SFT, "run", "--set", 'phase.1.data=[{source = "nowhere.json"}]') == 2
+    message = capsys.readouterr().err
+    assert "nowhere.json" in message
+    assert "step 1" not in message
+
+
 def test_nothing_to_resume(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(SFT, "run", "--resume") == 2
     assert "there is no run in" in capsys.readouterr().err

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from visionr1 import grpo, sft
-from visionr1.errors import DataError
+from visionr1.errors import CheckpointError, DataError
 from visionr1.models.policy import Policy, Prompt
 from visionr1.prefix import Group, Rows, group, pack, split, token_logprobs
 from visionr1.recipe import Recipe
@@ -255,12 +255,22 @@ class Reinforced:
         return token_logprobs(policy, rows, temperature=self.recipe.rollout.temperature)
 
     def state_dict(self) -> dict[str, Any]:
-        """The stage's state."""
-        return {"stages": self.stages.state_dict()}
+        """The stage's state, and which reference this is."""
+        return {"stages": self.stages.state_dict(), "reference": self._reference_sum()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Back to the stage of the checkpoint."""
+        """Back to the stage of the checkpoint; CheckpointError if the reference is another model."""
+        if state["reference"] != self._reference_sum():
+            raise CheckpointError(
+                f"the model in {self.recipe.model.path} is not the one that this run started from, "
+                "which it needs as its reference; put that model back or start a new run"
+            )
         self.stages.load_state_dict(state["stages"])
+
+    def _reference_sum(self) -> float:
+        if self.reference is None:
+            return 0.0
+        return sum(float(tensor.double().abs().sum()) for tensor in self.reference.model.parameters())
 
 
 def encode(policy: Policy, sample: Sample) -> Prompt:
@@ -285,7 +295,10 @@ def make_learner(policy: Policy, recipe: Recipe, load_initial: Callable[[], Poli
     """The learner that the recipe's method names; `load_initial` loads the reference model."""
     if recipe.method == "sft":
         return Supervised(policy, recipe)
-    return Reinforced(policy, recipe, load_initial() if recipe.grpo.beta else None)
+    reference = load_initial() if recipe.grpo.beta else None
+    if reference is not None:
+        reference.model.requires_grad_(False)
+    return Reinforced(policy, recipe, reference)
 
 
 def summarize(scores: Sequence[Score], completions: Sequence[Completion]) -> Metrics:

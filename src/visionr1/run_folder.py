@@ -49,18 +49,23 @@ class RunFolder:
         Raises TrainingError if a new run finds it in use, or if a resumed one finds another recipe.
         """
         folder, stated = cls(path), path / "recipe.toml"
-        if stated.is_file() and not resume:
-            raise TrainingError(f"{path} holds a run already; continue it with --resume or choose another --run-dir")
-        if resume and not stated.is_file():
-            raise TrainingError(f"there is no run in {path} to resume; start it without --resume")
         if not resume:
+            if (path / "metrics.jsonl").exists() or folder.checkpoints.exists():
+                raise TrainingError(
+                    f"{path} holds a run already; continue it with --resume or choose another --run-dir"
+                )
             write_text_atomic(stated, to_toml(recipe))
             write_json_atomic(path / "versions.json", _versions())
-        elif (before := stated.read_text(encoding="utf-8")) != (now := to_toml(recipe)):
+            return folder
+        if not stated.is_file():
+            raise TrainingError(f"there is no run in {path} to resume; start it without --resume")
+        before, now = stated.read_text(encoding="utf-8"), to_toml(recipe)
+        if before != now:
             changes = unified_diff(before.splitlines(), now.splitlines(), n=0, lineterm="")
             changed = [line for line in changes if not line.startswith(("---", "+++", "@@"))]
             raise TrainingError(
-                f"cannot resume {path} with a changed recipe (- the run's, + this one):\n" + "\n".join(changed)
+                f"cannot resume {path} with a changed recipe (- the run's, + this one):\n"
+                + "\n".join(changed)
             )
         return folder
 

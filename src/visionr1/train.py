@@ -58,6 +58,8 @@ def train(recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool
     """
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
+    streams = [open_stream(phase, (recipe.seed, i)) for i, phase in enumerate(recipe.phases)]
+    lengths = [num_steps(phase, stream) for phase, stream in zip(recipe.phases, streams, strict=True)]
     folder = RunFolder.open(run_dir, recipe, resume=resume)
     checkpoint = folder.latest_checkpoint()
     initial = initial_model(recipe, run_dir)
@@ -76,11 +78,9 @@ def train(recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool
 
     with stop_signals() as stopped, TrainingBar(enabled=progress) as bar:
         for index in range(position.phase, len(recipe.phases)):
-            phase = recipe.phases[index]
+            phase, stream, steps = recipe.phases[index], streams[index], lengths[index]
             if index > position.phase:
                 position = Position(step=position.step, phase=index)
-            stream = open_stream(phase, (recipe.seed, index))
-            steps = num_steps(phase, stream)
             batches = prepared_batches(learner, stream, position.phase_step, steps, recipe.workers)
             while (done := phase_progress(phase, position, steps)) < 1:
                 began = time.perf_counter()

@@ -93,7 +93,6 @@ def results(base: DetectionResult, trained: DetectionResult) -> dict[str, object
     """What `results.json` holds: the metrics of both, the paired gain, and the one protocol of them all."""
     assert base.matches is not None and trained.matches is not None
     gain = {name: gained.to_json() for name, gained in paired_difference(base.matches, trained.matches).items()}
-    gain[f"AR{base.protocol.max_dets[-1]}"] = gain.pop("AR")
     return {
         "base": base.metrics,
         "trained": trained.metrics,

@@ -8,10 +8,11 @@ from PIL import Image
 from random_models import sharpen
 
 from visionr1 import cli
-from visionr1.evaluate import DetectionResult
-from visionr1.models.policy import load_policy
+from visionr1.evaluate import DetectionResult, read_protocol
+from visionr1.models.policy import Prompt, load_policy
 from visionr1.predict import evaluate_model, final_model, predict_samples
 from visionr1.readers import CocoDataset, data_path, read_coco
+from visionr1.samples import Query
 
 LIMIT = 20
 
@@ -47,6 +48,29 @@ def test_a_model_is_evaluated_under_the_default_protocol(qwen25_folder: Path, fe
     assert len(predictions) == 3 and result.counts["replies"] == 3
     assert result.protocol.name == "default" and result.protocol.max_new_tokens == LIMIT
     assert result.counts["true_boxes"] == len(few.table.xywh)
+
+
+def test_one_prompt_per_present_category_is_really_asked(qwen25_folder: Path, few: CocoDataset) -> None:
+    policy = load_policy(qwen25_folder)
+    asked: list[tuple[str, ...]] = []
+    encode = policy.encode
+
+    def listen(image: Image.Image, query: Query, template: str = "") -> Prompt:
+        asked.append(query.categories)
+        assert template == protocol.template
+        return encode(image, query, template)
+
+    policy.encode = listen  # type: ignore[method-assign]
+    protocol = read_protocol(["vision_r1_odinw", "template=Find {}."])
+    result, predictions = evaluate_model(policy, few, protocol=protocol, max_new_tokens=2)
+    present = [(name,) for s in few.samples for name in s.query.categories if name in s.truth.labels]
+    assert asked == present and [p.categories for p in predictions] == present
+    assert result.counts["replies"] == result.counts["categories_asked"] == len(present) < 9
+    assert result.counts["images"] == 3 and result.protocol.max_new_tokens == 2
+    protocol = read_protocol(["vision_r1_odinw", "categories=all", "max_new_tokens=1"])
+    asked.clear()
+    assert evaluate_model(policy, few, protocol=protocol)[0].protocol.max_new_tokens == 1
+    assert asked == [(name,) for s in few.samples for name in s.query.categories]
 
 
 def test_eval_leaves_its_result_and_replies_which_score_the_same(

@@ -53,7 +53,9 @@ def write_run(folder: Path, *, evaluated: bool = True, trained: bool = True, tok
             path = folder / "evaluation" / f"{name}.json"
             path.write_text(json.dumps(evaluation(ap, HOSTILE, tokens)))
             samples = read_source("bccd", split="test")
-            rows = [{"sample_id": sample.id, "truncated": False, **said} for sample in samples]
+            rows = [
+                {"sample_id": sample.id, "image_id": sample.image_id, "truncated": False, **said} for sample in samples
+            ]
             path.with_suffix(".predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         gain = {"gain": {"AP": {"difference": 0.066, "interval": [-0.004, 0.09]}}}
         (folder / "results.json").write_text(json.dumps(gain))
@@ -92,6 +94,15 @@ def test_tells_the_result_with_its_interval_and_protocol(page: Page) -> None:
     assert "bccd, test, 72 images; protocol default: qwen25, greedy, 512 tokens;" in text
     assert "fault: not json" in text and "n/a" in text
     assert text.count("max new tokens") == 1
+
+
+def test_marks_a_result_under_another_protocol(page: Page, tmp_path: Path) -> None:
+    assert "Vision-R1 *" not in page.text and "not comparable" not in page.text
+    run = write_run(tmp_path / "run", trained=False)
+    path = run / "evaluation/trained.json"
+    path.write_text(path.read_text().replace('"constant_score": 1.0', '"constant_score": 0.99'))
+    text = read_page(run).text
+    assert "Vision-R1 *" in text and "* Under another protocol than the first: not comparable." in text
 
 
 def test_names_the_signs_of_reward_hacking(page: Page, tmp_path: Path) -> None:

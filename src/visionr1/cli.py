@@ -181,9 +181,17 @@ def add_eval(parser: argparse.ArgumentParser) -> None:
     _add_data_arguments(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="keep result and replies in DIR/evaluation")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    parser.add_argument(
+        "--protocol",
+        action="append",
+        default=[],
+        metavar="NAME|FIELD=VALUE",
+        help="what the numbers depend on: default, vision_r1_coco, vision_r1_odinw, qwen25vl, qwen3vl, mmdet, "
+        "coco_results; then single fields, such as scores=rank; may be repeated (docs/evaluation.md)",
+    )
     parser.add_argument("--dialect", metavar="NAME", help="how replies write boxes (default: as the model folder says)")
     parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="images at once (default: 16)")
-    parser.add_argument("--max-new-tokens", type=int, default=1024, metavar="N", help="of a reply (default: 1024)")
+    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="of a reply (default: the protocol's, or 1024)")
     parser.add_argument("--device", default="cpu", help="where the model runs, such as cuda (default: cpu)")
     parser.add_argument(
         "--on-bad", choices=("raise", "skip"), default="raise", help="stop at a bad row, or count it (default: raise)"
@@ -192,13 +200,16 @@ def add_eval(parser: argparse.ArgumentParser) -> None:
 
 def run_eval(args: argparse.Namespace) -> None:
     """visionr1 eval"""
-    from visionr1.evaluate import evaluate_file, format_results, write_evaluation
+    from visionr1.evaluate import DEFAULT, evaluate_file, format_results, read_protocol, write_evaluation
     from visionr1.readers import data_path, read_coco
 
     if args.predictions:
         name, predictions = args.predictions.stem, None
-        result = evaluate_file(args.predictions, args.data, split=args.split, dialect=args.dialect)
+        result = evaluate_file(
+            args.predictions, args.data, split=args.split, dialect=args.dialect, protocol=args.protocol
+        )
     else:
+        protocol = read_protocol(args.protocol, DEFAULT)
         dataset = read_coco(data_path(args.data), split=args.split, on_bad=args.on_bad)
         print(*dataset.report.lines(), sep="\n", end="\n" if dataset.report.lines() else "", file=sys.stderr)
         with needs_extra("train"):
@@ -207,7 +218,12 @@ def run_eval(args: argparse.Namespace) -> None:
         policy = load_policy(final_model(args.model), device=args.device, dialect=args.dialect)
         name = Path(args.model).name
         result, predictions = evaluate_model(
-            policy, dataset, max_new_tokens=args.max_new_tokens, batch_size=args.batch_size, name=f"evaluating {name}"
+            policy,
+            dataset,
+            protocol=protocol,
+            max_new_tokens=args.max_new_tokens,
+            batch_size=args.batch_size,
+            name=f"evaluating {name}",
         )
     if args.out:
         of = str(args.model or args.predictions)

@@ -16,7 +16,7 @@ from visionr1.draw import draw_boxes
 from visionr1.errors import DataError
 from visionr1.evaluate import DEFAULT, DetectionResult, Prediction, Protocol, evaluate_detection
 from visionr1.models.policy import Policy
-from visionr1.readers import CocoDataset
+from visionr1.readers import CocoDataset, one_category_each, present_categories
 from visionr1.rollout import generate
 from visionr1.samples import Boxes, Query, Reply, Sample
 
@@ -37,16 +37,19 @@ def predict_samples(
     *,
     max_new_tokens: int = MAX_NEW_TOKENS,
     batch_size: int = BATCH_SIZE,
+    template: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Prediction]:
     """One greedy reply per sample, in order. `progress(samples done, all)` is called after each batch.
+
+    `template` takes the place of the model family's instruction, as in `prompts.instruction`.
 
     Raises DataError if an image cannot be read or its prompt does not fit into the model's context.
     """
     predictions: list[Prediction] = []
     for start in range(0, len(samples), batch_size):
         batch = samples[start : start + batch_size]
-        prompts = [policy.encode(sample.load_image(), sample.query) for sample in batch]
+        prompts = [policy.encode(sample.load_image(), sample.query, template) for sample in batch]
         groups = generate(policy, prompts, max_new_tokens=max_new_tokens, temperature=0.0)
         for sample, prompt, (completion,) in zip(batch, prompts, groups, strict=True):
             predictions.append(
@@ -69,23 +72,31 @@ def evaluate_model(
     dataset: CocoDataset,
     *,
     protocol: Protocol = DEFAULT,
-    max_new_tokens: int = MAX_NEW_TOKENS,
+    max_new_tokens: int | None = None,
     batch_size: int = BATCH_SIZE,
     name: str = "evaluating",
 ) -> tuple[DetectionResult, list[Prediction]]:
-    """The figures of a policy on a data set and the replies they come from; a bar called `name` shows progress."""
-    with SampleBar(name, len(dataset.samples)) as bar:
+    """The figures of a policy on a data set, asked as the protocol says, and the replies they come from.
+
+    `max_new_tokens` goes before the protocol's. A bar called `name` shows progress.
+    """
+    tokens = max_new_tokens or protocol.max_new_tokens or MAX_NEW_TOKENS
+    protocol = replace(protocol, max_new_tokens=tokens)
+    asked = ask(dataset.samples, protocol)
+    with SampleBar(name, len(asked)) as bar:
         predictions = predict_samples(
-            policy, dataset.samples, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=bar.show
+            policy, asked, max_new_tokens=tokens, batch_size=batch_size, template=protocol.template, progress=bar.show
         )
-    result = evaluate_detection(
-        dataset.samples,
-        predictions,
-        dialect=policy.dialect,
-        protocol=replace(protocol, max_new_tokens=max_new_tokens),
-        table=dataset.table,
-    )
+    result = evaluate_detection(asked, predictions, dialect=policy.dialect, protocol=protocol, table=dataset.table)
     return result, predictions
+
+
+def ask(samples: Sequence[Sample], protocol: Protocol) -> list[Sample]:
+    """Detection samples as the queries of a protocol: one for all categories or one each, all or those present."""
+    present = protocol.categories == "present"
+    if protocol.prompt == "per_category":
+        return one_category_each(samples, present_only=present)
+    return present_categories(samples) if present else list(samples)
 
 
 class SampleBar:

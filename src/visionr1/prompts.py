@@ -21,8 +21,11 @@ TEMPLATES: dict[str, dict[Task, str]] = {
 }
 
 
-def instruction(query: Query, family: str = "qwen") -> str:
-    """What a model of `family` is asked for `query`; categories are joined with a comma and a blank."""
+def instruction(query: Query, family: str = "qwen", template: str = "") -> str:
+    """What a model of `family` is asked for `query`; categories are joined with a comma and a blank.
+
+    `template`, with {} for the categories, takes the place of the family's.
+    """
     if family not in TEMPLATES:
         raise ValueError(f"unknown prompt family {family!r}; known: {', '.join(TEMPLATES)}")
-    return TEMPLATES[family][query.task].replace("{}", ", ".join(query.categories))
+    return (template or TEMPLATES[family][query.task]).replace("{}", ", ".join(query.categories))

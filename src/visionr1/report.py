@@ -15,6 +15,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from visionr1.charts import Series, line_chart
 from visionr1.dialects import get_dialect
 from visionr1.errors import DataError
@@ -23,7 +25,7 @@ from visionr1.files import read_json, read_json_lines, read_text, write_text_ato
 from visionr1.gallery import Shown, check, color_of, legend, side_by_side
 from visionr1.readers import read_source
 from visionr1.rewards.watch import WINDOW, signs
-from visionr1.samples import Sample
+from visionr1.samples import Boxes, Sample
 
 Row = dict[str, Any]
 
@@ -85,11 +87,11 @@ CHARTS = (
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """`evaluation/NAME.json`, and the texts it was computed from by sample id."""
+    """`evaluation/NAME.json`, and the replies it was computed from by image id (one, or one for each category)."""
 
     name: str
     record: Row
-    predictions: Mapping[str, Row]
+    predictions: Mapping[str, Sequence[Row]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +192,9 @@ def _headline(run: Run) -> str:
 def _results(run: Run) -> str:
     if not run.evaluations:
         return ""
-    names = [NAMES.get(e.name, e.name) for e in run.evaluations]
     records = [e.record for e in run.evaluations]
+    marks = [" *" if _protocol(record) != _protocol(records[0]) else "" for record in records]
+    names = [NAMES.get(e.name, e.name) + mark for e, mark in zip(run.evaluations, marks, strict=True)]
     heads = ["", *names]
     rows = [
         [escape(key), *(_metric_cell(record, key) for record in records), *_gain_cell(run.gain, key)]
@@ -205,7 +208,8 @@ def _results(run: Run) -> str:
     return (
         f"<h2>Result</h2>\n{_table([*heads, *(['change'] if run.gain else [])], rows, 'main')}"
         '<p class="caption">All x 100; in brackets the 95% bootstrap interval over images, '
-        "of a change over the same images for both.</p>"
+        "of a change over the same images for both."
+        f"{' * Under another protocol than the first: not comparable.' if any(marks) else ''}</p>"
         '<div class="grid2">'
         f"<div><h3>AP of each category</h3>{_table(heads, categories)}</div>"
         f"<div><h3>Replies and boxes</h3>{_table(heads, counted)}</div>"
@@ -270,14 +274,16 @@ def _gallery(run: Run) -> str:
 def _panels(sample: Sample, evaluations: Iterable[Evaluation]) -> list[Shown]:
     panels = [Shown("Truth", sample.truth)]
     for evaluation in evaluations:
-        said = evaluation.predictions[sample.id]
-        reply = get_dialect(evaluation.record["protocol"]["dialect"]).parse(
-            said["text"],
-            size_wh=sample.size_wh,
-            input_size_wh=tuple(said["input_size_wh"]),
-            categories=sample.query.categories,
+        dialect = get_dialect(evaluation.record["protocol"]["dialect"])
+        replies = [
+            dialect.parse(said["text"], size_wh=sample.size_wh, input_size_wh=tuple(said["input_size_wh"]))
+            for said in evaluation.predictions.get(str(sample.image_id), ())
+        ]
+        boxes = Boxes(
+            np.concatenate([np.zeros((0, 4)), *(reply.boxes.xyxy for reply in replies)]),
+            tuple(label for reply in replies for label in reply.boxes.labels),
         )
-        panels.append(check(NAMES.get(evaluation.name, evaluation.name), reply.boxes, sample.truth))
+        panels.append(check(NAMES.get(evaluation.name, evaluation.name), boxes, sample.truth))
     return panels
 
 
@@ -416,13 +422,20 @@ def _rows(path: Path) -> list[Row]:
     return read_json_lines(path) if path.is_file() else []
 
 
+def _by_image(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(str(row["image_id"]), []).append(row)
+    return found
+
+
 def _read_evaluations(folder: Path, initial: str) -> list[Evaluation]:
     """That of the model which training started from (`initial`) first, the others by name."""
     found = [
         Evaluation(
             path.stem,
             read_json(path),
-            {row["sample_id"]: row for row in _rows(path.with_suffix(".predictions.jsonl"))},
+            _by_image(_rows(path.with_suffix(".predictions.jsonl"))),
         )
         for path in sorted(folder.glob("*.json"))
     ]

@@ -39,6 +39,10 @@ class Dialect(Protocol):
     def prompt_family(self) -> str:
         """Which instruction templates this model family is asked with (`prompts.py`)."""
 
+    @property
+    def in_model_px(self) -> bool:
+        """Whether its coordinates are pixels of the model's input, so that nothing can be read without its size."""
+
     def grid_wh(self, input_size_wh: Size) -> tuple[float, float]:
         """What the dialect's coordinates span, from 0, both ends inclusive: the model's input, 1000 x 1000 or 1 x 1."""
 

@@ -25,6 +25,7 @@ class Griffon:
 
     name: str = "griffon"
     prompt_family: str = "griffon"
+    in_model_px: bool = False
 
     def grid_wh(self, input_size_wh: Size) -> tuple[float, float]:
         """See `Dialect.grid_wh`: 0 to 1."""

@@ -26,6 +26,7 @@ class InternVL:
 
     name: str = "internvl"
     prompt_family: str = "qwen"
+    in_model_px: bool = False
 
     def grid_wh(self, input_size_wh: Size) -> tuple[float, float]:
         """See `Dialect.grid_wh`: 0 to 1000."""

@@ -27,6 +27,7 @@ class Qwen25:
 
     name: str = "qwen25"
     prompt_family: str = "qwen"
+    in_model_px: bool = True
 
     def grid_wh(self, input_size_wh: Size) -> tuple[float, float]:
         """See `Dialect.grid_wh`: pixels of the model's input."""

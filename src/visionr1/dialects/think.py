@@ -30,6 +30,11 @@ class Think:
         """See `Dialect.prompt_family`."""
         return self.inner.prompt_family
 
+    @property
+    def in_model_px(self) -> bool:
+        """See `Dialect.in_model_px`."""
+        return self.inner.in_model_px
+
     def grid_wh(self, input_size_wh: Size) -> tuple[float, float]:
         """See `Dialect.grid_wh`."""
         return self.inner.grid_wh(input_size_wh)

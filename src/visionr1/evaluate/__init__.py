@@ -4,13 +4,14 @@ from visionr1.evaluate.detection import DetectionResult, evaluate_boxes, evaluat
 from visionr1.evaluate.engine import Detections
 from visionr1.evaluate.offline import evaluate_file, write_evaluation
 from visionr1.evaluate.predictions import Prediction, write_predictions
-from visionr1.evaluate.protocols import COCO_RESULTS, DEFAULT, Protocol
+from visionr1.evaluate.protocols import COCO_RESULTS, DEFAULT, PROTOCOLS, Protocol, read_protocol
 from visionr1.evaluate.statistics import Difference, paired_difference
 from visionr1.evaluate.table import format_results
 
 __all__ = [
     "COCO_RESULTS",
     "DEFAULT",
+    "PROTOCOLS",
     "DetectionResult",
     "Detections",
     "Difference",
@@ -22,6 +23,7 @@ __all__ = [
     "evaluate_replies",
     "format_results",
     "paired_difference",
+    "read_protocol",
     "write_evaluation",
     "write_predictions",
 ]

@@ -22,7 +22,7 @@ from visionr1.evaluate.predictions import Prediction
 from visionr1.evaluate.protocols import DEFAULT, Protocol
 from visionr1.evaluate.statistics import NUM_RESAMPLES, Matches, intervals
 from visionr1.readers.coco import CocoTable, table_of
-from visionr1.samples import FaultKind, Reply, Sample, Size, normalize_label
+from visionr1.samples import FaultKind, Reply, Sample, Size, normalize_label, normalized_labels
 
 RANK_DECAY = 0.001
 
@@ -129,13 +129,17 @@ def evaluate_replies(
 ) -> DetectionResult:
     """Figures of raw replies against an annotation file. An image without a reply counts as one without boxes.
 
-    Raises DataError for an unknown image id, and for a reply whose dialect needs a size that it does not have.
+    A box counts for a category only if its own prompt asked for it. Raises DataError for an unknown image id, for a
+    reply whose dialect needs a size that it does not have, and for a protocol that takes scores from a results file.
     """
+    if protocol.scores == "file":
+        raise DataError(f"protocol {protocol.name} takes scores from a results file, but these are replies; set scores")
     protocol = replace(protocol, dialect=dialect.name)
     places = {identity: index for index, identity in enumerate(table.image_ids)}
     replies = [_parse(prediction, table, places, dialect) for prediction in predictions]
     images = [places[prediction.image_id] for prediction in predictions]
-    detections, well_formed = _detections(table, images, replies, protocol)
+    asked = [prediction.categories or table.categories for prediction in predictions]
+    detections, well_formed = _detections(table, images, replies, asked, protocol)
     strict = detections.keep(well_formed)
     nowhere = np.zeros(len(table), dtype=np.int64)
     for place, reply in zip(images, replies, strict=True):
@@ -148,6 +152,8 @@ def evaluate_replies(
         "unparsable": sum(not reply.well_formed and not reply.num_predicted for reply in replies),
         "truncated": sum(cut),
         "images_without_reply": len(table) - len(set(images)),
+        "categories_asked": sum(map(len, asked)),
+        "categories_times_images": len(table) * len(table.categories),
         "unknown_labels": sum(f.kind is FaultKind.UNKNOWN_LABEL for reply in replies for f in reply.faults),
         "malformed_boxes": sum(reply.num_malformed for reply in replies),
     }
@@ -204,6 +210,7 @@ def evaluate_boxes(
             "images": len(table),
             "true_boxes": true,
             "crowd_regions": int(table.iscrowd.sum()),
+            "categories_without_truth": int((own == 0).sum()),
             "predicted_boxes": int(predicted),
         },
         faults={},
@@ -229,12 +236,14 @@ def _parse(prediction: Prediction, table: CocoTable, places: Mapping[Any, int], 
     return dialect.parse(
         prediction.text,
         size_wh=(width, height),
-        input_size_wh=_input_size(prediction, dialect),
+        input_size_wh=_input_size(prediction, (width, height), dialect),
         categories=prediction.categories or table.categories,
     )
 
 
-def _input_size(prediction: Prediction, dialect: Dialect) -> Size:
+def _input_size(prediction: Prediction, size_wh: Size, dialect: Dialect) -> Size:
+    if not dialect.in_model_px:
+        return prediction.input_size_wh or size_wh  # it reads the same whatever this is
     if prediction.input_size_wh is None:
         raise DataError(
             f"the prediction for image {prediction.image_id!r} has no input_size_wh; boxes of dialect {dialect.name} "
@@ -244,21 +253,27 @@ def _input_size(prediction: Prediction, dialect: Dialect) -> Size:
 
 
 def _detections(
-    table: CocoTable, images: Sequence[int], replies: Sequence[Reply], protocol: Protocol
+    table: CocoTable,
+    images: Sequence[int],
+    replies: Sequence[Reply],
+    asked: Sequence[Sequence[str]],
+    protocol: Protocol,
 ) -> tuple[Detections, NDArray[np.bool_]]:
-    """The boxes of known label in emission order, and whether each is of a well-formed reply."""
+    """The boxes of a label that was asked for, in emission order, and whether each is of a well-formed reply."""
     index = table.category_index()
     image, category, score, formed = [], [], [], []
     xyxy: list[Array] = [np.zeros((0, 4))]
     emitted: Counter[int] = Counter()
-    for place, reply in zip(images, replies, strict=True):
-        labels = [index.get(normalize_label(label), -1) for label in reply.boxes.labels]
+    for place, reply, categories in zip(images, replies, asked, strict=True):
+        allowed = normalized_labels(tuple(categories))
+        names = [normalize_label(label) for label in reply.boxes.labels]
+        labels = [index.get(name, -1) if name in allowed else -1 for name in names]
         image += [place] * len(labels)
         category += labels
         formed += [reply.well_formed] * len(labels)
         ranks = range(emitted[place], emitted[place] + len(labels))
-        constant = protocol.scores != "rank"
-        score += [protocol.constant_score if constant else 1 - RANK_DECAY * rank for rank in ranks]
+        ranked = protocol.scores == "rank"
+        score += [1 - RANK_DECAY * rank if ranked else protocol.constant_score for rank in ranks]
         emitted[place] += len(labels)
         xyxy.append(reply.boxes.xyxy)
     corners = np.concatenate(xyxy)

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from visionr1.dialects import get_dialect
 from visionr1.errors import DataError
 from visionr1.evaluate.detection import DetectionResult, evaluate_boxes, evaluate_replies
@@ -18,7 +20,7 @@ from visionr1.evaluate.predictions import (
     read_rows,
     write_predictions,
 )
-from visionr1.evaluate.protocols import COCO_RESULTS, DEFAULT, Protocol
+from visionr1.evaluate.protocols import COCO_RESULTS, DEFAULT, Protocol, read_protocol
 from visionr1.evaluate.statistics import NUM_RESAMPLES
 from visionr1.files import write_json_atomic
 from visionr1.readers import data_path
@@ -31,13 +33,14 @@ def evaluate_file(
     *,
     split: str | None = None,
     dialect: str | None = None,
-    protocol: Protocol | None = None,
+    protocol: Protocol | Sequence[str] = (),
     num_resamples: int = NUM_RESAMPLES,
 ) -> DetectionResult:
     """Figures of COCO results, or of raw replies written in `dialect`, against a COCO file or folder.
 
-    Scores in a results file are kept. Without `protocol`, results are scored as pycocotools does and replies by the
-    default. Raises DataError for a file, row or id that is wrong, and for replies without a dialect.
+    `protocol` is one, or settings for `read_protocol` that start from pycocotools' way for results and from the default
+    for replies. Scores in a results file are kept unless the protocol's are constant. Raises DataError for a file, row
+    or id that is wrong, for replies without a dialect, and for rank scores of a results file.
     """
     table = read_table(data_path(data), split=split)
     rows = read_rows(predictions)
@@ -48,12 +51,21 @@ def evaluate_file(
             table,
             predictions_of(rows, predictions),
             dialect=get_dialect(dialect),
-            protocol=protocol or DEFAULT,
+            protocol=_protocol(protocol, DEFAULT),
             num_resamples=num_resamples,
         )
+    protocol = _protocol(protocol, COCO_RESULTS)
     detections, num_unknown = detections_of(rows, table, predictions)
-    result = evaluate_boxes(table, detections, protocol=protocol or COCO_RESULTS, num_resamples=num_resamples)
+    if protocol.scores == "constant":
+        detections = replace(detections, score=np.full(len(detections), protocol.constant_score))
+    elif protocol.scores != "file":
+        raise DataError(f"protocol {protocol.name}: scores={protocol.scores} is for replies, not for a results file")
+    result = evaluate_boxes(table, detections, protocol=protocol, num_resamples=num_resamples)
     return replace(result, counts={**result.counts, "unknown_categories": num_unknown})
+
+
+def _protocol(said: Protocol | Sequence[str], base: Protocol) -> Protocol:
+    return said if isinstance(said, Protocol) else read_protocol(said, base)
 
 
 def write_evaluation(

@@ -6,9 +6,13 @@ printed without one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from difflib import get_close_matches
+from typing import Any, Literal, get_args, get_type_hints
+
+from visionr1.errors import RecipeError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +24,8 @@ class Protocol:
     """All categories in one prompt, or one prompt for each."""
     categories: Literal["all", "present"] = "all"
     """Which are asked for: all of the set, or those that the image's own truth holds (which tells what is there)."""
+    template: str = ""
+    """The instruction, {} for the categories; empty for the paper's for the dialect's model family (`prompts.py`)."""
     scores: Literal["constant", "rank", "file"] = "constant"
     """Of a box: one number for all; 1 - 0.001 x its place in the reply; or as a results file gives it."""
     constant_score: float = 1.0
@@ -39,7 +45,9 @@ class Protocol:
 
     def line(self) -> str:
         """The protocol in one line, to stand under a number."""
-        asked = f"{self.categories} categories {'in one prompt' if self.prompt == 'joint' else 'in a prompt each'}"
+        asked = "all categories" if self.categories == "all" else "only the categories present in the truth (a hint)"
+        asked += " in one prompt" if self.prompt == "joint" else " in a prompt each"
+        asked += f', "{self.template}"' if self.template else ""
         score = f"constant {self.constant_score:g}" if self.scores == "constant" else self.scores
         tokens = f", {self.max_new_tokens} tokens" if self.max_new_tokens else ""
         replies = f"{self.dialect}, {self.decoding}{tokens}; {asked}; {self.parse} parse; " if self.dialect else ""
@@ -65,3 +73,116 @@ DEFAULT = Protocol(name="default")
 
 COCO_RESULTS = Protocol(name="coco_results", scores="file", order="image_id", decoding="")
 """A file of COCO results as pycocotools scores it: scores as in the file, ties by image id."""
+
+MMDET_MAX_DETS = (100, 300, 1000)
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        DEFAULT,
+        # Vision-R1's released evaluation (Griffon, Vision-R1/eval): pycocotools' defaults, 512 tokens.
+        Protocol(name="vision_r1_coco", constant_score=0.99, order="image_id", max_new_tokens=512),
+        Protocol(
+            name="vision_r1_odinw",
+            prompt="per_category",
+            categories="present",
+            constant_score=0.99,
+            order="image_id",
+            max_new_tokens=512,
+        ),
+        # ODinW-13 as the Qwen2.5-VL team describes it (QwenLM/Qwen3-VL issues 839 and 1041), scored by mmdetection.
+        Protocol(
+            name="qwen25vl",
+            prompt="per_category",
+            template="Locate every {} in the image and output the coordinates in JSON format.",
+            order="image_id",
+            max_dets=MMDET_MAX_DETS,
+        ),
+        # QwenLM/Qwen3-VL, evaluation/ODinW-13: a reply that is not JSON counts as empty.
+        Protocol(
+            name="qwen3vl",
+            template="Locate every instance that belongs to the following categories: '{}'. "
+            "Report bbox coordinates in JSON format.",
+            parse="strict",
+            order="image_id",
+            max_dets=MMDET_MAX_DETS,
+        ),
+        # mmdetection's CocoMetric on a file of results.
+        Protocol(name="mmdet", scores="file", order="image_id", max_dets=MMDET_MAX_DETS, decoding=""),
+        COCO_RESULTS,
+    )
+}
+"""By name. They say nothing of image sizes: a model folder's preprocessor_config.json does."""
+
+_FIXED = {"name", "dialect", "decoding"}
+"""Fields that the evaluation itself states."""
+
+
+def read_protocol(settings: Sequence[str], base: Protocol = DEFAULT) -> Protocol:
+    """The protocol that NAME and FIELD=VALUE settings make, read from left to right; a name comes first.
+
+    Overridden fields become part of the name. Raises RecipeError for an unknown name or field, or a value that does
+    not fit, naming what would.
+    """
+    changes: dict[str, str] = {}
+    for position, setting in enumerate(settings):
+        key, is_field, value = setting.partition("=")
+        if is_field:
+            base = replace(base, **{key: _read_field(key, value)})
+            changes[key] = value
+        elif position:
+            raise RecipeError(f"--protocol {setting}: a protocol's name comes first, then FIELD=VALUE")
+        elif setting not in PROTOCOLS:
+            raise RecipeError(f"unknown protocol {setting!r}{_nearest(setting, PROTOCOLS)}; {_known(PROTOCOLS)}")
+        else:
+            base = PROTOCOLS[setting]
+    changed = ", ".join(f"{key}={value}" for key, value in changes.items())
+    return replace(base, name=f"{base.name} with {changed}") if changed else base
+
+
+def _read_field(key: str, text: str) -> Any:
+    kinds = {name: kind for name, kind in get_type_hints(Protocol).items() if name not in _FIXED}
+    if key not in kinds:
+        raise RecipeError(f"a protocol has no field {key!r}{_nearest(key, kinds)}; {_known(kinds)}")
+    kind = kinds[key]
+    if choices := [choice for choice in get_args(kind) if isinstance(choice, str)]:
+        if text not in choices:
+            raise RecipeError(f"protocol field {key}: expected one of {', '.join(choices)}, found {text!r}")
+        return text
+    try:
+        value = tuple(map(int, text.split(","))) if get_args(kind) else kind(text)
+    except ValueError:
+        value = None
+    if not _fits(key, value):
+        raise RecipeError(f"protocol field {key}: expected {_EXPECTED[key]}, found {text!r}")
+    return value
+
+
+_EXPECTED = {
+    "template": "an instruction with {} where the categories stand",
+    "constant_score": "a finite number",
+    "max_dets": "three numbers of boxes, ascending, such as 1,10,100",
+    "match_iou": "an IoU above 0 and at most 1",
+    "max_new_tokens": "a number of tokens",
+}
+
+
+def _fits(key: str, value: Any) -> bool:
+    if key == "template":
+        return value is not None and "{}" in value
+    if value is None:
+        return False
+    if key == "max_dets":
+        return len(value) == 3 and bool(0 < value[0] < value[1] < value[2])
+    if key == "match_iou":
+        return bool(0 < value <= 1)
+    return math.isfinite(value) if key == "constant_score" else bool(value > 0)
+
+
+def _nearest(text: str, known: Mapping[str, Any]) -> str:
+    found = get_close_matches(text, known, 1)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def _known(names: Mapping[str, Any]) -> str:
+    return f"known: {', '.join(names)}"

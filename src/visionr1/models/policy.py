@@ -93,8 +93,8 @@ class Policy:
         length: int = self.config.get_text_config().max_position_embeddings
         return length
 
-    def encode(self, image: Image.Image, query: Query) -> Prompt:
-        """The prompt for one RGB image and one query.
+    def encode(self, image: Image.Image, query: Query, template: str = "") -> Prompt:
+        """The prompt for one RGB image and one query; `template` as in `prompts.instruction`.
 
         Raises DataError if the image cannot be resized or the prompt leaves no room for a reply.
         """
@@ -105,7 +105,7 @@ class Policy:
                 f"the image of {image.width}x{image.height} pixels cannot be fed to the model: {error}"
             ) from error
         grid = pixels["image_grid_thw"]
-        text, before, after = self._template_ids(instruction(query, self.dialect.prompt_family))
+        text, before, after = self._template_ids(instruction(query, self.dialect.prompt_family, template))
         num_image_tokens = self.family.num_image_tokens(self.config, grid[0])
         image_ids = torch.full((num_image_tokens,), self.config.image_token_id)
         input_ids = torch.cat((before, image_ids, after))

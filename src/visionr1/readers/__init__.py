@@ -4,7 +4,7 @@ from pathlib import Path
 
 from visionr1.embedded import embedded_path
 from visionr1.readers.coco import CocoDataset, CocoTable, find_splits, read_coco, read_table, table_of
-from visionr1.readers.queries import one_category_each
+from visionr1.readers.queries import one_category_each, present_categories
 from visionr1.readers.rows import OnBad, ReadReport
 from visionr1.samples import Sample
 
@@ -16,6 +16,7 @@ __all__ = [
     "data_path",
     "find_splits",
     "one_category_each",
+    "present_categories",
     "read_coco",
     "read_source",
     "read_table",

@@ -26,3 +26,14 @@ def one_category_each(samples: Iterable[Sample], *, present_only: bool = False) 
                 replace(sample, id=f"{sample.id}:{category}", query=Query("grounding", (category,)), truth=truth)
             )
     return split
+
+
+def present_categories(samples: Iterable[Sample]) -> list[Sample]:
+    """Each detection sample asked for the categories that have a box in its image; those without any are left out."""
+    kept: list[Sample] = []
+    for sample in samples:
+        labels = {normalize_label(label) for label in sample.truth.labels}
+        there = tuple(name for name in sample.query.categories if normalize_label(name) in labels)
+        if there:
+            kept.append(replace(sample, query=Query("detection", there)))
+    return kept

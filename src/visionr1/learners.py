@@ -35,6 +35,8 @@ class Collected:
     metrics: Metrics
     rollouts: list[Metrics] = field(default_factory=list)
     """One row per completion."""
+    seconds: float = 0.0
+    """Of rollout and reward."""
 
 
 class Learner(Protocol):
@@ -189,7 +191,8 @@ class Reinforced:
             "seconds/rollout": clock[1] - clock[0],
             "seconds/reward": clock[2] - clock[1],
         }
-        return Collected(work, metrics, list(_rollout_rows(prepared, groups, scores, advantages)))
+        rollouts = _rollout_rows(prepared, groups, scores, advantages)
+        return Collected(work, metrics, rollouts, seconds=clock[2] - clock[0])
 
     def roll_out(self, prompts: Sequence[Prompt], seed: Sequence[int]) -> list[list[Completion]]:
         """G completions of each prompt."""

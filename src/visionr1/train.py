@@ -90,7 +90,6 @@ def train(recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool
                 waited = time.perf_counter() - began
                 with autocast(policy, recipe):
                     collected = learner.collect(prepared, seed, overall_progress(recipe, position, steps))
-                before_update = time.perf_counter()
                 for _ in range(learner.updates):
                     update = update_weights(policy, optimizer, learner, collected.work, rate, recipe)
                     if not math.isfinite(update["loss"] + update["grad_norm"]):
@@ -107,7 +106,7 @@ def train(recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool
                     **update,
                     **collected.metrics,
                     "seconds/preprocess": waited,
-                    "seconds/update": ended - before_update,
+                    "seconds/update": ended - began - waited - collected.seconds,
                 }
                 folder.append("metrics.jsonl", [row])
                 rollouts = ({"step": position.step, **rollout} for rollout in collected.rollouts)

@@ -149,7 +149,8 @@ def _overlaps(predicted: list[tuple[list[int], object]], truth: GroundTruth, not
     if (true[:, 2:] < true[:, :2]).any():
         notes.append("the public code raises AssertionError: a true box is inverted; scored 0")
         return np.zeros(0, dtype=np.float32)
-    same = np.array([[_class_id(label, ids) == ids.get(name) for name in wanted] for _, label in predicted])
+    said_ids = np.array([_class_id(label, ids) for _, label in predicted])
+    same = said_ids[:, None] == np.array([ids.get(name, -1) for name in wanted])
     try:
         with np.errstate(all="ignore"):
             boxes = _original_px([box for box, _ in predicted], truth)

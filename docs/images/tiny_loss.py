@@ -1,4 +1,4 @@
-"""Draw docs/images/tiny_loss.png from the metrics of a run of recipes/tiny.toml: python tiny_loss.py RUN/metrics.jsonl"""
+"""Draw docs/images/tiny_loss.png from a run of recipes/tiny.toml: python docs/images/tiny_loss.py RUN/metrics.jsonl"""
 
 import json
 import sys

@@ -267,6 +267,21 @@ def test_a_full_disk_keeps_the_checkpoint_before(
     assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["step_2"]
 
 
+def test_a_full_disk_under_the_metrics(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened = Path.open
+
+    def full(self: Path, *arguments: Any, **settings: Any) -> Any:
+        if self.name == "metrics.jsonl":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return opened(self, *arguments, **settings)
+
+    monkeypatch.setattr(Path, "open", full)
+    assert run(SFT, "run") == 2
+    assert re.search(r"cannot write .*metrics\.jsonl: .*No space left on device", capsys.readouterr().err)
+
+
 def test_a_loss_that_is_no_number_stops_the_run(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,13 +16,15 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from difflib import unified_diff
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from visionr1 import __version__
 from visionr1.errors import CheckpointError, TrainingError
@@ -73,7 +75,7 @@ class RunFolder:
         """Add rows to the .jsonl file `name`."""
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
         if lines:
-            with (self.path / name).open("a", encoding="utf-8") as log:
+            with _no_room(self.path / name), (self.path / name).open("a", encoding="utf-8") as log:
                 log.writelines(lines)
 
     def latest_checkpoint(self) -> Path | None:
@@ -98,7 +100,7 @@ class RunFolder:
             shutil.rmtree(final, ignore_errors=True)
             temporary.rename(final)
             _sync(self.checkpoints)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, SafetensorError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
             kept = self.latest_checkpoint()
             raise TrainingError(
@@ -128,7 +130,8 @@ class RunFolder:
         """Write final/ whole."""
         temporary = self.path / ".final.partial"
         shutil.rmtree(temporary, ignore_errors=True)
-        policy.save(temporary, dtype)
+        with _no_room(self.final):
+            policy.save(temporary, dtype)
         shutil.rmtree(self.final, ignore_errors=True)
         temporary.rename(self.final)
 
@@ -141,6 +144,15 @@ class RunFolder:
         for log in logs:
             _sync(log)
         return {log.name: log.stat().st_size for log in logs}
+
+
+@contextmanager
+def _no_room(path: Path) -> Iterator[None]:
+    """A file that cannot be written is the user's to mend: TrainingError."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"cannot write {path}: {error}; make room and continue with --resume") from error
 
 
 def _sync(path: Path) -> None:

@@ -83,6 +83,33 @@ def test_the_folder_names_the_dialect_else_the_family(folder: Path) -> None:
         load_policy(folder)
 
 
+def test_files_as_the_hub_has_them(qwen25_folder: Path, tmp_path: Path) -> None:
+    """Processor settings in the released form, the chat template in a file of its own."""
+    folder = Path(shutil.copytree(qwen25_folder, tmp_path / "model"))
+    before = load_policy(folder)
+    template = folder / "chat_template.jinja"
+    chat = {"chat_template": template.read_text(encoding="utf-8")}
+    (folder / "chat_template.json").write_text(json.dumps(chat), encoding="utf-8")
+    template.unlink()
+    processor = before.image_processor
+    settings = {
+        "min_pixels": processor.size["shortest_edge"],
+        "max_pixels": processor.size["longest_edge"],
+        "patch_size": processor.patch_size,
+        "temporal_patch_size": processor.temporal_patch_size,
+        "merge_size": processor.merge_size,
+        "image_mean": list(processor.image_mean),
+        "image_std": list(processor.image_std),
+        "image_processor_type": "Qwen2VLImageProcessor",
+        "processor_class": "Qwen2_5_VLProcessor",
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    (prompt,) = make_prompts(before, [(120, 80)])
+    (same,) = make_prompts(load_policy(folder), [(120, 80)])
+    assert torch.equal(prompt.input_ids, same.input_ids)
+    torch.testing.assert_close(prompt.pixel_values, same.pixel_values)
+
+
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no model in .*nowhere: config\.json is missing"):
         load_policy(tmp_path / "nowhere")

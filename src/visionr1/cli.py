@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -37,7 +38,7 @@ MODEL is a transformers folder, a run folder (its final model), or "tiny" (it sh
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, 2 for a user's error, 130 for an interrupt."""
+    """Run one command; returns the exit status: 0, 2 for a user's error, 130: interrupt, 141: closed pipe."""
     args = build_parser().parse_args(argv)
     try:
         args.run(args)
@@ -47,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # who reads our output has seen enough; what is left in the buffer goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     return 0
 
 
@@ -189,6 +193,12 @@ def add_eval(parser: argparse.ArgumentParser) -> None:
         help="what the numbers depend on: default, vision_r1_coco, vision_r1_odinw, qwen25vl, qwen3vl, mmdet, "
         "coco_results; then single fields, such as scores=rank; may be repeated (docs/evaluation.md)",
     )
+    parser.add_argument(
+        "--suite",
+        choices=("odinw13", "odinw35"),
+        help="DATA is a folder of ODinW's sets: each one's valid split, and their mean; --predictions is then a folder "
+        "with a file for each set, such as Aquarium.json",
+    )
     parser.add_argument("--dialect", metavar="NAME", help="how replies write boxes (default: as the model folder says)")
     parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="images at once (default: 16)")
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="of a reply (default: the protocol's, or 1024)")
@@ -200,33 +210,34 @@ def add_eval(parser: argparse.ArgumentParser) -> None:
 
 def run_eval(args: argparse.Namespace) -> None:
     """visionr1 eval"""
-    from visionr1.evaluate import DEFAULT, evaluate_file, format_results, read_protocol, write_evaluation
+    from visionr1.evaluate import OdinwSet, evaluate_suite, format_results, read_odinw, write_evaluation
+    from visionr1.files import write_json_atomic
     from visionr1.readers import data_path, read_coco
 
+    of = str(args.model or args.predictions)
+    if args.suite:
+        measure = _offline(args) if args.predictions else _with_model(args)
+
+        def evaluate(one: OdinwSet, file: Path) -> DetectionResult:
+            result, predictions = measure(one.name, file, lambda: read_odinw(one, file))
+            if args.out:
+                where = args.out / args.suite
+                write_evaluation(where, one.name, result, predictions, model=of, data=str(file), split=None)
+            return result
+
+        whole = evaluate_suite(Path(args.data), args.suite, evaluate)
+        if args.out:
+            write_json_atomic(args.out / f"{args.suite}.json", {"model": of, "data": args.data, **whole.to_json()})
+        print(json.dumps(whole.to_json()) if args.json else whole.table())
+        return
+    name = args.predictions.stem if args.predictions else Path(args.model).name
+    path = data_path(args.data)
     if args.predictions:
-        name, predictions = args.predictions.stem, None
-        result = evaluate_file(
-            args.predictions, args.data, split=args.split, dialect=args.dialect, protocol=args.protocol
-        )
+        result, predictions = _offline(args)(name, path, None)
     else:
-        protocol = read_protocol(args.protocol, DEFAULT)
-        dataset = read_coco(data_path(args.data), split=args.split, on_bad=args.on_bad)
-        print(*dataset.report.lines(), sep="\n", end="\n" if dataset.report.lines() else "", file=sys.stderr)
-        with needs_extra("train"):
-            from visionr1.models.policy import load_policy
-            from visionr1.predict import evaluate_model, final_model
-        policy = load_policy(final_model(args.model), device=args.device, dialect=args.dialect)
-        name = Path(args.model).name
-        result, predictions = evaluate_model(
-            policy,
-            dataset,
-            protocol=protocol,
-            max_new_tokens=args.max_new_tokens,
-            batch_size=args.batch_size,
-            name=f"evaluating {name}",
-        )
+        dataset = read_coco(path, split=args.split, on_bad=args.on_bad)
+        result, predictions = _with_model(args)(name, path, lambda: dataset)
     if args.out:
-        of = str(args.model or args.predictions)
         folder = args.out / "evaluation"
         write_evaluation(folder, name, result, predictions, model=of, data=args.data, split=args.split)
     print(json.dumps(result.to_json()) if args.json else format_results({name: result}))

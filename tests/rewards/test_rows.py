@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -132,6 +133,18 @@ def test_the_command_reads_a_pipe(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     rows = [json.loads(row) for row in captured.out.splitlines()]
     assert [row["total"] for row in rows] == [2.5, 0.0]
     assert "true box 1 ('dog') is missed" in captured.err
+
+
+def test_the_command_ends_quietly_where_its_reader_does(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text((line() + "\n") * 2_000)
+    program = [sys.executable, "-m", "visionr1.cli", "score", str(path)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert json.loads(process.stdout.readline())["total"] == 2.5
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
 
 
 def test_the_command_draws_why(

@@ -9,7 +9,7 @@ Where this departs from the equations as printed, it does what GRPO's own paper 
 - Eq. 1 has no 1e-4 beside the standard deviation; the deviation is the sample's (ddof 1).
 - Eq. 2 has one ratio for the whole completion and no clip. Here each token has its ratio, which is
   clipped where a rollout is used more than once; the tokens' terms are averaged over a completion,
-  then over completions.
+  then over completions (`token_weights` says what else there is, and why).
 - KL is estimated per token by k3 = exp(ref - log) - (ref - log) - 1: unbiased and never negative.
 - A group whose completions all scored the same tells nothing: its advantages are 0, and it is
   counted.
@@ -17,10 +17,15 @@ Where this departs from the equations as printed, it does what GRPO's own paper 
 Axis letters: B samples, G completions of one sample, N completion tokens in all.
 """
 
+from typing import Literal
+
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 EPSILON = 1e-4
+MeanOver = Literal["completion", "batch"]
 
 
 def advantages(rewards: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,11 +42,17 @@ def advantages(rewards: Tensor) -> tuple[Tensor, Tensor]:
     return scaled.masked_fill(no_spread[:, None], 0.0), no_spread
 
 
-def token_weights(completion: Tensor, lengths: Tensor) -> Tensor:
-    """Weights (N,) that average over the tokens of a completion, then over completions.
+def token_weights(completion: Tensor, lengths: Tensor, mean_over: MeanOver = "completion") -> Tensor:
+    """Weights (N,) of the tokens' terms; over all tokens of a step they sum to 1.
 
     `completion` (N,) says which completion a token belongs to, `lengths` how many tokens each has.
+    Over the "completion" it is the mean of a completion's tokens, then of completions: GRPO's own
+    form, in which a token of a long completion counts less, so that a long bad reply is punished
+    less than a short one. Over the "batch" every token counts alike: Eq. 2 as printed, up to a
+    factor, for the gradient of a completion's ratio is the sum over its tokens.
     """
+    if mean_over == "batch":
+        return torch.full(completion.shape, 1.0 / float(lengths.sum()))
     return 1.0 / (lengths[completion] * len(lengths))
 
 

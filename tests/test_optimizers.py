@@ -1,0 +1,66 @@
+"""Which parameters each optimizer moves, and that a checkpoint keeps all of its state."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import nn
+
+from visionr1.optimizers import make_optimizer
+from visionr1.recipe import OptimizerSection
+
+
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.ModuleDict(
+        {
+            "embed_tokens": nn.Embedding(5, 4),
+            "layer": nn.Linear(4, 4),
+            "norm": nn.LayerNorm(4),
+            "patch": nn.Conv3d(1, 2, 1),
+            "lm_head": nn.Linear(4, 5, bias=False),
+        }
+    )
+
+
+def step(network: nn.Module, optimizer: object, rate: float = 0.1) -> None:
+    for index, parameter in enumerate(network.parameters()):
+        parameter.grad = torch.full_like(parameter, 0.1 * (index + 1))
+    for group in optimizer.param_groups:  # type: ignore[attr-defined]
+        group["lr"] = rate
+    optimizer.step()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_every_parameter_moves_and_only_matrices_decay(name: str) -> None:
+    network = model()
+    before = [parameter.detach().clone() for parameter in network.parameters()]
+    optimizer = make_optimizer(network, OptimizerSection(name=name, weight_decay=0.1))  # type: ignore[arg-type]
+    owned = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(owned) == sorted(map(id, network.parameters()))  # each in one group
+    for group in optimizer.param_groups:
+        assert all((p.ndim >= 2) == (group["weight_decay"] > 0) for p in group["params"])
+    step(network, optimizer)
+    assert all(not torch.equal(old, new) for old, new in zip(before, network.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_state_goes_on_as_if_it_had_not_stopped(name: str) -> None:
+    settings = OptimizerSection(name=name)  # type: ignore[arg-type]
+    straight, resumed = model(), model()
+    first = make_optimizer(straight, settings)
+    step(straight, first)
+    resumed.load_state_dict(straight.state_dict())
+    second = make_optimizer(resumed, settings)
+    second.load_state_dict(deepcopy(first.state_dict()))  # as from a file
+    step(straight, first)
+    step(resumed, second)
+    assert all(torch.equal(a, b) for a, b in zip(straight.parameters(), resumed.parameters(), strict=True))
+
+
+def test_muon_takes_the_matrices_inside_only() -> None:
+    network = model()
+    plain = make_optimizer(network, OptimizerSection(name="adamw")).param_groups
+    muon = make_optimizer(network, OptimizerSection(name="muon")).param_groups
+    assert "momentum" not in plain[0]
+    assert [[tuple(p.shape) for p in group["params"]] for group in muon if "momentum" in group] == [[(4, 4)]]

@@ -31,9 +31,10 @@ def main():
         print(f"TRL {trl.__version__}: step {row['step']}: reward {row['reward']:.3f} = {parts}, KL {row['kl']:.2g}")
     assert any(row["grad_norm"] > 0 for row in steps), steps
     before, after = (load_file(Path(folder) / "model.safetensors") for folder in (MODEL, WORK / "run"))
-    changed = sum(not torch.equal(before[name].float(), after[name].float()) for name in before)
-    assert before.keys() == after.keys() and changed > len(before) // 2
-    print(f"TRL {trl.__version__}: {changed} of {len(before)} weights changed")
+    assert after and after.keys() <= before.keys()  # a tied output layer may be stored or not
+    changed = sum(not torch.equal(before[name].float(), after[name].float()) for name in after)
+    assert changed > len(after) // 2
+    print(f"TRL {trl.__version__}: {changed} of {len(after)} weights changed")
 
 
 if __name__ == "__main__":

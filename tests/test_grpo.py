@@ -31,16 +31,16 @@ def test_one_completion_is_refused(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("average", "expected"),
+    ("mean_over", "expected"),
     [
         ("completion", [0.5, 0.125, 0.125, 0.125, 0.125]),  # over tokens, then completions
-        ("token", [0.2] * 5),  # over all tokens alike
+        ("batch", [0.2] * 5),  # over all tokens alike
     ],
 )
-def test_weights_average_over_completions_or_tokens(average: str, expected: list[float]) -> None:
+def test_weights_average_over_completions_or_tokens(mean_over: grpo.MeanOver, expected: list[float]) -> None:
     lengths = torch.tensor([1, 4])
     completion = torch.tensor([0, 1, 1, 1, 1])
-    assert grpo.token_weights(completion, lengths, average).tolist() == pytest.approx(expected)  # type: ignore[arg-type]
+    assert grpo.token_weights(completion, lengths, mean_over).tolist() == pytest.approx(expected)
 
 
 def test_on_policy_gradient_is_the_advantage_times_that_of_log_pi() -> None:

@@ -19,8 +19,6 @@ Axis letters: B samples, G completions of one sample, N completion tokens in all
 
 from typing import Literal
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 

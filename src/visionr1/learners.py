@@ -226,7 +226,7 @@ class Reinforced:
 
     def _make_part(self, part: Sequence[Group], advantages: Tensor, lengths: Tensor) -> GroupWork:
         rows, device = pack(part), self.policy.device
-        weights = grpo.token_weights(rows.completion, lengths, self.recipe.grpo.average).to(device)
+        weights = grpo.token_weights(rows.completion, lengths, self.recipe.grpo.mean_over).to(device)
         per_token = advantages[rows.completion].to(device)
         rows = rows.to(device)
         reference = None

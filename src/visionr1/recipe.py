@@ -166,8 +166,6 @@ class GRPOSection:
     """Average the tokens' terms over each completion first, or over all tokens of the batch alike."""
     clip: float = 0.2
     """The ratio is held within 1 -+ clip where a rollout is used more than once."""
-    average: Literal["completion", "token"] = "completion"
-    """Of the loss: over a completion's tokens, then completions (GRPO), or over all tokens (DAPO; no length bias)."""
 
     def __post_init__(self) -> None:
         _check(self.beta >= 0, "grpo.beta", "0 or more", self.beta)

@@ -20,6 +20,8 @@ from visionr1 import __version__
 from visionr1.errors import DataError, RecipeError, VisionR1Error, needs_extra
 
 if TYPE_CHECKING:
+    from visionr1.evaluate import DetectionResult, OdinwSet, Prediction
+    from visionr1.readers import CocoDataset
     from visionr1.rewards import Score
     from visionr1.samples import GroundTruth
 
@@ -210,37 +212,73 @@ def add_eval(parser: argparse.ArgumentParser) -> None:
 
 def run_eval(args: argparse.Namespace) -> None:
     """visionr1 eval"""
-    from visionr1.evaluate import OdinwSet, evaluate_suite, format_results, read_odinw, write_evaluation
-    from visionr1.files import write_json_atomic
+    from visionr1.evaluate import evaluate_file, format_results, write_evaluation
     from visionr1.readers import data_path, read_coco
 
-    of = str(args.model or args.predictions)
     if args.suite:
-        measure = _offline(args) if args.predictions else _with_model(args)
-
-        def evaluate(one: OdinwSet, file: Path) -> DetectionResult:
-            result, predictions = measure(one.name, file, lambda: read_odinw(one, file))
-            if args.out:
-                where = args.out / args.suite
-                write_evaluation(where, one.name, result, predictions, model=of, data=str(file), split=None)
-            return result
-
-        whole = evaluate_suite(Path(args.data), args.suite, evaluate)
-        if args.out:
-            write_json_atomic(args.out / f"{args.suite}.json", {"model": of, "data": args.data, **whole.to_json()})
-        print(json.dumps(whole.to_json()) if args.json else whole.table())
+        _run_suite(args)
         return
-    name = args.predictions.stem if args.predictions else Path(args.model).name
-    path = data_path(args.data)
     if args.predictions:
-        result, predictions = _offline(args)(name, path, None)
+        name, predictions = args.predictions.stem, None
+        result = evaluate_file(
+            args.predictions, args.data, split=args.split, dialect=args.dialect, protocol=args.protocol
+        )
     else:
-        dataset = read_coco(path, split=args.split, on_bad=args.on_bad)
-        result, predictions = _with_model(args)(name, path, lambda: dataset)
+        name, dataset = Path(args.model).name, read_coco(data_path(args.data), split=args.split, on_bad=args.on_bad)
+        print(*dataset.report.lines(), sep="\n", end="\n" if dataset.report.lines() else "", file=sys.stderr)
+        result, predictions = _model_evaluator(args)(dataset, f"evaluating {name}")
     if args.out:
+        of = str(args.model or args.predictions)
         folder = args.out / "evaluation"
         write_evaluation(folder, name, result, predictions, model=of, data=args.data, split=args.split)
     print(json.dumps(result.to_json()) if args.json else format_results({name: result}))
+
+
+def _run_suite(args: argparse.Namespace) -> None:
+    from visionr1.evaluate import evaluate_file, evaluate_suite, read_odinw, write_evaluation
+    from visionr1.evaluate.predictions import predictions_file
+    from visionr1.files import write_json_atomic
+
+    by_model = None if args.predictions else _model_evaluator(args)
+    of = str(args.model or args.predictions)
+
+    def evaluate(one: OdinwSet, file: Path) -> DetectionResult:
+        predictions = None
+        if by_model:
+            result, predictions = by_model(read_odinw(one, file), one.name)
+        else:
+            said = predictions_file(args.predictions, one.name)
+            result = evaluate_file(said, file, dialect=args.dialect, protocol=args.protocol)
+        if args.out:
+            folder = args.out / args.suite
+            write_evaluation(folder, one.name, result, predictions, model=of, data=str(file), split=None)
+        return result
+
+    whole = evaluate_suite(Path(args.data), args.suite, evaluate)
+    if args.out:
+        write_json_atomic(args.out / f"{args.suite}.json", {"model": of, "data": args.data, **whole.to_json()})
+    print(json.dumps(whole.to_json()) if args.json else whole.table())
+
+
+def _model_evaluator(
+    args: argparse.Namespace,
+) -> Callable[[CocoDataset, str], tuple[DetectionResult, list[Prediction]]]:
+    """Loads the model once; what it returns evaluates it on a data set, with a bar of that name."""
+    from visionr1.evaluate import read_protocol
+
+    protocol = read_protocol(args.protocol)
+    with needs_extra("train"):
+        from visionr1.models.policy import load_policy
+        from visionr1.predict import evaluate_model, final_model
+    policy = load_policy(final_model(args.model), device=args.device, dialect=args.dialect)
+    return lambda dataset, name: evaluate_model(
+        policy,
+        dataset,
+        protocol=protocol,
+        max_new_tokens=args.max_new_tokens,
+        batch_size=args.batch_size,
+        name=name,
+    )
 
 
 def add_predict(parser: argparse.ArgumentParser) -> None:

@@ -2,6 +2,7 @@
 
 from visionr1.evaluate.detection import DetectionResult, evaluate_boxes, evaluate_detection, evaluate_replies
 from visionr1.evaluate.engine import Detections
+from visionr1.evaluate.odinw import OdinwResult, OdinwSet, evaluate_suite, odinw_sets, read_odinw
 from visionr1.evaluate.offline import evaluate_file, write_evaluation
 from visionr1.evaluate.predictions import Prediction, write_predictions
 from visionr1.evaluate.protocols import COCO_RESULTS, DEFAULT, PROTOCOLS, Protocol, read_protocol
@@ -15,14 +16,19 @@ __all__ = [
     "DetectionResult",
     "Detections",
     "Difference",
+    "OdinwResult",
+    "OdinwSet",
     "Prediction",
     "Protocol",
     "evaluate_boxes",
     "evaluate_detection",
     "evaluate_file",
     "evaluate_replies",
+    "evaluate_suite",
     "format_results",
+    "odinw_sets",
     "paired_difference",
+    "read_odinw",
     "read_protocol",
     "write_evaluation",
     "write_predictions",

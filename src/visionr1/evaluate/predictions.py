@@ -62,6 +62,14 @@ def read_rows(path: Path) -> list[Mapping[str, Any]]:
     return rows
 
 
+def predictions_file(folder: Path, name: str) -> Path:
+    """The file of predictions for the set `name` in a folder; DataError if there is none."""
+    files = [folder / f"{name}{ending}" for ending in (".json", ".jsonl", ".predictions.jsonl")]
+    if file := next((file for file in files if file.is_file()), None):
+        return file
+    raise DataError(f"{folder}: no predictions for {name}; expected {', '.join(file.name for file in files)}")
+
+
 def is_replies(rows: list[Mapping[str, Any]]) -> bool:
     """Whether rows are raw replies (they have a text), not COCO results."""
     return bool(rows) and "text" in rows[0]

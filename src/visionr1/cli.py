@@ -201,6 +201,12 @@ def add_eval(parser: argparse.ArgumentParser) -> None:
         help="DATA is a folder of ODinW's sets: each one's valid split, and their mean; --predictions is then a folder "
         "with a file for each set, such as Aquarium.json",
     )
+    parser.add_argument(
+        "--resamples",
+        type=_count,
+        metavar="N",
+        help="for the intervals; 0 for none (default: 1000, and 0 for more than 50,000 boxes)",
+    )
     parser.add_argument("--dialect", metavar="NAME", help="how replies write boxes (default: as the model folder says)")
     parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="images at once (default: 16)")
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="of a reply (default: the protocol's, or 1024)")
@@ -221,7 +227,12 @@ def run_eval(args: argparse.Namespace) -> None:
     if args.predictions:
         name, predictions = args.predictions.stem, None
         result = evaluate_file(
-            args.predictions, args.data, split=args.split, dialect=args.dialect, protocol=args.protocol
+            args.predictions,
+            args.data,
+            split=args.split,
+            dialect=args.dialect,
+            protocol=args.protocol,
+            num_resamples=args.resamples,
         )
     else:
         name, dataset = Path(args.model).name, read_coco(data_path(args.data), split=args.split, on_bad=args.on_bad)
@@ -248,7 +259,9 @@ def _run_suite(args: argparse.Namespace) -> None:
             result, predictions = by_model(read_odinw(one, file), one.name)
         else:
             said = predictions_file(args.predictions, one.name)
-            result = evaluate_file(said, file, dialect=args.dialect, protocol=args.protocol)
+            result = evaluate_file(
+                said, file, dialect=args.dialect, protocol=args.protocol, num_resamples=args.resamples
+            )
         if args.out:
             folder = args.out / args.suite
             write_evaluation(folder, one.name, result, predictions, model=of, data=str(file), split=None)
@@ -277,6 +290,7 @@ def _model_evaluator(
         protocol=protocol,
         max_new_tokens=args.max_new_tokens,
         batch_size=args.batch_size,
+        num_resamples=args.resamples,
         name=name,
     )
 
@@ -435,6 +449,12 @@ def _open_rows(name: str) -> AbstractContextManager[IO[bytes]]:
         return Path(name).open("rb")
     except OSError as error:
         raise DataError(f"cannot read {name}: {error.strerror}") from error
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"expected a number from 0 up, but found {text!r}")
+    return int(text)
 
 
 def _share(text: str) -> float:

@@ -74,11 +74,13 @@ def evaluate_model(
     protocol: Protocol = DEFAULT,
     max_new_tokens: int | None = None,
     batch_size: int = BATCH_SIZE,
+    num_resamples: int | None = None,
     name: str = "evaluating",
 ) -> tuple[DetectionResult, list[Prediction]]:
     """The figures of a policy on a data set, asked as the protocol says, and the replies they come from.
 
-    `max_new_tokens` goes before the protocol's. A bar called `name` shows progress.
+    `max_new_tokens` goes before the protocol's; `num_resamples` is as in `evaluate_boxes`. A bar called `name` shows
+    progress.
     """
     tokens = max_new_tokens or protocol.max_new_tokens or MAX_NEW_TOKENS
     protocol = replace(protocol, max_new_tokens=tokens)
@@ -87,7 +89,14 @@ def evaluate_model(
         predictions = predict_samples(
             policy, asked, max_new_tokens=tokens, batch_size=batch_size, template=protocol.template, progress=bar.show
         )
-    result = evaluate_detection(asked, predictions, dialect=policy.dialect, protocol=protocol, table=dataset.table)
+    result = evaluate_detection(
+        asked,
+        predictions,
+        dialect=policy.dialect,
+        protocol=protocol,
+        table=dataset.table,
+        num_resamples=num_resamples,
+    )
     return result, predictions
 
 

@@ -1,7 +1,6 @@
 """`visionr1 eval --predictions FILE --data COCO --json`: one object, pycocotools' figures, no images, every guard."""
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +9,14 @@ import pytest
 
 from detection_problems import pycocotools_figures, random_problem
 from visionr1 import cli
-from visionr1.evaluate import evaluate_file
-
-
-@pytest.fixture(autouse=True)
-def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("visionr1.evaluate.evaluate_file", partial(evaluate_file, num_resamples=2))
+from visionr1.evaluate import evaluate_file, format_results
 
 
 def run(folder: Path, truth: Any, results: Any, capsys: pytest.CaptureFixture[str], *more: str) -> dict[str, Any]:
     (folder / "truth.json").write_text(json.dumps(truth))
     (folder / "results.json").write_text(json.dumps(results))
     files = ["--predictions", str(folder / "results.json"), "--data", str(folder / "truth.json")]
-    assert cli.main(["eval", *files, "--json", *more]) == 0
+    assert cli.main(["eval", *files, "--json", "--resamples", "2", *more]) == 0
     printed = capsys.readouterr()
     assert printed.out.count("\n") == 1 and printed.err == ""
     found: dict[str, Any] = json.loads(printed.out, parse_constant=pytest.fail)  # no NaN, no Infinity
@@ -48,7 +42,7 @@ def test_data_may_be_a_folder_without_images(tmp_path: Path, capsys: pytest.Capt
         name = tmp_path / "set" / split / "_annotations.coco.json"
         name.write_text(json.dumps(truth if split == "test" else {}))
     files = ["--predictions", str(tmp_path / "results.json"), "--data", str(tmp_path / "set")]
-    assert cli.main(["eval", *files, "--json", "--split", "test"]) == 0
+    assert cli.main(["eval", *files, "--json", "--resamples", "2", "--split", "test"]) == 0
     assert json.loads(capsys.readouterr().out) == alone
 
 
@@ -134,3 +128,17 @@ def test_more_than_100_boxes_in_an_image(tmp_path: Path, capsys: pytest.CaptureF
     assert limited["metrics"]["AR100"] == pytest.approx(2 / 3) and limited["metrics"]["recall"] == 1
     record = run(tmp_path, truth, results, capsys, "--protocol", "mmdet")
     assert record["metrics"]["AR1000"] == pytest.approx(1) and record["metrics"]["AP"] == pytest.approx(1)
+
+
+def test_large_files_have_intervals_only_if_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth, results = random_problem(11)
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    monkeypatch.setattr("visionr1.evaluate.detection.MAX_RESAMPLED", len(results) - 1)
+    monkeypatch.setattr("visionr1.evaluate.detection.NUM_RESAMPLES", 2)
+    files = tmp_path / "results.json", tmp_path / "truth.json"
+    large = evaluate_file(*files)
+    assert not large.interval and "no intervals; --resamples 1000" in format_results({"large": large})
+    assert evaluate_file(*files, num_resamples=2).interval
+    monkeypatch.setattr("visionr1.evaluate.detection.MAX_RESAMPLED", len(results))
+    assert evaluate_file(*files).interval

@@ -1,7 +1,6 @@
 """ODinW: the list of sets, folders in both layouts, what is missing, and the two means."""
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,6 @@ from visionr1.evaluate import DetectionResult, OdinwSet, evaluate_file, evaluate
 from visionr1.readers import data_path
 
 IN_ARCHIVE = "Aquarium/Aquarium Combined.v2-raw-1024.coco"
-
-
-@pytest.fixture(autouse=True)
-def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("visionr1.evaluate.evaluate_file", partial(evaluate_file, num_resamples=2))
 
 
 def write_set(folder: Path, annotations: str, categories: tuple[str, ...], num_images: int, *, images: str = "") -> Any:
@@ -61,6 +55,7 @@ def test_missing_sets_are_named_and_small_ones_leave_the_second_mean(
     (said / "Aquarium.json").write_text(json.dumps(fish[:6]))
     (said / "NorthAmericaMushrooms.json").write_text(json.dumps(cow))
     command = ["eval", "--predictions", str(said), "--data", str(tmp_path / "odinw"), "--suite", "odinw13"]
+    command += ["--resamples", "2"]
     assert cli.main([*command, "--out", str(tmp_path / "out")]) == 0
     text = capsys.readouterr().out
     assert "NOT odinw13: 11 of 13 sets are missing: AerialMaritimeDrone_large, CottontailRabbits, " in text

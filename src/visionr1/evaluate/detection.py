@@ -20,7 +20,7 @@ from visionr1.errors import DataError
 from visionr1.evaluate.engine import FIGURES, Detections, coco_figures, coco_matches, image_ranks
 from visionr1.evaluate.predictions import Prediction
 from visionr1.evaluate.protocols import DEFAULT, Protocol
-from visionr1.evaluate.statistics import NUM_RESAMPLES, Matches, intervals
+from visionr1.evaluate.statistics import MAX_RESAMPLED, NUM_RESAMPLES, Matches, intervals
 from visionr1.readers.coco import CocoTable, table_of
 from visionr1.samples import FaultKind, Reply, Sample, Size, normalize_label, normalized_labels
 
@@ -100,7 +100,7 @@ def evaluate_detection(
     dialect: Dialect,
     protocol: Protocol = DEFAULT,
     table: CocoTable | None = None,
-    num_resamples: int = NUM_RESAMPLES,
+    num_resamples: int | None = None,
 ) -> DetectionResult:
     """Figures of one reply per sample.
 
@@ -125,7 +125,7 @@ def evaluate_replies(
     *,
     dialect: Dialect,
     protocol: Protocol = DEFAULT,
-    num_resamples: int = NUM_RESAMPLES,
+    num_resamples: int | None = None,
 ) -> DetectionResult:
     """Figures of raw replies against an annotation file. An image without a reply counts as one without boxes.
 
@@ -178,13 +178,16 @@ def evaluate_boxes(
     *,
     protocol: Protocol,
     num_predicted: NDArray[np.int64] | None = None,
-    num_resamples: int = NUM_RESAMPLES,
+    num_resamples: int | None = None,
 ) -> DetectionResult:
     """Figures of boxes, of whatever origin.
 
     `num_predicted` (N,) counts the boxes of each image with those that no category takes (unknown label, malformed):
-    they cost precision.
+    they cost precision. `num_resamples` are for the intervals: 0 for none; by default NUM_RESAMPLES, and none for more
+    than MAX_RESAMPLED boxes, where they would take far longer than all else.
     """
+    if num_resamples is None:
+        num_resamples = NUM_RESAMPLES if len(detections) <= MAX_RESAMPLED else 0
     coco, aps = coco_figures(table, detections, protocol)
     counted = _count(table, detections, protocol.match_iou)
     if num_predicted is not None:

@@ -21,7 +21,6 @@ from visionr1.evaluate.predictions import (
     write_predictions,
 )
 from visionr1.evaluate.protocols import COCO_RESULTS, DEFAULT, Protocol, read_protocol
-from visionr1.evaluate.statistics import NUM_RESAMPLES
 from visionr1.files import write_json_atomic
 from visionr1.readers import data_path
 from visionr1.readers.coco import read_table
@@ -34,7 +33,7 @@ def evaluate_file(
     split: str | None = None,
     dialect: str | None = None,
     protocol: Protocol | Sequence[str] = (),
-    num_resamples: int = NUM_RESAMPLES,
+    num_resamples: int | None = None,
 ) -> DetectionResult:
     """Figures of COCO results, or of raw replies written in `dialect`, against a COCO file or folder.
 

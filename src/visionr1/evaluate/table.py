@@ -33,7 +33,9 @@ def format_results(results: Mapping[str, DetectionResult]) -> str:
     for protocol, name in {results[name].protocol: name for name in reversed(names)}.items():
         lines.append(f"{'' if protocol == first else f'* {name}: '}{protocol.line()}")
     images = {result.counts["images"] for result in results.values()}
-    lines.append(f"{'/'.join(map(str, sorted(images)))} images; figures x 100; [95% bootstrap interval over images]")
+    intervals = any(result.interval for result in results.values())
+    around = "[95% bootstrap interval over images]" if intervals else "no intervals; --resamples 1000 computes them"
+    lines.append(f"{'/'.join(map(str, sorted(images)))} images; figures x 100; {around}")
     return "\n".join(lines)
 
 

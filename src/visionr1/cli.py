@@ -29,7 +29,7 @@ EXAMPLES = """\
 examples:
   visionr1 demo                                          see it work, in minutes on a CPU
   visionr1 data check my_boxes/                          what is wrong with a data set
-  visionr1 train demo --data my_boxes/ --run-dir runs/a  train on your own boxes
+  visionr1 train demo --run-dir runs/a                   train the model that ships
   visionr1 eval --model runs/a --data my_boxes/          measure the trained model
   visionr1 predict photo.jpg --categories cat,dog --model runs/a
   visionr1 report runs/a                                 one HTML page about the run
@@ -86,7 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
             "train",
             run_train,
             "train a model by a recipe",
-            "visionr1 train demo --data my_boxes/ --set train.minutes=30 --run-dir runs/mine",
+            "visionr1 train paper_qwen25vl --model Qwen2.5-VL-3B-Instruct --data my_boxes/ --run-dir runs/mine",
         )
     )
     add_eval(command("eval", run_eval, "measure a model on a set with boxes", "visionr1 eval --model tiny --data bccd"))

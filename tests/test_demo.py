@@ -46,7 +46,8 @@ def test_goes_on_after_an_interrupt_and_leaves_results_and_report(
         assert gain["difference"] == pytest.approx(found["trained"][name] - found["base"][name], abs=1e-6)
         assert gain["interval"][0] <= gain["interval"][1]
     assert (folder / "report.html").is_file()
-    assert "protocol default: qwen25, greedy, 8 tokens" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "protocol default: qwen25, greedy, 8 tokens" in said and "Change, paired over the images: AP +0.0 [" in said
 
     with pytest.raises(TrainingError, match="holds a finished demo"):
         room.demo(short, folder)

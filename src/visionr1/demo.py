@@ -4,6 +4,7 @@ Everything is real and in the package: BCCD's images, the base model, `recipes/d
 leaves its file when it is done, so a demo that was stopped goes on where it was.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -11,12 +12,14 @@ from rich.console import Console
 from visionr1.errors import TrainingError
 from visionr1.evaluate import (
     DetectionResult,
+    Difference,
     Protocol,
     evaluate_file,
     format_results,
     paired_difference,
     write_evaluation,
 )
+from visionr1.evaluate.statistics import describe
 from visionr1.files import read_json, write_json_atomic
 from visionr1.models.policy import load_policy
 from visionr1.predict import evaluate_model
@@ -53,10 +56,12 @@ def demo(recipe: Recipe, run_dir: Path) -> None:
         train(recipe, run_dir, resume=(run_dir / "recipe.toml").is_file())
     console.rule(f"3/3  The trained model on {DATA} {SPLIT}", align="left")
     trained = measure("trained", str(final), recipe, run_dir)
-    write_json_atomic(run_dir / "results.json", results(base, trained))
+    gain = gained(base, trained)
+    write_json_atomic(run_dir / "results.json", results(base, trained, gain))
     report = write_report(run_dir, run_dir / "report.html")
     console.rule("Result", align="left")
     console.print(format_results({"base": base, "Vision-R1": trained}), soft_wrap=True, markup=False)
+    console.print(f"Change, paired over the images: {describe(gain)}", soft_wrap=True, markup=False)
     console.print(
         f"\nThe report: {report}\nThe numbers: {run_dir / 'results.json'}\nThe trained model: {final}", soft_wrap=True
     )
@@ -89,13 +94,17 @@ def measure(name: str, model: str, recipe: Recipe, run_dir: Path) -> DetectionRe
     return result
 
 
-def results(base: DetectionResult, trained: DetectionResult) -> dict[str, object]:
-    """What `results.json` holds: the metrics of both, the paired gain, and the one protocol of them all."""
+def gained(base: DetectionResult, trained: DetectionResult) -> dict[str, Difference]:
+    """How much the trained model is above the base, metric by metric."""
     assert base.matches is not None and trained.matches is not None
-    gain = {name: gained.to_json() for name, gained in paired_difference(base.matches, trained.matches).items()}
+    return paired_difference(base.matches, trained.matches)
+
+
+def results(base: DetectionResult, trained: DetectionResult, gain: Mapping[str, Difference]) -> dict[str, object]:
+    """What `results.json` holds: the metrics of both, the paired gain, and the one protocol of them all."""
     return {
         "base": base.metrics,
         "trained": trained.metrics,
-        "gain": gain,
+        "gain": {name: difference.to_json() for name, difference in gain.items()},
         "protocol": {**base.protocol.to_json(), "data": DATA, "split": SPLIT, "images": base.counts["images"]},
     }

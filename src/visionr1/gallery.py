@@ -53,7 +53,7 @@ def legend(labels: Sequence[str]) -> str:
         f'<li class="k{color}"><span class="swatch"></span>{escape(label)}</li>'
         for label, color in zip(labels, color_of(labels).values(), strict=True)
     )
-    dashed = '<li><span class="swatch dashed"></span>false: overlaps no such object by IoU 0.5 or more</li>'
+    dashed = '<li><span class="swatch dashed"></span>false: no object of its category is matched to it at IoU 0.5</li>'
     return f'<ul class="keys">{items}{dashed}</ul>'
 
 

@@ -31,6 +31,8 @@ Row = dict[str, Any]
 
 NUM_IMAGES = 6
 NUM_ROLLOUT_STEPS = 3
+SHOWN_AT_ZERO = {"unparsable", "truncated", "unknown_labels"}
+"""Counts that say something where they are 0; the others are left out."""
 NAMES = {"base": "Base", "sft": "SFT", "trained": "Vision-R1"}
 
 
@@ -219,7 +221,8 @@ def _results(run: Run) -> str:
 
 def _counts(records: Sequence[Row], group: str) -> list[list[str]]:
     prefix = "fault: " if group == "faults" else ""
-    keys = dict.fromkeys(key for record in records for key in record[group])
+    found = {key for record in records for key, count in record[group].items() if count} | SHOWN_AT_ZERO
+    keys = dict.fromkeys(key for record in records for key in record[group] if key in found)
     return [[escape(prefix + _words(key)), *(f"{record[group].get(key, 0):,}" for record in records)] for key in keys]
 
 

@@ -15,7 +15,7 @@ charts gallery report demo cli
 """.split()
 """A room may import those before it."""
 TENSOR_SIDE = set("optimizers models prefix rollout grpo sft learners run_folder train predict demo cli".split())
-LINE_BUDGET = 10_000
+LINE_BUDGET = 14_000
 """Of the package, comments and blank lines included; raise it in the commit that says what for."""
 
 FILES = sorted(PACKAGE.rglob("*.py"))

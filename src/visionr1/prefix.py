@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from visionr1.models.policy import Policy, Prompt
+from visionr1.models.policy import Policy, Prompt, image_features
 from visionr1.models.tree_attention import Branches, find_branches
 
 PAD_TO = 64  # rows are as long as a multiple of this: a CPU prepares each new shape of a product anew
@@ -52,6 +52,8 @@ class Rows:
     """Where the branches lie; None is causal."""
     pixel_values: Tensor
     image_grid_thw: Tensor
+    features: Tensor | None
+    """(M, K, D) of the image tokens, row by row, where prompts have them."""
     row: Tensor
     """(N,) where the hidden state lies that predicts each completion token: its row,"""
     column: Tensor
@@ -70,6 +72,7 @@ class Rows:
             branches=self.branches and self.branches.to(device),
             pixel_values=self.pixel_values.to(device),
             image_grid_thw=self.image_grid_thw.to(device),
+            features=self.features if self.features is None else self.features.to(device),
             row=self.row.to(device),
             column=self.column.to(device),
             targets=self.targets.to(device),
@@ -156,6 +159,7 @@ def pack(groups: Sequence[Group]) -> Rows:
         branches=branches,
         pixel_values=torch.cat([group.prompt.pixel_values for group in groups]),
         image_grid_thw=torch.cat([group.prompt.image_grid_thw for group in groups]),
+        features=image_features([group.prompt for group in groups]),
         row=rows.repeat_interleave(lengths),
         column=torch.cat(columns),
         targets=torch.cat(targets),
@@ -173,6 +177,7 @@ def token_logprobs(
         branches=rows.branches,
         pixel_values=rows.pixel_values,
         grid_thw=rows.image_grid_thw,
+        features=rows.features,
     )
     return policy.token_logprobs(
         hidden[rows.row, rows.column], rows.targets, temperature=temperature, suppress=suppress

@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from visionr1.models.policy import Policy, Prompt
+from visionr1.models.policy import Policy, Prompt, image_features
 
 KEEP_SHARE = 0.75
 """Ended rows are dropped once fewer than this share is still running: dropping copies the cache."""
@@ -74,10 +75,12 @@ def generate(
     temperature: float = 1.0,
     top_p: float = 1.0,
     top_k: int = 0,
-    generator: torch.Generator | None = None,
+    seeds: Sequence[Sequence[int]] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> list[list[Completion]]:
-    """`num_completions` replies to each prompt; temperature 0 is greedy.
+    """`num_completions` replies to each prompt; temperature 0 is greedy, and else `seeds` needs one seed per prompt.
+
+    A prompt's replies are drawn from its own seed alone, so that they do not depend on which others are in the batch.
 
     `progress(tokens so far, max_new_tokens)` is called after each token of all rows.
     """
@@ -96,9 +99,10 @@ def generate(
     rows = torch.arange(total, device=device)  # which completions the running rows are
     running = torch.ones(total, dtype=torch.bool, device=device)
     padded = not bool(is_prompt.all())
+    uniform = _uniform(seeds, num_completions, max_new_tokens).to(device) if temperature else None
     for step in range(max_new_tokens):
         logits = policy.logits(hidden, temperature=temperature or 1.0)
-        tokens, chosen = _sample(logits, temperature, top_p, top_k, generator)
+        tokens, chosen = _sample(logits, top_p, top_k, None if uniform is None else uniform[rows, step])
         token_ids[rows, step] = tokens
         logprobs[rows, step] = chosen
         ended = running & torch.isin(tokens, eos_ids)
@@ -148,6 +152,7 @@ def _prefill(policy: Policy, prompts: Sequence[Prompt]) -> tuple[Tensor, Dynamic
         branches=None,
         pixel_values=torch.cat([prompt.pixel_values for prompt in prompts]).to(policy.device),
         grid_thw=torch.cat([prompt.image_grid_thw for prompt in prompts]).to(policy.device),
+        features=image_features(prompts),
         cache=cache,
     )
     last = torch.tensor(lengths, device=policy.device) - 1
@@ -165,17 +170,24 @@ def _rotations(
     return cosine, sine
 
 
-def _sample(
-    logits: Tensor, temperature: float, top_p: float, top_k: int, generator: torch.Generator | None
-) -> tuple[Tensor, Tensor]:
-    """Token (N,) of each row and its log-probability before top-p and top-k."""
+def _uniform(seeds: Sequence[Sequence[int]], num_completions: int, num_tokens: int) -> Tensor:
+    """Numbers (N, T) above 0 and at most 1, the G rows of each prompt from its seed."""
+    shape = (num_completions, num_tokens)
+    drawn = [1 - np.random.default_rng(seed).random(shape) for seed in seeds]
+    return torch.from_numpy(np.concatenate(drawn)).float()
+
+
+def _sample(logits: Tensor, top_p: float, top_k: int, uniform: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Token (N,) of each row and its log-probability before top-p and top-k: the first at which the probabilities' sum
+    reaches the share `uniform` (N,) of the whole; without it, the most probable."""
     logprobs = logits.log_softmax(dim=-1)
-    if temperature == 0:
-        tokens = logprobs.argmax(dim=-1)
-    else:
-        allowed = _restrict(logprobs, top_p, top_k)
-        noise = torch.empty_like(allowed).exponential_(generator=generator)
-        tokens = (allowed - noise.log()).argmax(dim=-1)  # the Gumbel-max trick
+    tokens = logprobs.argmax(dim=-1)
+    if uniform is not None:
+        probabilities = _restrict(logprobs, top_p, top_k).exp()
+        mass = probabilities.cumsum(dim=-1)
+        drawn = torch.searchsorted(mass, uniform[:, None] * mass[:, -1:])
+        possible = probabilities.gather(-1, drawn) > 0  # a sum in parallel may fall by a rounding
+        tokens = torch.where(possible[:, 0], drawn[:, 0], tokens)
     return tokens, logprobs.gather(-1, tokens[:, None])[:, 0]
 
 

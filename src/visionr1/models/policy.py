@@ -7,7 +7,7 @@ Images go through the folder's PIL image processor; torchvision is not needed.
 import copy
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,14 @@ class Prompt:
     """What the model sees of the image: grid x patch size."""
     text: str
     """As the chat template wrote it, the image one placeholder."""
+    features: Tensor | None = None
+    """(M, K, D) of its image tokens, where they are computed beforehand; then it has no pixels."""
+
+
+def image_features(prompts: Sequence[Prompt]) -> Tensor | None:
+    """Features (M, K, D) of the prompts' image tokens, one prompt after the other, if they have any."""
+    features = [prompt.features for prompt in prompts if prompt.features is not None]
+    return torch.cat(features) if features else None
 
 
 class PatchConv3d(nn.Conv3d):
@@ -144,18 +152,34 @@ class Policy:
         branches: Branches | None,
         pixel_values: Tensor,
         grid_thw: Tensor,
+        features: Tensor | None = None,
         cache: Any = None,
     ) -> Tensor:
-        """Last hidden states (R, T, D); see `Family.hidden_states`."""
+        """Last hidden states (R, T, D); see `Family.hidden_states`. Without `features` the vision
+        tower makes them of the pixels."""
+        if features is None:
+            features = self.family.image_features(self.model, pixel_values, grid_thw)
         return self.family.hidden_states(
             self.model,
             input_ids=input_ids,
             position_ids=position_ids,
             branches=branches,
-            pixel_values=pixel_values,
-            grid_thw=grid_thw,
+            features=features,
             cache=cache,
         )
+
+    @torch.no_grad()
+    def encode_images(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """`prompts` with the features of their images in place of pixels, for a vision tower that does
+        not train: each image goes through it once, whatever is done with the prompts then."""
+        pixels = torch.cat([prompt.pixel_values for prompt in prompts]).to(self.device)
+        grids = torch.cat([prompt.image_grid_thw for prompt in prompts]).to(self.device)
+        lengths = [int((prompt.input_ids == self.config.image_token_id).sum()) for prompt in prompts]
+        features = self.family.image_features(self.model, pixels, grids).split(lengths)
+        return [
+            replace(prompt, features=own, pixel_values=prompt.pixel_values[:0])
+            for prompt, own in zip(prompts, features, strict=True)
+        ]
 
     def logits(self, hidden: Tensor, *, temperature: float = 1.0, suppress: bool = True) -> Tensor:
         """Logits (..., V) in float32 of the policy: tempered, and where `suppress`, minus infinity

@@ -37,6 +37,14 @@ class Qwen25VL:
         spans.append(_count(start, len(input_ids) - token))
         return torch.cat(spans, dim=1)
 
+    def image_features(self, model: Any, pixel_values: Tensor, grid_thw: Tensor) -> Tensor:
+        output = model.model.visual(pixel_values.to(model.model.visual.dtype), grid_thw=grid_thw)
+        return torch.stack((output.pooler_output, *self.deepstack(output)), dim=1)
+
+    def deepstack(self, output: Any) -> list[Tensor]:
+        """Features (M, D) that the vision tower's `output` holds for later layers of the decoder."""
+        return []
+
     def hidden_states(
         self,
         model: Any,
@@ -44,22 +52,27 @@ class Qwen25VL:
         input_ids: Tensor,
         position_ids: Tensor,
         branches: Branches | None,
-        pixel_values: Tensor,
-        grid_thw: Tensor,
+        features: Tensor,
         cache: Any = None,
     ) -> Tensor:
-        # Positions are passed, so the model's own `rope_deltas`, left by an earlier call, are unused.
-        output = model.model(
-            input_ids=input_ids,
+        # The decoder is called by itself, so the model's `rope_deltas`, left by an earlier call, are unused.
+        decoder, is_image = self.decoder(model), input_ids == model.config.image_token_id
+        embeddings = decoder.embed_tokens(input_ids)
+        first, *later = features.to(embeddings.dtype).unbind(dim=1)
+        output = decoder(
+            inputs_embeds=embeddings.masked_scatter(is_image[..., None], first),
             position_ids=position_ids,
             branches=branches,
-            pixel_values=pixel_values,
-            image_grid_thw=grid_thw,
             past_key_values=cache,
             use_cache=cache is not None,
+            **self.later_features(is_image, later),
         )
         hidden: Tensor = output.last_hidden_state
         return hidden
+
+    def later_features(self, is_image: Tensor, features: list[Tensor]) -> dict[str, Any]:
+        """How the decoder takes features that are added in later layers."""
+        return {}
 
     def decoder(self, model: Any) -> Any:
         return model.model.language_model

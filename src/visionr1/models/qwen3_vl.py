@@ -6,6 +6,10 @@ branches, and decoding, which has no image tokens, needs none. mRoPE interleaves
 which its rotary embedding does by itself from the same position ids.
 """
 
+from typing import Any
+
+from torch import Tensor
+
 from visionr1.models.qwen25_vl import Qwen25VL
 
 
@@ -14,3 +18,10 @@ class Qwen3VL(Qwen25VL):
 
     model_type = "qwen3_vl"
     dialect = "qwen3"
+
+    def deepstack(self, output: Any) -> list[Tensor]:
+        features: list[Tensor] = output.deepstack_features
+        return features
+
+    def later_features(self, is_image: Tensor, features: list[Tensor]) -> dict[str, Any]:
+        return {"visual_pos_masks": is_image, "deepstack_visual_embeds": features}

@@ -14,6 +14,7 @@ from visionr1.rollout import Completion, generate
 
 LIMIT = 40
 SIZES = [(120, 80), (80, 160), (120, 120)]
+SEEDS = [(3, 0), (3, 1), (3, 2)]
 
 
 class EagerToEnd(Policy):
@@ -32,11 +33,10 @@ def policy(model_folder: Path) -> Policy:
 
 
 def sample(policy: Policy, **settings: object) -> list[list[Completion]]:
-    generator = torch.Generator().manual_seed(3)
     return generate(
         policy,
         make_prompts(policy, SIZES),
-        **{"num_completions": 6, "max_new_tokens": LIMIT, "generator": generator, **settings},
+        **{"num_completions": 6, "max_new_tokens": LIMIT, "seeds": SEEDS, **settings},
     )
 
 
@@ -109,8 +109,25 @@ def test_a_full_cache_grows(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_seed_decides(policy: Policy) -> None:
     texts = [[c.text for c in row] for row in sample(policy)]
     assert texts == [[c.text for c in row] for row in sample(policy)]
-    other = sample(policy, generator=torch.Generator().manual_seed(4))
+    other = sample(policy, seeds=[(4, 0), (4, 1), (4, 2)])
     assert texts != [[c.text for c in row] for row in other]
+
+
+def test_replies_do_not_depend_on_the_rest_of_the_batch(policy: Policy) -> None:
+    together = token_ids(sample(policy))
+    for place, prompt in enumerate(make_prompts(policy, SIZES)):
+        alone = generate(policy, [prompt], num_completions=6, max_new_tokens=LIMIT, seeds=SEEDS[place : place + 1])
+        assert token_ids(alone) == together[place : place + 1]
+
+
+def test_tokens_are_drawn_by_their_probabilities() -> None:
+    probabilities = torch.tensor([0.5, 0.0, 0.2, 0.3, 0.0])
+    uniform = rollout._uniform([(0,)], 20_000, 1)[:, 0]
+    tokens, logprobs = rollout._sample(probabilities.log().expand(len(uniform), -1), 1.0, 0, uniform)
+    shares = torch.bincount(tokens, minlength=5) / len(uniform)
+    torch.testing.assert_close(shares, probabilities, atol=0.01, rtol=0)
+    assert shares[1] == shares[4] == 0
+    torch.testing.assert_close(logprobs, probabilities.log()[tokens])
 
 
 def test_image_and_special_tokens_are_never_sampled(policy: Policy) -> None:

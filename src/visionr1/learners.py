@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -197,8 +196,6 @@ class Reinforced:
     def roll_out(self, prompts: Sequence[Prompt], seed: Sequence[int]) -> list[list[Completion]]:
         """G completions of each prompt."""
         settings = self.recipe.rollout
-        generator = torch.Generator(self.policy.device)
-        generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1))
         return generate(
             self.policy,
             prompts,
@@ -207,7 +204,7 @@ class Reinforced:
             temperature=settings.temperature,
             top_p=settings.top_p,
             top_k=settings.top_k,
-            generator=generator,
+            seeds=[(*seed, place) for place in range(len(prompts))],
         )
 
     def make_work(

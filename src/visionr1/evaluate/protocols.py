@@ -10,62 +10,76 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, Self, TypeVar, get_args, get_type_hints
 
 from visionr1.errors import RecipeError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Protocol:
-    """How a set is asked, read and scored."""
+class ReplyProtocol:
+    """What the protocols of every task say: how a model is asked, and how its replies are read."""
 
     name: str
-    prompt: Literal["joint", "per_category"] = "joint"
-    """All categories in one prompt, or one prompt for each."""
-    categories: Literal["all", "present"] = "all"
-    """Which are asked for: all of the set, or those that the image's own truth holds (which tells what is there)."""
     template: str = ""
-    """The instruction, {} for the categories; empty for the paper's for the dialect's model family (`prompts.py`)."""
-    scores: Literal["constant", "rank", "file"] = "constant"
-    """Of a box: one number for all; 1 - 0.001 x its place in the reply; or as a results file gives it."""
-    constant_score: float = 1.0
+    """The instruction, {} for what is asked; empty for the paper's for the dialect's model family (`prompts.py`)."""
     parse: Literal["salvage", "strict"] = "salvage"
-    """Boxes of a faulty reply: every complete one, or none. Salvage reports the strict AP beside it."""
-    order: Literal["file", "image_id"] = "file"
-    """Of images, which decides between equal scores: the file's, or by image id as pycocotools; then emission."""
-    max_dets: tuple[int, int, int] = (1, 10, 100)
-    """Boxes of one category in one image for the three AR; the last is that of every AP too."""
+    """Boxes of a faulty reply: every complete one, or none. Salvage reports the strict figure beside it."""
     match_iou: float = 0.5
-    """IoU (>=) from which a box counts in precision, recall and F1; one-to-one by largest total IoU, labels equal."""
+    """IoU from which a box is right (AP has its own ten)."""
     dialect: str = ""
     """How the replies write boxes, and in which coordinate space; empty for boxes in original pixels."""
     decoding: str = "greedy"
     max_new_tokens: int = 0
     """Of a reply; 0 where a file of predictions does not say."""
+    metric: str = ""
+    """What a benchmark's own metric does beyond the fields above, in words; empty if nothing."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as a JSON object."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """The protocol in a stored result; keys of later versions are left out."""
+        known = {field.name for field in fields(cls)} & set(record)
+        return cls(**{key: tuple(record[key]) if isinstance(record[key], list) else record[key] for key in known})
+
+    def reply_line(self, asked: str) -> str:
+        """How the replies came to be and are read, for `line`; empty for files of boxes."""
+        if not self.dialect:
+            return ""
+        asked += f', "{self.template}"' if self.template else ""
+        tokens = f", {self.max_new_tokens} tokens" if self.max_new_tokens else ""
+        return f"{self.dialect}, {self.decoding}{tokens}; {asked}; {self.parse} parse; "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protocol(ReplyProtocol):
+    """How a set is asked for objects of its categories, read and scored."""
+
+    prompt: Literal["joint", "per_category"] = "joint"
+    """All categories in one prompt, or one prompt for each."""
+    categories: Literal["all", "present"] = "all"
+    """Which are asked for: all of the set, or those that the image's own truth holds (which tells what is there)."""
+    scores: Literal["constant", "rank", "file"] = "constant"
+    """Of a box: one number for all; 1 - 0.001 x its place in the reply; or as a results file gives it."""
+    constant_score: float = 1.0
+    order: Literal["file", "image_id"] = "file"
+    """Of images, which decides between equal scores: the file's, or by image id as pycocotools; then emission."""
+    max_dets: tuple[int, int, int] = (1, 10, 100)
+    """Boxes of one category in one image for the three AR; the last is that of every AP too."""
 
     def line(self) -> str:
         """The protocol in one line, to stand under a number."""
         asked = "all categories" if self.categories == "all" else "only the categories present in the truth (a hint)"
         asked += " in one prompt" if self.prompt == "joint" else " in a prompt each"
-        asked += f', "{self.template}"' if self.template else ""
         score = f"constant {self.constant_score:g}" if self.scores == "constant" else self.scores
-        tokens = f", {self.max_new_tokens} tokens" if self.max_new_tokens else ""
-        replies = f"{self.dialect}, {self.decoding}{tokens}; {asked}; {self.parse} parse; " if self.dialect else ""
         return (
-            f"protocol {self.name}: {replies}box score {score}; "
+            f"protocol {self.name}: {self.reply_line(asked)}box score {score}; "
             f"ties by {self.order.replace('_', ' ')} order, then emission; "
             f"maxDets {'/'.join(map(str, self.max_dets))}; IoU >=; precision, recall, F1 at IoU {self.match_iou:g}"
+            + (f"; {self.metric}" if self.metric else "")
         )
-
-    def to_json(self) -> dict[str, Any]:
-        """The record as a JSON object."""
-        return {**asdict(self), "max_dets": list(self.max_dets)}
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Protocol:
-        """The protocol in a stored result; keys of later versions are left out."""
-        known = {field.name for field in fields(cls)} & set(record)
-        return replace(cls(**{key: record[key] for key in known}), max_dets=tuple(record["max_dets"]))
 
 
 DEFAULT = Protocol(name="default")
@@ -114,7 +128,7 @@ PROTOCOLS = {
 }
 """By name. They say nothing of image sizes: a model folder's preprocessor_config.json does."""
 
-_FIXED = {"name", "dialect", "decoding"}
+_FIXED = {"name", "dialect", "decoding", "metric"}
 """Fields that the evaluation itself states."""
 
 
@@ -124,24 +138,32 @@ def read_protocol(settings: Sequence[str], base: Protocol = DEFAULT) -> Protocol
     Overridden fields become part of the name. Raises RecipeError for an unknown name or field, or a value that does
     not fit, naming what would.
     """
+    return read_settings(settings, base, PROTOCOLS)
+
+
+P = TypeVar("P", bound=ReplyProtocol)
+
+
+def read_settings(settings: Sequence[str], base: P, named: Mapping[str, P]) -> P:
+    """What `read_protocol` says, for the protocols of any task: those that are `named`."""
     changes: dict[str, str] = {}
     for position, setting in enumerate(settings):
         key, is_field, value = setting.partition("=")
         if is_field:
-            base = replace(base, **{key: _read_field(key, value)})
+            base = replace(base, **{key: _read_field(type(base), key, value)})
             changes[key] = value
         elif position:
             raise RecipeError(f"--protocol {setting}: a protocol's name comes first, then FIELD=VALUE")
-        elif setting not in PROTOCOLS:
-            raise RecipeError(f"unknown protocol {setting!r}{_nearest(setting, PROTOCOLS)}; {_known(PROTOCOLS)}")
+        elif setting not in named:
+            raise RecipeError(f"unknown protocol {setting!r}{_nearest(setting, named)}; {_known(named)}")
         else:
-            base = PROTOCOLS[setting]
+            base = named[setting]
     changed = ", ".join(f"{key}={value}" for key, value in changes.items())
     return replace(base, name=f"{base.name} with {changed}") if changed else base
 
 
-def _read_field(key: str, text: str) -> Any:
-    kinds = {name: kind for name, kind in get_type_hints(Protocol).items() if name not in _FIXED}
+def _read_field(protocol: type[ReplyProtocol], key: str, text: str) -> Any:
+    kinds = {name: kind for name, kind in get_type_hints(protocol).items() if name not in _FIXED}
     if key not in kinds:
         raise RecipeError(f"a protocol has no field {key!r}{_nearest(key, kinds)}; {_known(kinds)}")
     kind = kinds[key]

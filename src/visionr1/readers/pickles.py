@@ -1,0 +1,88 @@
+"""Pickles of annotations, read without running anything that is in them.
+
+RefCOCO's `refs(...).p` and D3's `.pkl` are pickles, and an ordinary unpickler calls whatever a file names. This one
+builds lists, tuples, dicts, sets, strings, bytes and numbers, and refuses a file that asks for more.
+"""
+
+from __future__ import annotations
+
+import pickle
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from visionr1.errors import DataError
+
+MAX_BYTES = 1 << 30
+"""Of a file; the largest of these data sets is below 100 MB."""
+
+
+def read_pickle(path: Path) -> Any:
+    """The value in a pickle of plain containers, strings and numbers (Python 2's too, its strings read as UTF-8).
+
+    Nothing in it is run. Raises DataError if it cannot be read, is larger than MAX_BYTES or names anything else.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise DataError(f"{path}: {path.stat().st_size} bytes; pickles of more than {MAX_BYTES} are not read")
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        return _Restricted(BytesIO(content), encoding="utf-8", errors="replace").load()
+    except _Refused as error:
+        raise DataError(
+            f"{path}: this pickle asks for {error}, and only lists, dicts, sets, strings and numbers are read from "
+            "pickles, for anything else could run code; get the file from its authors again, or convert it to JSON"
+        ) from error
+    except _BROKEN as error:
+        raise DataError(f"{path} is not a pickle of plain data: {type(error).__name__}: {error!s:.200}") from error
+
+
+class _Refused(pickle.UnpicklingError):
+    """A name that is not on the list."""
+
+
+class _Restricted(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (found := _ALLOWED.get((module, name))) is None:
+            raise _Refused(f"{module}.{name}")
+        return found
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise _Refused(f"a persistent object {pid!r:.60}")
+
+
+class _Bytes:
+    """How protocols below 3 write bytes, `bytes()` and `_codecs.encode(text, "latin1")`: no other size, no other codec.
+
+    An object without attributes, for a pickle can set those of whatever it gets hold of.
+    """
+
+    __slots__ = ()
+
+    def __call__(self, text: object = "", encoding: object = "latin1") -> bytes:
+        if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+            raise _Refused(f"bytes of {type(text).__name__} by {encoding!r:.40}")
+        return text.encode("latin-1")
+
+
+_ALLOWED: dict[tuple[str, str], Any] = {
+    **{(module, kind.__name__): kind for module in ("builtins", "__builtin__") for kind in (set, frozenset)},
+    **{(module, "bytes"): _Bytes() for module in ("builtins", "__builtin__")},
+    ("_codecs", "encode"): _Bytes(),
+}
+
+_BROKEN = (
+    pickle.UnpicklingError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    IndexError,
+    KeyError,
+    MemoryError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)

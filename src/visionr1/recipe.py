@@ -24,13 +24,33 @@ class ModelSection:
     path: str = "tiny"
     """A transformers folder, "tiny" (the model that ships) or "tiny-random" (it, untrained)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the weights in memory."""
+    """Of the weights in memory; the optimizer keeps what trains in float32 all the same."""
     autocast: Literal["none", "bfloat16"] = "none"
     """Precision of the matrix products over float32 weights."""
     device: str = "cpu"
     """"cpu", "cuda", "cuda:1"."""
     save_dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the weights in final/; checkpoints always keep the precision in memory."""
+    freeze_vision: bool = False
+    """Train the language model alone; each image then goes through the vision tower once a step."""
+    gradient_checkpointing: bool = False
+    """Keep each layer's input alone for the gradient and compute the rest again: less memory, slower."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoRASection:
+    rank: int = 0
+    """Of the adapters; 0 has none and trains the model's own weights."""
+    alpha: float = 32.0
+    """Their output counts alpha / rank times."""
+    targets: tuple[str, ...] = ()
+    """Names of the linear layers that get one, such as "q_proj"; none is every one in a layer."""
+    vision: bool = False
+    """Give the vision tower adapters too; without, it is frozen (see model.freeze_vision)."""
+
+    def __post_init__(self) -> None:
+        _check(self.rank >= 0, "lora.rank", "0 (no adapters) or more", self.rank)
+        _check(self.alpha > 0, "lora.alpha", "above 0", self.alpha)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +242,7 @@ class Recipe:
     threads: int = 0
     """CPU threads of torch; 0 leaves its own choice."""
     model: ModelSection = field(default_factory=ModelSection)
+    lora: LoRASection = field(default_factory=LoRASection)
     optimizer: OptimizerSection = field(default_factory=OptimizerSection)
     sft: SFTSection = field(default_factory=SFTSection)
     rollout: RolloutSection = field(default_factory=RolloutSection)
@@ -230,6 +251,10 @@ class Recipe:
     checkpoint: CheckpointSection = field(default_factory=CheckpointSection)
     phases: tuple[Phase, ...] = field(default_factory=lambda: (Phase(),))
     """At least one; in the file `[train]` and `[[data]]`, then `[[phase]]`."""
+
+    def __post_init__(self) -> None:
+        if self.lora.vision and self.model.freeze_vision:
+            raise RecipeError("lora.vision: expected false where model.freeze_vision is true, found true")
 
     def with_data(self, path: str) -> "Recipe":
         """This recipe with every phase on the one data source `path`."""

@@ -75,7 +75,7 @@ def figures(matches: Matches, times: NDArray[np.int64]) -> Array:
 def intervals(matches: Matches, *, num_resamples: int = NUM_RESAMPLES, seed: int = 0) -> dict[str, tuple[float, float]]:
     """The percentile interval of each metric."""
     values = np.stack([figures(matches, times) for times in draws(len(matches), num_resamples, seed)])
-    return _percentiles(matches.names, values)
+    return percentiles(matches.names, values)
 
 
 def paired_difference(
@@ -87,7 +87,7 @@ def paired_difference(
     once = np.ones(len(first), dtype=np.int64)
     difference = figures(second, once) - figures(first, once)
     resampled = draws(len(first), num_resamples, seed)
-    ranges = _percentiles(first.names, np.stack([figures(second, t) - figures(first, t) for t in resampled]))
+    ranges = percentiles(first.names, np.stack([figures(second, t) - figures(first, t) for t in resampled]))
     return {
         name: Difference(float(value), ranges[name])
         for name, value in zip(first.names, difference, strict=True)
@@ -95,7 +95,7 @@ def paired_difference(
     }
 
 
-def _percentiles(names: Sequence[str], values: Array) -> dict[str, tuple[float, float]]:
+def percentiles(names: Sequence[str], values: Array) -> dict[str, tuple[float, float]]:
     """Interval of each column of (resamples, metrics); a metric without any truth has none."""
     tail = 50 * (1 - CONFIDENCE)
     ranges = {}

@@ -152,6 +152,10 @@ def fenced(*items: str) -> str:
         (fenced(CAT, CAT), "repetition", -0.5),
         (fenced(CAT, CAT, "1"), "repetition", -0.5),  # what is no item is no repetition
         (fenced(CAT, CAT)[:-20], "repetition", 0.0),  # a list that does not end is words, and there are few
+        (answer(f'```json\n{{"objects": [{CAT}, {CAT}]}}\n```'), "repetition", 0.0),  # readable, but no list: words
+        (answer("```json\n[{") + "a b c d e f g " * 5 + "```", "repetition", 0.0),  # a list without a complete item
+        (fenced(CAT) + answer("None"), "map", 1.0),  # the last fence, in whichever answer
+        (fenced(CAT) + answer("None"), "od_ap", 0.0),  # the last answer
         (fenced(CAT) + " ", "format", 0.0),  # nothing may follow
         (fenced(CAT.replace("100, 100", "NaN, 100")), "od_ap", 0.0),  # NaN overlaps nothing
         (fenced(CAT.replace("200]", "1" + "0" * 400 + "]"), CAT), "od_ap", 1.0),  # no float64: no box of any class
@@ -171,6 +175,8 @@ def test_details(text: str, part: str, expected: float) -> None:
         (answer("none."), 1.0),
         (answer("[]"), 1.0),  # nothing, in a list
         (fenced(), 1.0),  # and in a fence
+        (answer("```json\nNone\n```"), 1.0),
+        (answer("```\n[]\n```"), 1.0),
         (answer("I see no cat"), 0.0),  # cannot be read: the public code gives 1
         (fenced(CAT), 0.0),  # a box where nothing is
         ("None", 0.0),  # no answer

@@ -6,7 +6,7 @@ item of the list being a prediction:
 
 - od_ap, od_ap50: COCO's AP and AP50 of this one image. All boxes score alike, so the order of writing ranks them.
 - odLength: od_ap * min(1, K / P).
-- map: od_ap, with or without the answer's tags.
+- map: as od_ap, of the last fence in the whole reply, with or without the answer's tags.
 - weighted_sum: .7 * position + .3 * completeness; position is the sum of the matched pairs' IoUs over K, completeness
   1 - (share of true boxes missed + share of predicted boxes unmatched) / 2. Matching takes the best pair first, down to
   IoU .5; a pair of unequal labels has IoU 0.
@@ -49,6 +49,7 @@ _LARGEST_AREA = 1e10  # COCO's areaRng "all"; an unmatched box outside of 0 to t
 
 _THINK_ANSWER = re.compile(r"</think>\s*+<answer>")
 _FOUR_INTEGERS = re.compile(r"\[(\d+),\s*+(\d+),\s*+(\d+),\s*+(\d+)\]")
+_LIST_START, _LIST_END = re.compile(r"\[\s*+\{"), re.compile(r"\}\s*+\]")
 _WORDS = 6  # repetition of plain text is counted in runs of six words
 
 
@@ -89,24 +90,26 @@ class VlmR1Reward:
         if missing := set(self.weights) - set(parts):
             raise ValueError(f"{sorted(missing)} need exactly one true box, but there are {len(truth.boxes)}")
         total = sum(weight * parts[name] for name, weight in self.weights.items())
-        return VlmR1Score(total, parts, len(_last_list(completion) or ()))
+        return VlmR1Score(total, parts, len(_read_list(_last_fence(completion)) or ()))
 
 
 def detection_rewards(
     text: str, answers: list[str], truth: GroundTruth, grid_wh: tuple[float, float]
 ) -> dict[str, float]:
     """od_ap, od_ap50, odLength, map and weighted_sum; `answers` are the <answer> blocks of `text`."""
-    items = _last_list(answers[-1] if answers else text)
-    ap = _average_precisions(items, truth, grid_wh) if truth.boxes.labels else _right_of_nothing(text, answers, items)
-    shorter = min(1.0, len(truth.boxes) / len(items)) if truth.boxes.labels and items else 1.0
-    mean, at_half = sum(ap) / len(ap), ap[0]
-    answered = float(bool(answers))
+    answer, answered = (answers[-1], 1.0) if answers else (text, 0.0)
+    fence, last_fence = _last_fence(answer), _last_fence(text)
+    items = _read_list(fence)
+    ap = _average_precisions(answer, items, truth, grid_wh)
+    of_text = ap if last_fence == fence else _average_precisions(last_fence, _read_list(last_fence), truth, grid_wh)
+    mean = sum(ap) / len(ap)
+    shorter = min(1.0, len(truth.boxes) / len(items)) if items else 1.0
     return {
         "od_ap": mean * answered,
-        "od_ap50": at_half * answered,
+        "od_ap50": ap[0] * answered,
         "odLength": mean * shorter * answered,
-        "map": mean,
-        "weighted_sum": weighted_sum(_clean(answers[-1] if answers else text), truth, grid_wh),
+        "map": sum(of_text) / len(of_text),
+        "weighted_sum": weighted_sum(_clean(answer), truth, grid_wh),
     }
 
 
@@ -187,8 +190,15 @@ def rec_format(text: str) -> float:
     return float(closing >= 0 and text.find("</answer>", closing) >= 0)
 
 
-def _average_precisions(items: list[object] | None, truth: GroundTruth, grid_wh: tuple[float, float]) -> list[float]:
-    """AP of what a list holds. Items without a label of the truth or without four numbers are no boxes of any class."""
+def _average_precisions(
+    said: str, items: list[object] | None, truth: GroundTruth, grid_wh: tuple[float, float]
+) -> list[float]:
+    """AP of the `items` of a list at each threshold; where no object is, 1 if `said` says so and lists none.
+
+    Items without a label of the truth or without four numbers are no boxes of any class.
+    """
+    if not len(truth.boxes):
+        return [float(_says_nothing(said, items))] * len(_THRESHOLDS)
     known = set(truth.boxes.labels)
     boxes, labels = [], []
     for item in items or ():
@@ -201,10 +211,10 @@ def _average_precisions(items: list[object] | None, truth: GroundTruth, grid_wh:
     return average_precisions(scaled, truth.boxes)
 
 
-def _right_of_nothing(text: str, answers: list[str], items: list[object] | None) -> list[float]:
-    """1 at every threshold if the reply says that there is nothing: None or an empty list."""
-    answer = answers[-1] if answers else text
-    return [float(_clean(answer) == "none" or items == [] or _read_list(answer) == [])] * len(_THRESHOLDS)
+def _says_nothing(said: str, items: list[object] | None) -> bool:
+    """Whether a reply says that there is no object: None or an empty list, bare or in a fence."""
+    bare = next(_blocks(said, "```", "```"), said).removeprefix("json")
+    return items == [] or _clean(bare) == "none" or _read_list(bare) == []
 
 
 def _class_precisions(predicted: Array, true: Array) -> Iterator[float]:
@@ -265,13 +275,14 @@ def _coco_iou(a: Array, b: Array) -> Array:
     return iou
 
 
-def _last_list(text: str) -> list[object] | None:
-    """The list in the last ```json fence; None if there is none that can be read."""
+def _last_fence(text: str) -> str:
+    """What stands in the last ```json fence; nothing if there is none."""
     *_, last = ["", *_blocks(text, "```json", "```")]
-    return _read_list(last)
+    return last
 
 
 def _read_list(text: str) -> list[object] | None:
+    """The JSON list that `text` is; None if it is none."""
     try:
         value = json.loads(text.strip())
     except (ValueError, RecursionError):
@@ -297,26 +308,34 @@ def _label(item: object) -> str | None:
 def _said_items(text: str) -> list[str] | None:
     """Box and label of each item of the first list in `text`, as text; None if there is no list with anything in it."""
     found = _first_list(text)
-    items = [] if found is None else _read_list(found) or salvage_objects(found)
+    try:
+        items = json.loads(found)
+    except ValueError:
+        items = salvage_objects(found)
+        if not items and found.startswith("[") and "{" in found:
+            return []  # a list whose first item was cut off
+    except RecursionError:
+        return None
+    if not isinstance(items, list) or not items:
+        return None
     whole = [item for item in items if isinstance(item, dict) and "bbox_2d" in item and "label" in item]
     try:
-        said = [f"{item['bbox_2d']}_{item['label']}" for item in whole]
+        return [f"{item['bbox_2d']}_{item['label']}" for item in whole]
     except RecursionError:  # nested as deep as can be read, and too deep to be written
         return None
-    return said if items else None
 
 
-def _first_list(text: str) -> str | None:
+def _first_list(text: str) -> str:
     """What may be a list: in the first ```json fence, else the first fence, else from `[ {` to `} ]` around a box."""
     if (fenced := next(_blocks(text, "```json", "```"), None)) is not None:
         return fenced.strip()
     if fenced := next(_blocks(text, "```", "```"), "").strip():
         return fenced
-    start = re.search(r"\[\s*+\{", text)
+    start = _LIST_START.search(text)
     if start is None or (box := text.find('"bbox_2d"', start.end())) < 0 or (label := text.find('"label"', box)) < 0:
-        return None
-    end = re.compile(r"\}\s*+\]").search(text, label)
-    return text[start.start() : end.end()] if end else None
+        return ""
+    end = _LIST_END.search(text, label)
+    return text[start.start() : end.end()] if end else ""
 
 
 def _clean(text: str) -> str:

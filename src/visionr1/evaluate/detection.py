@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from visionr1.boxes import Array, iou_matrix, match_iou
+from visionr1.boxes import Array
 from visionr1.dialects import Dialect
 from visionr1.errors import DataError
 from visionr1.evaluate.engine import FIGURES, Detections, coco_figures, coco_matches, image_ranks
+from visionr1.evaluate.errors import NEAR, box_errors
+from visionr1.evaluate.matching import match_boxes, overlaps
 from visionr1.evaluate.predictions import Prediction
 from visionr1.evaluate.protocols import DEFAULT, Protocol
 from visionr1.evaluate.statistics import MAX_RESAMPLED, NUM_RESAMPLES, Matches, intervals
@@ -32,7 +34,8 @@ class DetectionResult:
     """The figures of one set of predictions under one protocol.
 
     `coco` are pycocotools' twelve; `strict` the same where a faulty reply counts as empty (None for files of boxes).
-    `counts` are of replies and boxes, `faults` of replies by kind. `matches` is for intervals and not stored.
+    `counts` are of replies and boxes, `faults` of replies by kind, `errors` of boxes by kind (see `errors.py`).
+    `matches` is for intervals and not stored.
     """
 
     protocol: Protocol
@@ -45,6 +48,7 @@ class DetectionResult:
     faults: Mapping[str, int]
     per_category: Mapping[str, Mapping[str, float]]
     interval: Mapping[str, tuple[float, float]]
+    errors: Mapping[str, Any] = field(default_factory=dict)
     matches: Matches | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -71,6 +75,7 @@ class DetectionResult:
             "counts": dict(self.counts),
             "faults": dict(self.faults),
             "per_category": {name: dict(row) for name, row in self.per_category.items()},
+            "errors": dict(self.errors),
             "strict": list(self.strict) if self.strict else None,
             "protocol": self.protocol.to_json(),
         }
@@ -90,6 +95,7 @@ class DetectionResult:
             faults=record["faults"],
             per_category=record["per_category"],
             interval={name: (low, high) for name, (low, high) in record["interval"].items()},
+            errors=record.get("errors", {}),
         )
 
 
@@ -189,7 +195,9 @@ def evaluate_boxes(
     if num_resamples is None:
         num_resamples = NUM_RESAMPLES if len(detections) <= MAX_RESAMPLED else 0
     coco, aps = coco_figures(table, detections, protocol)
-    counted = _count(table, detections, protocol.match_iou)
+    pairs = overlaps(table, detections, min(NEAR, protocol.match_iou))
+    matching = match_boxes(table, detections, pairs, protocol.match_iou)
+    counted = matching.counts(table, detections)
     if num_predicted is not None:
         counted[:, 1] += num_predicted - np.bincount(detections.image, minlength=len(table))
     right, predicted, true = counted.sum(axis=0).tolist()
@@ -223,6 +231,7 @@ def evaluate_boxes(
             if num_true or num_given
         },
         interval=interval,
+        errors=box_errors(table, detections, pairs, matching, protocol.match_iou),
         matches=matches,
     )
 
@@ -288,45 +297,3 @@ def _detections(
     )
     known = found.category >= 0
     return found.keep(known), np.array(formed, dtype=bool)[known]
-
-
-def _count(table: CocoTable, detections: Detections, threshold: float) -> NDArray[np.int64]:
-    """Right, predicted and true boxes (N, 3) of each image: one-to-one by largest total IoU, labels equal.
-
-    A box without a match that lies for the most part in a crowd region of its category counts as nothing.
-    """
-    counts = np.zeros((len(table), 3), dtype=np.int64)
-    counts[:, 1] = np.bincount(detections.image, minlength=len(table))
-    counts[:, 2] = np.bincount(table.image[~table.iscrowd], minlength=len(table))
-    true, found = _by_image(table.image, len(table)), _by_image(detections.image, len(table))
-    true_xyxy, found_xyxy = _xyxy(table.xywh), _xyxy(detections.xywh)
-    for place in np.unique(detections.image).tolist():
-        rows, truths = found[place], true[place]
-        iou = iou_matrix(found_xyxy[rows], true_xyxy[truths])
-        same = detections.category[rows][:, None] == table.category[truths][None]
-        crowd = table.iscrowd[truths]
-        matched = match_iou(np.where(same & ~crowd, iou, 0.0), threshold)
-        counts[place, 0] = len(matched)
-        if crowd.any():
-            inside = _share_inside(found_xyxy[rows], true_xyxy[truths]) >= threshold
-            excused = (inside & same & crowd).any(axis=1)
-            excused[matched[:, 0]] = False
-            counts[place, 1] -= excused.sum()
-    return counts
-
-
-def _share_inside(a: Array, b: Array) -> Array:
-    """The share (P, K) of each box of `a` (P, 4) that lies in each of `b` (K, 4)."""
-    overlap = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-    area = np.maximum((a[:, 2:] - a[:, :2]).prod(axis=1), np.spacing(1))
-    share: Array = np.maximum(overlap, 0.0).prod(axis=-1) / area[:, None]
-    return share
-
-
-def _by_image(image: NDArray[np.intp], num_images: int) -> list[NDArray[np.intp]]:
-    order = np.argsort(image, kind="stable")
-    return np.split(order, np.cumsum(np.bincount(image, minlength=num_images))[:-1])
-
-
-def _xyxy(xywh: Array) -> Array:
-    return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from visionr1.boxes import Array
 from visionr1.errors import DataError
 from visionr1.evaluate.engine import Detections
 from visionr1.files import read_json, read_json_lines, write_text_atomic
-from visionr1.readers.coco import CocoTable
+from visionr1.readers.coco import CocoTable, Index
 from visionr1.readers.rows import Id, is_number, read_id
 from visionr1.samples import Size
 
@@ -56,9 +58,9 @@ def read_rows(path: Path) -> list[Mapping[str, Any]]:
     rows = read_json_lines(path) if path.suffix == ".jsonl" else read_json(path)
     if not isinstance(rows, list):
         raise DataError(f"{path}: expected a list of predictions, found a {type(rows).__name__}")
-    for index, row in enumerate(rows):
-        if not isinstance(row, dict):
-            raise DataError(f"{path}: row {index}: expected an object, found {row!r:.60}")
+    if not set(map(type, rows)) <= {dict}:
+        index = next(index for index, row in enumerate(rows) if not isinstance(row, dict))
+        raise DataError(f"{path}: row {index}: expected an object, found {rows[index]!r:.60}")
     return rows
 
 
@@ -111,24 +113,50 @@ def detections_of(rows: list[Mapping[str, Any]], table: CocoTable, path: Path) -
     """
     images = {identity: index for index, identity in enumerate(table.image_ids)}
     categories = {identity: index for index, identity in enumerate(table.category_ids)}
-    image, category, xywh, score = [], [], [], []
+    try:
+        image = _places([row["image_id"] for row in rows], images)
+        xywh, score = _boxes([row["bbox"] for row in rows]), _numbers([row["score"] for row in rows])
+    except KeyError:
+        raise _first_fault(rows, images, path) from None
+    if xywh is None or score is None or (image < 0).any():
+        raise _first_fault(rows, images, path)
+    category = _places([row.get("category_id") for row in rows], categories)
+    known = category >= 0
+    return Detections(image, category, xywh, score).keep(known), int((~known).sum())
+
+
+def _places(values: list[object], places: Mapping[Id, int]) -> Index:
+    """The place of each id as `read_id` reads it, -1 for one that has none."""
+    if set(map(type, values)) <= {int}:
+        return np.array([places.get(value, -1) for value in values], dtype=np.intp)  # type: ignore[call-overload]
+    return np.array([places.get(read_id(value), -1) for value in values], dtype=np.intp)  # type: ignore[arg-type]
+
+
+def _numbers(values: list[Any]) -> Array | None:
+    """Finite numbers (N,), None if one is not."""
+    if not set(map(type, values)) <= {int, float}:
+        return None
+    try:
+        numbers = np.fromiter(values, np.float64, len(values))
+    except OverflowError:
+        return None
+    return numbers if (np.abs(numbers) < 1e300).all() else None
+
+
+def _boxes(values: list[Any]) -> Array | None:
+    """Boxes (N, 4) of finite numbers, None if one is not a list of four."""
+    if not (set(map(type, values)) <= {list} and set(map(len, values)) <= {4}):
+        return None
+    numbers = _numbers(list(chain.from_iterable(values)))
+    return None if numbers is None else numbers.reshape(-1, 4)
+
+
+def _first_fault(rows: list[Mapping[str, Any]], images: Mapping[Id, int], path: Path) -> DataError:
     for index, row in enumerate(rows):
         place = images.get(read_id(row.get("image_id")))  # type: ignore[arg-type]
-        box, value = row.get("bbox"), row.get("score")
-        if place is None or not _is_box(box) or not is_number(value):
-            raise DataError(f"{path}: row {index}: {_fault(row, place)}; correct it")
-        image.append(place)
-        category.append(categories.get(read_id(row.get("category_id")), -1))  # type: ignore[arg-type]
-        xywh.append(box)
-        score.append(value)
-    detections = Detections(
-        np.array(image, dtype=np.intp),
-        np.array(category, dtype=np.intp),
-        np.array(xywh, dtype=np.float64).reshape(-1, 4),
-        np.array(score, dtype=np.float64),
-    )
-    known = detections.category >= 0
-    return detections.keep(known), int((~known).sum())
+        if place is None or not _is_box(row.get("bbox")) or not is_number(row.get("score")):
+            return DataError(f"{path}: row {index}: {_fault(row, place)}; correct it")
+    raise AssertionError("no row is at fault")
 
 
 def _is_box(box: object) -> bool:

@@ -3,6 +3,9 @@
 A learner has three parts, each a function of its arguments: `prepare` needs no model and may run in
 a worker process; `collect` turns what was prepared into the step's work, split to fit into memory;
 `loss` is the share of one part of that work in the step's loss, its gradients summed over parts.
+
+Where a run has several processes, each does this with its share of the step's samples. Weights are those of the whole
+batch and metrics are of all samples, so that neither depends on the split.
 """
 
 import time
@@ -14,16 +17,18 @@ import torch
 from torch import Tensor
 
 from visionr1 import grpo, sft
-from visionr1.errors import CheckpointError, DataError
+from visionr1.distributed import gather
+from visionr1.errors import CheckpointError, DataError, TrainingError
 from visionr1.models.policy import Policy, Prompt
 from visionr1.prefix import Group, Rows, group, pack, split, token_logprobs
 from visionr1.recipe import Recipe
-from visionr1.rewards import AdaptiveStages, FixedStages, Reward, Score, Stages
+from visionr1.rewards import AdaptiveStages, FixedStages, Reward, Score, Stage, Stages
 from visionr1.rewards.watch import measure
 from visionr1.rollout import Completion, generate
 from visionr1.samples import GroundTruth, Sample
 
 Metrics = dict[str, Any]
+Seeds = Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +52,9 @@ class Learner(Protocol):
     def prepare(self, samples: list[Sample]) -> Any:
         """Encoded prompts, and what is needed of the truth."""
 
-    def collect(self, prepared: Any, seed: Sequence[int], progress: float) -> Collected:
-        """The step's work; `seed` is the step's own, `progress` the share of training done."""
+    def collect(self, prepared: Any, seeds: Seeds, progress: float) -> Collected:
+        """The step's work, at least one part; `seeds` has one for each sample, `progress` is the share of training
+        done."""
 
     def loss(self, work: Any) -> tuple[Tensor, Metrics]:
         """Share of the loss, and of metrics that are sums over the step's parts."""
@@ -90,13 +96,13 @@ class Supervised:
         parts = split(group(prompts, targets), self.recipe.optimizer.tokens_per_forward)
         return [pack(part) for part in parts]
 
-    def collect(self, prepared: list[Rows], seed: Sequence[int], progress: float) -> Collected:
+    def collect(self, prepared: list[Rows], seeds: Seeds, progress: float) -> Collected:
         """The rows with their token weights."""
         parts = [rows.to(self.policy.device) for rows in prepared]
         weights = [self.token_weights[rows.targets] for rows in parts]
-        total = torch.stack([part.sum() for part in weights]).sum()
+        total = sum(gather([float(torch.stack([part.sum() for part in weights]).sum())]))
         work = [SupervisedWork(rows, part / total) for rows, part in zip(parts, weights, strict=True)]
-        return Collected(work, {"tokens": sum(len(rows.targets) for rows in parts)})
+        return Collected(work, {"tokens": sum(gather([len(rows.targets) for rows in parts]))})
 
     def loss(self, work: SupervisedWork) -> tuple[Tensor, Metrics]:
         """Weighted negative log-likelihood of the truth."""
@@ -118,6 +124,35 @@ class Question:
     id: str
     prompt: Prompt
     truth: GroundTruth
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a sample's completions, scores and advantages (G each) were."""
+
+    id: str
+    truth: GroundTruth
+    completions: list[Completion]
+    scores: list[Score]
+    advantages: list[float]
+    no_spread: bool
+
+    def rows(self) -> list[Metrics]:
+        """One row for the log per completion."""
+        columns = zip(self.completions, self.scores, self.advantages, strict=True)
+        return [
+            {
+                "sample_id": self.id,
+                "completion": index,
+                "text": completion.text,
+                "total": score.total,
+                **score.parts,
+                "advantage": advantage,
+                "truncated": completion.truncated,
+                "num_tokens": len(completion.token_ids),
+            }
+            for index, (completion, score, advantage) in enumerate(columns)
+        ]
 
 
 @dataclass(slots=True)
@@ -161,39 +196,51 @@ class Reinforced:
             for sample, prompt in zip(samples, prompts, strict=True)
         ]
 
-    def collect(self, prepared: list[Question], seed: Sequence[int], progress: float) -> Collected:
+    def collect(self, prepared: list[Question], seeds: Seeds, progress: float) -> Collected:
         """Roll out, score, and compare within each group."""
         clock = [time.perf_counter()]
         prompts = [question.prompt for question in prepared]
-        groups = self.roll_out(prompts, seed)
+        groups = self.roll_out(prompts, seeds)
         clock.append(time.perf_counter())
         stage = self.stages.at(progress)
-        scores = [
-            [self.reward.score(completion.text, question.truth, stage=stage) for completion in group_]
-            for question, group_ in zip(prepared, groups, strict=True)
-        ]
+        scores = [self.score(question, group_, stage) for question, group_ in zip(prepared, groups, strict=True)]
         rewards = torch.tensor([[score.total for score in group_] for group_ in scores])
         advantages, no_spread = grpo.advantages(rewards)
-        flat = [score for group_ in scores for score in group_]
+        columns = (prepared, groups, scores, advantages.tolist(), no_spread.tolist())
+        outcomes = gather([Outcome(q.id, q.truth, *rest) for q, *rest in zip(*columns, strict=True)])
+        flat = [score for outcome in outcomes for score in outcome.scores]
         self.stages.observe(
             _mean([score.plain_recall for score in flat]),
             _mean([score.plain_precision for score in flat]),
         )
         clock.append(time.perf_counter())
-        work = self.make_work(prompts, groups, advantages)
+        completions = [completion for outcome in outcomes for completion in outcome.completions]
+        work = self.make_work(prompts, groups, advantages, torch.tensor([len(c.token_ids) for c in completions]))
         metrics = {
             "stage": [stage.xi0, stage.xi1, stage.xi2],
-            "groups_without_spread": _mean(no_spread.tolist()),
-            "true_boxes": _mean([len(question.truth.boxes) for question in prepared]),
-            **summarize(flat, [completion for group_ in groups for completion in group_]),
-            **measure(flat, [question.truth for question in prepared for _ in range(len(flat) // len(prepared))]),
+            "groups_without_spread": _mean([outcome.no_spread for outcome in outcomes]),
+            "true_boxes": _mean([len(outcome.truth.boxes) for outcome in outcomes]),
+            **summarize(flat, completions),
+            **measure(flat, [outcome.truth for outcome in outcomes for _ in outcome.scores]),
             "seconds/rollout": clock[1] - clock[0],
             "seconds/reward": clock[2] - clock[1],
         }
-        rollouts = _rollout_rows(prepared, groups, scores, advantages)
+        rollouts = [row for outcome in outcomes for row in outcome.rows()]
         return Collected(work, metrics, rollouts, seconds=clock[2] - clock[0])
 
-    def roll_out(self, prompts: Sequence[Prompt], seed: Sequence[int]) -> list[list[Completion]]:
+    def score(self, question: Question, completions: Sequence[Completion], stage: Stage) -> list[Score]:
+        """Their rewards; what a criterion raises becomes a TrainingError that names sample and completion."""
+        scores = []
+        for index, completion in enumerate(completions):
+            try:
+                scores.append(self.reward.score(completion.text, question.truth, stage=stage))
+            except Exception as error:  # noqa: BLE001 - any criterion's fault, told with what it was given
+                raise TrainingError(
+                    f"the reward raised {error!r} at sample {question.id}, completion {index}: {completion.text!r}"
+                ) from error
+        return scores
+
+    def roll_out(self, prompts: Sequence[Prompt], seeds: Seeds) -> list[list[Completion]]:
         """G completions of each prompt."""
         settings = self.recipe.rollout
         return generate(
@@ -204,26 +251,36 @@ class Reinforced:
             temperature=settings.temperature,
             top_p=settings.top_p,
             top_k=settings.top_k,
-            seeds=[(*seed, place) for place in range(len(prompts))],
+            seeds=seeds,
         )
 
     def make_work(
-        self, prompts: Sequence[Prompt], completions: Sequence[Sequence[Completion]], advantages: Tensor
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[Sequence[Completion]],
+        advantages: Tensor,
+        all_lengths: Tensor,
     ) -> list[GroupWork]:
-        """Rows with advantages and reference log-probabilities.
+        """Rows with advantages and reference log-probabilities; `all_lengths` are of all processes' completions.
 
         Without a reference, a group whose advantages are all 0 has no gradient and is left out.
         """
         groups = group(prompts, [[c.token_ids for c in group_] for group_ in completions])
         lengths = torch.tensor([len(c.token_ids) for group_ in completions for c in group_])
         if self.reference is None:
-            groups = [g for g, a in zip(groups, advantages, strict=True) if a.any()]
+            groups = [g for g, a in zip(groups, advantages, strict=True) if a.any()] or groups[:1]
         parts = split(groups, self.recipe.optimizer.tokens_per_forward)
-        return [self._make_part(part, advantages.flatten(), lengths) for part in parts]
+        return [self._make_part(part, advantages.flatten(), lengths, all_lengths) for part in parts]
 
-    def _make_part(self, part: Sequence[Group], advantages: Tensor, lengths: Tensor) -> GroupWork:
+    def _make_part(
+        self, part: Sequence[Group], advantages: Tensor, lengths: Tensor, all_lengths: Tensor
+    ) -> GroupWork:
         rows, device = pack(part), self.policy.device
-        weights = grpo.token_weights(rows.completion, lengths, self.recipe.grpo.mean_over).to(device)
+        mean_over = self.recipe.grpo.mean_over
+        own = len(lengths) / len(all_lengths)  # share of this process in what the mean is over
+        if mean_over == "batch":
+            own = float(lengths.sum()) / float(all_lengths.sum())
+        weights = own * grpo.token_weights(rows.completion, lengths, mean_over).to(device)
         per_token = advantages[rows.completion].to(device)
         rows = rows.to(device)
         reference = None
@@ -313,28 +370,6 @@ def summarize(scores: Sequence[Score], completions: Sequence[Completion]) -> Met
         "boxes_per_completion": _mean([score.reply.num_predicted for score in scores]),
         "label_accuracy": _mean(known) if known else None,
     }
-
-
-def _rollout_rows(
-    questions: Sequence[Question],
-    completions: Sequence[Sequence[Completion]],
-    scores: Sequence[Sequence[Score]],
-    advantages: Tensor,
-) -> list[Metrics]:
-    return [
-        {
-            "sample_id": question.id,
-            "completion": index,
-            "text": completion.text,
-            "total": score.total,
-            **score.parts,
-            "advantage": advantage,
-            "truncated": completion.truncated,
-            "num_tokens": len(completion.token_ids),
-        }
-        for question, group_, scored, row in zip(questions, completions, scores, advantages.tolist(), strict=True)
-        for index, (completion, score, advantage) in enumerate(zip(group_, scored, row, strict=True))
-    ]
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -89,7 +89,8 @@ def train(recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool
                 sample_ids, prepared = next(batches)
                 waited = time.perf_counter() - began
                 with autocast(policy, recipe):
-                    collected = learner.collect(prepared, seed, overall_progress(recipe, position, steps))
+                    seeds = [(*seed, place) for place in range(phase.batch_size)]
+                    collected = learner.collect(prepared, seeds, overall_progress(recipe, position, steps))
                 for _ in range(learner.updates):
                     update = update_weights(policy, optimizer, learner, collected.work, rate, recipe)
                     if not math.isfinite(update["loss"] + update["grad_norm"]):

@@ -1,0 +1,123 @@
+"""What the processes of one run need of each other, by accelerate. Alone, a process finds every one of these a no-op.
+
+`accelerate launch` or `torchrun` starts the processes and says by its environment how the model is spread: whole on each
+(DDP) or in shards (FSDP2). Each process takes its share of a step's samples, all completions of a sample on one process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.utils._pytree import tree_map_only
+
+from visionr1.errors import RecipeError, TrainingError
+
+Item = TypeVar("Item")
+
+
+def make_accelerator(device: str, **settings: Any) -> Accelerator:
+    """This process among those of the run, which compute on `device` ("cuda:1" only where it is alone).
+
+    Raises RecipeError if the launcher asks for what cannot be had.
+    """
+    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="no", device_placement=False, **settings)
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+        raise RecipeError("DeepSpeed is not supported; FSDP2 shards the same: examples/accelerate/fsdp2.yaml")
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true" and not accelerator.is_fsdp2:
+        raise RecipeError("only FSDP version 2, over GPUs, is supported: examples/accelerate/fsdp2.yaml")
+    return accelerator
+
+
+class Trained(nn.Module):
+    """A model whose forward pass is any function of it: through here gradients are reduced and shards gathered."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self._no_split_modules = getattr(model, "_no_split_modules", None)  # what FSDP shards one by one
+
+    def forward(self, function: Any, *arguments: Any) -> Any:
+        return function(*arguments)
+
+
+def share(items: Sequence[Item], index: int, count: int) -> Sequence[Item]:
+    """The part of `items` that process `index` of `count` takes; the parts follow each other in order."""
+    return items[len(items) * index // count : len(items) * (index + 1) // count]
+
+
+def gather(items: Sequence[Item]) -> list[Item]:
+    """The items of all processes, in order, on each."""
+    if not dist.is_initialized():
+        return list(items)
+    gathered: list[Item] = gather_object(list(items))
+    return gathered
+
+
+def whole(state: dict[str, Any], accelerator: Accelerator) -> dict[str, Any]:
+    """A state in which shards of a tensor are put together, on the main process; all processes must call it."""
+
+    def put_together(shard: DTensor) -> Any:
+        tensor = shard.full_tensor()
+        return tensor.cpu() if accelerator.is_main_process else None  # one copy in memory, not one a process
+
+    collected: dict[str, Any] = tree_map_only(DTensor, put_together, state)
+    return collected
+
+
+def in_shards(state: dict[str, Any], parameters: Sequence[nn.Parameter]) -> dict[str, Any]:
+    """An optimizer's state from `whole`, each tensor cut as its parameter is."""
+
+    def cut(parameter: nn.Parameter, value: Any) -> Any:
+        if isinstance(parameter, DTensor) and getattr(value, "shape", None) == parameter.shape:
+            return distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
+        return value
+
+    of_parameters = {
+        index: {name: cut(parameters[index], value) for name, value in values.items()}
+        for index, values in state["state"].items()
+    }
+    return {**state, "state": of_parameters}
+
+
+@contextmanager
+def gathered(trained: nn.Module, accelerator: Accelerator) -> Iterator[None]:
+    """Whole parameters inside this block: sampling takes as many passes as replies are long, which differs between
+    processes, so that none may wait for another's shard. To be used in `trained`'s forward pass."""
+    shards = _shards(trained)
+    for module in shards:
+        module.set_reshard_after_forward(False, recurse=False)
+        module.unshard()
+    yield
+    for module in shards:
+        module.reshard()
+        module.set_reshard_after_forward(
+            module is not trained and accelerator.state.fsdp_plugin.reshard_after_forward, recurse=False
+        )
+
+
+def _shards(trained: nn.Module) -> list[Any]:
+    return [module for module in trained.modules() if isinstance(module, FSDPModule)]
+
+
+@contextmanager
+def lost_processes_named() -> Iterator[None]:
+    """What a process meets when another one has died becomes a TrainingError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            raise TrainingError(
+                f"another process of this run has ended or cannot be reached; its own message says why ({error}). "
+                "Launch the run again with --resume"
+            ) from error
+        raise

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from random_models import make_prompts, sharpen
+from random_models import make_prompts, plain_inputs, sharpen
 from torch import Tensor
 
 from visionr1 import rollout
@@ -50,10 +50,7 @@ def test_greedy_is_that_of_transformers(model_folder: Path) -> None:
     mine = generate(policy, prompts, max_new_tokens=LIMIT, temperature=0.0)
     for prompt, (completion,) in zip(prompts, mine, strict=True):
         expected = policy.model.generate(
-            input_ids=prompt.input_ids[None],
-            mm_token_type_ids=(prompt.input_ids == policy.config.image_token_id).int()[None],
-            pixel_values=prompt.pixel_values,
-            image_grid_thw=prompt.image_grid_thw,
+            **plain_inputs(policy, prompt, prompt.input_ids[None]),
             max_new_tokens=LIMIT,
             do_sample=False,
             suppress_tokens=policy.suppressed_ids.tolist(),

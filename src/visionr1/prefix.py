@@ -1,16 +1,17 @@
 """Rows that share one image and prompt among the completions of a sample.
 
-The G completions of a sample differ only after the prompt, so one row holds the prompt once:
+The G completions of a sample differ only after the prompt, so a row holds the prompt once, and the
+samples of a micro-batch follow each other in one row:
 
-    [p_1 ... p_n-1 | p_n c1_1 c1_2 ... | p_n c2_1 c2_2 ... | ...]
+    [p_1 ... p_n-1 | p_n c1_1 c1_2 ... | p_n c2_1 c2_2 ... | ... | q_1 ... q_m-1 | q_m d1_1 ... | ...]
 
 Each branch repeats the last prompt token, whose hidden state predicts the branch's first token, and
-leaves out its own last token, which predicts nothing. A branch sees the prefix and itself (tree
+leaves out its own last token, which predicts nothing. A branch sees its prefix and itself (tree
 attention) and counts its positions on from the prompt. This is exact: log-probabilities and gradients
-are those of G plain rows, at the cost of one image, one prompt and G completions.
+are those of plain rows, at the cost of one image, one prompt and G completions a sample.
 
-A row with one branch is a plain causal row; supervised training uses the same code.
-Axis letters: R rows, T tokens, N completion tokens in all.
+A sample with one branch is a plain causal row; supervised training uses the same code.
+Axis letters: A axes of position ids, T tokens, N completion tokens in all.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,9 +19,11 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from visionr1.models.policy import Policy, Prompt, image_features
-from visionr1.models.tree_attention import Branches, find_branches
+from visionr1.models.family import Inputs
+from visionr1.models.policy import Policy, Prompt, image_features, join_inputs
+from visionr1.models.tree_attention import Tree, make_tree
 
 PAD_TO = 64  # rows are as long as a multiple of this: a CPU prepares each new shape of a product anew
 
@@ -36,28 +39,26 @@ class Group:
 
     @property
     def num_tokens(self) -> int:
-        """Length of its row."""
+        """Its length in a row."""
         return len(self.prompt.input_ids) - 1 + sum(map(len, self.completions))
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Groups, one per row, padded on the right."""
+    """Groups, one after the other in one row, padded on the right."""
 
     input_ids: Tensor
-    """(R, T)"""
+    """(1, T)"""
     position_ids: Tensor
-    """(3, R, T)"""
-    branches: Branches | None
-    """Where the branches lie; None is causal."""
-    pixel_values: Tensor
-    image_grid_thw: Tensor
+    """(A, 1, T)"""
+    tree: Tree
+    """Where prompts and completions lie."""
+    inputs: Inputs
+    """What the vision tower takes of the images."""
     features: Tensor | None
-    """(M, K, D) of the image tokens, row by row, where prompts have them."""
-    row: Tensor
-    """(N,) where the hidden state lies that predicts each completion token: its row,"""
-    column: Tensor
-    """(N,) its column,"""
+    """(M, K, D) of the image tokens, where prompts have them."""
+    place: Tensor
+    """(N,) where in the row the hidden state lies that predicts each completion token,"""
     targets: Tensor
     """(N,) the token,"""
     completion: Tensor
@@ -69,12 +70,10 @@ class Rows:
             self,
             input_ids=self.input_ids.to(device),
             position_ids=self.position_ids.to(device),
-            branches=self.branches and self.branches.to(device),
-            pixel_values=self.pixel_values.to(device),
-            image_grid_thw=self.image_grid_thw.to(device),
+            tree=self.tree.to(device),
+            inputs={name: tensor.to(device) for name, tensor in self.inputs.items()},
             features=self.features if self.features is None else self.features.to(device),
-            row=self.row.to(device),
-            column=self.column.to(device),
+            place=self.place.to(device),
             targets=self.targets.to(device),
         )
 
@@ -90,17 +89,19 @@ def group(prompts: Sequence[Prompt], completions: Sequence[Sequence[Tensor]]) ->
 
 
 def split(groups: Iterable[Group], tokens_per_forward: int) -> list[list[Group]]:
-    """The groups in micro-batches of at most `tokens_per_forward` padded tokens, of like length.
+    """The groups in micro-batches of at most `tokens_per_forward` tokens, of like length.
 
-    A group that is longer by itself is split over rows; one completion never is.
+    A group that is longer by itself is split; one completion never is.
     """
     whole = [part for group in groups for part in _fit(group, tokens_per_forward)]
     batches: list[list[Group]] = []
+    room = 0
     for part in sorted(whole, key=lambda part: -part.num_tokens):
-        if batches and (len(batches[-1]) + 1) * batches[-1][0].num_tokens <= tokens_per_forward:
-            batches[-1].append(part)
-        else:
-            batches.append([part])
+        if part.num_tokens > room:
+            batches.append([])
+            room = tokens_per_forward
+        batches[-1].append(part)
+        room -= part.num_tokens
     return batches
 
 
@@ -124,61 +125,50 @@ def _fit(group: Group, tokens: int) -> list[Group]:
 
 
 def pack(groups: Sequence[Group]) -> Rows:
-    """The padded rows of `groups`."""
-    longest = max(group.num_tokens for group in groups)
-    num_tokens = -(-longest // PAD_TO) * PAD_TO
-    shape = (len(groups), num_tokens)
-    input_ids = torch.zeros(shape, dtype=torch.long)
-    position_ids = torch.zeros((3, *shape), dtype=torch.long)
-    targets, spans = [], []  # of each branch that is not empty: row, first column, length, index
-    for row, group in enumerate(groups):
+    """The row of `groups`."""
+    input_ids, position_ids, targets = [], [], []
+    prefixes, branches = [], []  # of each its first place and its length
+    prefix_of, indices = [], []  # of each branch
+    end = 0
+    for number, group in enumerate(groups):
         prompt = group.prompt
-        end = len(prompt.input_ids) - 1
         last_id, last_position = prompt.input_ids[-1:], prompt.position_ids[:, -1:]
         start = int(prompt.position_ids.max()) + 1
-        input_ids[row, :end] = prompt.input_ids[:-1]
-        position_ids[:, row, :end] = prompt.position_ids[:, :-1]
+        input_ids.append(prompt.input_ids[:-1])
+        position_ids.append(prompt.position_ids[:, :-1])
+        prefixes.append((end, len(prompt.input_ids) - 1))
+        end += len(prompt.input_ids) - 1
         for ids, index in zip(group.completions, group.indices, strict=True):
             if not len(ids):
                 continue
-            begin, end = end, end + len(ids)
-            input_ids[row, begin:end] = torch.cat((last_id, ids[:-1]))
-            position_ids[:, row, begin : begin + 1] = last_position
-            position_ids[:, row, begin + 1 : end] = torch.arange(start, start + len(ids) - 1)
+            input_ids += (last_id, ids[:-1])
+            position_ids += (last_position, torch.arange(start, start + len(ids) - 1).expand(len(last_position), -1))
             targets.append(ids)
-            spans.append((row, begin, len(ids), index))
-    rows, starts, lengths, indices = torch.tensor(spans, dtype=torch.long).reshape(-1, 4).T
-    columns = [torch.arange(begin, begin + length) for _, begin, length, _ in spans]
-    branches = None
-    if any(len(group.completions) > 1 for group in groups):
-        prefixes = torch.tensor([len(group.prompt.input_ids) - 1 for group in groups])
-        branches = find_branches(rows, starts, lengths, prefixes, num_tokens)
+            branches.append((end, len(ids)))
+            prefix_of.append(number)
+            indices.append(index)
+            end += len(ids)
+    padding = (0, -end % PAD_TO)
+    prompts = [group.prompt for group in groups]
     return Rows(
-        input_ids=input_ids,
-        position_ids=position_ids,
-        branches=branches,
-        pixel_values=torch.cat([group.prompt.pixel_values for group in groups]),
-        image_grid_thw=torch.cat([group.prompt.image_grid_thw for group in groups]),
-        features=image_features([group.prompt for group in groups]),
-        row=rows.repeat_interleave(lengths),
-        column=torch.cat(columns),
+        input_ids=pad(torch.cat(input_ids), padding)[None],
+        position_ids=pad(torch.cat(position_ids, dim=1), padding)[:, None],
+        tree=make_tree(prefixes, branches, prefix_of),
+        inputs=join_inputs(prompts),
+        features=image_features(prompts),
+        place=torch.cat([torch.arange(begin, begin + length) for begin, length in branches]),
         targets=torch.cat(targets),
-        completion=indices.repeat_interleave(lengths),
+        completion=torch.tensor(indices).repeat_interleave(torch.tensor([length for _, length in branches])),
     )
 
 
-def token_logprobs(
-    policy: Policy, rows: Rows, *, temperature: float = 1.0, suppress: bool = True
-) -> Tensor:
+def token_logprobs(policy: Policy, rows: Rows, *, temperature: float = 1.0, suppress: bool = True) -> Tensor:
     """Log-probabilities (N,) of the completion tokens, in the order of `rows.targets`."""
     hidden = policy.hidden_states(
         input_ids=rows.input_ids,
         position_ids=rows.position_ids,
-        branches=rows.branches,
-        pixel_values=rows.pixel_values,
-        grid_thw=rows.image_grid_thw,
+        tree=rows.tree,
+        inputs=rows.inputs,
         features=rows.features,
     )
-    return policy.token_logprobs(
-        hidden[rows.row, rows.column], rows.targets, temperature=temperature, suppress=suppress
-    )
+    return policy.token_logprobs(hidden[0, rows.place], rows.targets, temperature=temperature, suppress=suppress)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from visionr1.models.policy import Policy, Prompt, image_features
+from visionr1.models.policy import Policy, Prompt, image_features, join_inputs, rotary_positions
 
 KEEP_SHARE = 0.75
 """Ended rows are dropped once fewer than this share is still running: dropping copies the cache."""
@@ -89,7 +89,7 @@ def generate(
     cache = BranchCache(prefill, num_completions, _cache_dtype(prefill, device))
     hidden = hidden.repeat_interleave(num_completions, dim=0)
     is_prompt = is_prompt.repeat_interleave(num_completions, dim=0)
-    decoder = policy.family.decoder(policy.model)
+    decoder = policy.decoder
     cosine, sine = _rotations(decoder, prompts, num_completions, max_new_tokens, hidden)
 
     total = len(prompts) * num_completions
@@ -139,7 +139,7 @@ def _prefill(policy: Policy, prompts: Sequence[Prompt]) -> tuple[Tensor, Dynamic
     lengths = [len(prompt.input_ids) for prompt in prompts]
     shape = (len(prompts), max(lengths))
     input_ids = torch.zeros(shape, dtype=torch.long)
-    position_ids = torch.zeros((3, *shape), dtype=torch.long)
+    position_ids = torch.zeros((len(prompts[0].position_ids), *shape), dtype=torch.long)
     is_prompt = torch.zeros(shape, dtype=torch.bool)
     for row, prompt in enumerate(prompts):
         input_ids[row, : lengths[row]] = prompt.input_ids
@@ -149,9 +149,8 @@ def _prefill(policy: Policy, prompts: Sequence[Prompt]) -> tuple[Tensor, Dynamic
     hidden = policy.hidden_states(
         input_ids=input_ids.to(policy.device),
         position_ids=position_ids.to(policy.device),
-        branches=None,
-        pixel_values=torch.cat([prompt.pixel_values for prompt in prompts]).to(policy.device),
-        grid_thw=torch.cat([prompt.image_grid_thw for prompt in prompts]).to(policy.device),
+        tree=None,
+        inputs={name: tensor.to(policy.device) for name, tensor in join_inputs(prompts).items()},
         features=image_features(prompts),
         cache=cache,
     )
@@ -165,8 +164,8 @@ def _rotations(
     """Cosine and sine (N, T, D) of the rotary embedding for the tokens to come."""
     starts = torch.tensor([int(prompt.position_ids.max()) + 1 for prompt in prompts])
     positions = starts.repeat_interleave(num_completions)[:, None] + torch.arange(num_tokens)
-    position_ids = positions.expand(3, -1, -1).to(like.device)
-    cosine, sine = decoder.rotary_emb(like, position_ids)
+    position_ids = positions.expand(len(prompts[0].position_ids), -1, -1).to(like.device)
+    cosine, sine = decoder.rotary_emb(like, rotary_positions(position_ids))
     return cosine, sine
 
 

@@ -9,7 +9,8 @@ from random_models import make_prompts
 from safetensors.torch import load_file, save_file
 
 from visionr1.errors import CheckpointError, DataError
-from visionr1.models.policy import PatchConv3d, Policy, load_policy
+from visionr1.models.policy import Policy, load_policy
+from visionr1.models.qwen25_vl import PatchConv3d
 from visionr1.samples import Query
 
 CAT = Query("detection", ("cat",))
@@ -25,11 +26,11 @@ def test_a_prompt_holds_the_image_where_the_template_says(model_folder: Path) ->
     policy = load_policy(model_folder)
     prompt = policy.encode(Image.new("RGB", (120, 80)), CAT)
     patch = policy.image_processor.patch_size
-    _, rows, columns = prompt.image_grid_thw[0].tolist()
+    _, rows, columns = prompt.inputs["image_grid_thw"][0].tolist()
     assert prompt.input_size_wh == (columns * patch, rows * patch)
     is_image = prompt.input_ids == policy.config.image_token_id
     assert int(is_image.sum()) == rows * columns // 4
-    assert len(prompt.pixel_values) == rows * columns
+    assert len(prompt.inputs["pixel_values"]) == rows * columns
     decoded = policy.tokenizer.decode(prompt.input_ids[~is_image])
     assert decoded == prompt.text.replace("<|image_pad|>", "")
     assert "The category set includes cat." in prompt.text
@@ -51,7 +52,7 @@ def test_saved_and_loaded_it_is_the_same(model_folder: Path, tmp_path: Path) -> 
     (prompt,) = make_prompts(policy, [(120, 80)])
     (other_prompt,) = make_prompts(again, [(120, 80)])
     assert torch.equal(prompt.input_ids, other_prompt.input_ids)
-    assert torch.equal(prompt.pixel_values, other_prompt.pixel_values)
+    assert torch.equal(prompt.inputs["pixel_values"], other_prompt.inputs["pixel_values"])
     for (name, mine), (other_name, other) in zip(
         policy.model.named_parameters(), again.model.named_parameters(), strict=True
     ):
@@ -67,7 +68,7 @@ def test_patches_go_through_a_matrix_product(model_folder: Path) -> None:
     layer = policy.model.model.visual.patch_embed.proj
     assert isinstance(layer, PatchConv3d)
     shape = (-1, layer.in_channels, *layer.kernel_size)
-    patches = prompt.pixel_values.view(shape)
+    patches = prompt.inputs["pixel_values"].view(shape)
     expected = torch.nn.Conv3d.forward(layer, patches).flatten(1)
     torch.testing.assert_close(layer(patches), expected, atol=1e-5, rtol=1e-5)
 
@@ -107,7 +108,7 @@ def test_files_as_the_hub_has_them(qwen25_folder: Path, tmp_path: Path) -> None:
     (prompt,) = make_prompts(before, [(120, 80)])
     (same,) = make_prompts(load_policy(folder), [(120, 80)])
     assert torch.equal(prompt.input_ids, same.input_ids)
-    torch.testing.assert_close(prompt.pixel_values, same.pixel_values)
+    torch.testing.assert_close(prompt.inputs["pixel_values"], same.inputs["pixel_values"])
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:

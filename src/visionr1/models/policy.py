@@ -2,6 +2,8 @@
 
 Any transformers folder of a known family loads: the small model that ships, and real checkpoints.
 Images go through the folder's PIL image processor; torchvision is not needed.
+Axis letters: A axes of position ids, R rows, T tokens, M image tokens, D width, K features of one image
+token: what takes its place, and what is added to it in later layers; V vocabulary.
 """
 
 import copy
@@ -21,15 +23,18 @@ from visionr1.dialects import DIALECTS, Dialect, get_dialect
 from visionr1.embedded import embedded_path
 from visionr1.errors import CheckpointError, DataError, needs_extra
 from visionr1.files import write_json_atomic
-from visionr1.models.family import Family
+from visionr1.models.family import Family, Inputs
+from visionr1.models.internvl import InternVL
 from visionr1.models.qwen3_vl import Qwen3VL
 from visionr1.models.qwen25_vl import Qwen25VL
+from visionr1.models.smolvlm import SmolVLM
 from visionr1.models.tree_attention import NAME as TREE_ATTENTION
-from visionr1.models.tree_attention import Branches
+from visionr1.models.tree_attention import Tree
 from visionr1.prompts import instruction
 from visionr1.samples import Query, Size
 
-FAMILIES: dict[str, Family] = {family.model_type: family for family in (Qwen25VL(), Qwen3VL())}
+_FAMILIES: tuple[Family, ...] = (Qwen25VL(), Qwen3VL(), InternVL(), SmolVLM(), SmolVLM("idefics3"))
+FAMILIES = {family.model_type: family for family in _FAMILIES}
 DIALECT_FILE = "visionr1.json"
 LOGITS_PER_CHUNK = 1 << 26
 """Logits held at once when tokens are scored; beyond it they are recomputed for the gradient."""
@@ -42,17 +47,15 @@ class Prompt:
     input_ids: Tensor
     """(T,)"""
     position_ids: Tensor
-    """(3, T)"""
-    pixel_values: Tensor
-    """(patches, values of a patch) float32"""
-    image_grid_thw: Tensor
-    """(1, 3), in patches"""
+    """(A, T)"""
+    inputs: Inputs
+    """What the vision tower takes of the image."""
     input_size_wh: Size
-    """What the model sees of the image: grid x patch size."""
+    """What the model sees of the image, in its pixels."""
     text: str
     """As the chat template wrote it, the image one placeholder."""
     features: Tensor | None = None
-    """(M, K, D) of its image tokens, where they are computed beforehand; then it has no pixels."""
+    """(M, K, D) of its image tokens, where they are computed beforehand; then it has no inputs."""
 
 
 def image_features(prompts: Sequence[Prompt]) -> Tensor | None:
@@ -61,12 +64,9 @@ def image_features(prompts: Sequence[Prompt]) -> Tensor | None:
     return torch.cat(features) if features else None
 
 
-class PatchConv3d(nn.Conv3d):
-    """A convolution whose input is one patch: a matrix product, many times faster on a CPU."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        weight = self.weight.flatten(1)
-        return nn.functional.linear(input.flatten(1), weight, self.bias)
+def join_inputs(prompts: Sequence[Prompt]) -> Inputs:
+    """What the vision tower takes of the prompts' images, one prompt after the other."""
+    return {name: torch.cat([prompt.inputs[name] for prompt in prompts]) for name in prompts[0].inputs}
 
 
 class Policy:
@@ -107,30 +107,24 @@ class Policy:
         Raises DataError if the image cannot be resized or the prompt leaves no room for a reply.
         """
         try:
-            pixels = self.image_processor(images=[image], return_tensors="pt")
+            encoded = self.family.encode_image(self.config, self.image_processor, self.tokenizer, image)
         except ValueError as error:
             raise DataError(
                 f"the image of {image.width}x{image.height} pixels cannot be fed to the model: {error}"
             ) from error
-        grid = pixels["image_grid_thw"]
         text, before, after = self._template_ids(instruction(query, self.dialect.prompt_family, template))
-        num_image_tokens = self.family.num_image_tokens(self.config, grid[0])
-        image_ids = torch.full((num_image_tokens,), self.config.image_token_id)
-        input_ids = torch.cat((before, image_ids, after))
+        input_ids = torch.cat((before, encoded.token_ids, after))
         if len(input_ids) >= self.context:
             raise DataError(
-                f"the prompt takes {len(input_ids)} tokens, {num_image_tokens} of them for an "
+                f"the prompt takes {len(input_ids)} tokens, {len(encoded.token_ids)} of them for an "
                 f"image of {image.width}x{image.height} pixels, but the model's context holds {self.context}; "
-                "use smaller images or lower longest_edge in preprocessor_config.json"
+                f"use smaller images or lower {self.family.fewer_tokens} in preprocessor_config.json"
             )
-        _, rows, columns = grid[0].tolist()
-        patch = self.image_processor.patch_size
         return Prompt(
             input_ids=input_ids,
-            position_ids=self.family.position_ids(self.config, input_ids, grid),
-            pixel_values=pixels["pixel_values"],
-            image_grid_thw=grid,
-            input_size_wh=(columns * patch, rows * patch),
+            position_ids=self.family.position_ids(self.config, input_ids, encoded.inputs),
+            inputs=encoded.inputs,
+            input_size_wh=encoded.input_size_wh,
             text=text,
         )
 
@@ -144,42 +138,49 @@ class Policy:
         text: str = self.tokenizer.decode(token_ids, skip_special_tokens=True)
         return text
 
+    @property
+    def decoder(self) -> Any:
+        """The language model: `embed_tokens`, `layers`, `norm`, `rotary_emb`."""
+        return self.model.model.get_decoder()
+
     def hidden_states(
         self,
         *,
         input_ids: Tensor,
         position_ids: Tensor,
-        branches: Branches | None,
-        pixel_values: Tensor,
-        grid_thw: Tensor,
+        tree: Tree | None,
+        inputs: Inputs,
         features: Tensor | None = None,
         cache: Any = None,
     ) -> Tensor:
-        """Last hidden states (R, T, D); see `Family.hidden_states`. Without `features` the vision
-        tower makes them of the pixels."""
+        """Last hidden states (R, T, D) of rows (R, T) with positions (A, R, T): causal, or one row that
+        is a `tree`. Its image tokens, row by row, have `features` (M, K, D); without those the vision
+        tower makes them of `inputs`."""
         if features is None:
-            features = self.family.image_features(self.model, pixel_values, grid_thw)
-        return self.family.hidden_states(
-            self.model,
-            input_ids=input_ids,
-            position_ids=position_ids,
-            branches=branches,
-            features=features,
-            cache=cache,
+            features = self.family.image_features(self.model, inputs)
+        decoder, is_image = self.decoder, input_ids == self.config.image_token_id
+        embeddings = decoder.embed_tokens(input_ids)
+        first, *later = features.to(embeddings.dtype).unbind(dim=1)
+        # The decoder is called by itself, so the model's `rope_deltas`, left by an earlier call, are unused.
+        output = decoder(
+            inputs_embeds=embeddings.masked_scatter(is_image[..., None], first),
+            position_ids=rotary_positions(position_ids),
+            tree=tree,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            **self.family.later_features(is_image, later),
         )
+        hidden: Tensor = output.last_hidden_state
+        return hidden
 
     @torch.no_grad()
     def encode_images(self, prompts: Sequence[Prompt]) -> list[Prompt]:
-        """`prompts` with the features of their images in place of pixels, for a vision tower that does
+        """`prompts` with the features of their images in place of inputs, for a vision tower that does
         not train: each image goes through it once, whatever is done with the prompts then."""
-        pixels = torch.cat([prompt.pixel_values for prompt in prompts]).to(self.device)
-        grids = torch.cat([prompt.image_grid_thw for prompt in prompts]).to(self.device)
+        inputs = {name: tensor.to(self.device) for name, tensor in join_inputs(prompts).items()}
         lengths = [int((prompt.input_ids == self.config.image_token_id).sum()) for prompt in prompts]
-        features = self.family.image_features(self.model, pixels, grids).split(lengths)
-        return [
-            replace(prompt, features=own, pixel_values=prompt.pixel_values[:0])
-            for prompt, own in zip(prompts, features, strict=True)
-        ]
+        features = self.family.image_features(self.model, inputs).split(lengths)
+        return [replace(prompt, features=own, inputs={}) for prompt, own in zip(prompts, features, strict=True)]
 
     def logits(self, hidden: Tensor, *, temperature: float = 1.0, suppress: bool = True) -> Tensor:
         """Logits (..., V) in float32 of the policy: tempered, and where `suppress`, minus infinity
@@ -234,6 +235,11 @@ class Policy:
         return chat, ids[: places[0]], ids[places[0] + 1 :]
 
 
+def rotary_positions(position_ids: Tensor) -> Tensor:
+    """Position ids (A, R, T) as decoders take them: (R, T) where there is one axis."""
+    return position_ids if len(position_ids) > 1 else position_ids[0]
+
+
 def model_folder(path: str | Path) -> Path:
     """The folder that `path` names: itself, a run's final/, or for "tiny" the model that ships."""
     if path == "tiny":
@@ -265,6 +271,12 @@ def load_policy(
             f"{folder} holds a model of type {config.model_type!r}; known: {', '.join(FAMILIES)}"
         )
     family = FAMILIES[config.model_type]
+    name = dialect or _folder_dialect(folder) or family.dialect
+    if name is None:
+        raise CheckpointError(
+            f"{folder} does not say how its model writes boxes, and models of type {config.model_type!r} have no "
+            f'one way: write {{"dialect": NAME}} into {folder / DIALECT_FILE}; known: {", ".join(DIALECTS)}'
+        )
     try:
         model, report = AutoModelForImageTextToText.from_pretrained(
             folder, dtype=getattr(torch, dtype), output_loading_info=True
@@ -274,13 +286,13 @@ def load_policy(
     wrong = {key: sorted(map(str, names)) for key, names in report.items() if names}
     if wrong:
         raise CheckpointError(f"the weights in {folder} do not fit its config.json: {wrong}")
-    model.model.visual.patch_embed.proj.__class__ = PatchConv3d
+    family.prepare(model)
     model.set_attn_implementation({"text_config": TREE_ATTENTION})
     return Policy(
         model.to(device),
         _load_tokenizer(folder),
         AutoImageProcessor.from_pretrained(folder, backend="pil"),
-        get_dialect(dialect or _folder_dialect(folder) or family.dialect),
+        get_dialect(name),
         family,
     )
 

@@ -17,6 +17,7 @@ class Qwen3VL(Qwen25VL):
     """`Qwen3VLForConditionalGeneration` of transformers."""
 
     model_type = "qwen3_vl"
+    text_types = ("qwen3_vl_text",)
     dialect = "qwen3"
 
     def deepstack(self, output: Any) -> list[Tensor]:

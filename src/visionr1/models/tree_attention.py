@@ -1,13 +1,14 @@
-"""Attention of rows that hold one prefix and several branches: the prefix to itself, each branch to
-the prefix and itself.
+"""Attention of a row that holds prefixes and branches: a prefix to itself, each branch to its prefix
+and itself.
 
 A dense tree mask would make every branch pay for every other one, which no kernel skips. Here the
-branches are cut out of their rows and stacked, so the cost is G x C x (P + C) instead of
-(P + G x C)^2, and the numbers are the same. Everything outside attention stays in packed rows.
+prefixes and the branches are cut out of the row and stacked, so the cost is P^2 + G x C x (P + C)
+for each sample instead of (P + G x C)^2, and the numbers are the same. Everything outside attention
+stays in one row, without padding between samples.
 
-Registered with transformers under `NAME`; without `branches` it is plain `sdpa`.
-Axis letters: R rows, T tokens of a row, N branches of all rows, C tokens of the longest branch,
-P of the longest prefix, H heads, D width of a head.
+Registered with transformers under `NAME`; without a `tree` it is plain `sdpa`.
+Axis letters: T tokens of the row, S prefixes, N branches, C tokens of the longest branch, P of the
+longest prefix, H heads, D width of a head.
 """
 
 from dataclasses import dataclass
@@ -24,55 +25,66 @@ NAME = "visionr1_tree"
 
 
 @dataclass(frozen=True, slots=True)
-class Branches:
-    """Where the branches of packed rows lie."""
+class Spans:
+    """Parts of a row (M of them, the longest of L tokens), to be stacked and padded."""
 
-    prefix_length: int
-    """P"""
-    row: Tensor
-    """(N,) the row of each branch."""
+    count: int
+    """M"""
     place: Tensor
-    """(N x C,) each token's place in the flattened rows (R x T); padding repeats the last one."""
+    """(M x L,) each token's place in the row; padding repeats a part's last one."""
     real: Tensor
-    """(tokens,) which of those N x C are tokens and not padding."""
+    """(tokens,) which of those M x L are tokens and not padding."""
+
+    def cut(self, states: Tensor) -> Tensor:
+        """The parts (M, H, L, D) of a row's states (1, H, T, D)."""
+        _, heads, tokens, width = states.shape
+        flat = states.transpose(1, 2).reshape(tokens, heads * width).index_select(0, self.place)
+        return flat.view(self.count, -1, heads, width).transpose(1, 2)
+
+    def put(self, row: Tensor, parts: Tensor) -> Tensor:
+        """`row` (T, H x D) with the parts (M, H, L, D) at their places."""
+        flat = parts.transpose(1, 2).reshape(-1, row.shape[1]).index_select(0, self.real)
+        return row.index_copy(0, self.place.index_select(0, self.real), flat)
+
+    def to(self, device: torch.device) -> "Spans":
+        """These spans on `device`."""
+        return Spans(self.count, self.place.to(device), self.real.to(device))
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """Where the prefixes and branches of a row lie."""
+
+    prefixes: Spans
+    branches: Spans
+    prefix_of: Tensor
+    """(N,) the prefix that each branch follows."""
     mask: Tensor
     """(N, 1, C, P + C) True where a token of a branch may look."""
 
-    def to(self, device: torch.device) -> "Branches":
-        """These branches on `device`."""
-        return Branches(
-            self.prefix_length,
-            self.row.to(device),
-            self.place.to(device),
-            self.real.to(device),
-            self.mask.to(device),
+    def to(self, device: torch.device) -> "Tree":
+        """This tree on `device`."""
+        return Tree(
+            self.prefixes.to(device), self.branches.to(device), self.prefix_of.to(device), self.mask.to(device)
         )
 
 
-def find_branches(
-    row: Tensor, start: Tensor, length: Tensor, prefix_lengths: Tensor, num_tokens: int
-) -> Branches:
-    """Branches given by row, first column and length (all (N,)), in rows of `num_tokens` (T) whose
-    prefixes have `prefix_lengths` (R,) tokens."""
-    longest, prefix = int(length.max()), int(prefix_lengths.max())
-    step = torch.arange(longest)
-    column = start[:, None] + torch.minimum(step, length[:, None] - 1)
-    sees_prefix = torch.arange(prefix) < prefix_lengths[row][:, None]  # (N, P)
+def make_tree(prefixes: list[tuple[int, int]], branches: list[tuple[int, int]], prefix_of: list[int]) -> Tree:
+    """The tree of prefixes and branches, each given by its first place in the row and its length."""
+    owner = torch.tensor(prefix_of)
+    longest_prefix, longest = (max(length for _, length in spans) for spans in (prefixes, branches))
+    prefix_lengths = torch.tensor([length for _, length in prefixes])
+    sees_prefix = torch.arange(longest_prefix) < prefix_lengths[owner][:, None]  # (N, P)
     causal = torch.ones(longest, longest, dtype=torch.bool).tril()
-    mask = torch.cat(
-        (
-            sees_prefix[:, None].expand(-1, longest, -1),
-            causal.expand(len(row), -1, -1),
-        ),
-        dim=2,
-    )
-    return Branches(
-        prefix_length=prefix,
-        row=row,
-        place=(row[:, None] * num_tokens + column).flatten(),
-        real=(step < length[:, None]).flatten().nonzero().flatten(),
-        mask=mask[:, None],
-    )
+    mask = torch.cat((sees_prefix[:, None].expand(-1, longest, -1), causal.expand(len(owner), -1, -1)), dim=2)
+    return Tree(_spans(prefixes, longest_prefix), _spans(branches, longest), owner, mask[:, None])
+
+
+def _spans(spans: list[tuple[int, int]], longest: int) -> Spans:
+    start, length = torch.tensor(spans).T
+    step = torch.arange(longest)
+    place = start[:, None] + torch.minimum(step, length[:, None] - 1)
+    return Spans(len(spans), place.flatten(), (step < length[:, None]).flatten().nonzero().flatten())
 
 
 def tree_attention(
@@ -82,42 +94,47 @@ def tree_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    branches: Branches | None = None,
+    tree: Tree | None = None,
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """The attention function of transformers' interface: (R, H, T, D) in, (R, T, H, D) out."""
-    if branches is None:
-        output, _ = sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, **kwargs
-        )
+    """The attention function of transformers' interface: (R, H, T, D) in, (R, T, H, D) out. With a
+    `tree` there is one row."""
+    if tree is None:
+        output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
         return output, None
-    rows, heads, tokens, width = query.shape
+    _, heads, tokens, width = query.shape
     groups = heads // key.shape[1]
-    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    end = branches.prefix_length
+    prefix_keys, prefix_values = (repeat_kv(tree.prefixes.cut(states), groups) for states in (key, value))
     prefix = scaled_dot_product_attention(
-        query[:, :, :end], key[:, :, :end], value[:, :, :end], is_causal=True, scale=scaling
+        tree.prefixes.cut(query), prefix_keys, prefix_values, is_causal=True, scale=scaling
     )
 
-    def cut(states: Tensor) -> Tensor:
-        flat = states.transpose(1, 2).reshape(rows * tokens, heads * width)
-        parts = flat.index_select(0, branches.place)
-        return parts.view(len(branches.row), -1, heads, width).transpose(1, 2)
-
-    def with_prefix(states: Tensor) -> Tensor:
-        return torch.cat((states[:, :, :end].index_select(0, branches.row), cut(states)), dim=2)
+    def with_prefix(of_prefix: Tensor, states: Tensor) -> Tensor:
+        of_branch = repeat_kv(tree.branches.cut(states), groups)
+        return torch.cat((of_prefix.index_select(0, tree.prefix_of), of_branch), dim=2)
 
     branch = scaled_dot_product_attention(
-        cut(query), with_prefix(key), with_prefix(value), attn_mask=branches.mask, scale=scaling
+        tree.branches.cut(query),
+        with_prefix(prefix_keys, key),
+        with_prefix(prefix_values, value),
+        attn_mask=tree.mask,
+        scale=scaling,
     )
-    output = query.new_zeros((rows, tokens, heads * width))
-    output[:, :end] = prefix.transpose(1, 2).flatten(2)
-    flat = branch.transpose(1, 2).reshape(-1, heads * width).index_select(0, branches.real)
-    place = branches.place.index_select(0, branches.real)
-    output = output.view(rows * tokens, heads * width).index_copy(0, place, flat)
-    return output.view(rows, tokens, heads, width), None
+    output = tree.branches.put(tree.prefixes.put(query.new_zeros(tokens, heads * width), prefix), branch)
+    return output.view(1, tokens, heads, width), None
+
+
+def tree_mask(*, q_length: int, kv_length: int, attention_mask: Tensor | None, **kwargs: Any) -> Tensor | None:
+    """No mask where rows are whole and unpadded: causal is what attention then is anyway, and a row's
+    positions, which start again at each branch, must not be taken for those of several texts."""
+    if attention_mask is None and q_length == kv_length:
+        return None
+    mask: Tensor | None = sdpa_mask(
+        q_length=q_length, kv_length=kv_length, attention_mask=attention_mask, **kwargs
+    )
+    return mask
 
 
 AttentionInterface.register(NAME, tree_attention)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+AttentionMaskInterface.register(NAME, tree_mask)

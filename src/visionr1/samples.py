@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
@@ -98,12 +99,12 @@ class GroundTruth:
 class Sample:
     """One image, one query, the true boxes.
 
-    `image` is a path (opened when needed) or a PIL image (synthetic scenes). `image_id` is the id in the annotation
-    file the sample came from, for evaluation.
+    `image` is a path (opened when needed), the bytes of an image file (parquet) or a PIL image (synthetic scenes).
+    `image_id` is the id in the annotation file the sample came from, for evaluation.
     """
 
     id: str
-    image: Path | Image.Image
+    image: Path | Image.Image | bytes
     query: Query
     truth: Boxes
     size_wh: Size
@@ -116,16 +117,15 @@ class Sample:
         """
         if isinstance(self.image, Image.Image):
             return self.image
+        name = f"image of sample {self.id!r}" if isinstance(self.image, bytes) else str(self.image)
         try:
-            with Image.open(self.image) as opened:
+            with Image.open(BytesIO(self.image) if isinstance(self.image, bytes) else self.image) as opened:
                 image = opened.convert("RGB")
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise DataError(
-                f"{self.image}: cannot read this image ({error}); replace the file or drop its row"
-            ) from error
+            raise DataError(f"{name}: cannot read this image ({error}); replace the file or drop its row") from error
         if image.size != self.size_wh:
             raise DataError(
-                f"{self.image}: the annotations say {self.size_wh[0]}x{self.size_wh[1]} pixels, but the file has "
+                f"{name}: the annotations say {self.size_wh[0]}x{self.size_wh[1]} pixels, but the file has "
                 f"{image.size[0]}x{image.size[1]}; correct width and height in the annotation file"
             )
         return image

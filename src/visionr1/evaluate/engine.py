@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from visionr1.boxes import Array
 from visionr1.errors import needs_extra
+from visionr1.evaluate.nms_ap import best_on_truth
 from visionr1.evaluate.protocols import Protocol
+from visionr1.evaluate.tree_ap import with_excused
 from visionr1.readers.coco import CocoTable, Index
 
 FIGURES = tuple("AP AP50 AP75 AP_small AP_medium AP_large AR_1 AR_10 AR_100 AR_small AR_medium AR_large".split())
@@ -107,6 +109,9 @@ def _run(table: CocoTable, detections: Detections, protocol: Protocol, *, matche
         import hotcoco
     if not (np.isfinite(detections.xywh).all() and np.isfinite(detections.score).all()):
         raise ValueError("boxes and scores must be finite numbers")
+    if protocol.suppression == "truth":
+        detections = detections.keep(best_on_truth(table, detections.image, detections.xywh, detections.score))
+    table = with_excused(table, detections.image, detections.category)
     ranks = image_ranks(table, protocol.order)
     images = [{"id": rank, "width": 0, "height": 0, "file_name": ""} for rank in range(1, len(table) + 1)]
     categories = [{"id": number, "name": name} for number, name in enumerate(table.categories, 1)]

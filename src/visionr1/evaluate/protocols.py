@@ -61,24 +61,32 @@ class Protocol(ReplyProtocol):
     """All categories in one prompt, or one prompt for each."""
     categories: Literal["all", "present"] = "all"
     """Which are asked for: all of the set, or those that the image's own truth holds (which tells what is there)."""
-    scores: Literal["constant", "rank", "file"] = "constant"
-    """Of a box: one number for all; 1 - 0.001 x its place in the reply; or as a results file gives it."""
+    scores: Literal["constant", "rank", "token", "file"] = "constant"
+    """Of a box: one number for all; 1 - 0.001 x its place in the reply; the geometric mean of the probabilities of the
+    tokens of its label and coordinates; or as a results file gives it."""
     constant_score: float = 1.0
     order: Literal["file", "image_id"] = "file"
     """Of images, which decides between equal scores: the file's, or by image id as pycocotools; then emission."""
     max_dets: tuple[int, int, int] = (1, 10, 100)
     """Boxes of one category in one image for the three AR; the last is that of every AP too."""
+    suppression: Literal["none", "truth"] = "none"
+    """Before AP: nothing, or of the boxes on a true one all but the best scored are left out (`nms_ap.py`)."""
 
     def line(self) -> str:
         """The protocol in one line, to stand under a number."""
         asked = "all categories" if self.categories == "all" else "only the categories present in the truth (a hint)"
         asked += " in one prompt" if self.prompt == "joint" else " in a prompt each"
-        score = f"constant {self.constant_score:g}" if self.scores == "constant" else self.scores
+        stated = {
+            "constant": f"constant {self.constant_score:g}",
+            "rank": "1 - 0.001 x its place in the reply",
+            "token": "geometric mean of the probabilities of its label's and coordinates' tokens",
+            "file": "as in the file",
+        }
         return (
-            f"protocol {self.name}: {self.reply_line(asked)}box score {score}; "
+            f"protocol {self.name}: {self.reply_line(asked)}box score {stated[self.scores]}; "
             f"ties by {self.order.replace('_', ' ')} order, then emission; "
-            f"maxDets {'/'.join(map(str, self.max_dets))}; IoU >=; precision, recall, F1 at IoU {self.match_iou:g}"
-            + (f"; {self.metric}" if self.metric else "")
+            f"maxDets {'/'.join(map(str, self.max_dets))}; {'NMS-AP; ' if self.suppression == 'truth' else ''}"
+            f"IoU >=; precision, recall, F1 at IoU {self.match_iou:g}" + (f"; {self.metric}" if self.metric else "")
         )
 
 

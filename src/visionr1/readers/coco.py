@@ -14,7 +14,7 @@ what a model is trained on and shown: boxes clipped to the image, without crowd 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,8 @@ class CocoTable:
     area: Array
     iscrowd: NDArray[np.bool_]
     ids_as_strings: bool = False
+    descendants: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    """Positions of the categories below one in a tree: on its objects, their boxes are neither right nor wrong."""
     report: ReadReport = field(default_factory=ReadReport)
 
     def __len__(self) -> int:
@@ -75,6 +77,23 @@ class CocoTable:
             xywh=self.xywh[order],
             area=self.area[order],
             iscrowd=self.iscrowd[order],
+        )
+
+    def of_categories(self, kept: Sequence[int]) -> CocoTable:
+        """The table with the categories at these positions alone, in this order; every image stays."""
+        place = np.full(len(self.categories), -1, dtype=np.intp)
+        place[list(kept)] = np.arange(len(kept))
+        rows = place[self.category] >= 0
+        return replace(
+            self,
+            category_ids=tuple(self.category_ids[i] for i in kept),
+            categories=tuple(self.categories[i] for i in kept),
+            image=self.image[rows],
+            category=place[self.category[rows]],
+            xywh=self.xywh[rows],
+            area=self.area[rows],
+            iscrowd=self.iscrowd[rows],
+            descendants={},
         )
 
     def category_index(self) -> dict[str, int]:

@@ -1,0 +1,133 @@
+"""Samples that ask for what one expression names: the record, and the checks that every reader of such rows shares.
+
+A row that cannot be used (no expression, a box that is not four finite numbers or is inverted, an image that is missing
+or leaves its folder, an id twice) is an error, or skipped and counted. Boxes stay as the file has them, also where they
+leave the image by a pixel: they are the truth of a benchmark. One of zero size can never be found; it stays, counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+
+from visionr1.errors import DataError
+from visionr1.readers.rows import Id, OnBad, ReadReport, RowLog, is_number, is_safe_name
+from visionr1.samples import Boxes, Query, Sample, Size
+
+IMAGE_FOLDERS = (
+    "",
+    "images",
+    "train2014",
+    "images/train2014",
+    "images/mscoco/images/train2014",
+    "coco",
+    "coco/train2014",
+    "val2014",
+    "lisa",
+    "lisa-test",
+)
+"""Where users of these data sets keep the images, below the annotations' folder or the one above it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GroundingDataset:
+    """Samples with a referring query each: the expression, and the boxes it names (none, one or several)."""
+
+    samples: tuple[Sample, ...]
+    path: Path
+    report: ReadReport
+
+
+class GroundingRows:
+    """Turns rows into samples. `with_images` demands the image files; scoring a file of predictions needs none."""
+
+    def __init__(self, path: Path, *, with_images: bool, on_bad: OnBad = "raise") -> None:
+        self.log = RowLog(path, on_bad)
+        self._with_images = with_images
+        self._folder: Path | None = None
+        self._samples: dict[str, Sample] = {}
+
+    def add(
+        self,
+        where: str,
+        *,
+        identity: str,
+        image: object,
+        image_id: Id,
+        expression: object,
+        xyxy: Sequence[Sequence[object]],
+        size_wh: tuple[object, object] = (0, 0),
+    ) -> None:
+        """One sample; `image` is a file name below an image folder or the bytes of a file, `xyxy` original pixels."""
+        if not isinstance(expression, str) or not expression.strip():
+            self.log.bad("rows_without_expression", where, f"expected an expression, found {expression!r:.60}")
+            return
+        if identity in self._samples:
+            self.log.bad("duplicate_ids", where, f"id: expected one that no other row has, found {identity!r} again")
+            return
+        boxes = [checked for box in xyxy if (checked := self._box(where, box)) is not None]
+        if len(boxes) < len(xyxy):
+            return
+        content = image if isinstance(image, bytes) else self._path(where, image)
+        size = content is not None and self._size(where, content, size_wh)
+        if content is None or not size:
+            return
+        if isinstance(content, bytes) and not self._with_images:
+            content = Path(str(image_id))
+        name = " ".join(expression.split())
+        truth = Boxes.of(boxes, [name] * len(boxes))
+        self._samples[identity] = Sample(identity, content, Query("referring", (name,)), truth, size, image_id)
+
+    def dataset(self) -> GroundingDataset:
+        """What was added; DataError if nothing is left."""
+        if not self._samples:
+            raise DataError(f"{self.log.path}: no usable row; {'; '.join(self.log.report().lines()) or 'it has none'}")
+        return GroundingDataset(tuple(self._samples.values()), self.log.path, self.log.report())
+
+    def _box(self, where: str, box: Sequence[object]) -> list[float] | None:
+        if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(is_number, box)):
+            self.log.bad("bad_box", where, f"box: expected four finite numbers, found {box!r:.80}")
+            return None
+        x1, y1, x2, y2 = map(float, box)  # type: ignore[arg-type]
+        if x2 < x1 or y2 < y1:
+            self.log.bad("inverted_box", where, f"box: expected x1 <= x2 and y1 <= y2, found {[x1, y1, x2, y2]}")
+            return None
+        if x1 == x2 or y1 == y2:
+            self.log.adjust("truths_of_zero_size", where, f"{[x1, y1, x2, y2]} can never be found, and counts")
+        return [x1, y1, x2, y2]
+
+    def _path(self, where: str, name: object) -> Path | None:
+        if not isinstance(name, str) or not is_safe_name(name):
+            self.log.bad("unsafe_file_name", where, f"image: expected a path below its folder, found {name!r:.80}")
+            return None
+        folder = self._folder or _find(self.log.path.parent, name)
+        self._folder = folder
+        path = (folder or self.log.path.parent) / name
+        if self._with_images and not path.is_file():
+            tried = f"{self.log.path.parent} or the folder above it, below {', '.join(filter(None, IMAGE_FOLDERS))}"
+            self.log.bad("missing_image", where, f"image: expected {name} in {tried}; found no such file")
+            return None
+        return path
+
+    def _size(self, where: str, image: Path | bytes, size_wh: tuple[object, object]) -> Size | None:
+        """Width and height as the row gives them, else from the image's header, else unknown: (0, 0)."""
+        width, height = size_wh
+        if isinstance(width, int | float) and isinstance(height, int | float) and width > 0 and height > 0:
+            return int(width), int(height)
+        if isinstance(image, Path) and not image.is_file():
+            return 0, 0
+        try:
+            with Image.open(BytesIO(image) if isinstance(image, bytes) else image) as opened:
+                return opened.size
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            self.log.bad("unreadable_image", where, f"image: no width and height, and it cannot be read ({error})")
+            return None
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    places = [base / below for base in (folder, folder.parent) for below in IMAGE_FOLDERS]
+    return next((place for place in places if (place / name).is_file()), None)

@@ -61,6 +61,8 @@ class Protocol(ReplyProtocol):
     """All categories in one prompt, or one prompt for each."""
     categories: Literal["all", "present"] = "all"
     """Which are asked for: all of the set, or those that the image's own truth holds (which tells what is there)."""
+    num_negatives: int = 0
+    """With categories=present: how many absent ones are asked too, drawn by sample id; all may fit no prompt."""
     scores: Literal["constant", "rank", "token", "file"] = "constant"
     """Of a box: one number for all; 1 - 0.001 x its place in the reply; the geometric mean of the probabilities of the
     tokens of its label and coordinates; or as a results file gives it."""
@@ -75,6 +77,8 @@ class Protocol(ReplyProtocol):
     def line(self) -> str:
         """The protocol in one line, to stand under a number."""
         asked = "all categories" if self.categories == "all" else "only the categories present in the truth (a hint)"
+        if self.num_negatives and self.categories == "present":
+            asked = f"the categories present in the truth and {self.num_negatives} others drawn by image (a hint)"
         asked += " in one prompt" if self.prompt == "joint" else " in a prompt each"
         stated = {
             "constant": f"constant {self.constant_score:g}",
@@ -194,6 +198,8 @@ _EXPECTED = {
     "max_dets": "three numbers of boxes, ascending, such as 1,10,100",
     "match_iou": "an IoU above 0 and at most 1",
     "max_new_tokens": "a number of tokens",
+    "min_score": "a finite number",
+    "num_negatives": "a number of categories, 0 or more",
 }
 
 
@@ -206,7 +212,9 @@ def _fits(key: str, value: Any) -> bool:
         return len(value) == 3 and bool(0 < value[0] < value[1] < value[2])
     if key == "match_iou":
         return bool(0 < value <= 1)
-    return math.isfinite(value) if key == "constant_score" else bool(value > 0)
+    if key == "num_negatives":
+        return bool(value >= 0)
+    return math.isfinite(value) if key in ("constant_score", "min_score") else bool(value > 0)
 
 
 def _nearest(text: str, known: Mapping[str, Any]) -> str:

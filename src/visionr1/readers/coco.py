@@ -96,17 +96,33 @@ class CocoTable:
             descendants={},
         )
 
-    def category_index(self) -> dict[str, int]:
-        """Label as compared (strip, casefold) -> position; DataError if two categories have one name."""
-        index = {normalize_label(name): position for position, name in enumerate(self.categories)}
-        if len(index) < len(self.categories):
-            names = Counter(map(normalize_label, self.categories))
-            twice = next(name for name, count in names.items() if count > 1)
+    def check_names(self) -> None:
+        """DataError if two categories have one name as labels are compared (strip, casefold)."""
+        names = Counter(map(normalize_label, self.categories))
+        if twice := next((name for name, count in names.items() if count > 1), None):
             raise DataError(
                 f"{self.path}: categories: {names[twice]} categories are called {twice!r}, so that a label does not "
                 "say which is meant; give each its own name"
             )
-        return index
+
+    def category_index(self) -> dict[str, int]:
+        """Label as compared (strip, casefold) -> position; DataError if two categories have one name."""
+        self.check_names()
+        return {normalize_label(name): position for position, name in enumerate(self.categories)}
+
+    def label_index(self, asked: Sequence[str]) -> dict[str, int]:
+        """Label -> position among the categories `asked` for: their names as they stand, and stripped and casefolded.
+
+        A label that means two of them without regard to case (V3Det has 45 such pairs) is only found as it stands.
+        Raises DataError if two categories have the very same name.
+        """
+        places = {name.strip(): place for place, name in enumerate(self.categories)}
+        if len(places) < len(self.categories):
+            self.check_names()
+        exact = {name.strip(): places[name.strip()] for name in asked if name.strip() in places}
+        folded = Counter(map(normalize_label, exact))
+        loose = {normalize_label(name): place for name, place in exact.items() if folded[normalize_label(name)] == 1}
+        return {**loose, **exact}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,31 +151,51 @@ def read_coco(
     file = find_annotations(Path(path), split)
     log = RowLog(file, on_bad)
     table = _read_table(file, log)
-    table.category_index()
-    folder = Path(image_dir) if image_dir is not None else _find_image_dir(file, table.file_names)
+    table.check_names()
+    return table_samples(table, log, Path(image_dir) if image_dir is not None else None)
+
+
+def table_samples(
+    table: CocoTable, log: RowLog, image_dir: Path | None, asked: Sequence[Sequence[str]] | None = None
+) -> CocoDataset:
+    """The samples of a table, as `read_coco` makes them; `asked` are the categories that each image is asked for.
+
+    An image that is asked for none is bad; without `asked`, all are asked of every image.
+    """
+    folder = image_dir or _find_image_dir(table.path, table.file_names)
     truths = _truths(table, log)
     kept, samples = [], []
     for index in range(len(table)):
-        image = _image_path(table, index, folder, log)
-        if image is None:
+        where = f"images[{index}] (id {table.image_ids[index]})"
+        categories = tuple(asked[index]) if asked is not None else table.categories
+        if not categories:
+            log.bad("images_without_categories", where, "expected categories to ask for, found none")
             continue
-        size = _size(table, index, image, log)
-        if size is None:
+        image = _image_path(table, index, folder, log)
+        size = image and _size(table, index, image, log)
+        if image is None or size is None:
             continue
         kept.append(index)
+        truth = truths[index] if asked is None else _only(truths[index], set(categories))
         samples.append(
             Sample(
                 id=str(table.image_ids[index]),
                 image=image,
-                query=Query("detection", table.categories),
-                truth=_clipped(truths[index], size, f"image id {table.image_ids[index]}", log),
+                query=Query("detection", categories),
+                truth=_clipped(truth, size, f"image id {table.image_ids[index]}", log),
                 size_wh=size,
                 image_id=table.image_ids[index],
             )
         )
     if not samples:
-        raise DataError(f"{file}: no image is left of {len(table)}: {'; '.join(log.report().lines())}")
+        raise DataError(f"{table.path}: no image is left of {len(table)}: {'; '.join(log.report().lines())}")
     return CocoDataset(tuple(samples), table.take(kept), log.report())
+
+
+def _only(boxes: Boxes, labels: set[str]) -> Boxes:
+    """The boxes of these labels."""
+    rows = [row for row, label in enumerate(boxes.labels) if label in labels]
+    return Boxes(boxes.xyxy[rows], tuple(boxes.labels[row] for row in rows))
 
 
 def read_table(path: str | Path, *, split: str | None = None, on_bad: OnBad = "raise") -> CocoTable:

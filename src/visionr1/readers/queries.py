@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from random import Random
 
 from visionr1.samples import Boxes, Query, Sample, normalize_label
 
@@ -28,12 +29,20 @@ def one_category_each(samples: Iterable[Sample], *, present_only: bool = False) 
     return split
 
 
-def present_categories(samples: Iterable[Sample]) -> list[Sample]:
-    """Each detection sample asked for the categories that have a box in its image; those without any are left out."""
+def present_categories(samples: Iterable[Sample], *, num_negatives: int = 0) -> list[Sample]:
+    """Each detection sample asked for the categories that have a box in its image; those without any are left out.
+
+    With `num_negatives`, as many of the others are asked too, drawn by the sample's id; the order stays the query's.
+    """
     kept: list[Sample] = []
     for sample in samples:
         labels = {normalize_label(label) for label in sample.truth.labels}
-        there = tuple(name for name in sample.query.categories if normalize_label(name) in labels)
-        if there:
-            kept.append(replace(sample, query=Query("detection", there)))
+        named = [normalize_label(name) in labels for name in sample.query.categories]
+        if num_negatives:
+            others = [place for place, there in enumerate(named) if not there]
+            for place in Random(sample.id).sample(others, min(num_negatives, len(others))):
+                named[place] = True
+        asked = tuple(name for name, chosen in zip(sample.query.categories, named, strict=True) if chosen)
+        if asked:
+            kept.append(replace(sample, query=Query("detection", asked)))
     return kept

@@ -254,8 +254,8 @@ def test_a_full_disk_keeps_the_checkpoint_before(
 ) -> None:
     save = Policy.save
 
-    def full(self: Policy, folder: Path, dtype: torch.dtype | None = None) -> None:
-        save(self, folder, dtype)
+    def full(self: Policy, folder: Path, *arguments: Any, **settings: Any) -> None:
+        save(self, folder, *arguments, **settings)
         if "step_4" in folder.name:
             raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -1,7 +1,7 @@
 """What the processes of one run need of each other, by accelerate. Alone, a process finds every one of these a no-op.
 
-`accelerate launch` or `torchrun` starts the processes and says by its environment how the model is spread: whole on each
-(DDP) or in shards (FSDP2). Each process takes its share of a step's samples, all completions of a sample on one process.
+`accelerate launch` or `torchrun` starts the processes and says by its environment how the model is spread: whole on
+each (DDP) or in shards (FSDP2). Each takes its share of a step's samples, all completions of a sample on one process.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map_only
@@ -50,17 +49,17 @@ class Trained(nn.Module):
         return function(*arguments)
 
 
-def share(items: Sequence[Item], index: int, count: int) -> Sequence[Item]:
-    """The part of `items` that process `index` of `count` takes; the parts follow each other in order."""
-    return items[len(items) * index // count : len(items) * (index + 1) // count]
-
-
 def gather(items: Sequence[Item]) -> list[Item]:
     """The items of all processes, in order, on each."""
     if not dist.is_initialized():
         return list(items)
     gathered: list[Item] = gather_object(list(items))
     return gathered
+
+
+def whole_tensor(tensor: Tensor) -> Tensor:
+    """A tensor put together from the processes' shards; all processes must call it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def whole(state: dict[str, Any], accelerator: Accelerator) -> dict[str, Any]:

@@ -234,7 +234,7 @@ class Reinforced:
         for index, completion in enumerate(completions):
             try:
                 scores.append(self.reward.score(completion.text, question.truth, stage=stage))
-            except Exception as error:  # noqa: BLE001 - any criterion's fault, told with what it was given
+            except Exception as error:
                 raise TrainingError(
                     f"the reward raised {error!r} at sample {question.id}, completion {index}: {completion.text!r}"
                 ) from error

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from visionr1.distributed import in_shards
 from visionr1.recipe import OptimizerSection
 
 NOT_IN_TOWERS = ("embed", "lm_head")  # embeddings and the output layer: tables, not maps
@@ -22,7 +23,7 @@ class Optimizer:
     """Several optimizers of disjoint parameters, used as one."""
 
     def __init__(self, *parts: torch.optim.Optimizer) -> None:
-        self.parts = parts
+        self.parts = list(parts)
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -44,9 +45,9 @@ class Optimizer:
         return {"parts": [part.state_dict() for part in self.parts]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`."""
+        """Go on from `state_dict`, whole; where processes hold shards of the parameters, each takes its own."""
         for part, own in zip(self.parts, state["parts"], strict=True):
-            part.load_state_dict(own)
+            part.load_state_dict(in_shards(own, [p for group in part.param_groups for p in group["params"]]))
 
 
 def make_optimizer(model: nn.Module, settings: OptimizerSection) -> Optimizer:

@@ -232,6 +232,35 @@ class CheckpointSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EvalSection:
+    every: int = 0
+    """Steps between evaluations during training; 0 is never."""
+    source: str = "bccd"
+    """An embedded set ("bccd"), a COCO JSON file or a folder that holds one."""
+    split: str = "valid"
+    """Which part of it."""
+    limit: int = 0
+    """Use so many images, evenly spaced over the split; 0 is all."""
+    protocol: tuple[str, ...] = ()
+    """As for `visionr1 eval --protocol`: a name, then single fields."""
+    metric: Literal["AP", "AP50", "AP75", "precision", "recall", "F1", "AP strict"] = "AP"
+    """Which figure is best when it is highest: the model that has it is kept in best/."""
+    patience: int = 0
+    """End training after so many evaluations in a row without a better one; 0 is never."""
+    max_new_tokens: int = 0
+    """Of a reply; 0 is the protocol's, or 1024."""
+    batch_size: int = 16
+    """Images at once, on each process."""
+
+    def __post_init__(self) -> None:
+        _check(self.every >= 0, "eval.every", "0 (never) or more", self.every)
+        _check(self.limit >= 0, "eval.limit", "0 (all) or more", self.limit)
+        _check(self.patience >= 0, "eval.patience", "0 (never) or more", self.patience)
+        _check(self.max_new_tokens >= 0, "eval.max_new_tokens", "0 (the protocol's) or more", self.max_new_tokens)
+        _check(self.batch_size >= 1, "eval.batch_size", "1 or more", self.batch_size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     method: Literal["sft", "grpo"] = "grpo"
     """"grpo" (Vision-R1) or "sft" (the supervised baseline)."""
@@ -249,6 +278,7 @@ class Recipe:
     grpo: GRPOSection = field(default_factory=GRPOSection)
     reward: RewardSection = field(default_factory=RewardSection)
     checkpoint: CheckpointSection = field(default_factory=CheckpointSection)
+    eval: EvalSection = field(default_factory=EvalSection)
     phases: tuple[Phase, ...] = field(default_factory=lambda: (Phase(),))
     """At least one; in the file `[train]` and `[[data]]`, then `[[phase]]`."""
 
@@ -257,9 +287,10 @@ class Recipe:
             raise RecipeError("lora.vision: expected false where model.freeze_vision is true, found true")
 
     def with_data(self, path: str) -> "Recipe":
-        """This recipe with every phase on the one data source `path`."""
+        """This recipe with every phase on the one data source `path`, and evaluations during training too."""
         data = (DataSource(source=path),)
-        return replace(self, phases=tuple(replace(phase, data=data) for phase in self.phases))
+        phases = tuple(replace(phase, data=data) for phase in self.phases)
+        return replace(self, phases=phases, eval=replace(self.eval, source=path))
 
     def with_model(self, path: str) -> "Recipe":
         """This recipe starting from the model in folder `path`."""

@@ -4,11 +4,13 @@
     versions.json       of Python, the packages and the machine
     metrics.jsonl       one row per step
     rollouts.jsonl      one row per completion (GRPO)
+    evaluations.jsonl   one row per evaluation during training, with its protocol
     checkpoints/step_N  a model folder and trainer_state.pt, complete or absent
-    final/              the trained model, an ordinary transformers folder
+    best/               the model of the best evaluation
+    final/              the trained model; both are ordinary transformers folders
 
 A checkpoint is written under another name and renamed when it is whole. It keeps the lengths of
-the two .jsonl files; resuming cuts them back to those, so that no row is missing or twice.
+the .jsonl files; resuming cuts them back to those, so that no row is missing or twice.
 """
 
 import json
@@ -25,10 +27,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
 from visionr1 import __version__
 from visionr1.errors import CheckpointError, TrainingError
-from visionr1.files import write_json_atomic, write_text_atomic
+from visionr1.files import read_json_lines, write_json_atomic, write_text_atomic
 from visionr1.models.policy import Policy
 from visionr1.recipe import Recipe, to_toml
 
@@ -37,27 +40,33 @@ PACKAGES = ("torch", "transformers", "numpy", "pillow", "scipy")
 
 
 class RunFolder:
-    """One run's files. `open` makes the folder or, to resume, finds it."""
+    """One run's files. `open` makes the folder or, to resume, finds it.
 
-    def __init__(self, path: Path) -> None:
+    Of several processes one `writes`; the others' calls change nothing.
+    """
+
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
         self.path = path
+        self.writes = writes
         self.checkpoints = path / "checkpoints"
         self.final = path / "final"
 
     @classmethod
-    def open(cls, path: Path, recipe: Recipe, *, resume: bool) -> "RunFolder":
+    def open(cls, path: Path, recipe: Recipe, *, resume: bool, writes: bool = True) -> "RunFolder":
         """The folder at `path`, new or to be resumed.
 
         Raises TrainingError if a new run finds it in use, or if a resumed one finds another recipe.
         """
-        folder, stated = cls(path), path / "recipe.toml"
+        folder, stated = cls(path, writes=writes), path / "recipe.toml"
+        if not writes:
+            return folder
         if not resume:
             if (path / "metrics.jsonl").exists() or folder.checkpoints.exists():
                 raise TrainingError(
                     f"{path} holds a run already; continue it with --resume or choose another --run-dir"
                 )
-            write_text_atomic(stated, to_toml(recipe))
             write_json_atomic(path / "versions.json", _versions())
+            write_text_atomic(stated, to_toml(recipe))
             return folder
         if not stated.is_file():
             raise TrainingError(f"there is no run in {path} to resume; start it without --resume")
@@ -73,27 +82,38 @@ class RunFolder:
 
     def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add rows to the .jsonl file `name`."""
+        if not self.writes:
+            return
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
         if lines:
             with _no_room(self.path / name), (self.path / name).open("a", encoding="utf-8") as log:
                 log.writelines(lines)
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """The rows of the .jsonl file `name`, none if it is not there."""
+        return read_json_lines(self.path / name) if (self.path / name).is_file() else []
 
     def latest_checkpoint(self) -> Path | None:
         """The newest complete checkpoint."""
         found = self._checkpoints()
         return found[-1] if found else None
 
-    def write_checkpoint(self, policy: Policy, state: dict[str, Any], *, step: int, keep: int) -> Path:
+    def write_checkpoint(
+        self, policy: Policy, state: dict[str, Any], *, step: int, keep: int, weights: dict[str, Tensor] | None = None
+    ) -> None:
         """Write checkpoints/step_N whole, then drop all but the newest `keep`.
 
-        Raises TrainingError if it cannot be written; the ones before it stay.
+        `weights` take the place of the model's own where it holds shards. Raises TrainingError if it cannot be
+        written; the ones before it stay.
         """
+        if not self.writes:
+            return
         final = self.checkpoints / f"step_{step}"
         temporary = self.checkpoints / f".step_{step}.partial"
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
-            policy.save(temporary)
+            policy.save(temporary, weights=weights)
             torch.save({**state, "log_lengths": self._log_lengths()}, temporary / STATE_FILE)
             for file in temporary.iterdir():
                 _sync(file)
@@ -110,12 +130,12 @@ class RunFolder:
             ) from error
         for old in self._checkpoints()[:-keep]:
             shutil.rmtree(old)
-        return final
 
     def read_state(self, checkpoint: Path) -> dict[str, Any]:
         """The trainer state in `checkpoint`; cuts the .jsonl files back to that moment."""
         try:
-            state: dict[str, Any] = torch.load(checkpoint / STATE_FILE, map_location="cpu", weights_only=True)
+            file = checkpoint / STATE_FILE
+            state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         except (OSError, RuntimeError, EOFError) as error:
             raise CheckpointError(f"cannot read {checkpoint / STATE_FILE}: {error}") from error
         self.cut_logs(state["log_lengths"])
@@ -123,17 +143,23 @@ class RunFolder:
 
     def cut_logs(self, lengths: Mapping[str, int]) -> None:
         """Shorten each .jsonl file to its length in bytes in `lengths`, to nothing if not there."""
+        if not self.writes:
+            return
         for path in self.path.glob("*.jsonl"):
             os.truncate(path, min(path.stat().st_size, lengths.get(path.name, 0)))
 
-    def write_final(self, policy: Policy, dtype: torch.dtype) -> None:
-        """Write final/ whole."""
-        temporary = self.path / ".final.partial"
+    def write_model(
+        self, name: str, policy: Policy, dtype: torch.dtype, weights: dict[str, Tensor] | None = None
+    ) -> None:
+        """Write the model folder `name` whole; `weights` as in `write_checkpoint`."""
+        if not self.writes:
+            return
+        folder, temporary = self.path / name, self.path / f".{name}.partial"
         shutil.rmtree(temporary, ignore_errors=True)
-        with _no_room(self.final):
-            policy.save(temporary, dtype)
-        shutil.rmtree(self.final, ignore_errors=True)
-        temporary.rename(self.final)
+        with _no_room(folder):
+            policy.save(temporary, dtype, weights=weights)
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
 
     def _checkpoints(self) -> list[Path]:
         found = self.checkpoints.glob("step_*")

@@ -7,7 +7,7 @@ uninterrupted one would have seen, and any process can prepare any step.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,13 @@ from visionr1.augment import augmented
 from visionr1.recipe import DataSource, Phase, build_record
 from visionr1.samples import Sample
 from visionr1.scenes import SceneConfig, SceneStream
+
+Item = TypeVar("Item")
+
+
+def share(items: Sequence[Item], index: int, count: int) -> Sequence[Item]:
+    """The part of `items` that process `index` of `count` takes; the parts follow each other in order."""
+    return items[len(items) * index // count : len(items) * (index + 1) // count]
 
 
 class Source(Protocol):
@@ -48,18 +55,16 @@ class Stream:
     num_samples: int | None
     """Of all finite sources together; None if there is an endless one."""
 
-    def batch(self, step: int) -> list[Sample]:
-        """The samples of step `step` of the phase; each place of the batch draws its source by share
-        and takes that source's sample of the place's number."""
+    def batch(self, step: int, index: int = 0, count: int = 1) -> list[Sample]:
+        """The samples that process `index` of `count` takes of step `step` of the phase; each place of the batch draws
+        its source by share and takes that source's sample of the place's number."""
         numbers = range(step * self.batch_size, (step + 1) * self.batch_size)
         if len(self.sources) == 1:
-            return [self.sources[0](number, self.seed) for number in numbers]
+            return [self.sources[0](number, self.seed) for number in share(numbers, index, count)]
         generator = np.random.default_rng((*self.seed, step))
         chosen = generator.choice(len(self.sources), size=self.batch_size, p=self.shares)
-        return [
-            self.sources[k](number, (*self.seed, k))
-            for number, k in zip(numbers, chosen.tolist(), strict=True)
-        ]
+        places = list(zip(numbers, chosen.tolist(), strict=True))
+        return [self.sources[k](number, (*self.seed, k)) for number, k in share(places, index, count)]
 
 
 def open_stream(phase: Phase, seed: tuple[int, ...]) -> Stream:

@@ -1,8 +1,9 @@
-"""Training: data -> (rollout -> score ->) loss -> step, with checkpoints, exact resume and metrics.
+"""Training: data -> (rollout -> score ->) loss -> step, with checkpoints, exact resume, metrics and evaluation.
 
 `train` is read from top to bottom; what a step does with its samples is in `learners`. Everything
 random is drawn from the recipe's seed and the step's number, so a resumed run needs no random state
-to continue as if it had never stopped.
+to continue as if it had never stopped. Where a launcher has started several processes, each runs
+this file on its share of every step's samples (see `distributed`); the main one writes.
 """
 
 import math
@@ -16,9 +17,19 @@ from types import FrameType
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from visionr1.distributed import (
+    Trained,
+    gather,
+    gathered,
+    lost_processes_named,
+    make_accelerator,
+    whole,
+    whole_tensor,
+)
 from visionr1.errors import RecipeError, TrainingError, VisionR1Error
 from visionr1.learners import Learner, Metrics, make_learner
 from visionr1.models.policy import Policy, load_policy, model_folder
@@ -26,7 +37,9 @@ from visionr1.optimizers import Optimizer, make_optimizer
 from visionr1.progress import TrainingBar
 from visionr1.recipe import Phase, Recipe
 from visionr1.run_folder import RunFolder
-from visionr1.stream import Stream, open_stream
+from visionr1.stream import Stream, open_stream, share
+from visionr1.validate import LOG as EVALUATIONS
+from visionr1.validate import Validation
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +63,23 @@ class Position:
     phase_seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run in progress."""
+
+    recipe: Recipe
+    folder: RunFolder
+    accelerator: Accelerator
+    policy: Policy
+    trained: nn.Module
+    """The policy's model as the processes train it; called with a function, it runs that in its forward pass."""
+    learner: Learner
+    optimizer: Optimizer
+    position: Position
+    evaluations: list[Metrics]
+    """The rows of evaluations.jsonl."""
+
+
 def train(recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool = True) -> RunResult:
     """Run `recipe` in folder `run_dir`; see `run_folder` for what it leaves there.
 
@@ -60,13 +90,53 @@ def train(recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool
         torch.set_num_threads(recipe.threads)
     streams = [open_stream(phase, (recipe.seed, i)) for i, phase in enumerate(recipe.phases)]
     lengths = [num_steps(phase, stream) for phase, stream in zip(recipe.phases, streams, strict=True)]
-    folder = RunFolder.open(run_dir, recipe, resume=resume)
+    validation = Validation.open(recipe.eval) if recipe.eval.every else None
+    accelerator = make_accelerator(recipe.model.device)
+    for phase in recipe.phases:
+        if phase.batch_size < accelerator.num_processes:
+            raise RecipeError(
+                f"train.batch_size: expected at least one sample for each of {accelerator.num_processes} processes, "
+                f"found {phase.batch_size}"
+            )
+    with lost_processes_named():
+        run = start(recipe, run_dir, accelerator, resume=resume)
+        position, folder = run.position, run.folder
+        over = validation is not None and validation.is_over(run.evaluations)
+        with stop_signals() as stopped, TrainingBar(enabled=progress and accelerator.is_main_process) as bar:
+            for index in range(position.phase, len(recipe.phases)):
+                phase, stream, steps = recipe.phases[index], streams[index], lengths[index]
+                if index > position.phase:
+                    position.phase, position.phase_step, position.phase_seconds = index, 0, 0.0
+                batches = prepared_batches(run, stream, range(position.phase_step, steps))
+                while not over and phase_progress(phase, position, steps) < 1:
+                    row, rollouts, stopping = take_step(run, phase, steps, batches, stopped)
+                    folder.append("metrics.jsonl", [row])
+                    folder.append("rollouts.jsonl", rollouts)
+                    bar.show(row)
+                    if validation and position.step % recipe.eval.every == 0:
+                        over = evaluate(run, validation)
+                    every = recipe.checkpoint.every
+                    if stopping or (every and position.step % every == 0):
+                        write_checkpoint(run)
+                    if stopping:
+                        raise KeyboardInterrupt
+        folder.write_model("final", run.policy, getattr(torch, recipe.model.save_dtype), weights(run))
+        accelerator.wait_for_everyone()
+    return RunResult(run_dir, folder.final, position.step)
+
+
+def start(recipe: Recipe, run_dir: Path, accelerator: Accelerator, *, resume: bool) -> Run:
+    """The run at its newest checkpoint, or at its beginning; the main process makes its folder."""
+    device = recipe.model.device if accelerator.num_processes == 1 else str(accelerator.device)
+    with accelerator.main_process_first():
+        folder = RunFolder.open(run_dir, recipe, resume=resume, writes=accelerator.is_main_process)
+        initial = initial_model(recipe, run_dir)
     checkpoint = folder.latest_checkpoint()
-    initial = initial_model(recipe, run_dir)
-    policy = load(recipe, checkpoint or initial)
+    policy = load(recipe, checkpoint or initial, device)
     policy.model.train()
-    learner = make_learner(policy, recipe, lambda: load(recipe, initial))
+    learner = make_learner(policy, recipe, lambda: load(recipe, initial, device))
     optimizer = make_optimizer(policy.model, recipe.optimizer)
+    trained, *optimizer.parts = accelerator.prepare(Trained(policy.model), *optimizer.parts)
     position = Position()
     if checkpoint:
         state = folder.read_state(checkpoint)
@@ -75,87 +145,118 @@ def train(recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool
         position = Position(**state["position"])
     else:
         folder.cut_logs({})
-
-    with stop_signals() as stopped, TrainingBar(enabled=progress) as bar:
-        for index in range(position.phase, len(recipe.phases)):
-            phase, stream, steps = recipe.phases[index], streams[index], lengths[index]
-            if index > position.phase:
-                position = Position(step=position.step, phase=index)
-            batches = prepared_batches(learner, stream, position.phase_step, steps, recipe.workers)
-            while (done := phase_progress(phase, position, steps)) < 1:
-                began = time.perf_counter()
-                seed = (recipe.seed, index, position.phase_step)
-                rate = learning_rate(phase, position.phase_step, done)
-                sample_ids, prepared = next(batches)
-                waited = time.perf_counter() - began
-                with autocast(policy, recipe):
-                    seeds = [(*seed, place) for place in range(phase.batch_size)]
-                    collected = learner.collect(prepared, seeds, overall_progress(recipe, position, steps))
-                for _ in range(learner.updates):
-                    update = update_weights(policy, optimizer, learner, collected.work, rate, recipe)
-                    if not math.isfinite(update["loss"] + update["grad_norm"]):
-                        raise TrainingError(not_finite(update, position, sample_ids, folder))
-                ended = time.perf_counter()
-                position.step += 1
-                position.phase_step += 1
-                position.phase_seconds += ended - began
-                row = {
-                    "step": position.step,
-                    "phase": phase.name,
-                    "progress": overall_progress(recipe, position, steps),
-                    "learning_rate": rate,
-                    **update,
-                    **collected.metrics,
-                    "seconds/preprocess": waited,
-                    "seconds/update": ended - began - waited - collected.seconds,
-                }
-                folder.append("metrics.jsonl", [row])
-                rollouts = ({"step": position.step, **rollout} for rollout in collected.rollouts)
-                folder.append("rollouts.jsonl", rollouts)
-                bar.show(row)
-                every = recipe.checkpoint.every
-                if stopped or (every and position.step % every == 0):
-                    state = {
-                        "position": asdict(position),
-                        "optimizer": optimizer.state_dict(),
-                        "learner": learner.state_dict(),
-                    }
-                    folder.write_checkpoint(policy, state, step=position.step, keep=recipe.checkpoint.keep)
-                if stopped:
-                    raise KeyboardInterrupt
-    folder.write_final(policy, getattr(torch, recipe.model.save_dtype))
-    return RunResult(run_dir, folder.final, position.step)
+    accelerator.wait_for_everyone()
+    return Run(
+        recipe, folder, accelerator, policy, trained, learner, optimizer, position, folder.rows(EVALUATIONS)
+    )
 
 
-def update_weights(
-    policy: Policy,
-    optimizer: Optimizer,
-    learner: Learner,
-    work: Sequence[Any],
-    rate: float,
-    recipe: Recipe,
-) -> Metrics:
-    """One optimizer step on all of `work`; none if the loss or the gradient is not finite."""
+def take_step(
+    run: Run, phase: Phase, steps: int, batches: Iterator[tuple[list[str], Any]], stopped: Sequence[int]
+) -> tuple[Metrics, list[Metrics], bool]:
+    """One step of the run's phase, of `steps`: its row of metrics, its rollouts, and whether any process was asked to
+    stop."""
+    recipe, position = run.recipe, run.position
+    began = time.perf_counter()
+    rate = learning_rate(phase, position.phase_step, phase_progress(phase, position, steps))
+    sample_ids, prepared = next(batches)
+    waited = time.perf_counter() - began
+    places = share(range(phase.batch_size), run.accelerator.process_index, run.accelerator.num_processes)
+    seeds = [(recipe.seed, position.phase, position.phase_step, place) for place in places]
+
+    def collect() -> Any:
+        with autocast(run.policy, recipe), gathered(run.trained, run.accelerator):
+            return run.learner.collect(prepared, seeds, overall_progress(recipe, position, steps))
+
+    with torch.no_grad():
+        collected = run.trained(collect)
+    for _ in range(run.learner.updates):
+        update = update_weights(run, collected.work, rate)
+        if not math.isfinite(update["loss"] + update["grad_norm"]):
+            raise TrainingError(not_finite(update, position, gather(sample_ids), run.folder))
+    told = gather([(time.perf_counter() - began, bool(stopped))])
+    seconds = told[0][0]
+    position.step += 1
+    position.phase_step += 1
+    position.phase_seconds += seconds
+    row = {
+        "step": position.step,
+        "phase": phase.name,
+        "progress": overall_progress(recipe, position, steps),
+        "learning_rate": rate,
+        **update,
+        **collected.metrics,
+        "seconds/preprocess": waited,
+        "seconds/update": seconds - waited - collected.seconds,
+    }
+    rollouts = [{"step": position.step, **rollout} for rollout in collected.rollouts]
+    return row, rollouts, any(stop for _, stop in told)
+
+
+def update_weights(run: Run, work: Sequence[Any], rate: float) -> Metrics:
+    """One optimizer step on all processes' `work`; none if the loss or the gradient is not finite."""
+    accelerator, optimizer, count = run.accelerator, run.optimizer, run.accelerator.num_processes
     optimizer.zero_grad(set_to_none=True)
-    totals: dict[str, torch.Tensor] = {"loss": torch.zeros((), device=policy.device)}
-    for part in work:
-        with autocast(policy, recipe):
-            loss, sums = learner.loss(part)
-        loss.backward()
+    totals: dict[str, torch.Tensor] = {"loss": torch.zeros((), device=run.policy.device)}
+    passes = max(gather([len(work)]))  # alike on all processes, whose gradients and shards meet in each
+    for number in range(passes):
+        part, counts = work[min(number, len(work) - 1)], number < len(work)
+        with autocast(run.policy, run.recipe):
+            loss, sums = run.trained(run.learner.loss, part)
+        (loss * (counts * count)).backward()  # gradients are averaged over processes: count makes it their sum
         for name, value in {"loss": loss.detach(), **sums}.items():
-            totals[name] = totals.get(name, 0) + value
-    limit = recipe.optimizer.max_grad_norm or math.inf
-    norm = nn.utils.clip_grad_norm_(policy.model.parameters(), limit)
-    if torch.isfinite(norm + totals["loss"]):
+            totals[name] = totals.get(name, 0) + counts * value
+    totals = accelerator.reduce(totals, "sum")
+    limit = run.recipe.optimizer.max_grad_norm or math.inf
+    norm = whole_tensor(accelerator.clip_grad_norm_(run.trained.parameters(), limit))
+    metrics = {**{name: float(total) for name, total in totals.items()}, "grad_norm": float(norm)}
+    if math.isfinite(metrics["loss"] + metrics["grad_norm"]):
         for parameters in optimizer.param_groups:
             parameters["lr"] = rate
         optimizer.step()
-    return {**{name: float(total) for name, total in totals.items()}, "grad_norm": float(norm)}
+    return metrics
 
 
-def load(recipe: Recipe, folder: Path) -> Policy:
+def evaluate(run: Run, validation: Validation) -> bool:
+    """Measure the policy, keep it in best/ if it is the best so far; whether training should end."""
+
+    def measure() -> Metrics:
+        with gathered(run.trained, run.accelerator):
+            return validation.measure(run.policy, run.accelerator.process_index, run.accelerator.num_processes)
+
+    run.policy.model.eval()
+    with torch.no_grad():
+        figures = run.trained(measure)
+    run.policy.model.train()
+    run.evaluations.append({"step": run.position.step, **figures})
+    run.folder.append(EVALUATIONS, run.evaluations[-1:])
+    if validation.is_best(run.evaluations):
+        run.folder.write_model("best", run.policy, getattr(torch, run.recipe.model.save_dtype), weights(run))
+    return validation.is_over(run.evaluations)
+
+
+def write_checkpoint(run: Run) -> None:
+    """All that the run needs to go on from here, on however many processes."""
+    state = {
+        "position": asdict(run.position),
+        "optimizer": whole(run.optimizer.state_dict(), run.accelerator),
+        "learner": run.learner.state_dict(),
+    }
+    run.folder.write_checkpoint(
+        run.policy, state, step=run.position.step, keep=run.recipe.checkpoint.keep, weights=weights(run)
+    )
+
+
+def weights(run: Run) -> dict[str, torch.Tensor] | None:
+    """The model's weights put together, where processes hold shards; None where they are whole as they are."""
+    if not run.accelerator.is_fsdp2:
+        return None
+    return whole(run.policy.model.state_dict(), run.accelerator)
+
+
+def load(recipe: Recipe, folder: Path, device: str) -> Policy:
     """The policy in `folder`, as the recipe's model table says."""
-    return load_policy(folder, device=recipe.model.device, dtype=recipe.model.dtype)
+    return load_policy(folder, device=device, dtype=recipe.model.dtype)
 
 
 def autocast(policy: Policy, recipe: Recipe) -> torch.autocast:
@@ -206,35 +307,33 @@ def initial_model(recipe: Recipe, run_dir: Path) -> Path:
         return model_folder(recipe.model.path)
     from visionr1.models.tiny import build_tiny
 
-    folder = run_dir / "initial"
+    folder, temporary = run_dir / "initial", run_dir / ".initial.partial"
     if not folder.exists():
-        build_tiny(folder, seed=recipe.seed)
+        build_tiny(temporary, seed=recipe.seed).rename(folder)
     return folder
 
 
 class _Steps(Dataset[Any]):
-    """Step number -> the step's samples and what the learner prepared of them."""
+    """Step number -> this process's samples of the step and what the learner prepared of them."""
 
-    def __init__(self, learner: Learner, stream: Stream) -> None:
-        self.learner, self.stream = learner, stream
+    def __init__(self, learner: Learner, stream: Stream, index: int, count: int) -> None:
+        self.learner, self.stream, self.index, self.count = learner, stream, index, count
 
     def __getitem__(self, step: int) -> tuple[list[str], Any]:
-        samples = self.stream.batch(step)
+        samples = self.stream.batch(step, self.index, self.count)
         try:
             return [sample.id for sample in samples], self.learner.prepare(samples)
         except VisionR1Error as error:  # travels from the worker as it is, and is raised below
             return [], error
 
 
-def prepared_batches(
-    learner: Learner, stream: Stream, start: int, stop: int, workers: int
-) -> Iterator[tuple[list[str], Any]]:
-    """Sample ids and prepared samples of steps `start` to `stop`, made ahead by `workers`."""
+def prepared_batches(run: Run, stream: Stream, steps: range) -> Iterator[tuple[list[str], Any]]:
+    """Sample ids and prepared samples of this process in `steps`, made ahead by the recipe's workers."""
     loader = DataLoader(
-        _Steps(learner, stream),
+        _Steps(run.learner, stream, run.accelerator.process_index, run.accelerator.num_processes),
         batch_size=None,
-        sampler=range(start, stop),
-        num_workers=workers,
+        sampler=steps,
+        num_workers=run.recipe.workers,
         collate_fn=_as_it_is,
     )
     for ids, prepared in loader:

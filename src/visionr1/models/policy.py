@@ -209,9 +209,21 @@ class Policy:
             ]
         )
 
-    def save(self, folder: Path, dtype: torch.dtype | None = None) -> None:
-        """Write an ordinary transformers folder; weights in `dtype`, else as they are in memory."""
+    def save(
+        self, folder: Path, dtype: torch.dtype | None = None, weights: dict[str, Tensor] | None = None
+    ) -> None:
+        """Write an ordinary transformers folder; weights in `dtype`, else as they are in memory.
+
+        `weights` take the place of the model's own, of which this process may hold shards alone.
+        """
         model = self.model
+        if weights is not None:
+            with torch.device("meta"):
+                whole = type(model)(self.config)
+            whole.load_state_dict(weights, assign=True)
+            whole.tie_weights()
+            whole.generation_config = model.generation_config
+            model = whole
         if dtype not in (None, self.config.dtype):
             model = copy.deepcopy(model).to(dtype)
         model.save_pretrained(folder)

@@ -1,0 +1,84 @@
+"""Evaluation during training: the very prompts, replies and figures of `visionr1 eval`, on a held-out split.
+
+Each row of evaluations.jsonl holds a step's figures and the protocol they depend on. Which step is the best, and
+whether training should end, are read from those rows, so that a resumed run decides as the uninterrupted one did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from visionr1.distributed import gather
+from visionr1.evaluate import Protocol, evaluate_detection, read_protocol
+from visionr1.models.policy import Policy
+from visionr1.predict import MAX_NEW_TOKENS, ask, predict_samples
+from visionr1.readers import data_path, read_coco
+from visionr1.readers.coco import CocoTable
+from visionr1.recipe import EvalSection
+from visionr1.samples import Sample
+from visionr1.stream import share
+
+LOG = "evaluations.jsonl"
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """A held-out set, asked by a protocol."""
+
+    asked: Sequence[Sample]
+    table: CocoTable
+    protocol: Protocol
+    settings: EvalSection
+
+    @classmethod
+    def open(cls, settings: EvalSection) -> Validation:
+        """What the recipe's eval table names; raises DataError or RecipeError if it cannot be read."""
+        protocol = read_protocol(settings.protocol)
+        tokens = settings.max_new_tokens or protocol.max_new_tokens or MAX_NEW_TOKENS
+        protocol = replace(protocol, max_new_tokens=tokens)
+        dataset = read_coco(data_path(settings.source), split=settings.split)
+        samples, table = list(dataset.samples), dataset.table
+        if 0 < settings.limit < len(samples):
+            places = np.linspace(0, len(samples) - 1, settings.limit).round().astype(int).tolist()
+            samples, table = [samples[place] for place in places], table.take(places)
+        return cls(ask(samples, protocol), table, protocol, settings)
+
+    def measure(self, policy: Policy, index: int = 0, count: int = 1) -> dict[str, Any]:
+        """Figures and protocol of the policy as it is; process `index` of `count` asks its share of the images."""
+        assert self.protocol.max_new_tokens
+        own = predict_samples(
+            policy,
+            share(self.asked, index, count),
+            max_new_tokens=self.protocol.max_new_tokens,
+            batch_size=self.settings.batch_size,
+            template=self.protocol.template,
+        )
+        result = evaluate_detection(
+            self.asked, gather(own), dialect=policy.dialect, protocol=self.protocol, table=self.table, num_resamples=0
+        )
+        return {
+            "source": self.settings.source,
+            "split": self.settings.split,
+            "images": len(self.table),
+            **result.metrics,
+            "counts": dict(result.counts),
+            "faults": dict(result.faults),
+            "protocol": result.protocol.to_json(),
+        }
+
+    def is_best(self, rows: Sequence[Row]) -> bool:
+        """Whether the last row's figure is above all before it."""
+        return self._best(rows) == len(rows) - 1
+
+    def is_over(self, rows: Sequence[Row]) -> bool:
+        """Whether so many rows in a row are no better that training should end."""
+        return 0 < self.settings.patience <= len(rows) - 1 - self._best(rows)
+
+    def _best(self, rows: Sequence[Row]) -> int:
+        figures = [row[self.settings.metric] for row in rows]
+        return figures.index(max(figures))

@@ -19,7 +19,9 @@ from torch import Tensor
 from visionr1 import grpo, sft
 from visionr1.distributed import gather
 from visionr1.errors import CheckpointError, DataError, TrainingError
+from visionr1.models.adapters import adapters_off, base_checksum, has_adapters
 from visionr1.models.policy import Policy, Prompt
+from visionr1.models.trainable import vision_trains
 from visionr1.prefix import Group, Rows, group, pack, split, token_logprobs
 from visionr1.recipe import Recipe
 from visionr1.rewards import AdaptiveStages, FixedStages, Reward, Score, Stage, Stages
@@ -171,9 +173,12 @@ class Reinforced:
     """Vision-R1: sample G completions of each sample, score them by rule, learn by GRPO."""
 
     def __init__(self, policy: Policy, recipe: Recipe, reference: Policy | None) -> None:
+        """`reference` may be `policy` itself, whose adapters are then off for it."""
         self.policy = policy
         self.recipe = recipe
         self.reference = reference
+        self.reference_sum = 0 if reference is None else base_checksum(reference.model)
+        self.vision_trains = vision_trains(policy)
         self.updates = recipe.grpo.updates_per_rollout
         settings = recipe.reward
         self.reward = Reward(
@@ -200,6 +205,8 @@ class Reinforced:
         """Roll out, score, and compare within each group."""
         clock = [time.perf_counter()]
         prompts = [question.prompt for question in prepared]
+        if not self.vision_trains:
+            prompts = self.policy.encode_images(prompts)
         groups = self.roll_out(prompts, seeds)
         clock.append(time.perf_counter())
         stage = self.stages.at(progress)
@@ -285,7 +292,7 @@ class Reinforced:
         rows = rows.to(device)
         reference = None
         if self.reference is not None:
-            with torch.no_grad():
+            with torch.no_grad(), adapters_off(self.reference.model):
                 reference = self._logprobs(self.reference, rows)
         return GroupWork(rows, per_token, weights, reference)
 
@@ -313,21 +320,16 @@ class Reinforced:
 
     def state_dict(self) -> dict[str, Any]:
         """The stage's state, and which reference this is."""
-        return {"stages": self.stages.state_dict(), "reference": self._reference_sum()}
+        return {"stages": self.stages.state_dict(), "reference": self.reference_sum}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Back to the stage of the checkpoint; CheckpointError if the reference is another model."""
-        if state["reference"] != self._reference_sum():
+        if state["reference"] != self.reference_sum:
             raise CheckpointError(
                 f"the model in {self.recipe.model.path} is not the one that this run started from, "
                 "which it needs as its reference; put that model back or start a new run"
             )
         self.stages.load_state_dict(state["stages"])
-
-    def _reference_sum(self) -> float:
-        if self.reference is None:
-            return 0.0
-        return sum(float(tensor.double().abs().sum()) for tensor in self.reference.model.parameters())
 
 
 def encode(policy: Policy, sample: Sample) -> Prompt:
@@ -349,12 +351,18 @@ def check_fits(policy: Policy, sample: Sample, prompt: Prompt, num_new: int) -> 
 
 
 def make_learner(policy: Policy, recipe: Recipe, load_initial: Callable[[], Policy]) -> Learner:
-    """The learner that the recipe's method names; `load_initial` loads the reference model."""
+    """The learner that the recipe's method names; `load_initial` loads the reference model.
+
+    A policy with adapters is its own reference: without them it is the model it started from.
+    """
     if recipe.method == "sft":
         return Supervised(policy, recipe)
-    reference = load_initial() if recipe.grpo.beta else None
-    if reference is not None:
-        reference.model.requires_grad_(False)
+    if not recipe.grpo.beta:
+        return Reinforced(policy, recipe, None)
+    if has_adapters(policy.model):
+        return Reinforced(policy, recipe, policy)
+    reference = load_initial()
+    reference.model.requires_grad_(False)
     return Reinforced(policy, recipe, reference)
 
 

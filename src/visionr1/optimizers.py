@@ -7,6 +7,7 @@ are scaled to the size of AdamW's, so one learning rate serves both.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
@@ -20,10 +21,17 @@ NOT_IN_TOWERS = ("embed", "lm_head")  # embeddings and the output layer: tables,
 
 
 class Optimizer:
-    """Several optimizers of disjoint parameters, used as one."""
+    """Several optimizers of disjoint parameters, used as one.
 
-    def __init__(self, *parts: torch.optim.Optimizer) -> None:
+    A weight below float32 would lose a step of 1e-6: those in `masters` are trained as the float32 copies there, and
+    rounded after each step.
+    """
+
+    def __init__(
+        self, *parts: torch.optim.Optimizer, masters: Sequence[tuple[nn.Parameter, nn.Parameter]] = ()
+    ) -> None:
         self.parts = list(parts)
+        self.masters = masters
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -34,25 +42,41 @@ class Optimizer:
         """Drop the gradients of all parts."""
         for part in self.parts:
             part.zero_grad(set_to_none=set_to_none)
+        for weight, _ in self.masters:
+            weight.grad = None
 
+    @torch.no_grad()
     def step(self) -> None:
         """One step of each part."""
+        for weight, master in self.masters:
+            master.grad = None if weight.grad is None else weight.grad.float()
         for part in self.parts:
             part.step()
+        for weight, master in self.masters:
+            weight.copy_(master)
+            master.grad = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The parts' states, in order."""
-        return {"parts": [part.state_dict() for part in self.parts]}
+        """The parts' states, in order, and the float32 copies."""
+        masters = [master.detach() for _, master in self.masters]
+        return {"parts": [part.state_dict() for part in self.parts], "masters": masters}
 
+    @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`, whole; where processes hold shards of the parameters, each takes its own."""
         for part, own in zip(self.parts, state["parts"], strict=True):
             part.load_state_dict(in_shards(own, [p for group in part.param_groups for p in group["params"]]))
+        for (weight, master), own in zip(self.masters, state["masters"], strict=True):
+            master.copy_(own)
+            weight.copy_(master)
 
 
 def make_optimizer(model: nn.Module, settings: OptimizerSection) -> Optimizer:
     """The optimizer that a recipe asks for; weight decay on matrices only."""
-    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    weights = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    masters = {name: nn.Parameter(p.detach().float()) for name, p in weights.items() if p.dtype != torch.float32}
+    pairs = [(weights[name], master) for name, master in masters.items()]
+    named = list({**weights, **masters}.items())
     orthogonal = [p for name, p in named if settings.name == "muon" and _is_inner_matrix(name, p)]
     chosen = set(map(id, orthogonal))
     rest = [p for _, p in named if id(p) not in chosen]
@@ -66,9 +90,9 @@ def make_optimizer(model: nn.Module, settings: OptimizerSection) -> Optimizer:
         fused=True,
     )
     if not orthogonal:
-        return Optimizer(adamw)
+        return Optimizer(adamw, masters=pairs)
     muon = torch.optim.Muon(orthogonal, lr=0.0, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw")
-    return Optimizer(muon, adamw)
+    return Optimizer(muon, adamw, masters=pairs)
 
 
 def _is_inner_matrix(name: str, parameter: nn.Parameter) -> bool:

@@ -5,9 +5,9 @@
     metrics.jsonl       one row per step
     rollouts.jsonl      one row per completion (GRPO)
     evaluations.jsonl   one row per evaluation during training, with its protocol
-    checkpoints/step_N  a model folder and trainer_state.pt, complete or absent
+    checkpoints/step_N  a model folder (LoRA: its adapters) and trainer_state.pt, complete or absent
     best/               the model of the best evaluation
-    final/              the trained model; both are ordinary transformers folders
+    final/              the trained model; both are ordinary transformers folders (LoRA: merged, and adapter/ in them)
 
 A checkpoint is written under another name and renamed when it is whole. It keeps the lengths of
 the .jsonl files; resuming cuts them back to those, so that no row is missing or twice.
@@ -113,7 +113,7 @@ class RunFolder:
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
-            policy.save(temporary, weights=weights)
+            policy.save_trained(temporary, weights)
             torch.save({**state, "log_lengths": self._log_lengths()}, temporary / STATE_FILE)
             for file in temporary.iterdir():
                 _sync(file)

@@ -33,6 +33,7 @@ from visionr1.distributed import (
 from visionr1.errors import RecipeError, TrainingError, VisionR1Error
 from visionr1.learners import Learner, Metrics, make_learner
 from visionr1.models.policy import Policy, load_policy, model_folder
+from visionr1.models.trainable import make_trainable
 from visionr1.optimizers import Optimizer, make_optimizer
 from visionr1.progress import TrainingBar
 from visionr1.recipe import Phase, Recipe
@@ -127,14 +128,17 @@ def train(recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool
 
 def start(recipe: Recipe, run_dir: Path, accelerator: Accelerator, *, resume: bool) -> Run:
     """The run at its newest checkpoint, or at its beginning; the main process makes its folder."""
+    if accelerator.is_fsdp2 and recipe.model.dtype != "float32":
+        raise RecipeError('model.dtype: in shards (FSDP2) expected "float32", with model.autocast = "bfloat16" for speed')
     device = recipe.model.device if accelerator.num_processes == 1 else str(accelerator.device)
     with accelerator.main_process_first():
         folder = RunFolder.open(run_dir, recipe, resume=resume, writes=accelerator.is_main_process)
         initial = initial_model(recipe, run_dir)
     checkpoint = folder.latest_checkpoint()
-    policy = load(recipe, checkpoint or initial, device)
+    policy = load(recipe, checkpoint or initial, initial, device)
+    make_trainable(policy, recipe)
     policy.model.train()
-    learner = make_learner(policy, recipe, lambda: load(recipe, initial, device))
+    learner = make_learner(policy, recipe, lambda: load(recipe, initial, initial, device))
     optimizer = make_optimizer(policy.model, recipe.optimizer)
     trained, *optimizer.parts = accelerator.prepare(Trained(policy.model), *optimizer.parts)
     position = Position()
@@ -254,9 +258,9 @@ def weights(run: Run) -> dict[str, torch.Tensor] | None:
     return whole(run.policy.model.state_dict(), run.accelerator)
 
 
-def load(recipe: Recipe, folder: Path, device: str) -> Policy:
-    """The policy in `folder`, as the recipe's model table says."""
-    return load_policy(folder, device=device, dtype=recipe.model.dtype)
+def load(recipe: Recipe, folder: Path, base: Path, device: str) -> Policy:
+    """The policy in `folder`, whose adapters belong to the model in `base`, as the recipe's model table says."""
+    return load_policy(folder, device=device, dtype=recipe.model.dtype, base=base)
 
 
 def autocast(policy: Policy, recipe: Recipe) -> torch.autocast:

@@ -8,7 +8,7 @@ token: what takes its place, and what is added to it in later layers; V vocabula
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +23,14 @@ from visionr1.dialects import DIALECTS, Dialect, get_dialect
 from visionr1.embedded import embedded_path
 from visionr1.errors import CheckpointError, DataError, needs_extra
 from visionr1.files import write_json_atomic
+from visionr1.models.adapters import (
+    base_folder,
+    has_adapters,
+    is_adapter_folder,
+    load_adapters,
+    merged_weights,
+    save_adapters,
+)
 from visionr1.models.family import Family, Inputs
 from visionr1.models.internvl import InternVL
 from visionr1.models.qwen3_vl import Qwen3VL
@@ -210,26 +218,31 @@ class Policy:
         )
 
     def save(
-        self, folder: Path, dtype: torch.dtype | None = None, weights: dict[str, Tensor] | None = None
+        self, folder: Path, dtype: torch.dtype | None = None, weights: Mapping[str, Tensor] | None = None
     ) -> None:
         """Write an ordinary transformers folder; weights in `dtype`, else as they are in memory.
 
-        `weights` take the place of the model's own, of which this process may hold shards alone.
+        Adapters are added to the weights, and also written by themselves to `folder`/adapter. `weights` is
+        the model's state where it is not whole here, but in shards.
         """
-        model = self.model
-        if weights is not None:
-            with torch.device("meta"):
-                whole = type(model)(self.config)
-            whole.load_state_dict(weights, assign=True)
-            whole.tie_weights()
-            whole.generation_config = model.generation_config
-            model = whole
-        if dtype not in (None, self.config.dtype):
-            model = copy.deepcopy(model).to(dtype)
-        model.save_pretrained(folder)
+        state = self.model.state_dict() if weights is None else weights
+        self.model.save_pretrained(folder, state_dict=merged_weights(self.model, state, dtype))
+        if dtype:
+            config = copy.deepcopy(self.model.config)
+            config.dtype = dtype
+            config.save_pretrained(folder)
+        if has_adapters(self.model):
+            save_adapters(self.model, state, folder / "adapter")
         self.tokenizer.save_pretrained(folder)
         self.image_processor.save_pretrained(folder)
         write_json_atomic(folder / DIALECT_FILE, {"dialect": self.dialect.name})
+
+    def save_trained(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Write what `load_policy` needs to restore this policy: its adapters alone if it has any."""
+        if has_adapters(self.model):
+            save_adapters(self.model, self.model.state_dict() if weights is None else weights, folder)
+        else:
+            self.save(folder, weights=weights)
 
     def _render_template(self, text: str) -> tuple[str, Tensor, Tensor]:
         """The chat prompt for instruction `text`, and its token ids before and after the image."""
@@ -261,10 +274,16 @@ def model_folder(path: str | Path) -> Path:
 
 
 def load_policy(
-    path: str | Path, *, device: str = "cpu", dtype: str = "float32", dialect: str | None = None
+    path: str | Path,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    dialect: str | None = None,
+    base: str | Path | None = None,
 ) -> Policy:
     """The policy in transformers folder `path`; "tiny" is the model that ships.
 
+    A folder of adapters is loaded with the model that they were trained on: `base`, else where it was.
     `dialect` names how it writes boxes; else the folder's visionr1.json does, else its model type.
     Raises CheckpointError if the folder is missing, of an unknown family, or lacks weights.
     """
@@ -275,6 +294,10 @@ def load_policy(
     disable_progress_bar()
 
     folder = model_folder(path)
+    if is_adapter_folder(folder):
+        policy = load_policy(base or base_folder(folder), device=device, dtype=dtype, dialect=dialect)
+        load_adapters(policy.model, folder)
+        return policy
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"no model in {folder}: config.json is missing")
     config = AutoConfig.from_pretrained(folder)

@@ -1,0 +1,210 @@
+"""LoRA (Hu et al., 2021), by peft: low-rank maps beside the frozen linear layers of a model.
+
+    y = W x + alpha / rank * B A x        A is random, B starts at zero, only they train
+
+With the adapters off the model is bit for bit the one that training started from: it is GRPO's
+reference, and no second copy of it is held. There is no dropout, for the policy that is scored must be
+the one that sampled. Adapters are float32, whatever the weights are.
+
+A folder of adapters is peft's own: adapter_config.json, which names the base model, and
+adapter_model.safetensors, whose metadata holds a checksum of the weights that the adapters belong to.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from visionr1.errors import CheckpointError, RecipeError, needs_extra
+from visionr1.recipe import LoRASection
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+CHECKSUM = "base_checksum"
+PEFT_PREFIX = "base_model.model."
+
+
+def has_adapters(model: nn.Module) -> bool:
+    """Whether `attach` or `load_adapters` has been here."""
+    return hasattr(model, "peft_config")
+
+
+def attach(model: nn.Module, settings: LoRASection, *, seed: int, base: str) -> None:
+    """Give the language model's linear layers new adapters, and freeze all else.
+
+    `base` is the model's folder, for the adapters' users. Raises RecipeError if no layer fits `settings`.
+    """
+    with needs_extra("train"):
+        from peft import LoraConfig
+    names = target_modules(model, settings)
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        target_modules=names,
+        base_model_name_or_path=base,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        _inject(model, config)
+
+
+def target_modules(model: Any, settings: LoRASection) -> list[str]:
+    """Names of the linear layers that get adapters: in the decoder's layers, and those of the vision tower if asked."""
+    inside = set(map(id, model.model.get_decoder().layers.modules()))
+    if settings.vision:
+        inside |= set(map(id, vision_modules(model)))
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and id(module) in inside]
+    ends = {name.rpartition(".")[2] for name in linear}
+    if unknown := set(settings.targets) - ends:
+        raise RecipeError(f"lora.targets: expected some of {', '.join(sorted(ends))}, found {sorted(unknown)}")
+    return [name for name in linear if not settings.targets or name.rpartition(".")[2] in settings.targets]
+
+
+def vision_modules(model: Any) -> list[nn.Module]:
+    """Every module that makes image features: those that hold no part of the language model."""
+    language = {*map(id, model.model.get_decoder().modules()), *map(id, model.get_output_embeddings().modules())}
+    return [module for module in model.modules() if not any(id(part) in language for part in module.modules())]
+
+
+def is_adapter_folder(folder: Path) -> bool:
+    """Whether `folder` holds adapters and not a model."""
+    return (folder / CONFIG_FILE).is_file() and not (folder / "config.json").exists()
+
+
+@contextmanager
+def adapters_off(model: nn.Module) -> Iterator[None]:
+    """Inside this block, without gradient, `model` is its base; a model without adapters always is."""
+    layers = [module for module in model.modules() if _is_adapted(module)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+
+
+def save_adapters(model: Any, state: Mapping[str, Tensor], folder: Path) -> None:
+    """Write the adapters of `model`, whose weights are `state`, as a folder that peft loads too."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.peft_config["default"].save_pretrained(folder)
+    metadata = {"format": "pt", CHECKSUM: str(model.base_checksum)}
+    save_file(_adapter_tensors(state), folder / WEIGHTS_FILE, metadata=metadata)
+
+
+def load_adapters(model: Any, folder: Path) -> None:
+    """Give `model` the adapters in `folder`, every one of them.
+
+    Raises CheckpointError if a tensor is missing, too many or of another shape, or if the adapters
+    belong to other weights than the model's.
+    """
+    config = _read_config(folder)
+    try:
+        with safe_open(folder / WEIGHTS_FILE, "pt") as file:
+            checksum = (file.metadata() or {}).get(CHECKSUM)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"cannot read the adapters in {folder}: {error}") from error
+    _inject(model, config)
+    if checksum not in (None, str(model.base_checksum)):
+        raise CheckpointError(
+            f"the adapters in {folder} belong to a base model with other weights than the one loaded; "
+            f"put back the model that they were trained on (once in {config.base_model_name_or_path})"
+        )
+    own = _adapter_tensors(model.state_dict())
+    wrong = {name for name in {*own, *tensors} if _shape(own, name) != _shape(tensors, name)}
+    if wrong:
+        raise CheckpointError(f"the adapters in {folder} do not fit the model or {CONFIG_FILE}: {sorted(wrong)}")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
+
+
+def base_folder(folder: Path) -> str:
+    """The model that the adapters in `folder` were trained on; CheckpointError if they do not say."""
+    base = _read_config(folder).base_model_name_or_path
+    if not base:
+        raise CheckpointError(f"{folder / CONFIG_FILE}: expected the base model's folder in base_model_name_or_path")
+    return str(base)
+
+
+@torch.no_grad()
+def merged_weights(
+    model: nn.Module, state: Mapping[str, Tensor], dtype: torch.dtype | None = None
+) -> dict[str, Tensor]:
+    """The weights `state` of `model` with the adapters added in, in `dtype`, by the names they have without adapters.
+
+    Weights that the model ties are one tensor; the model is left as it is.
+    """
+    scales = {f"{name}.": module.scaling["default"] for name, module in model.named_modules() if _is_adapted(module)}
+
+    def merge(name: str) -> Tensor:
+        weight, (layer, is_base, _) = state[name], name.partition("base_layer.weight")
+        if is_base:
+            a, b = state[f"{layer}lora_A.default.weight"], state[f"{layer}lora_B.default.weight"]
+            return (weight + scales[layer] * (b @ a)).to(dtype or weight.dtype)
+        return weight.to(dtype or weight.dtype)
+
+    merged: dict[str, Tensor] = {}
+    by_parameter: dict[int, Tensor] = {}
+    for name, parameter in model.state_dict(keep_vars=True).items():
+        if _is_adapter(name):
+            continue
+        if id(parameter) not in by_parameter:
+            by_parameter[id(parameter)] = merge(name)
+        merged[name.replace(".base_layer.", ".")] = by_parameter[id(parameter)]
+    return merged
+
+
+@torch.no_grad()
+def base_checksum(model: nn.Module) -> int:
+    """A sum over the bits of all weights but the adapters': the same on every device."""
+    words = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+    weights = [tensor for name, tensor in model.named_parameters() if not _is_adapter(name)]
+    return sum(int(tensor.view(words[tensor.element_size()]).sum(dtype=torch.int64)) for tensor in weights)
+
+
+def _read_config(folder: Path) -> Any:
+    with needs_extra("train"):
+        from peft import LoraConfig, PeftConfig
+    try:
+        config = PeftConfig.from_pretrained(folder)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"cannot read {folder / CONFIG_FILE}: {error}") from error
+    if not isinstance(config, LoraConfig):
+        raise CheckpointError(f"{folder / CONFIG_FILE}: expected adapters of type LORA, found {config.peft_type}")
+    config.inference_mode = False
+    return config
+
+
+def _inject(model: Any, config: Any) -> None:
+    from peft import inject_adapter_in_model
+
+    model.base_checksum = base_checksum(model)
+    inject_adapter_in_model(config, model)
+    for name, parameter in model.named_parameters():
+        if _is_adapter(name):
+            parameter.data = parameter.data.float()
+
+
+def _adapter_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The adapters' part of a model's state, by the names that peft gives it in files."""
+    named = {name: tensor for name, tensor in state.items() if _is_adapter(name)}
+    return {PEFT_PREFIX + name.replace(".default.", "."): tensor.contiguous() for name, tensor in named.items()}
+
+
+def _is_adapter(name: str) -> bool:
+    return ".lora_A." in name or ".lora_B." in name
+
+
+def _is_adapted(module: nn.Module) -> bool:
+    return hasattr(module, "lora_A")
+
+
+def _shape(tensors: Any, name: str) -> tuple[int, ...] | None:
+    return tuple(tensors[name].shape) if name in tensors else None

@@ -1,0 +1,49 @@
+"""Which weights of a model train, and what is kept in memory for their gradients."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from visionr1.models.adapters import attach, has_adapters, vision_modules
+from visionr1.models.policy import Policy
+from visionr1.recipe import Recipe
+
+
+def make_trainable(policy: Policy, recipe: Recipe) -> None:
+    """Make `policy`, as loaded, what the recipe trains: adapters, the language model alone, or all of it.
+
+    Adapters that were loaded with it stay as they are. Raises RecipeError if no layer fits the `lora` table.
+    """
+    model = policy.model
+    if recipe.lora.rank and not has_adapters(model):
+        attach(model, recipe.lora, seed=recipe.seed, base=model.config.name_or_path)
+    if recipe.model.freeze_vision:
+        for module in vision_modules(model):
+            module.requires_grad_(False)
+    if recipe.model.gradient_checkpointing:
+        checkpoint_layers(model)
+
+
+def vision_trains(policy: Policy) -> bool:
+    """Whether image features change from one update to the next."""
+    vision = vision_modules(policy.model)
+    return any(parameter.requires_grad for module in vision for parameter in module.parameters(recurse=False))
+
+
+def checkpoint_layers(model: nn.Module) -> None:
+    """Let each layer keep its input alone where there is a gradient to come; without one (rollout, reference) it
+    runs as ever, with its cache."""
+    for module in model.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            module.forward = partial(_checkpointed, module.forward)
+
+
+def _checkpointed(forward: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*arguments, **settings)
+    return checkpoint(forward, *arguments, use_reentrant=False, preserve_rng_state=False, **settings)

@@ -1,0 +1,191 @@
+"""Adapters against the model they belong to: off they are nothing, merged they are the same, lost they are missed."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from random_models import make_prompts, random_completions, sharpen
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoModelForImageTextToText
+
+from visionr1.errors import CheckpointError, RecipeError
+from visionr1.models import adapters
+from visionr1.models.policy import Policy, load_policy
+from visionr1.prefix import group, pack, token_logprobs
+from visionr1.recipe import LoRASection
+
+
+@pytest.fixture
+def base(model_folder: Path, tmp_path: Path) -> Path:
+    """A model that prefers some tokens to others."""
+    sharpen(load_policy(model_folder)).save(tmp_path / "base")
+    return tmp_path / "base"
+
+
+def adapt(base: Path, *, untrained: bool = False, dtype: str = "float32", **settings: object) -> Policy:
+    """The policy in `base` with adapters, trained ones unless said otherwise."""
+    policy = load_policy(base, dtype=dtype)
+    lora = LoRASection(**{"rank": 3, "alpha": 6.0, **settings})  # type: ignore[arg-type]
+    adapters.attach(policy.model, lora, seed=1, base=str(base))
+    if not untrained:
+        generator = torch.Generator().manual_seed(2)
+        with torch.no_grad():
+            for name, parameter in policy.model.named_parameters():
+                if "lora_B" in name:
+                    parameter.copy_(torch.randn(parameter.shape, generator=generator) / 4)
+    return policy
+
+
+@torch.no_grad()
+def logprobs(policy: Policy) -> Tensor:
+    rows = pack(group(make_prompts(policy, [(120, 80), (80, 120)]), random_completions(policy, [[5, 3], [4, 6]])))
+    return token_logprobs(policy, rows)
+
+
+def test_new_adapters_change_nothing(base: Path) -> None:
+    assert torch.equal(logprobs(adapt(base, untrained=True)), logprobs(load_policy(base)))
+
+
+def test_off_they_leave_the_base(base: Path) -> None:
+    policy, plain = adapt(base), logprobs(load_policy(base))
+    assert (logprobs(policy) - plain).abs().max() > 0.1
+    with adapters.adapters_off(policy.model):
+        assert torch.equal(logprobs(policy), plain)
+    assert (logprobs(policy) - plain).abs().max() > 0.1  # and on again
+    assert all(p.requires_grad for name, p in policy.model.named_parameters() if "lora" in name)
+
+
+def test_only_adapters_of_the_language_model_train(base: Path) -> None:
+    policy = adapt(base)
+    layers = policy.config.get_text_config().num_hidden_layers
+    trained = [name for name, p in policy.model.named_parameters() if p.requires_grad]
+    assert all("language_model.layers." in name and ".lora_" in name for name in trained)
+    assert len(trained) == layers * 7 * 2  # q k v o gate up down, A and B of each
+    assert {p.dtype for p in adapt(base, dtype="bfloat16").model.parameters() if p.requires_grad} == {torch.float32}
+
+
+def test_targets_and_the_vision_tower_can_be_chosen(base: Path) -> None:
+    few = adapt(base, targets=("q_proj", "v_proj")).model
+    assert {n.split(".")[-4] for n, p in few.named_parameters() if p.requires_grad} == {"q_proj", "v_proj"}
+    vision = adapt(base, vision=True).model
+    trained = {name.split(".")[1] for name, p in vision.named_parameters() if p.requires_grad}
+    assert trained == {"language_model", "visual"}
+    with pytest.raises(RecipeError, match=r"lora\.targets: expected some of .*q_proj.*found \['Wqkv'\]"):
+        adapt(base, targets=("Wqkv", "q_proj"))
+
+
+def test_the_seed_decides_a_new_adapter(base: Path) -> None:
+    def first(seed: int) -> Tensor:
+        model = load_policy(base).model
+        adapters.attach(model, LoRASection(rank=2), seed=seed, base="")
+        return next(p for p in model.parameters() if p.requires_grad)
+
+    assert torch.equal(first(1), first(1))
+    assert not torch.equal(first(1), first(2))
+
+
+def test_a_folder_of_adapters_restores_the_policy(base: Path, tmp_path: Path) -> None:
+    policy, folder = adapt(base), tmp_path / "adapters"
+    policy.save_trained(folder)
+    assert {path.name for path in folder.iterdir()} == {adapters.CONFIG_FILE, adapters.WEIGHTS_FILE}
+    restored = load_policy(folder)  # finds its base by itself
+    assert torch.equal(logprobs(restored), logprobs(policy))
+    assert {n for n, p in restored.model.named_parameters() if p.requires_grad} == {
+        n for n, p in policy.model.named_parameters() if p.requires_grad
+    }
+
+
+def drop_one(folder: Path) -> None:
+    edit(folder, lambda tensors: tensors.pop(next(iter(tensors))))
+
+
+def add_one(folder: Path) -> None:
+    edit(folder, lambda tensors: tensors.update(more=torch.zeros(1)))
+
+
+def change_rank(folder: Path) -> None:
+    config = json.loads((folder / adapters.CONFIG_FILE).read_text())
+    (folder / adapters.CONFIG_FILE).write_text(json.dumps({**config, "r": 2}))
+
+
+def cut(folder: Path) -> None:
+    (folder / adapters.WEIGHTS_FILE).write_bytes((folder / adapters.WEIGHTS_FILE).read_bytes()[:-1])
+
+
+def other_kind(folder: Path) -> None:
+    (folder / adapters.CONFIG_FILE).write_text('{"peft_type": "IA3", "target_modules": ["q_proj"]}')
+
+
+def no_base(folder: Path) -> None:
+    config = json.loads((folder / adapters.CONFIG_FILE).read_text())
+    (folder / adapters.CONFIG_FILE).write_text(json.dumps({**config, "base_model_name_or_path": None}))
+
+
+def edit(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
+    tensors = load_file(folder / adapters.WEIGHTS_FILE)
+    change(tensors)
+    save_file(tensors, folder / adapters.WEIGHTS_FILE)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (drop_one, "do not fit the model"),
+        (add_one, r"do not fit the model.*\['more'\]"),
+        (change_rank, "do not fit the model"),
+        (cut, "cannot read the adapters"),
+        (no_base, "expected the base model's folder in base_model_name_or_path"),
+        (other_kind, "expected adapters of type LORA, found .*IA3"),
+    ],
+)
+def test_adapters_that_do_not_fit_are_refused(
+    qwen3_folder: Path, tmp_path: Path, spoil: Callable[[Path], None], message: str
+) -> None:
+    adapt(qwen3_folder).save_trained(tmp_path / "adapters")
+    spoil(tmp_path / "adapters")
+    with pytest.raises(CheckpointError, match=message):
+        load_policy(tmp_path / "adapters")
+
+
+def test_another_base_is_refused(qwen3_folder: Path, tmp_path: Path) -> None:
+    adapt(qwen3_folder).save_trained(tmp_path / "adapters")
+    other = Path(shutil.copytree(qwen3_folder, tmp_path / "other"))
+    tensors = load_file(other / "model.safetensors")
+    tensors[next(iter(tensors))] *= 2
+    save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match="belong to a base model with other weights"):
+        load_policy(tmp_path / "adapters", base=other)
+
+
+def keys(folder: Path) -> set[str]:
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        return set(file.keys())
+
+
+def test_what_is_saved_is_an_ordinary_folder(base: Path, tmp_path: Path) -> None:
+    policy, final = adapt(base, vision=True), tmp_path / "final"
+    before = logprobs(policy)
+    policy.save(final)
+    assert torch.equal(logprobs(policy), before)  # merging is done on the side
+    assert keys(final) == keys(base)  # the names that checkpoints have on the hub
+    merged = load_policy(final)
+    assert not adapters.has_adapters(merged.model)
+    torch.testing.assert_close(logprobs(merged), before, atol=1e-4, rtol=0)
+    merged.model = PeftModel.from_pretrained(load_policy(base).model, final / "adapter").base_model.model
+    torch.testing.assert_close(logprobs(merged), before, atol=1e-6, rtol=0)
+
+
+def test_saving_in_bfloat16(base: Path, tmp_path: Path) -> None:
+    policy = adapt(base)
+    policy.save(tmp_path / "final", torch.bfloat16)
+    exact = adapters.merged_weights(policy.model, policy.model.state_dict())
+    model, report = AutoModelForImageTextToText.from_pretrained(tmp_path / "final", output_loading_info=True)
+    assert not any(report.values())
+    assert model.dtype is torch.bfloat16
+    assert all(torch.equal(tensor, exact[name].bfloat16()) for name, tensor in model.state_dict().items())

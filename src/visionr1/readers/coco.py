@@ -110,19 +110,22 @@ class CocoTable:
         self.check_names()
         return {normalize_label(name): position for position, name in enumerate(self.categories)}
 
-    def label_index(self, asked: Sequence[str]) -> dict[str, int]:
-        """Label -> position among the categories `asked` for: their names as they stand, and stripped and casefolded.
+    def label_indexes(self, asked: Iterable[Sequence[str]]) -> dict[tuple[str, ...], dict[str, int]]:
+        """For each set of categories asked for, label -> position: names as they stand, and stripped and casefolded.
 
-        A label that means two of them without regard to case (V3Det has 45 such pairs) is only found as it stands.
+        A label that means two of a set without regard to case (V3Det has 45 such pairs) is only found as it stands.
         Raises DataError if two categories have the very same name.
         """
         places = {name.strip(): place for place, name in enumerate(self.categories)}
         if len(places) < len(self.categories):
             self.check_names()
-        exact = {name.strip(): places[name.strip()] for name in asked if name.strip() in places}
-        folded = Counter(map(normalize_label, exact))
-        loose = {normalize_label(name): place for name, place in exact.items() if folded[normalize_label(name)] == 1}
-        return {**loose, **exact}
+        loose = {normalize_label(name): place for name, place in places.items()}
+        indexes: dict[tuple[str, ...], dict[str, int]] = {}
+        for names in set(map(tuple, asked)):
+            own = {name.strip(): places.get(name.strip(), loose.get(normalize_label(name), -1)) for name in names}
+            folded = Counter(map(normalize_label, own))
+            indexes[names] = own | {key: own[name] for name in own if folded[key := normalize_label(name)] == 1}
+        return indexes
 
 
 @dataclass(frozen=True, slots=True, eq=False)

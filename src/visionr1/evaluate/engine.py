@@ -5,7 +5,8 @@ Images and categories are numbered anew, so that ids of 0, strings and repeated 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,12 @@ class Detections:
         """The boxes where `rows` (D,) is true."""
         return Detections(self.image[rows], self.category[rows], self.xywh[rows], self.score[rows])
 
+    def of_categories(self, kept: Sequence[int], num_categories: int) -> Detections:
+        """The boxes of these categories out of `num_categories`, numbered as in `kept`."""
+        place = np.full(num_categories, -1, dtype=np.intp)
+        place[list(kept)] = np.arange(len(kept))
+        return replace(self, category=place[self.category]).keep(place[self.category] >= 0)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CategoryMatches:
@@ -66,14 +73,18 @@ def image_ranks(table: CocoTable, order: str) -> Index:
     return ranks
 
 
-def coco_figures(table: CocoTable, detections: Detections, protocol: Protocol) -> tuple[tuple[float, ...], Array]:
-    """The twelve figures, and AP and AP50 (2, C) of each category (-1 without truth)."""
+def coco_figures(
+    table: CocoTable, detections: Detections, protocol: Protocol, kept: Sequence[int] | None = None
+) -> tuple[tuple[float, ...], Array]:
+    """The twelve figures, and AP and AP50 (2, C) of each category (-1 without truth); of the `kept` ones alone."""
     evaluation = _run(table, detections, protocol)
-    precision, recall = np.asarray(evaluation.eval["precision"]), np.asarray(evaluation.eval["recall"])
+    chosen = np.arange(len(table.categories)) if kept is None else np.array(kept, dtype=np.intp)
+    precision = np.asarray(evaluation.eval["precision"])[:, :, chosen]  # (thresholds, recalls, categories, areas, dets)
+    recall = np.asarray(evaluation.eval["recall"])[:, chosen]
     aps = [precision[..., 0, 2], precision[:1, ..., 0, 2], precision[5:6, ..., 0, 2]]
     aps += [precision[..., area, 2] for area in (1, 2, 3)]
     ars = [recall[..., 0, limit] for limit in (0, 1, 2)] + [recall[..., area, 2] for area in (1, 2, 3)]
-    per_category = [[_mean(p[:, :, c]) for c in range(len(table.categories))] for p in aps[:2]]
+    per_category = [[_mean(p[:, :, c]) for c in range(len(chosen))] for p in aps[:2]]
     return tuple(_mean(values) for values in (*aps, *ars)), np.array(per_category)
 
 

@@ -10,11 +10,11 @@ from visionr1.dialects import DIALECTS, get_dialect
 from visionr1.readers import CocoDataset, data_path, read_coco
 
 
-def tiny_set(folder: Path, boxes: list[list[float]]) -> CocoDataset:
+def tiny_set(folder: Path, boxes: list[list[float]], category: str = "cat") -> CocoDataset:
     Image.new("RGB", (40, 30)).save(folder / "a.png")
     rows = {
         "images": [{"id": 1, "file_name": "a.png", "width": 40, "height": 30}],
-        "categories": [{"id": 1, "name": "cat"}],
+        "categories": [{"id": 1, "name": category}],
         "annotations": [{"id": i, "image_id": 1, "category_id": 1, "bbox": box} for i, box in enumerate(boxes, 1)],
     }
     (folder / "_annotations.coco.json").write_text(json.dumps(rows))
@@ -51,3 +51,18 @@ def test_a_corrupt_image_fails_the_check_and_the_command(tmp_path: Path, capsys:
     said = capsys.readouterr()
     assert "FAILED" in said.out and "a.png: cannot read this image" in said.out
     assert "1 samples cannot be trained on" in said.err
+
+
+@pytest.mark.parametrize(
+    ("dialect", "category", "finding"),
+    [
+        ("griffon", "cat [old]", "box 0 is labelled 'cat [old]', but this dialect cannot write one with '['"),
+        ("internvl", "<ref>cat", "box 0 is labelled '<ref>cat', but this dialect cannot write one with '<ref>'"),
+        ("think+qwen25", "</answer>", "a label holds <answer> or </answer>, which this dialect cannot write"),
+    ],
+)
+def test_a_label_that_the_dialect_cannot_write_fails(tmp_path: Path, dialect: str, category: str, finding: str) -> None:
+    dataset = tiny_set(tmp_path, [[5, 5, 20, 20]], category)
+    (failure,) = check_data(dataset, get_dialect(dialect)).failures
+    assert finding in failure and failure.endswith("rename the category, or choose another dialect")
+    assert check_data(dataset, get_dialect("qwen25")).failures == ()

@@ -1,7 +1,8 @@
-"""The templates of the paper's Table 8, word for word."""
+"""The templates of the paper's Table 8, word for word, and what goes with them."""
 
 import pytest
 
+from visionr1.dialects import DIALECTS, get_dialect
 from visionr1.prompts import instruction
 from visionr1.samples import Query
 
@@ -47,6 +48,22 @@ def test_table_8(family: str, query: Query, text: str) -> None:
     assert instruction(query, family) == text
 
 
+@pytest.mark.parametrize("dialect", sorted(DIALECTS))
+def test_every_dialect_is_asked_for_what_it_reads(dialect: str) -> None:
+    asked = instruction(Query("grounding", ("cat",)), get_dialect(dialect).prompt_family)
+    assert ("JSON" in asked) is ("qwen" in dialect)
+    assert ("<ref>cat</ref>" in asked) is ("internvl" in dialect)
+    assert ("<think> </think>" in asked and "<answer> </answer>" in asked) is dialect.startswith("think+")
+
+
+def test_a_thought_is_asked_for_whatever_the_template() -> None:
+    query = Query("detection", ("cat", "dog"))
+    assert instruction(query, "think+qwen", "Find {}.") == (
+        "Find cat, dog. First output the thinking process in <think> </think> tags and then output the final answer in "
+        "<answer> </answer> tags."
+    )
+
+
 def test_an_unknown_family_is_named() -> None:
-    with pytest.raises(ValueError, match="unknown prompt family 'gpt'; known: qwen, griffon"):
+    with pytest.raises(ValueError, match="unknown prompt family 'gpt'; known: qwen, griffon, internvl, each also"):
         instruction(Query("detection", ("cat",)), "gpt")

@@ -419,7 +419,7 @@ def run_score(args: argparse.Namespace) -> None:
         step=args.step,
         release_step=STEPS[args.release_step],
     )
-    errors = rows = 0
+    errors = undrawn = rows = 0
     with _open_rows(args.rows) as lines:
         for scored in score_rows(lines, "standard input" if args.rows == "-" else args.rows, scorer):
             print(to_json(scored.result), flush=True)
@@ -427,9 +427,15 @@ def run_score(args: argparse.Namespace) -> None:
             if args.explain:
                 print(*scored.reasons, sep="\n  ", file=sys.stderr)
             if args.image and scored.row and scored.score:
-                print(f"  drawn: {_draw_score(args.image, rows, scored.row.truth, scored.score)}", file=sys.stderr)
+                try:
+                    print(f"  drawn: {_draw_score(args.image, rows, scored.row.truth, scored.score)}", file=sys.stderr)
+                except VisionR1Error as error:  # the rows to come still get their score
+                    print(f"  not drawn: {error}", file=sys.stderr)
+                    undrawn += 1
     if errors:
         raise DataError(f'{errors} of {rows} rows are wrong and have no score; the "error" of each says why')
+    if undrawn:
+        raise DataError(f"{undrawn} of {rows} rows could not be drawn; see above")
 
 
 def _draw_score(image: Path, number: int, truth: GroundTruth, score: Score) -> Path:

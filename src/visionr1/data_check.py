@@ -2,7 +2,7 @@
 
 Every image is decoded. Every truth is rendered in a dialect, parsed back and scored: it must come back whole and in
 right format. Coordinates are rounded to the dialect's grid, which can push small boxes below the IoU that a stage asks
-for; no reply can do better, so these are counted and are no failure.
+for; no reply can do better, so these are counted and are no failure. A label that the dialect cannot write is one.
 """
 
 from __future__ import annotations
@@ -72,7 +72,11 @@ def check_data(
             failures.append(str(error))
             continue
         truth = sample.ground_truth(input_size(sample.size_wh))
-        text = dialect.render(sample.truth, size_wh=truth.size_wh, input_size_wh=truth.input_size_wh)
+        try:
+            text = dialect.render(sample.truth, size_wh=truth.size_wh, input_size_wh=truth.input_size_wh)
+        except ValueError as error:
+            failures.append(f"sample {sample.id}: {error}; rename the category, or choose another dialect")
+            continue
         score = reward.score(text, truth)
         longest = max(longest, len(text))
         totals.append(score.total)

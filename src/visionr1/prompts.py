@@ -1,4 +1,10 @@
-"""Instruction templates of the paper, word for word (Vision-R1, arXiv 2503.18013, Table 8)."""
+"""What a model is asked: the paper's instruction templates, those of models that it leaves out, and the thought's.
+
+Table 8 of Vision-R1 (arXiv 2503.18013) words them for Qwen and Griffon. InternVL is asked as its documentation does for
+its own form of boxes (internvl.readthedocs.io, "Grounding/Detection Data"), with the paper's sentence for the category
+set. A dialect that thinks first is asked to as VLM-R1 asks (om-ai-lab/VLM-R1@90052f4, `qwen_module.py`, the template of
+no particular task).
+"""
 
 from __future__ import annotations
 
@@ -19,13 +25,31 @@ TEMPLATES: dict[str, dict[Task, str]] = {
         "referring": "Can you point out {} in the image and provide the coordinates of its location?",
     },
 }
+"""Table 8, word for word."""
+
+INTERNVL: dict[Task, str] = {
+    "detection": "Please detect and label all objects in the following image and mark their positions. "
+    "The category set includes {}.",
+    "grounding": "Please provide the bounding box coordinate of the region this sentence describes: <ref>{}</ref>",
+    "referring": "Please provide the bounding box coordinate of the region this sentence describes: <ref>{}</ref>",
+}
+
+THINK = (
+    " First output the thinking process in <think> </think> tags and then output the final answer in "
+    "<answer> </answer> tags."
+)
+
+_FAMILIES = {**TEMPLATES, "internvl": INTERNVL}
 
 
 def instruction(query: Query, family: str = "qwen", template: str = "") -> str:
     """What a model of `family` is asked for `query`; categories are joined with a comma and a blank.
 
-    `template`, with {} for the categories, takes the place of the family's.
+    `template`, with {} for the categories, takes the place of the family's. A family named think+ and another one is
+    asked what that one is, and then to think first.
     """
-    if family not in TEMPLATES:
-        raise ValueError(f"unknown prompt family {family!r}; known: {', '.join(TEMPLATES)}")
-    return (template or TEMPLATES[family][query.task]).replace("{}", ", ".join(query.categories))
+    plain = family.removeprefix("think+")
+    if plain not in _FAMILIES:
+        raise ValueError(f"unknown prompt family {family!r}; known: {', '.join(_FAMILIES)}, each also after think+")
+    asked = (template or _FAMILIES[plain][query.task]).replace("{}", ", ".join(query.categories))
+    return asked if family == plain else asked + THINK

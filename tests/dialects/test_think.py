@@ -58,8 +58,8 @@ def test_a_label_with_the_answers_tag_cannot_be_written() -> None:
         THINK.render(Boxes.of([[0, 0, 1, 1]], ["</answer>"]), size_wh=(9, 9), input_size_wh=(9, 9))
 
 
-def test_the_wrapped_dialect_is_asked_as_the_plain_one() -> None:
-    assert get_dialect("think+griffon").prompt_family == get_dialect("griffon").prompt_family == "griffon"
+def test_the_wrapped_dialect_is_asked_as_the_plain_one_and_to_think() -> None:
+    assert get_dialect("think+griffon").prompt_family == "think+griffon"
     assert get_dialect("think+qwen3").grid_wh((28, 28)) == (1000, 1000)
 
 

@@ -52,7 +52,7 @@ def test_any_label_survives(labels: list[str]) -> None:
         (changed(boxes=[[0, 0, 1, 1], [5, 5, 5, 9]]), r"boxes\[1\]"),  # empty
         (changed(boxes=[[0, 0, 1, 1], [600, 0, 700, 9]]), "pixels of the original image of 640 x 480"),
         (changed(boxes={}), "boxes"),
-        (changed(labels=["cat"]), r"labels: expected one for each of 2 boxes, found \('cat',\)"),
+        (changed(labels=["cat"]), r"labels: expected one for each of 2 boxes, found \['cat'\]"),
         (changed(labels=["cat", " "]), "labels"),
         (changed(categories="cat"), "categories"),
         (changed(width=0), "width"),

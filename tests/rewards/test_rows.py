@@ -66,11 +66,12 @@ def test_the_stage_follows_progress(progress: float, step: float, xi0: float) ->
 
 
 def test_a_row_of_preset_release() -> None:
-    rows = [line(), line(num_instances=1), line(boxes=[], labels=[])]
-    first, fewer, none = score_rows(rows, "rows.jsonl", make_scorer("release", release_step=0))
+    rows = [line(), line(num_instances=1), line(boxes=[], labels=[]), line(num_instances=None)]
+    first, fewer, none, null = score_rows(rows, "rows.jsonl", make_scorer("release", release_step=0))
     assert first.result["total"] == 2.5 and fewer.result["total"] == 3.0
     assert first.result["overlaps"] == pytest.approx([1.0]) and first.result["step"] == 0
     assert "where nothing is" in none.reasons[-1]
+    assert null.result == first.result
 
 
 def test_a_row_of_preset_vlm_r1() -> None:
@@ -94,7 +95,9 @@ def test_a_row_of_preset_vlm_r1() -> None:
         ("[" * 100_000, "rows.jsonl:1: expected a JSON object"),  # deeper than can be read
         (b"\xff\xfe{", "rows.jsonl:1: expected a JSON object"),  # no UTF-8
         ("[1]", "rows.jsonl:1: expected a JSON object, found '[1]'"),
-        (line(completion="absent"), "field completion: expected one, found none among boxes, labels"),
+        (line(completion="absent"), "field completion: expected it, found only boxes, labels"),
+        ("{}", "field completion: expected it, found only an empty object"),
+        (b"caf\xe9\n", "expected a JSON object, found 'caf\ufffd' ("),
         (line(completion=None), "field completion: expected a text, found None"),
         (line(boxes=[[1, 2, 3]]), "field boxes[0]: expected four numbers x1, y1, x2, y2 in pixels, found [1, 2, 3]"),
         (line(boxes=[[1, 2, 3, True]]), "field boxes[0]: expected four numbers"),  # a truth value
@@ -102,7 +105,7 @@ def test_a_row_of_preset_vlm_r1() -> None:
         (line(boxes=[[1, 2, 3, 10**400]]), "field boxes[0]: expected four numbers"),  # no float64 holds it
         (line(boxes={}), "field boxes: expected a list of [x1, y1, x2, y2], found {}"),
         (line(boxes=[[9, 2, 3, 4]], labels=["cat"]), "field boxes[0]: expected x1 < x2 and y1 < y2, found [9.0,"),
-        (line(labels=["cat"]), "field labels: expected one for each of 2 boxes, found ('cat',)"),
+        (line(labels=["cat"]), "field labels: expected one for each of 2 boxes, found ['cat']"),
         (line(labels=["cat", 3]), "field labels: expected a list of texts, found ['cat', 3]"),
         (line(categories="cat"), "field categories: expected a list of texts, found 'cat'"),
         (line(width=0), "field width: expected a positive whole number of pixels, found 0"),
@@ -158,9 +161,12 @@ def test_the_command_draws_why(
     with Image.open("photo.score-2.png") as drawn:
         assert drawn.width > 2 * 400  # both sides, enlarged
     assert not Path("photo.score-1.png").exists()
-    Path("rows.jsonl").write_text(line(width=200))
+    Path("rows.jsonl").write_text(line(width=200) + "\n" + line())
     assert cli.main(["score", "rows.jsonl", "--explain", "--image", "photo.png"]) == 2
-    assert "photo.png: the annotations say 200x100 pixels, but the file has 100x100" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert [json.loads(row)["total"] for row in captured.out.splitlines()] == [1.0, 2.5]  # a picture costs no row
+    assert "not drawn: photo.png: the annotations say 200x100 pixels, but the file has 100x100" in captured.err
+    assert captured.err.endswith("error: 1 of 2 rows could not be drawn; see above\n")
     assert cli.main(["score", "rows.jsonl", "--image", "photo.png"]) == 2
     assert capsys.readouterr().err == "error: --image needs --explain and preset paper\n"
 

@@ -25,7 +25,7 @@ class InternVL:
     """InternVL 2, 2.5 and 3: tags, coordinates 0 to 1000."""
 
     name: str = "internvl"
-    prompt_family: str = "qwen"
+    prompt_family: str = "internvl"
     in_model_px: bool = False
 
     def grid_wh(self, input_size_wh: Size) -> tuple[float, float]:

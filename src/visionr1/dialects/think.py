@@ -27,8 +27,8 @@ class Think:
 
     @property
     def prompt_family(self) -> str:
-        """See `Dialect.prompt_family`."""
-        return self.inner.prompt_family
+        """See `Dialect.prompt_family`: think+ and that of the inner one."""
+        return f"think+{self.inner.prompt_family}"
 
     @property
     def in_model_px(self) -> bool:

@@ -3,7 +3,8 @@
 A row is {"completion": str, "boxes": [[x1, y1, x2, y2], ...], "labels": [str, ...], "categories": [str, ...],
 "width": int, "height": int, "input_width": int, "input_height": int, "num_instances": int (optional)}. Boxes are xyxy
 pixels of the original image of `width` x `height`; `input_width` x `input_height` is what the processor feeds to the
-model. `num_instances`, by default the number of boxes, matters to preset `release` only. Other keys are left alone.
+model. `num_instances`, the number of boxes where it is absent or null, matters to preset `release` only. Other keys are
+left alone. A blank line is no row.
 """
 
 from __future__ import annotations
@@ -139,14 +140,16 @@ def read_row(line: str | bytes) -> Row:
     try:
         fields = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"expected a JSON object, found {line[:60]!r} ({error})") from error
+        raise DataError(f"expected a JSON object, found {_begin(line)} ({error})") from error
     if not isinstance(fields, dict):
-        raise DataError(f"expected a JSON object, found {line[:60]!r}")
+        raise DataError(f"expected a JSON object, found {_begin(line)}")
     completion = _field(fields, "completion")
     if not isinstance(completion, str):
         raise _unexpected("completion", "a text", completion)
     truth = read_truth(fields)
-    num_instances = fields.get("num_instances", len(truth.boxes))
+    num_instances = fields.get("num_instances")
+    if num_instances is None:
+        num_instances = len(truth.boxes)
     _check(type(num_instances) is int and num_instances >= 0, "num_instances", "a whole number from 0", num_instances)
     return Row(completion, truth, num_instances)
 
@@ -155,7 +158,7 @@ def read_truth(fields: Mapping[str, object]) -> GroundTruth:
     """The ground truth in a row's fields. Raises DataError as `read_row` does."""
     boxes = _boxes(_field(fields, "boxes"))
     labels, categories = _texts(fields, "labels"), _texts(fields, "categories")
-    _check(len(labels) == len(boxes), "labels", f"one for each of {len(boxes)} boxes", labels)
+    _check(len(labels) == len(boxes), "labels", f"one for each of {len(boxes)} boxes", list(labels))
     width, height, input_width, input_height = (
         _positive(fields, name) for name in ("width", "height", "input_width", "input_height")
     )
@@ -224,9 +227,15 @@ def _check_order(boxes: Boxes) -> None:
         _check(x1 < x2 and y1 < y2, f"boxes[{index}]", "x1 < x2 and y1 < y2", [x1, y1, x2, y2])
 
 
+def _begin(line: str | bytes) -> str:
+    """How a line begins, for messages."""
+    text = line if isinstance(line, str) else line.decode(errors="replace")
+    return repr(text.strip()[:60])
+
+
 def _field(fields: Mapping[str, object], name: str) -> object:
     if name not in fields:
-        raise DataError(f"field {name}: expected one, found none among {', '.join(map(str, list(fields)[:12]))}")
+        raise DataError(f"field {name}: expected it, found only {', '.join(list(fields)[:12]) or 'an empty object'}")
     return fields[name]
 
 

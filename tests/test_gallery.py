@@ -39,5 +39,5 @@ def test_panels_say_what_they_show_and_share_one_image() -> None:
 
 
 def test_legend_names_every_category() -> None:
-    assert legend(("a&b", "c")).count("swatch") == 3
+    assert legend(("a&b", "c")).count("swatch") == 4
     assert "a&amp;b" in legend(("a&b",))

@@ -1,18 +1,23 @@
 """Predicting and evaluating with a random model of each family, through the command line too."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 from random_models import sharpen
 
 from visionr1 import cli
-from visionr1.evaluate import DetectionResult, read_protocol
+from visionr1.errors import DataError
+from visionr1.evaluate import DetectionResult, Prediction, ReplyLog, Shard, read_protocol
 from visionr1.models.policy import Prompt, load_policy
-from visionr1.predict import evaluate_model, final_model, predict_samples
+from visionr1.predict import Asking, collect_replies, evaluate_model, final_model, predict_samples
 from visionr1.readers import CocoDataset, data_path, read_coco
-from visionr1.samples import Query
+from visionr1.samples import Query, Sample
 
 LIMIT = 20
 
@@ -37,7 +42,9 @@ def test_replies_do_not_depend_on_the_batch(model_folder: Path, few: CocoDataset
     all_at_once = predict_samples(
         policy, few.samples, max_new_tokens=LIMIT, batch_size=2, progress=lambda done, total: seen.append((done, total))
     )
-    assert one == all_at_once
+    for alone, beside in zip(one, all_at_once, strict=True):
+        assert replace(alone, token_logprobs=()) == replace(beside, token_logprobs=())
+        assert alone.token_logprobs == pytest.approx(beside.token_logprobs, abs=1e-3)
     assert seen == [(2, 3), (3, 3)]
     assert [prediction.sample_id for prediction in one] == [sample.id for sample in few.samples]
     assert all(prediction.input_size_wh for prediction in one)
@@ -127,3 +134,73 @@ def test_a_run_folder_names_its_final_model(tmp_path: Path) -> None:
     (tmp_path / "final/config.json").write_text("{}")
     assert final_model(tmp_path) == tmp_path / "final"
     assert final_model("tiny") == "tiny"
+
+
+def test_an_evaluation_that_was_stopped_goes_on(
+    qwen25_folder: Path, few: CocoDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = load_policy(qwen25_folder)
+    asking = Asking.of(policy, few, read_protocol(["max_new_tokens=3"]))
+    facts = {"model": "m", "data": "few", "split": None}
+    whole = collect_replies(policy, asking)
+    one = collect_replies(policy, asking, batch_size=1, log=ReplyLog(tmp_path, "m", facts), shard=Shard(2, 2))
+    assert one == whole[1:2]
+    part = tmp_path / "m.part-2-of-2.jsonl"
+    part.write_text(part.read_text() + '{"sample_id": "cut o')
+    asked: list[str] = []
+
+    def listen(_: object, samples: Sequence[Sample], **options: Any) -> list[Prediction]:
+        asked.extend(sample.id for sample in samples)
+        return predict_samples(policy, samples, **options)
+
+    monkeypatch.setattr("visionr1.predict.predict_samples", listen)
+    both = collect_replies(policy, asking, log=ReplyLog(tmp_path, "m", facts), shard=Shard(2, 2))
+    assert both == one and asked == []  # the cut-off row is gone, the whole one is kept
+    log = ReplyLog(tmp_path, "m", facts)
+    assert collect_replies(policy, asking, log=log) == whole
+    assert asked == [few.samples[0].id, few.samples[2].id]
+    assert asking.evaluate(whole, num_resamples=0).counts["replies"] == 3
+    other = Asking.of(policy, few, read_protocol(["max_new_tokens=4"]))
+    with pytest.raises(DataError, match="replies of another evaluation: max_new_tokens: expected 4, found 3"):
+        collect_replies(policy, other, log=ReplyLog(tmp_path, "m", facts))
+    with pytest.raises(DataError, match='data: expected "many", found "few"'):
+        collect_replies(policy, asking, log=ReplyLog(tmp_path, "m", {**facts, "data": "many"}))
+    with torch.no_grad():
+        next(iter(policy.model.parameters())).add_(1)
+    with pytest.raises(DataError, match="another evaluation: weights"):
+        collect_replies(policy, asking, log=ReplyLog(tmp_path, "m", facts))
+    part.write_text("no header\n")
+    with pytest.raises(DataError, match="is no part of an evaluation"):
+        collect_replies(policy, asking, log=ReplyLog(tmp_path, "m", facts))
+    log.remove()
+    assert not list(tmp_path.iterdir())
+
+
+def test_shards_and_scores_through_the_command_line(
+    qwen25_folder: Path, few: CocoDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for sample in few.samples:
+        assert isinstance(sample.image, Path)
+        (few.table.path.parent / sample.image.name).write_bytes(sample.image.read_bytes())
+    asked = ["--model", str(qwen25_folder), "--data", str(few.table.path), "--max-new-tokens", "3"]
+    command = ["eval", *asked, "--out", str(tmp_path), "--resamples", "0"]
+    assert cli.main([*command, "--shard", "1/2"]) == 0
+    assert "2 of 3 replies are in" in capsys.readouterr().out
+    assert cli.main([*command, "--shard", "2/2"]) == 0
+    assert "the same command without --shard scores them" in capsys.readouterr().out
+    assert cli.main([*command, "--scores", "constant,rank,token"]) == 0
+    assert "token *" in capsys.readouterr().out
+    left = sorted(path.name for path in (tmp_path / "evaluation").iterdir())
+    name = qwen25_folder.name
+    assert left == sorted(
+        f"{name}-{scores}.{ending}"
+        for scores in ("constant", "rank", "token")
+        for ending in ("json", "predictions.jsonl")
+    )
+    row = json.loads((tmp_path / f"evaluation/{name}-token.predictions.jsonl").read_text().splitlines()[0])
+    assert len(row["token_ends"]) == len(row["token_logprobs"]) and row["token_ends"][-1] == len(row["text"])
+    for wrong in (["--shard", "3/2"], ["--shard", "x"]):
+        assert cli.main([*command, *wrong]) == 2
+        assert "--shard: expected a part such as 2/8" in capsys.readouterr().err
+    assert cli.main(["eval", *asked, "--shard", "1/2"]) == 2
+    assert "--shard needs --model, and --out" in capsys.readouterr().err

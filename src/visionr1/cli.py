@@ -20,8 +20,8 @@ from visionr1 import __version__
 from visionr1.errors import DataError, RecipeError, VisionR1Error, needs_extra
 
 if TYPE_CHECKING:
-    from visionr1.evaluate import DetectionResult, OdinwSet, Prediction
-    from visionr1.readers import CocoDataset
+    from visionr1.evaluate import DetectionResult, OdinwSet, ReplyLog
+    from visionr1.predict import ModelEvaluator
     from visionr1.rewards import Score
     from visionr1.samples import GroundTruth
 
@@ -86,10 +86,18 @@ def build_parser() -> argparse.ArgumentParser:
             "train",
             run_train,
             "train a model by a recipe",
-            "visionr1 train paper_qwen25vl --model Qwen2.5-VL-3B-Instruct --data my_boxes/ --run-dir runs/mine",
+            "visionr1 train paper_qwen25vl_7b --model Qwen2.5-VL-3B-Instruct --data my_boxes/ --run-dir runs/mine",
         )
     )
     add_eval(command("eval", run_eval, "measure a model on a set with boxes", "visionr1 eval --model tiny --data bccd"))
+    add_compare(
+        command(
+            "compare",
+            run_compare,
+            "put stored results side by side, with paired differences",
+            "visionr1 compare before/evaluation/base.json after/evaluation/mine.json",
+        )
+    )
     add_predict(
         command(
             "predict",
@@ -185,7 +193,9 @@ def add_eval(parser: argparse.ArgumentParser) -> None:
         help="score this instead: COCO results (JSON), or raw replies (JSON Lines with image_id and text)",
     )
     _add_data_arguments(parser)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="keep result and replies in DIR/evaluation")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="keep result and replies in DIR/evaluation; what was stopped goes on"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     parser.add_argument(
         "--protocol",
@@ -195,6 +205,17 @@ def add_eval(parser: argparse.ArgumentParser) -> None:
         help="what the numbers depend on: default, vision_r1_coco, vision_r1_odinw, qwen25vl, qwen3vl, mmdet, "
         "coco_results; then single fields, such as scores=rank; may be repeated (docs/evaluation.md)",
     )
+    parser.add_argument(
+        "--scores",
+        type=_names,
+        default=[],
+        metavar="A,B",
+        help="score the same boxes in several ways side by side: constant, rank, token (one generation)",
+    )
+    parser.add_argument(
+        "--shard", metavar="I/N", help="only ask the I-th of N parts; then the same command without it scores them"
+    )
+    parser.add_argument("--coco-results", type=Path, metavar="FILE", help="write the boxes as COCO results too")
     parser.add_argument(
         "--suite",
         choices=("odinw13", "odinw35"),
@@ -218,31 +239,53 @@ def add_eval(parser: argparse.ArgumentParser) -> None:
 
 def run_eval(args: argparse.Namespace) -> None:
     """visionr1 eval"""
-    from visionr1.evaluate import evaluate_file, format_results, write_evaluation
-    from visionr1.readers import data_path, read_coco
+    from visionr1.evaluate import coco_results, evaluate_file, format_results, write_evaluation
+    from visionr1.files import write_json_atomic
+    from visionr1.readers import data_path, read_coco, read_table
 
+    if args.shard:
+        _run_shard(args)
+        return
     if args.suite:
         _run_suite(args)
         return
+    name, log, predictions = Path(args.model).name if args.model else args.predictions.stem, None, None
+    protocols = {f"{name}-{scores}": [*args.protocol, f"scores={scores}"] for scores in args.scores}
+    protocols = protocols or {name: args.protocol}
     if args.predictions:
-        name, predictions = args.predictions.stem, None
-        result = evaluate_file(
-            args.predictions,
-            args.data,
-            split=args.split,
-            dialect=args.dialect,
-            protocol=args.protocol,
-            num_resamples=args.resamples,
-        )
+        table = read_table(data_path(args.data), split=args.split)
+        results = {
+            of: evaluate_file(
+                args.predictions,
+                args.data,
+                split=args.split,
+                dialect=args.dialect,
+                protocol=protocol,
+                num_resamples=args.resamples,
+            )
+            for of, protocol in protocols.items()
+        }
     else:
-        name, dataset = Path(args.model).name, read_coco(data_path(args.data), split=args.split, on_bad=args.on_bad)
+        dataset = read_coco(data_path(args.data), split=args.split, on_bad=args.on_bad)
         print(*dataset.report.lines(), sep="\n", end="\n" if dataset.report.lines() else "", file=sys.stderr)
-        result, predictions = _model_evaluator(args)(dataset, f"evaluating {name}")
+        log = _reply_log(args, args.out / "evaluation", name, args.data, args.split) if args.out else None
+        evaluator = _model_evaluator(args)
+        table = dataset.table
+        results, predictions = evaluator.evaluate(dataset, protocols, name, log)
     if args.out:
         of = str(args.model or args.predictions)
         folder = args.out / "evaluation"
-        write_evaluation(folder, name, result, predictions, model=of, data=args.data, split=args.split)
-    print(json.dumps(result.to_json()) if args.json else format_results({name: result}))
+        for key, result in results.items():
+            write_evaluation(folder, key, result, predictions, model=of, data=args.data, split=args.split)
+    if log:
+        log.remove()
+    first = next(iter(results.values()))
+    if args.coco_results and first.detections is not None:
+        write_json_atomic(args.coco_results, coco_results(table, first.detections))
+    if args.json:
+        print(json.dumps({k: r.to_json() for k, r in results.items()} if args.scores else first.to_json()))
+    else:
+        print(format_results(results))
 
 
 def _run_suite(args: argparse.Namespace) -> None:
@@ -254,9 +297,11 @@ def _run_suite(args: argparse.Namespace) -> None:
     of = str(args.model or args.predictions)
 
     def evaluate(one: OdinwSet, file: Path) -> DetectionResult:
-        predictions = None
+        predictions, log = None, None
         if by_model:
-            result, predictions = by_model(read_odinw(one, file), one.name)
+            log = _reply_log(args, args.out / args.suite, one.name, str(file), None) if args.out else None
+            results, predictions = by_model.evaluate(read_odinw(one, file), {"": args.protocol}, one.name, log)
+            result = results[""]
         else:
             said = predictions_file(args.predictions, one.name)
             result = evaluate_file(
@@ -265,6 +310,8 @@ def _run_suite(args: argparse.Namespace) -> None:
         if args.out:
             folder = args.out / args.suite
             write_evaluation(folder, one.name, result, predictions, model=of, data=str(file), split=None)
+        if log:
+            log.remove()
         return result
 
     whole = evaluate_suite(Path(args.data), args.suite, evaluate)
@@ -273,26 +320,70 @@ def _run_suite(args: argparse.Namespace) -> None:
     print(json.dumps(whole.to_json()) if args.json else whole.table())
 
 
-def _model_evaluator(
-    args: argparse.Namespace,
-) -> Callable[[CocoDataset, str], tuple[DetectionResult, list[Prediction]]]:
-    """Loads the model once; what it returns evaluates it on a data set, with a bar of that name."""
+def _run_shard(args: argparse.Namespace) -> None:
+    """Only ask a part of the samples; the command without --shard finds the replies and scores them."""
+    from visionr1.evaluate import Shard, find_odinw, read_odinw
+    from visionr1.readers import data_path, read_coco
+
+    shard = Shard.read(args.shard)
+    if not (args.model and args.out):
+        raise RecipeError("--shard needs --model, and --out, where the parts are kept")
+    evaluator = _model_evaluator(args)
+    kept = asked = 0
+    if args.suite:
+        found, _ = find_odinw(Path(args.data), args.suite)
+        logs = [
+            (read_odinw(one, file), one.name, _reply_log(args, args.out / args.suite, one.name, str(file), None))
+            for one, file in found.items()
+        ]
+    else:
+        dataset, name = read_coco(data_path(args.data), split=args.split, on_bad=args.on_bad), Path(args.model).name
+        logs = [(dataset, name, _reply_log(args, args.out / "evaluation", name, args.data, args.split))]
+    for dataset, name, log in logs:
+        replies, samples = evaluator.collect(dataset, name, log, shard)
+        kept, asked = kept + replies, asked + samples
+    print(f"shard {args.shard} is done; {kept} of {asked} replies are in {args.out}", end="; ")
+    print("the same command without --shard scores them" if kept == asked else "other shards are to come")
+
+
+def _reply_log(args: argparse.Namespace, folder: Path, name: str, data: str, split: str | None) -> ReplyLog:
+    from visionr1.evaluate import ReplyLog
+
+    return ReplyLog(folder, name, {"model": args.model, "data": data, "split": split})
+
+
+def _model_evaluator(args: argparse.Namespace) -> ModelEvaluator:
+    """The model of `--model`, loaded, with how it is to be asked."""
     from visionr1.evaluate import read_protocol
 
-    protocol = read_protocol(args.protocol)
+    read_protocol(args.protocol)  # before the model loads
     with needs_extra("train"):
         from visionr1.models.policy import load_policy
-        from visionr1.predict import evaluate_model, final_model
-    policy = load_policy(final_model(args.model), device=args.device, dialect=args.dialect)
-    return lambda dataset, name: evaluate_model(
-        policy,
-        dataset,
-        protocol=protocol,
+        from visionr1.predict import ModelEvaluator, final_model
+    return ModelEvaluator(
+        load_policy(final_model(args.model), device=args.device, dialect=args.dialect),
+        settings=args.protocol,
         max_new_tokens=args.max_new_tokens,
         batch_size=args.batch_size,
         num_resamples=args.resamples,
-        name=name,
     )
+
+
+def add_compare(parser: argparse.ArgumentParser) -> None:
+    """visionr1 compare"""
+    parser.add_argument(
+        "results", nargs="+", type=Path, metavar="RESULT", help="files that `visionr1 eval --out DIR` left in DIR"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    parser.add_argument("--resamples", type=_count, default=1000, metavar="N", help="for intervals (default: 1000)")
+
+
+def run_compare(args: argparse.Namespace) -> None:
+    """visionr1 compare"""
+    from visionr1.evaluate import compare
+
+    compared = compare(args.results, num_resamples=max(1, args.resamples))
+    print(json.dumps(compared.to_json()) if args.json else compared.table())
 
 
 def add_predict(parser: argparse.ArgumentParser) -> None:
@@ -461,6 +552,10 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdecimal()):
         raise argparse.ArgumentTypeError(f"expected a number from 0 up, but found {text!r}")
     return int(text)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _share(text: str) -> float:

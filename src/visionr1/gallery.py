@@ -1,17 +1,20 @@
 """Boxes over the same image, side by side, as inline SVG: what is true, and what each model said.
 
-Colours mark categories; a dashed box is a false one. Class names are those of `report.css`.
+Colours mark categories; a dashed box is a false one, a dotted one an object that was not found. Class names are those
+of `report.css`.
 """
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 
+import numpy as np
 from PIL import Image
 
-from visionr1.boxes import iou_matrix, match_iou
+from visionr1.evaluate.errors import image_errors
 from visionr1.samples import Boxes, Sample, normalize_label
 
 LONGEST_EDGE = 560
@@ -21,19 +24,28 @@ NUM_COLORS = 6
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One panel: its name, boxes in original pixels, and which of them are right (None: all are true)."""
+    """One panel: its name and boxes in original pixels.
+
+    Of predictions also the `kinds` of their errors, empty for a right box (None: all are true), and the true boxes that
+    were not found.
+    """
 
     name: str
     boxes: Boxes
-    right: Sequence[bool] | None = None
+    kinds: Sequence[str] | None = None
+    not_found: Boxes = field(default_factory=Boxes.empty)
+
+    @property
+    def right(self) -> list[bool]:
+        """Which boxes are right."""
+        return [not kind for kind in self.kinds or [""] * len(self.boxes)]
 
 
 def check(name: str, predicted: Boxes, truth: Boxes, threshold: float = 0.5) -> Shown:
     """A panel of `predicted`: one is right if it is matched one-to-one at IoU >= `threshold` with its own label."""
-    right = [False] * len(predicted)
-    for p, k in match_iou(iou_matrix(predicted.xyxy, truth.xyxy), threshold).tolist():
-        right[p] = normalize_label(predicted.labels[p]) == normalize_label(truth.labels[k])
-    return Shown(name, predicted, right)
+    kinds, lost = image_errors(predicted, truth, threshold)
+    labels = tuple(label for label, gone in zip(truth.labels, lost, strict=True) if gone)
+    return Shown(name, predicted, kinds, Boxes(truth.xyxy[np.array(lost, dtype=bool)], labels))
 
 
 def side_by_side(sample: Sample, panels: Sequence[Shown], colors: Mapping[str, int], key: str) -> str:
@@ -54,7 +66,8 @@ def legend(labels: Sequence[str]) -> str:
         for label, color in zip(labels, color_of(labels).values(), strict=True)
     )
     dashed = '<li><span class="swatch dashed"></span>false: no object of its category is matched to it at IoU 0.5</li>'
-    return f'<ul class="keys">{items}{dashed}</ul>'
+    dotted = '<li><span class="swatch dotted"></span>an object that was not found</li>'
+    return f'<ul class="keys">{items}{dashed}{dotted}</ul>'
 
 
 def _panel(sample: Sample, panel: Shown, colors: Mapping[str, int], key: str, *, first: bool) -> str:
@@ -64,11 +77,13 @@ def _panel(sample: Sample, panel: Shown, colors: Mapping[str, int], key: str, *,
         if first
         else f'<use href="#{key}"/>'
     )
-    rights = panel.right or [True] * len(panel.boxes)
+    kinds = panel.kinds or [""] * len(panel.boxes)
     boxes = "".join(
-        _box(xyxy, label, colors, right)
-        for xyxy, label, right in zip(panel.boxes.xyxy.tolist(), panel.boxes.labels, rights, strict=True)
+        _box(xyxy, label, colors, kind)
+        for xyxy, label, kind in zip(panel.boxes.xyxy.tolist(), panel.boxes.labels, kinds, strict=True)
     )
+    lost = zip(panel.not_found.xyxy.tolist(), panel.not_found.labels, strict=True)
+    boxes += "".join(_box(xyxy, label, colors, "not found") for xyxy, label in lost)
     words = _in_words(panel, len(sample.truth))
     return (
         f'<figure><svg viewBox="0 0 {width} {height}" role="img" '
@@ -77,19 +92,23 @@ def _panel(sample: Sample, panel: Shown, colors: Mapping[str, int], key: str, *,
     )
 
 
-def _box(xyxy: Sequence[float], label: str, colors: Mapping[str, int], right: bool) -> str:
+def _box(xyxy: Sequence[float], label: str, colors: Mapping[str, int], kind: str) -> str:
     x1, y1, x2, y2 = xyxy
     place = f'x="{x1:.1f}" y="{y1:.1f}" width="{x2 - x1:.1f}" height="{y2 - y1:.1f}"'
     color = colors.get(normalize_label(label))
-    kind = f"box {'' if right else 'false '}{'unknown' if color is None else f'k{color}'}"
-    return f'<rect class="halo" {place}/><rect class="{kind}" {place}><title>{escape(label)}</title></rect>'
+    style = {"": "", "not found": "lost "}.get(kind, "false ")
+    drawn = f"box {style}{'unknown' if color is None else f'k{color}'}"
+    title = escape(f"{label}: {kind.replace('_', ' ')}" if kind else label)
+    return f'<rect class="halo" {place}/><rect class="{drawn}" {place}><title>{title}</title></rect>'
 
 
 def _in_words(panel: Shown, num_true: int) -> str:
-    if panel.right is None:
+    if panel.kinds is None:
         return f"{num_true} objects"
-    found = sum(panel.right)
-    return f"{found} of {num_true} found, {len(panel.right) - found} false"
+    counted = Counter(kind.replace("_", " ") for kind in panel.kinds if kind)
+    false = f"{sum(counted.values())} false"
+    kinds = ", ".join(f"{number} {kind}" for kind, number in counted.most_common())
+    return f"{sum(panel.right)} of {num_true} found, {false}{f' ({kinds})' if kinds else ''}"
 
 
 def _image_data(sample: Sample) -> str:

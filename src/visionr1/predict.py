@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
+import numpy as np
 from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from visionr1.dialects import Dialect
 from visionr1.draw import draw_boxes
-from visionr1.errors import DataError
-from visionr1.evaluate import DEFAULT, DetectionResult, Prediction, Protocol, evaluate_detection
+from visionr1.errors import DataError, RecipeError
+from visionr1.evaluate import (
+    DEFAULT,
+    WHOLE,
+    DetectionResult,
+    Prediction,
+    Protocol,
+    ReplyLog,
+    Shard,
+    evaluate_detection,
+    read_protocol,
+)
 from visionr1.models.policy import Policy
-from visionr1.readers import CocoDataset, one_category_each, present_categories
-from visionr1.rollout import generate
+from visionr1.readers import CocoDataset, CocoTable, one_category_each, present_categories
+from visionr1.rollout import Completion, generate
 from visionr1.samples import Boxes, Query, Reply, Sample
 
 MAX_NEW_TOKENS = 1024
@@ -39,8 +53,9 @@ def predict_samples(
     batch_size: int = BATCH_SIZE,
     template: str = "",
     progress: Callable[[int, int], None] | None = None,
+    keep: Callable[[Sequence[Prediction]], None] | None = None,
 ) -> list[Prediction]:
-    """One greedy reply per sample, in order. `progress(samples done, all)` is called after each batch.
+    """One greedy reply per sample, in order. After each batch, `progress(samples done, all)` and `keep(its replies)`.
 
     `template` takes the place of the model family's instruction, as in `prompts.instruction`.
 
@@ -60,11 +75,28 @@ def predict_samples(
                     truncated=completion.truncated,
                     input_size_wh=prompt.input_size_wh,
                     categories=sample.query.categories,
+                    **_tokens(policy, completion),
                 )
             )
+        if keep:
+            keep(predictions[start:])
         if progress:
             progress(len(predictions), len(samples))
     return predictions
+
+
+def _tokens(policy: Policy, completion: Completion) -> dict[str, Any]:
+    """Where each token of a completion ends in its text, and its log-probability, for `Prediction`."""
+    ids = completion.token_ids[: len(completion.token_ids) - (not completion.truncated)].tolist()
+    pieces = [policy.decode_reply([token]) for token in ids]
+    ends = list(accumulate(map(len, pieces)))
+    if "".join(pieces) != completion.text:  # some tokens are parts of a character, or lose a blank on their own
+        ends = [len(policy.decode_reply(ids[: number + 1])) for number in range(len(ids))]
+    logprobs = completion.logprobs[: len(ids)].tolist()
+    return {
+        "token_ends": tuple(np.minimum(ends, len(completion.text)).tolist()),
+        "token_logprobs": tuple(round(value, 5) for value in logprobs),
+    }
 
 
 def evaluate_model(
@@ -82,22 +114,117 @@ def evaluate_model(
     `max_new_tokens` goes before the protocol's; `num_resamples` is as in `evaluate_boxes`. A bar called `name` shows
     progress.
     """
-    tokens = max_new_tokens or protocol.max_new_tokens or MAX_NEW_TOKENS
-    protocol = replace(protocol, max_new_tokens=tokens)
-    asked = ask(dataset.samples, protocol)
-    with SampleBar(name, len(asked)) as bar:
-        predictions = predict_samples(
-            policy, asked, max_new_tokens=tokens, batch_size=batch_size, template=protocol.template, progress=bar.show
+    asking = Asking.of(policy, dataset, protocol, max_new_tokens)
+    predictions = collect_replies(policy, asking, batch_size=batch_size, name=name)
+    return asking.evaluate(predictions, num_resamples=num_resamples), predictions
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asking:
+    """A data set as a protocol asks it: one sample for each prompt."""
+
+    samples: Sequence[Sample]
+    protocol: Protocol
+    dialect: Dialect
+    table: CocoTable
+
+    @classmethod
+    def of(cls, policy: Policy, dataset: CocoDataset, protocol: Protocol, max_new_tokens: int | None = None) -> Asking:
+        """What a policy is asked; `max_new_tokens` goes before the protocol's."""
+        tokens = max_new_tokens or protocol.max_new_tokens or MAX_NEW_TOKENS
+        stated = replace(protocol, max_new_tokens=tokens, dialect=policy.dialect.name)
+        return cls(ask(dataset.samples, protocol), stated, policy.dialect, dataset.table)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All that the replies depend on besides the model: how they are scored is not among it."""
+        said = self.protocol.to_json()
+        keys = ("prompt", "categories", "template", "dialect", "decoding", "max_new_tokens")
+        return {"samples": len(self.samples), **{key: said[key] for key in keys}}
+
+    def evaluate(self, predictions: Sequence[Prediction], *, num_resamples: int | None = None) -> DetectionResult:
+        """The figures of one reply to each sample."""
+        return evaluate_detection(
+            self.samples,
+            predictions,
+            dialect=self.dialect,
+            protocol=self.protocol,
+            table=self.table,
+            num_resamples=num_resamples,
         )
-    result = evaluate_detection(
-        asked,
-        predictions,
-        dialect=policy.dialect,
-        protocol=protocol,
-        table=dataset.table,
-        num_resamples=num_resamples,
-    )
-    return result, predictions
+
+
+def collect_replies(
+    policy: Policy,
+    asking: Asking,
+    *,
+    batch_size: int = BATCH_SIZE,
+    name: str = "evaluating",
+    log: ReplyLog | None = None,
+    shard: Shard = WHOLE,
+) -> list[Prediction]:
+    """The replies to the samples of a shard that `log` does not hold yet, and all those it holds, in order.
+
+    Each batch is kept in the log, so that a run which was stopped goes on. Fewer replies than samples come back where
+    other shards are not done. Raises DataError if the log's replies are of another model, data or protocol.
+    """
+    done: dict[str, Prediction] = {}
+    if log:
+        done = log.open({"weights": weights_sum(policy), **asking.facts}, shard)
+    todo = [sample for sample in shard.of(asking.samples) if sample.id not in done]
+    with SampleBar(name, len(todo)) as bar:
+        predictions = predict_samples(
+            policy,
+            todo,
+            max_new_tokens=asking.protocol.max_new_tokens,
+            batch_size=batch_size,
+            template=asking.protocol.template,
+            progress=bar.show,
+            keep=log.append if log else None,
+        )
+    done |= {prediction.sample_id: prediction for prediction in predictions}
+    return [done[sample.id] for sample in asking.samples if sample.id in done]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelEvaluator:
+    """A policy and how it is asked: `settings` make the protocol, as in `read_protocol`."""
+
+    policy: Policy
+    settings: Sequence[str] = ()
+    max_new_tokens: int | None = None
+    batch_size: int = BATCH_SIZE
+    num_resamples: int | None = None
+
+    def evaluate(
+        self, dataset: CocoDataset, protocols: Mapping[str, Sequence[str]], name: str, log: ReplyLog | None = None
+    ) -> tuple[dict[str, DetectionResult], list[Prediction]]:
+        """The results under protocols, by name, that differ in scoring alone, and the replies that all are of."""
+        asked = {key: self._asking(dataset, settings) for key, settings in protocols.items()}
+        first, *others = asked.values()
+        if any(other.facts != first.facts for other in others):
+            raise RecipeError("protocols of one generation may differ in how replies are scored, not in what is asked")
+        predictions = collect_replies(self.policy, first, batch_size=self.batch_size, name=name, log=log)
+        results = {key: own.evaluate(predictions, num_resamples=self.num_resamples) for key, own in asked.items()}
+        return results, predictions
+
+    def collect(self, dataset: CocoDataset, name: str, log: ReplyLog, shard: Shard) -> tuple[int, int]:
+        """Ask one shard; how many replies the log then holds, and how many there are to be."""
+        asking = self._asking(dataset, self.settings)
+        replies = collect_replies(self.policy, asking, batch_size=self.batch_size, name=name, log=log, shard=shard)
+        return len(replies), len(asking.samples)
+
+    def _asking(self, dataset: CocoDataset, settings: Sequence[str]) -> Asking:
+        return Asking.of(self.policy, dataset, read_protocol(settings), self.max_new_tokens)
+
+
+def weights_sum(policy: Policy) -> int:
+    """A checksum over some values of every weight: another model gives another."""
+    check = 0
+    for weight in policy.model.parameters():
+        values = weight.detach().flatten()
+        check = crc32(values[:: max(1, len(values) // 64)].float().cpu().numpy().tobytes(), check)
+    return check
 
 
 def ask(samples: Sequence[Sample], protocol: Protocol) -> list[Sample]:

@@ -21,6 +21,7 @@ from visionr1.charts import Series, line_chart
 from visionr1.dialects import get_dialect
 from visionr1.errors import DataError
 from visionr1.evaluate import Protocol
+from visionr1.evaluate.errors import FALSE_KINDS, MEANINGS
 from visionr1.files import read_json, read_json_lines, read_text, write_text_atomic
 from visionr1.gallery import Shown, check, color_of, legend, side_by_side
 from visionr1.readers import read_source
@@ -30,6 +31,7 @@ from visionr1.samples import Boxes, Sample
 Row = dict[str, Any]
 
 NUM_IMAGES = 6
+NUM_WORST = 4
 NUM_ROLLOUT_STEPS = 3
 SHOWN_AT_ZERO = {"unparsable", "truncated", "unknown_labels"}
 """Counts that say something where they are 0; the others are left out."""
@@ -139,7 +141,7 @@ def read_run(folder: Path) -> Run:
 def page(run: Run) -> str:
     """The whole page."""
     style = files("visionr1").joinpath("report.css").read_text(encoding="utf-8")
-    sections = (_header, _results, _gallery, _curves, _watch, _rollouts, _recipe)
+    sections = (_header, _results, _errors, _gallery, _worst, _curves, _watch, _rollouts, _recipe)
     body = "\n".join(part for part in (section(run) for section in sections) if part)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -203,9 +205,10 @@ def _results(run: Run) -> str:
         for key in records[0]["metrics"]
     ]
     categories = [
-        [escape(name), *(_percent(record["per_category"].get(name, {}).get("AP", -1)) for record in records)]
+        [escape(name), *_before_after([record["per_category"].get(name, {}).get("AP", -1) for record in records])]
         for name in dict.fromkeys(name for record in records for name in record["per_category"])
     ]
+    change = ["change"] if len(records) > 1 else []
     counted = [*_counts(records, "counts"), *_counts(records, "faults")]
     return (
         f"<h2>Result</h2>\n{_table([*heads, *(['change'] if run.gain else [])], rows, 'main')}"
@@ -213,10 +216,55 @@ def _results(run: Run) -> str:
         "of a change over the same images for both."
         f"{' * Under another protocol than the first: not comparable.' if any(marks) else ''}</p>"
         '<div class="grid2">'
-        f"<div><h3>AP of each category</h3>{_table(heads, categories)}</div>"
+        f"<div><h3>AP of each category</h3>{_table([*heads, *change], categories)}</div>"
         f"<div><h3>Replies and boxes</h3>{_table(heads, counted)}</div>"
         f"</div>{_protocols(names, records)}"
     )
+
+
+def _before_after(values: Sequence[float]) -> list[str]:
+    """Shares x 100, and the last minus the first where there are several."""
+    cells = [_percent(value) for value in values]
+    if len(values) == 1:
+        return cells
+    return [*cells, _signed(values[-1] - values[0]) if min(values[0], values[-1]) >= 0 else "n/a"]
+
+
+def _errors(run: Run) -> str:
+    """Errors of boxes by kind, size, crowding and category, of each evaluation."""
+    shown = [(NAMES.get(e.name, e.name), e.record["errors"]) for e in run.evaluations if e.record.get("errors")]
+    if not shown:
+        return ""
+    names, errors = [name for name, _ in shown], [found for _, found in shown]
+    whole = [found["all"] for found in errors]
+    kinds = [
+        [escape(_words(kind)), *(f"{row.get(kind, 0):,}" for row in whole), f'<span class="soft">{meaning}</span>']
+        for kind, meaning in MEANINGS.items()
+    ]
+    groups = "".join(
+        f"<div><h3>{title}</h3>{_table(*_error_rows(names, [found[key] for found in errors]))}</div>"
+        for key, title in (("by_category", "By category"), ("by_size", "By size"), ("by_crowding", "By crowding"))
+    )
+    return (
+        f"<h2>What is wrong with the boxes</h2>\n{_table(['', *names, ''], kinds, 'errors')}"
+        '<p class="caption">A false box is of the first kind that fits, from duplicate down, at the IoU of precision '
+        "and recall. Found: share of the true boxes, x 100. Size is COCO's: of a true box by its area in the file, of "
+        "a false one by its own.</p>"
+        f'<div class="grid2">{groups}</div>'
+    )
+
+
+def _error_rows(names: Sequence[str], errors: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows of one grouping: true boxes, and of each evaluation the share found and the false boxes."""
+    heads = ["", "true", *(f"{name}: {what}" for what in ("found", "false") for name in names)]
+    rows = []
+    for group in dict.fromkeys(group for found in errors for group in found):
+        own = [found.get(group, {}) for found in errors]
+        true = max(row.get("true_boxes", 0) for row in own)
+        shares = [_percent(row.get("found", 0) / true if true else -1) for row in own]
+        false = [f"{sum(row.get(kind, 0) for kind in FALSE_KINDS):,}" for row in own]
+        rows.append([escape(group), f"{true:,}", *shares, *false])
+    return heads, rows
 
 
 def _counts(records: Sequence[Row], group: str) -> list[list[str]]:
@@ -256,21 +304,46 @@ def _gain_cell(gain: Row, key: str) -> list[str]:
 
 
 def _gallery(run: Run) -> str:
-    if not run.evaluations or not all(e.predictions for e in run.evaluations):
+    samples = _shown_samples(run)
+    if not samples:
         return ""
-    record = run.evaluations[-1].record
-    samples = read_source(record["data"], split=record["split"])
     shown = samples[:: max(1, len(samples) // NUM_IMAGES)][:NUM_IMAGES]
-    categories = samples[0].query.categories
-    colors = color_of(categories)
-    rows = "".join(
-        side_by_side(sample, _panels(sample, run.evaluations), colors, f"image{i}") for i, sample in enumerate(shown)
-    )
     return (
         "<h2>Boxes on test images</h2>\n"
         f"<p>{len(shown)} of {len(samples)} images, evenly spaced in the order of the file; "
         "none was picked by its result.</p>"
-        f"{legend(categories)}{rows}"
+        f"{legend(samples[0].query.categories)}{_drawn(run, shown, 'image')}"
+    )
+
+
+def _worst(run: Run) -> str:
+    """The images with the most errors in the last evaluation."""
+    samples = _shown_samples(run)
+    found = run.evaluations[-1].record.get("errors", {}).get("worst_images", []) if samples else []
+    by_id = {str(sample.image_id): sample for sample in samples}
+    shown = [by_id[str(row["image_id"])] for row in found if str(row["image_id"]) in by_id][:NUM_WORST]
+    if not shown:
+        return ""
+    name = NAMES.get(run.evaluations[-1].name, run.evaluations[-1].name)
+    return (
+        f"<h2>Worst cases</h2>\n<p>The images with the most errors of {escape(name)}, false boxes and objects not "
+        "found together. Point at a box to see its kind.</p>"
+        f"{legend(shown[0].query.categories)}{_drawn(run, shown, 'worst')}"
+    )
+
+
+def _shown_samples(run: Run) -> Sequence[Sample]:
+    """The samples of the last evaluation, if there are replies to draw."""
+    if not run.evaluations or not all(e.predictions for e in run.evaluations):
+        return ()
+    record = run.evaluations[-1].record
+    return read_source(record["data"], split=record["split"])
+
+
+def _drawn(run: Run, samples: Sequence[Sample], key: str) -> str:
+    colors = color_of(samples[0].query.categories)
+    return "".join(
+        side_by_side(sample, _panels(sample, run.evaluations), colors, f"{key}{i}") for i, sample in enumerate(samples)
     )
 
 

@@ -272,10 +272,17 @@ def test_a_bad_reply_row_is_named(tmp_path: Path, change: dict[str, Any], messag
 
 
 def test_labels_need_categories_of_different_names(tmp_path: Path) -> None:
-    twice = {**TRUTH, "categories": [{"id": 3, "name": "cat"}, {"id": 4, "name": "Cat "}]}
+    twice = {**TRUTH, "categories": [{"id": 3, "name": "cat"}, {"id": 4, "name": "cat "}]}
     data = write(tmp_path, "truth.json", twice)
-    assert evaluate_file(write(tmp_path, "results.json", [RIGHT]), data).metrics["AP"] == pytest.approx(
-        1
-    )  # ids say which is meant
+    by_id = evaluate_file(write(tmp_path, "results.json", [RIGHT]), data)  # ids say which is meant
+    assert by_id.metrics["AP"] == pytest.approx(1)
     with pytest.raises(DataError, match="2 categories are called 'cat'"):
         evaluate_replies(read_table(data), [], dialect=QWEN)
+
+
+def test_names_that_differ_in_case_alone_are_told_apart_by_it(tmp_path: Path) -> None:
+    two = {**TRUTH, "categories": [{"id": 3, "name": "cat"}, {"id": 4, "name": "Cat"}]}
+    indexes = read_table(write(tmp_path, "truth.json", two)).label_indexes([("cat", "Cat"), ("Cat",)])
+    assert indexes["cat", "Cat"] == {"cat": 0, "Cat": 1}
+    assert indexes["Cat",] == {"cat": 1, "Cat": 1}  # no other was asked for
+

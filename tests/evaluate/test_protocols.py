@@ -77,7 +77,7 @@ def test_fields_are_overridden_and_the_name_says_so() -> None:
         (["score=rank"], "no field 'score'; did you mean 'scores'"),
         (["name=mine"], "no field 'name'"),
         (["dialect=qwen3"], "no field 'dialect'"),
-        (["scores=best"], "expected one of constant, rank, file, found 'best'"),
+        (["scores=best"], "expected one of constant, rank, token, file, found 'best'"),
         (["max_dets=100"], "three numbers of boxes, ascending"),
         (["max_dets=100,10,1"], "ascending"),
         (["max_dets=a,b,c"], "ascending"),

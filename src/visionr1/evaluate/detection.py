@@ -7,8 +7,9 @@ the replies and the number of boxes always stand beside it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,9 @@ from visionr1.evaluate.matching import match_boxes, overlaps
 from visionr1.evaluate.predictions import Prediction
 from visionr1.evaluate.protocols import DEFAULT, Protocol
 from visionr1.evaluate.statistics import MAX_RESAMPLED, NUM_RESAMPLES, Matches, intervals
-from visionr1.readers.coco import CocoTable, table_of
-from visionr1.samples import FaultKind, Reply, Sample, Size, normalize_label, normalized_labels
+from visionr1.evaluate.token_scores import token_scores
+from visionr1.readers.coco import CocoTable, Index, table_of
+from visionr1.samples import FaultKind, Reply, Sample, Size, normalize_label
 
 RANK_DECAY = 0.001
 
@@ -35,7 +37,7 @@ class DetectionResult:
 
     `coco` are pycocotools' twelve; `strict` the same where a faulty reply counts as empty (None for files of boxes).
     `counts` are of replies and boxes, `faults` of replies by kind, `errors` of boxes by kind (see `errors.py`).
-    `matches` is for intervals and not stored.
+    `matches`, for intervals, and `detections`, for export, are not stored.
     """
 
     protocol: Protocol
@@ -50,6 +52,7 @@ class DetectionResult:
     interval: Mapping[str, tuple[float, float]]
     errors: Mapping[str, Any] = field(default_factory=dict)
     matches: Matches | None = field(default=None, compare=False, repr=False)
+    detections: Detections | None = field(default=None, compare=False, repr=False)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -132,24 +135,32 @@ def evaluate_replies(
     dialect: Dialect,
     protocol: Protocol = DEFAULT,
     num_resamples: int | None = None,
+    kept: Sequence[int] | None = None,
 ) -> DetectionResult:
     """Figures of raw replies against an annotation file. An image without a reply counts as one without boxes.
 
-    A box counts for a category only if its own prompt asked for it. Raises DataError for an unknown image id, for a
-    reply whose dialect needs a size that it does not have, and for a protocol that takes scores from a results file.
+    With `kept`, positions of categories, the figures are of those alone. A box counts for a category only if its own
+    prompt asked for it. Raises DataError for an unknown image id, for a reply whose dialect needs a size that it does
+    not have, and for a protocol that takes scores from a results file.
     """
     if protocol.scores == "file":
         raise DataError(f"protocol {protocol.name} takes scores from a results file, but these are replies; set scores")
     protocol = replace(protocol, dialect=dialect.name)
     places = {identity: index for index, identity in enumerate(table.image_ids)}
-    replies = [_parse(prediction, table, places, dialect) for prediction in predictions]
+    read = partial(_parse, table=table, places=places, dialect=dialect)
+    replies = [read(prediction) for prediction in predictions]
     images = [places[prediction.image_id] for prediction in predictions]
     asked = [prediction.categories or table.categories for prediction in predictions]
-    detections, well_formed = _detections(table, images, replies, asked, protocol)
-    strict = detections.keep(well_formed)
-    nowhere = np.zeros(len(table), dtype=np.int64)
-    for place, reply in zip(images, replies, strict=True):
-        nowhere[place] += reply.num_predicted
+    scores = _scores(predictions, replies, images, protocol, read)
+    found, of_reply = _detections(table, images, replies, asked, scores)
+    known = found.category >= 0
+    detections = found.keep(known)
+    well_formed = np.array([reply.well_formed for reply in replies], dtype=bool)
+    strict = detections.keep(well_formed[of_reply[known]])
+    names = {table.categories[place] for place in (range(len(table.categories)) if kept is None else kept)}
+    concerned = np.array([kept is None or not names.isdisjoint(categories) for categories in asked], dtype=bool)
+    stray = np.bincount(found.image[~known & concerned[of_reply]], minlength=len(table))
+    np.add.at(stray, images, concerned * np.array([reply.num_malformed for reply in replies], dtype=np.int64))
     faults = [{fault.kind for fault in reply.faults} for reply in replies]
     cut = [p.truncated or FaultKind.TRUNCATED in kinds for p, kinds in zip(predictions, faults, strict=True)]
     counts = {
@@ -167,12 +178,13 @@ def evaluate_replies(
         table,
         strict if protocol.parse == "strict" else detections,
         protocol=protocol,
-        num_predicted=nowhere if protocol.parse == "salvage" else None,
+        stray=stray if protocol.parse == "salvage" else None,
         num_resamples=num_resamples,
+        kept=kept,
     )
     return replace(
         result,
-        strict=result.coco if protocol.parse == "strict" else coco_figures(table, strict, protocol)[0],
+        strict=result.coco if protocol.parse == "strict" else coco_figures(table, strict, protocol, kept)[0],
         counts={**result.counts, **counts},
         faults=dict(sorted(Counter(str(kind) for kinds in faults for kind in kinds).items())),
     )
@@ -183,29 +195,35 @@ def evaluate_boxes(
     detections: Detections,
     *,
     protocol: Protocol,
-    num_predicted: NDArray[np.int64] | None = None,
+    stray: NDArray[np.int64] | None = None,
     num_resamples: int | None = None,
+    kept: Sequence[int] | None = None,
 ) -> DetectionResult:
-    """Figures of boxes, of whatever origin.
+    """Figures of boxes, of whatever origin; with `kept`, positions of categories, of those alone.
 
-    `num_predicted` (N,) counts the boxes of each image with those that no category takes (unknown label, malformed):
-    they cost precision. `num_resamples` are for the intervals: 0 for none; by default NUM_RESAMPLES, and none for more
+    `stray` (N,) counts the boxes of each image that no category takes (unknown label, malformed): they cost
+    precision. `num_resamples` are for the intervals: 0 for none; by default NUM_RESAMPLES, and none for more
     than MAX_RESAMPLED boxes, where they would take far longer than all else.
     """
     if num_resamples is None:
         num_resamples = NUM_RESAMPLES if len(detections) <= MAX_RESAMPLED else 0
-    coco, aps = coco_figures(table, detections, protocol)
+    coco, aps = coco_figures(table, detections, protocol, kept)
+    by_category = coco_matches(table, detections, protocol) if num_resamples else []
+    if kept is not None:  # AP depends on the other categories too (suppression, a tree), the rest does not
+        by_category = [by_category[place] for place in kept] if by_category else []
+        detections = detections.of_categories(kept, len(table.categories))
+        table = table.of_categories(kept)
     pairs = overlaps(table, detections, min(NEAR, protocol.match_iou))
     matching = match_boxes(table, detections, pairs, protocol.match_iou)
     counted = matching.counts(table, detections)
-    if num_predicted is not None:
-        counted[:, 1] += num_predicted - np.bincount(detections.image, minlength=len(table))
+    if stray is not None:
+        counted[:, 1] += stray
     right, predicted, true = counted.sum(axis=0).tolist()
     ranked = np.empty_like(counted)
     ranked[image_ranks(table, protocol.order)] = counted
     matches, interval = None, {}
     if num_resamples:
-        matches = Matches(tuple(coco_matches(table, detections, protocol)), ranked, protocol.max_dets[-1])
+        matches = Matches(tuple(by_category), ranked, protocol.max_dets[-1])
         interval = intervals(matches, num_resamples=num_resamples)
     own = np.bincount(table.category[~table.iscrowd], minlength=len(table.categories))
     given = np.bincount(detections.category, minlength=len(table.categories))
@@ -233,6 +251,7 @@ def evaluate_boxes(
         interval=interval,
         errors=box_errors(table, detections, pairs, matching, protocol.match_iou),
         matches=matches,
+        detections=detections,
     )
 
 
@@ -264,36 +283,49 @@ def _input_size(prediction: Prediction, size_wh: Size, dialect: Dialect) -> Size
     return prediction.input_size_wh
 
 
+def _scores(
+    predictions: Sequence[Prediction],
+    replies: Sequence[Reply],
+    images: Sequence[int],
+    protocol: Protocol,
+    read: Callable[[Prediction], Reply],
+) -> list[Array]:
+    """The scores of the boxes of each reply; `read` reads one. Ranks go on over the replies to one image."""
+    if protocol.scores == "token":
+        return [
+            token_scores(said, reply, lambda text, said=said: read(replace(said, text=text)))
+            for said, reply in zip(predictions, replies, strict=True)
+        ]
+    if protocol.scores == "constant":
+        return [np.full(len(reply.boxes), protocol.constant_score) for reply in replies]
+    emitted: Counter[int] = Counter()
+    scores = []
+    for place, reply in zip(images, replies, strict=True):
+        scores.append(1 - RANK_DECAY * np.arange(emitted[place], emitted[place] + len(reply.boxes)))
+        emitted[place] += len(reply.boxes)
+    return scores
+
+
 def _detections(
     table: CocoTable,
     images: Sequence[int],
     replies: Sequence[Reply],
     asked: Sequence[Sequence[str]],
-    protocol: Protocol,
-) -> tuple[Detections, NDArray[np.bool_]]:
-    """The boxes of a label that was asked for, in emission order, and whether each is of a well-formed reply."""
-    index = table.category_index()
-    image, category, score, formed = [], [], [], []
-    xyxy: list[Array] = [np.zeros((0, 4))]
-    emitted: Counter[int] = Counter()
-    for place, reply, categories in zip(images, replies, asked, strict=True):
-        allowed = normalized_labels(tuple(categories))
-        names = [normalize_label(label) for label in reply.boxes.labels]
-        labels = [index.get(name, -1) if name in allowed else -1 for name in names]
+    scores: Sequence[Array],
+) -> tuple[Detections, Index]:
+    """The boxes in emission order, of category -1 where their label was not asked for, and each one's reply."""
+    indexes = table.label_indexes(asked)
+    image, category = [], []
+    for place, reply, categories in zip(images, replies, map(tuple, asked), strict=True):
+        index = indexes[categories]
+        labels = [index.get(label.strip(), index.get(normalize_label(label), -1)) for label in reply.boxes.labels]
         image += [place] * len(labels)
         category += labels
-        formed += [reply.well_formed] * len(labels)
-        ranks = range(emitted[place], emitted[place] + len(labels))
-        ranked = protocol.scores == "rank"
-        score += [1 - RANK_DECAY * rank if ranked else protocol.constant_score for rank in ranks]
-        emitted[place] += len(labels)
-        xyxy.append(reply.boxes.xyxy)
-    corners = np.concatenate(xyxy)
+    corners = np.concatenate([np.zeros((0, 4)), *(reply.boxes.xyxy for reply in replies)])
     found = Detections(
         np.array(image, dtype=np.intp),
         np.array(category, dtype=np.intp),
         np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1),
-        np.array(score, dtype=np.float64),
+        np.concatenate([np.zeros(0), *scores]),
     )
-    known = found.category >= 0
-    return found.keep(known), np.array(formed, dtype=bool)[known]
+    return found, np.repeat(np.arange(len(replies)), [len(reply.boxes) for reply in replies])

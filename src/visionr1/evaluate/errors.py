@@ -15,15 +15,17 @@ category). 0.5 is the protocol's `match_iou`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from visionr1.evaluate.engine import Detections
-from visionr1.evaluate.matching import Matching, Pairs
+from visionr1.evaluate.matching import Matching, Pairs, match_boxes, overlaps
 from visionr1.readers.coco import CocoTable, Index
+from visionr1.samples import Boxes, normalize_label
 
 NEAR = 0.1
 """IoU from which a box is about an object at all."""
@@ -108,7 +110,31 @@ def _kinds(
     return kinds, missed
 
 
-def describe_errors(errors: Mapping[str, Any]) -> str:
-    """The counts over all in one line."""
-    row = errors["all"]
-    return ", ".join(f"{row[kind]} {kind.replace('_', ' ')}" for kind in ("missed", *FALSE_KINDS)) if row else ""
+def image_errors(predicted: Boxes, truth: Boxes, threshold: float = 0.5) -> tuple[list[str], list[bool]]:
+    """For one image, the kind of each predicted box, empty for a right one, and whether each true one is not found."""
+    labels = [normalize_label(label) for label in (*truth.labels, *predicted.labels)]
+    names = tuple(dict.fromkeys(labels))
+    category = np.array([names.index(label) for label in labels], dtype=np.intp)
+    xywh = np.concatenate(
+        [np.concatenate([b.xyxy[:, :2], b.xyxy[:, 2:] - b.xyxy[:, :2]], 1) for b in (truth, predicted)]
+    )
+    number = len(truth)
+    table = CocoTable(
+        path=Path(),
+        image_ids=(0,),
+        file_names=("",),
+        sizes_wh=np.zeros((1, 2), dtype=np.int64),
+        category_ids=tuple(range(len(names))),
+        categories=names,
+        image=np.zeros(number, dtype=np.intp),
+        category=category[:number],
+        xywh=xywh[:number],
+        area=xywh[:number, 2:].prod(axis=1),
+        iscrowd=np.zeros(number, dtype=bool),
+    )
+    images, ones = np.zeros(len(predicted), dtype=np.intp), np.ones(len(predicted))
+    found = Detections(images, category[number:], xywh[number:], ones)
+    pairs = overlaps(table, found, min(NEAR, threshold))
+    matching = match_boxes(table, found, pairs, threshold)
+    kinds, _ = _kinds(table, found, pairs, matching, threshold)
+    return ["" if kind < 0 else FALSE_KINDS[kind] for kind in kinds.tolist()], (matching.of_true < 0).tolist()

@@ -25,7 +25,8 @@ class Prediction:
     """One reply of a model.
 
     `input_size_wh` is what its processor fed to it: dialects in model pixels cannot be read without. `categories` are
-    those asked for; empty means all of the set.
+    those asked for; empty means all of the set. `token_ends` says where in `text` each token ends, and `token_logprobs`
+    gives its log-probability; scores=token needs them.
     """
 
     image_id: Id
@@ -34,6 +35,8 @@ class Prediction:
     truncated: bool = False
     input_size_wh: Size | None = None
     categories: tuple[str, ...] = ()
+    token_ends: tuple[int, ...] = ()
+    token_logprobs: tuple[float, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The prediction as a row of a .jsonl file."""
@@ -44,6 +47,7 @@ class Prediction:
             "input_size_wh": list(self.input_size_wh) if self.input_size_wh else None,
             "truncated": self.truncated,
             "text": self.text,
+            **({"token_ends": self.token_ends, "token_logprobs": self.token_logprobs} if self.token_ends else {}),
         }
 
 
@@ -103,7 +107,17 @@ def _prediction(row: Mapping[str, Any], where: str) -> Prediction:
         truncated=bool(row.get("truncated", False)),
         input_size_wh=(size[0], size[1]) if size else None,
         categories=tuple(categories),
+        token_ends=_column(row, "token_ends", where),
+        token_logprobs=_column(row, "token_logprobs", where),
     )
+
+
+def _column(row: Mapping[str, Any], key: str, where: str) -> tuple[Any, ...]:
+    """A list of numbers of a row, empty where it has none."""
+    values = row.get(key) or []
+    if not (isinstance(values, list) and all(map(is_number, values))):
+        raise DataError(f"{where}: {key}: expected a list of finite numbers, found {values!r:.60}")
+    return tuple(values)
 
 
 def detections_of(rows: list[Mapping[str, Any]], table: CocoTable, path: Path) -> tuple[Detections, int]:

@@ -1,0 +1,139 @@
+"""Stored results side by side: what may not be compared is marked, what may has its paired difference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from visionr1.errors import DataError
+from visionr1.evaluate.detection import DetectionResult
+from visionr1.evaluate.offline import evaluate_file
+from visionr1.evaluate.statistics import NUM_RESAMPLES, Difference, describe, paired_difference
+from visionr1.evaluate.table import format_results
+from visionr1.files import read_json
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """A stored result: its file, what it is of, and its figures."""
+
+    path: Path
+    name: str
+    model: str
+    data: str
+    split: str
+    result: DetectionResult
+
+    @property
+    def predictions(self) -> Path:
+        """The file that the result was computed from: the replies beside it, or the results file it names."""
+        beside = self.path.with_suffix(".predictions.jsonl")
+        return beside if beside.is_file() else Path(self.model)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Comparison:
+    """Results and, of each after the first, its paired difference from the first or why there is none."""
+
+    stored: Sequence[Stored]
+    differences: Mapping[str, Mapping[str, Difference] | str]
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as a JSON object."""
+        return {
+            "results": {
+                one.name: {"path": str(one.path), "model": one.model, "data": one.data, "split": one.split}
+                | one.result.to_json()
+                for one in self.stored
+            },
+            "differences": {
+                name: found if isinstance(found, str) else {key: one.to_json() for key, one in found.items()}
+                for name, found in self.differences.items()
+            },
+        }
+
+    def table(self) -> str:
+        """The results as a table, what is not comparable marked, and the differences under it."""
+        first = self.stored[0]
+        named = {f"{one.name}{'' if _same_data(one, first) else ' +'}": one.result for one in self.stored}
+        lines = [format_results(named)]
+        if any(not _same_data(one, first) for one in self.stored):
+            of = "; ".join(f"{one.name}: {one.data} {one.split}".rstrip() for one in self.stored)
+            lines.append(f"+ On other data than the first: not comparable. {of}")
+        for name, found in self.differences.items():
+            said = found if isinstance(found, str) else f"paired over the images: {describe(found)}"
+            lines.append(f"{name} - {first.name}: {said}")
+        return "\n".join(lines)
+
+
+def compare(paths: Sequence[Path], *, num_resamples: int = NUM_RESAMPLES) -> Comparison:
+    """The stored results at `paths`, each against the first.
+
+    A difference needs both on the same images under the same protocol, and is computed from their predictions. Raises
+    DataError for a file that is no result, and for predictions that no longer give the figures stored.
+    """
+    stored = [_read(path) for path in paths]
+    stored = [replace(one, name=_name(one, stored)) for one in stored]
+    first, *others = stored
+    matches = None
+    differences: dict[str, Mapping[str, Difference] | str] = {}
+    for other in others:
+        if reason := _unlike(first, other):
+            differences[other.name] = f"no difference: {reason}"
+            continue
+        matches = matches or _rescored(first).matches
+        second = _rescored(other).matches
+        assert matches is not None and second is not None
+        try:
+            differences[other.name] = paired_difference(matches, second, num_resamples=num_resamples)
+        except ValueError as error:
+            differences[other.name] = f"no difference: {error}"
+    return Comparison(stored, differences)
+
+
+def _read(path: Path) -> Stored:
+    record = read_json(path)
+    if not (isinstance(record, dict) and {"model", "data", "split", "coco", "protocol"} <= set(record)):
+        raise DataError(f"{path}: expected a result that `visionr1 eval --out` wrote, found something else")
+    return Stored(path, path.stem, record["model"], record["data"], record["split"], DetectionResult.from_json(record))
+
+
+def _name(one: Stored, stored: Sequence[Stored]) -> str:
+    """Its file's name, with the folders above it where another has the same."""
+    alike = [other.path for other in stored if other.path.stem == one.path.stem]
+    return one.path.stem if len(alike) == 1 else str(one.path.with_suffix(""))
+
+
+def _same_data(one: Stored, other: Stored) -> bool:
+    counts = [tuple(each.result.counts.get(key) for key in ("images", "true_boxes")) for each in (one, other)]
+    return (one.data, one.split, counts[0]) == (other.data, other.split, counts[1])
+
+
+def _unlike(first: Stored, other: Stored) -> str:
+    """Why the two cannot be subtracted; empty if they can."""
+    if not _same_data(first, other):
+        return "other data"
+    if first.result.protocol != other.result.protocol:
+        return "another protocol"
+    missing = next((one for one in (first, other) if not one.predictions.is_file()), None)
+    return f"{missing.path} has no predictions beside it" if missing else ""
+
+
+def _rescored(one: Stored) -> DetectionResult:
+    protocol = one.result.protocol
+    again = evaluate_file(
+        one.predictions,
+        one.data,
+        split=one.split or None,
+        dialect=protocol.dialect or None,
+        protocol=protocol,
+        num_resamples=1,
+    )
+    if again.coco != one.result.coco:
+        raise DataError(
+            f"{one.path}: {one.predictions} and {one.data} now give AP {100 * again.coco[0]:.2f}, but "
+            f"{100 * one.result.coco[0]:.2f} is stored; one of them has changed, so evaluate again"
+        )
+    return again

@@ -1,0 +1,136 @@
+"""Stored results side by side: paired where that is right, marked where it is not; exports."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from detection_problems import pycocotools_figures, random_problem
+from visionr1 import cli
+from visionr1.errors import DataError, MissingDependency
+from visionr1.evaluate import compare, to_supervision
+from visionr1.samples import Boxes
+
+
+def store(folder: Path, name: str, results: list[dict[str, Any]], truth: dict[str, Any], *more: str) -> Path:
+    """Evaluate results through the command line; the stored result."""
+    (folder / "truth.json").write_text(json.dumps(truth))
+    (folder / f"{name}.json").write_text(json.dumps(results))
+    files = ["--predictions", str(folder / f"{name}.json"), "--data", str(folder / "truth.json")]
+    assert cli.main(["eval", *files, "--out", str(folder), "--resamples", "2", *more]) == 0
+    return folder / f"evaluation/{name}.json"
+
+
+def test_results_on_the_same_images_have_a_paired_difference(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth, results = random_problem(1, images=20, crowd=0)
+    paths = [store(tmp_path, "few", results[::2], truth), store(tmp_path, "all", results, truth)]
+    capsys.readouterr()
+    assert cli.main(["compare", *map(str, paths), "--resamples", "50"]) == 0
+    printed = capsys.readouterr().out
+    assert "all - few: paired over the images: AP " in printed and "not comparable" not in printed
+    record = compare(paths, num_resamples=50).to_json()
+    recall = record["differences"]["all"]["recall"]
+    metrics = [record["results"][name]["metrics"]["recall"] for name in ("few", "all")]
+    assert recall["difference"] == pytest.approx(metrics[1] - metrics[0]) and recall["interval"][0] > 0
+
+
+def test_another_protocol_or_other_data_is_marked_and_not_subtracted(tmp_path: Path) -> None:
+    truth, results = random_problem(2, images=8)
+    first = store(tmp_path, "first", results, truth)
+    constant = store(tmp_path, "constant", results, truth, "--protocol", "mmdet")
+    (tmp_path / "other").mkdir()
+    more_truth, more_results = random_problem(2, images=9)
+    other = store(tmp_path / "other", "first", more_results, more_truth)
+    compared = compare([first, constant, other])
+    text = compared.table()
+    assert "constant *" in text and "* constant: protocol mmdet" in text
+    assert "constant - " in text and "no difference: another protocol" in text
+    assert f"{other.with_suffix('')} +" in text and "+ On other data than the first: not comparable." in text
+    assert "no difference: other data" in text
+    assert set(compared.to_json()["differences"].values()) == {
+        "no difference: another protocol",
+        "no difference: other data",
+    }
+
+
+def test_what_has_changed_since_is_refused(tmp_path: Path) -> None:
+    truth, results = random_problem(3, images=8)
+    paths = [store(tmp_path, "a", results, truth), store(tmp_path, "b", results[::2], truth)]
+    (tmp_path / "b.json").write_text(json.dumps(results[1::2]))
+    with pytest.raises(DataError, match="one of them has changed, so evaluate again"):
+        compare(paths, num_resamples=2)
+    (tmp_path / "b.json").unlink()
+    assert "no difference: " in compare(paths).table() and "has no predictions beside it" in compare(paths).table()
+    with pytest.raises(DataError, match="expected a result that `visionr1 eval --out` wrote"):
+        compare([tmp_path / "truth.json"])
+
+
+def test_scores_side_by_side_are_marked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth, results = random_problem(4)
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    (tmp_path / "r.json").write_text(json.dumps(results))
+    files = ["--predictions", str(tmp_path / "r.json"), "--data", str(tmp_path / "truth.json"), "--resamples", "0"]
+    assert cli.main(["eval", *files, "--scores", "file,constant"]) == 0
+    printed = capsys.readouterr().out
+    assert "r-file" in printed and "r-constant *" in printed and "box score constant 1" in printed
+    assert cli.main(["eval", *files, "--scores", "file,constant", "--json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)) == ["r-file", "r-constant"]
+    assert cli.main(["eval", *files, "--scores", "best"]) == 2
+    assert "expected one of constant, rank, token, file" in capsys.readouterr().err
+
+
+def test_coco_results_score_the_same_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth, results = random_problem(5, images=10)
+    truth["annotations"] = [row for row in truth["annotations"] if not row["iscrowd"]]
+    said = [
+        {
+            "image_id": image["id"],
+            "text": json.dumps(
+                [
+                    {
+                        "bbox_2d": [round(x), round(y), round(x + w) + 1, round(y + h) + 1],
+                        "label": f"c{r['category_id']}",
+                    }
+                    for r in results
+                    if r["image_id"] == image["id"]
+                    for x, y, w, h in [[max(0.0, side) for side in r["bbox"]]]
+                ]
+            ),
+            "input_size_wh": [640, 480],
+        }
+        for image in truth["images"]
+    ]
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    (tmp_path / "said.json").write_text(json.dumps(said))
+    files = ["--predictions", str(tmp_path / "said.json"), "--data", str(tmp_path / "truth.json"), "--resamples", "0"]
+    out = tmp_path / "boxes.json"
+    command = ["eval", *files, "--dialect", "qwen25", "--protocol", "vision_r1_coco", "--json"]
+    assert cli.main([*command, "--coco-results", str(out)]) == 0
+    record = json.loads(capsys.readouterr().out)
+    rows = json.loads(out.read_text())
+    assert record["coco"][0] > 0 and {row["score"] for row in rows} == {0.99}
+    np.testing.assert_allclose(pycocotools_figures(truth, rows), record["coco"], rtol=0, atol=1e-12)
+
+
+BOXES = Boxes.of([[1, 2, 3, 4], [5, 6, 7, 9]], ["Dog", "cow"])
+
+
+def test_supervision_is_named_if_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(MissingDependency, match=r"supervision is not installed.*visionr1\[supervision\]"):
+        to_supervision(BOXES, ("cat", "dog"))
+
+
+def test_supervision_gets_boxes_classes_and_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "supervision", SimpleNamespace(Detections=lambda **columns: columns))
+    found = to_supervision(BOXES, ("cat", "dog"), np.array([0.5, 1.0]))
+    assert found["xyxy"].tolist() == BOXES.xyxy.tolist() and found["xyxy"].dtype == np.float32
+    assert found["class_id"].tolist() == [1, -1] and found["confidence"].tolist() == [0.5, 1.0]
+    assert found["data"]["class_name"].tolist() == ["Dog", "cow"]
+    assert to_supervision(BOXES, ("cat",))["confidence"] is None

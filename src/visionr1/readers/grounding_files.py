@@ -39,6 +39,17 @@ def read_grounding_file(path: Path, *, with_images: bool = True, on_bad: OnBad =
     return rows.dataset()
 
 
+def find_lisa(data: Path, split: str) -> Path:
+    """LISA-Grounding's file of a split in a folder, or `data` itself; DataError saying what was expected."""
+    if data.is_file():
+        return data
+    names = [f"lisa_{split}.json", f"lisa_{split}.jsonl"]
+    places = [folder / name for folder in (data, data / "lisa", data / "rec_jsons_processed") for name in names]
+    if file := next((place for place in places if place.is_file()), None):
+        return file
+    raise DataError(f"{data}: expected {' or '.join(names)} of LISA-Grounding (VLM-R1's annotations), found neither")
+
+
 def _add_rows(rows: GroundingRows, content: Iterable[Any]) -> None:
     for index, row in enumerate(content):
         where = f"row {index}"

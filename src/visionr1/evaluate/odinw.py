@@ -18,7 +18,7 @@ from visionr1.files import read_json
 from visionr1.readers.coco import CocoDataset, read_coco
 from visionr1.samples import normalize_label, normalized_labels
 
-Suite = Literal["odinw13", "odinw35"]
+Suite = Literal["odinw13", "odinw35", "vision_r1_ood"]
 SMALL_SET = 10
 """Sets of fewer images are left out of the second mean: one box moves their AP by several points."""
 
@@ -46,6 +46,15 @@ class OdinwSet:
 
 
 _PAIRS = {"AerialMaritimeDrone", "EgoHands", "OxfordPets"}
+_VISION_R1_OOD = {"boggleBoards", "MountainDewCommercial", "ThermalCheetah"}
+_VECTOR = OdinwSet(
+    "vector/vectorCompleteDataset.v5-v5-(resize-+-grayscale-+-rotate-+-blur-+-bb-optimizations).coco",
+    "valid/annotations_without_background.json",
+    "valid",
+    (),
+    False,
+)
+"""The fourth of Vision-R1's out-of-domain sets: in GLIP's archive, but in no list of ODinW; its names are open."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,9 +117,11 @@ class OdinwResult:
 
 
 def odinw_sets(suite: Suite) -> tuple[OdinwSet, ...]:
-    """The sets of a suite, by name."""
+    """The sets of a suite: ODinW's, or the four of them that Vision-R1 calls out of domain (arXiv 2503.18013)."""
     rows = read_json(Path(__file__).with_name("odinw.json"))
     sets = [OdinwSet(path, file, images, tuple(names), in_13) for path, file, images, names, in_13 in rows]
+    if suite == "vision_r1_ood":
+        return (*(one for one in sets if one.name in _VISION_R1_OOD), _VECTOR)
     return tuple(one for one in sets if one.in_13 or suite == "odinw35")
 
 

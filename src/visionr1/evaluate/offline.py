@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from visionr1.evaluate.predictions import (
 from visionr1.evaluate.protocols import COCO_RESULTS, DEFAULT, Protocol, read_protocol
 from visionr1.files import write_json_atomic
 from visionr1.readers import data_path
-from visionr1.readers.coco import read_table
+from visionr1.readers.coco import CocoTable, read_table
 
 
 def evaluate_file(
@@ -42,29 +43,49 @@ def evaluate_file(
     or id that is wrong, for replies without a dialect, and for rank scores of a results file.
     """
     table = read_table(data_path(data), split=split)
+
+    def chosen(is_replies: bool) -> Protocol:
+        if isinstance(protocol, Protocol):
+            return protocol
+        return read_protocol(protocol, DEFAULT if is_replies else COCO_RESULTS)
+
+    parts: dict[str, Sequence[int] | None] = {"": None}
+    return score_file(predictions, table, parts, dialect=dialect, protocol=chosen, num_resamples=num_resamples)[""]
+
+
+def score_file(
+    predictions: Path,
+    table: CocoTable,
+    parts: Mapping[str, Sequence[int] | None],
+    *,
+    dialect: str | None,
+    protocol: Callable[[bool], Protocol],
+    num_resamples: int | None = None,
+) -> dict[str, DetectionResult]:
+    """As `evaluate_file`, against a table: a result for each of `parts`, positions of categories (None for all).
+
+    `protocol(whether the file holds replies)` is asked once the file is read.
+    """
     rows = read_rows(predictions)
+    stated = protocol(is_replies(rows))
     if is_replies(rows):
         if dialect is None:
             raise DataError(f"{predictions} holds raw replies; say how they write boxes with --dialect, such as qwen25")
-        return evaluate_replies(
-            table,
-            predictions_of(rows, predictions),
-            dialect=get_dialect(dialect),
-            protocol=_protocol(protocol, DEFAULT),
-            num_resamples=num_resamples,
+        score = partial(
+            evaluate_replies, table, predictions_of(rows, predictions), dialect=get_dialect(dialect), protocol=stated
         )
-    protocol = _protocol(protocol, COCO_RESULTS)
+        return {name: score(kept=kept, num_resamples=num_resamples) for name, kept in parts.items()}
     detections, num_unknown = detections_of(rows, table, predictions)
-    if protocol.scores == "constant":
-        detections = replace(detections, score=np.full(len(detections), protocol.constant_score))
-    elif protocol.scores != "file":
-        raise DataError(f"protocol {protocol.name}: scores={protocol.scores} is for replies, not for a results file")
-    result = evaluate_boxes(table, detections, protocol=protocol, num_resamples=num_resamples)
-    return replace(result, counts={**result.counts, "unknown_categories": num_unknown})
-
-
-def _protocol(said: Protocol | Sequence[str], base: Protocol) -> Protocol:
-    return said if isinstance(said, Protocol) else read_protocol(said, base)
+    if stated.scores == "constant":
+        detections = replace(detections, score=np.full(len(detections), stated.constant_score))
+    elif stated.scores != "file":
+        raise DataError(f"protocol {stated.name}: scores={stated.scores} is for replies, not for a results file")
+    results = {
+        name: evaluate_boxes(table, detections, protocol=stated, kept=kept, num_resamples=num_resamples)
+        for name, kept in parts.items()
+    }
+    unknown = {"unknown_categories": num_unknown}
+    return {name: replace(result, counts={**result.counts, **unknown}) for name, result in results.items()}
 
 
 def write_evaluation(

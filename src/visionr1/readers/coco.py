@@ -105,11 +105,6 @@ class CocoTable:
                 "say which is meant; give each its own name"
             )
 
-    def category_index(self) -> dict[str, int]:
-        """Label as compared (strip, casefold) -> position; DataError if two categories have one name."""
-        self.check_names()
-        return {normalize_label(name): position for position, name in enumerate(self.categories)}
-
     def label_indexes(self, asked: Iterable[Sequence[str]]) -> dict[tuple[str, ...], dict[str, int]]:
         """For each set of categories asked for, label -> position: names as they stand, and stripped and casefolded.
 

@@ -144,9 +144,20 @@ def test_detr_matches_by_loss_not_by_overlap_alone() -> None:
     assert Reward().score(f"[{FAR}]", ONE_CAT).pairs == ()
 
 
-def test_unknown_criteria_are_named() -> None:
-    with pytest.raises(ValueError, match="unknown criteria \\['recal'\\]"):
-        Reward(weights={"recal": 1.0})
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": {"recal": 1.0}}, r"unknown criteria \['recal'\]; known: format, recall, precision, count"),
+        ({"weights": {}}, "at least one criterion"),
+        ({"weights": {"recall": -1.0}}, r"finite and not negative, but found \{'recall': -1.0\}"),
+        ({"weights": {"recall": float("nan")}}, "finite and not negative"),
+        ({"matching": "hungarian"}, "unknown matching 'hungarian'; known: iou, iou\\+label, detr, detr\\+label"),
+        ({"precision_over": "all"}, "unknown precision_over 'all'; known: predicted, matched, valid"),
+    ],
+)
+def test_options_that_do_not_exist_are_named(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Reward(**options)
 
 
 integer_boxes = st.builds(

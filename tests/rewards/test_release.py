@@ -82,6 +82,11 @@ def test_where_the_public_code_raises_a_note_says_so(text: str, gt: GroundTruth,
     assert 0 <= score.total <= 3
 
 
+def test_a_step_that_does_not_exist_is_named() -> None:
+    with pytest.raises(ValueError, match="unknown step 7; known: None, 0, 1500"):
+        ReleaseReward(7)  # type: ignore[arg-type]
+
+
 @given(st.text(alphabet='{}[]",:\\ \n`json0123456789.-eNaбbox_2dlabel', max_size=300), st.sampled_from([None, 0, 1500]))
 def test_no_text_raises(text: str, step: ReleaseStep) -> None:
     score = ReleaseReward(step).score(text, truth([100, 100, 200, 200]))

@@ -1,6 +1,7 @@
 """The criterion-driven reward of Vision-R1 (arXiv 2503.18013, sections 3.2 and 3.3), in the order of its equations.
 
 P predicted boxes, K true boxes, M the number that precision is taken over; (xi0, xi1, xi2) the stage in force.
+`score.py` puts the equations together for one completion.
 
 Where the paper is silent or ambiguous, the choice is ours:
 - Matching (Eq. 3) is the one-to-one assignment of largest total IoU over pairs with IoU >= xi0, labels left out
@@ -9,14 +10,17 @@ Where the paper is silent or ambiguous, the choice is ours:
   never depends on the order in which equal assignments turn up.
 - The labels' term (Table 3, "Box & Label") prefers pairs of equal labels by 1. Whether a wrong label voids a pair is an
   option, off by default.
-- Precision (Eq. 6) divides by all P predicted boxes. The paper's M can also be read as the matched or the valid ones.
+- Precision (Eq. 6) divides by all P predicted boxes. The paper's M can also be read as the matched or the valid ones,
+  which differ where matching pairs boxes below xi0 (`detr`) or a wrong label voids a pair.
 - A malformed item counts as a predicted box that overlaps nothing; one out of bounds is clipped.
 - No true object: recall and precision are 1 for the empty reply without a fault, else 0.
+- The criteria have weights (Eq. 7), 1 by default, and `count` of the ablation (Table 4) is one more of them.
 - The bounds of f (Eq. 8) are inclusive: f(xi2) = 1 and f(xi1) = xi1.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,11 +50,6 @@ class Pair:
     label_correct: bool
 
 
-def dual_format(reply: Reply) -> float:
-    """Eq. 4: 1 if the text follows the template and every number obeys its constraints, else 0."""
-    return float(reply.well_formed)
-
-
 def match(
     reply: Reply,
     truth: GroundTruth,
@@ -76,6 +75,11 @@ def match(
     return tuple(pairs)
 
 
+def dual_format(reply: Reply) -> float:
+    """Eq. 4: 1 if the text follows the template and every number obeys its constraints, else 0."""
+    return float(reply.well_formed)
+
+
 def recall(pairs: tuple[Pair, ...], num_true: int) -> float:
     """Eq. 5: valid pairs over K true boxes, before f."""
     return sum(pair.valid for pair in pairs) / num_true
@@ -84,6 +88,11 @@ def recall(pairs: tuple[Pair, ...], num_true: int) -> float:
 def precision(ious: list[float], over: int) -> float:
     """Eq. 6: the sum of the valid pairs' IoUs (here: as f left them) over M boxes; 0 if M is 0."""
     return sum(ious) / over if over else 0.0
+
+
+def total(parts: Mapping[str, float], weights: Mapping[str, float]) -> float:
+    """Eq. 7: the sum of the criteria, each by its weight."""
+    return sum(weight * parts[name] for name, weight in weights.items())
 
 
 def differentiate(x: float, stage: Stage) -> float:
@@ -99,6 +108,7 @@ def count(reply: Reply, truth: GroundTruth) -> float:
 
 
 def _match_by_iou(iou: Array, predicted: Boxes, true: Boxes, xi0: float, by_label: bool) -> NDArray[np.intp]:
+    """The assignment of largest total IoU (with the label's 1) over the pairs with IoU >= `xi0`."""
     value = np.where(iou >= xi0, iou + _same_label(predicted, true) if by_label else iou, 0.0)
     pairs = np.argwhere(value)
     if is_one_to_one(pairs):
@@ -138,5 +148,6 @@ def _same_label(predicted: Boxes, true: Boxes) -> NDArray[np.bool_]:
 
 
 def _cxcywh_unit(xyxy: Array, size_wh: Size) -> Array:
+    """Boxes as centre, width and height, in shares of the image."""
     centre, side = (xyxy[:, :2] + xyxy[:, 2:]) / 2, xyxy[:, 2:] - xyxy[:, :2]
     return np.concatenate([centre / size_wh, side / size_wh], axis=1)

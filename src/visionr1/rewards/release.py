@@ -30,7 +30,9 @@ from visionr1.samples import GroundTruth
 Array32 = NDArray[np.float32]
 ReleaseStep = Literal[0, 1500] | None
 """None: the released script, which passes no step. 0 and 1500: with `--adaptive`, before and after its switch."""
+
 STEPS: Mapping[str, ReleaseStep] = MappingProxyType({"none": None, "0": 0, "1500": 1500})
+"""As they are written on the command line."""
 
 _BOX = re.compile(r'\{"bbox_2d": \[' + r"(\d{1,3}|1000), " * 3 + r'(\d{1,3}|1000)\], "label": "([^"]+)"\}')
 _FENCES = re.compile(r"```json\n|\n```")
@@ -55,6 +57,10 @@ class ReleaseReward:
     """The public code's three rewards, summed. Class ids are 1, 2, ... in the order of the truth's categories."""
 
     step: ReleaseStep = None
+
+    def __post_init__(self) -> None:
+        if self.step not in STEPS.values():
+            raise ValueError(f"unknown step {self.step!r}; known: {', '.join(map(str, STEPS.values()))}")
 
     def score(self, completion: str, truth: GroundTruth, *, num_instances: int | None = None) -> ReleaseScore:
         """Score one completion; `num_instances` is the data's field, by default the number of true boxes."""

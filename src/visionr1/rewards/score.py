@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import get_args
 
 from visionr1.dialects import Dialect, get_dialect
+from visionr1.errors import RecipeError
 from visionr1.rewards.criteria import (
     Denominator,
     Matching,
@@ -17,10 +20,12 @@ from visionr1.rewards.criteria import (
     match,
     precision,
     recall,
+    total,
 )
 from visionr1.rewards.stages import BEGINNER, Stage
 from visionr1.samples import GroundTruth, Reply
 
+CRITERIA = ("format", "recall", "precision", "count")
 PAPER_WEIGHTS: Mapping[str, float] = MappingProxyType({"format": 1.0, "recall": 1.0, "precision": 1.0})
 
 
@@ -52,7 +57,8 @@ class Reward:
     """Preset `paper`: format + recall + precision (Eq. 7), with the paper's options.
 
     `weights` names the criteria and how much each counts: format, recall, precision, count. `precision_over` says what
-    M is in Eq. 6. `differentiation` switches f (Eq. 8). See `criteria.py` for the choices behind the defaults.
+    M is in Eq. 6. `differentiation` switches f (Eq. 8). See `criteria.py` for the choices behind the defaults. Raises
+    RecipeError for an option that does not exist.
     """
 
     dialect: Dialect = field(default_factory=lambda: get_dialect("qwen25"))
@@ -63,10 +69,18 @@ class Reward:
     differentiation: bool = True
 
     def __post_init__(self) -> None:
-        if unknown := set(self.weights) - {"format", "recall", "precision", "count"}:
-            raise ValueError(f"unknown criteria {sorted(unknown)}; known: format, recall, precision, count")
+        if unknown := set(self.weights) - set(CRITERIA):
+            raise RecipeError(f"unknown criteria {sorted(unknown)}; known: {', '.join(CRITERIA)}")
         if not self.weights:
-            raise ValueError("a reward needs at least one criterion in `weights`")
+            raise RecipeError("a reward needs at least one criterion in its weights, but has none")
+        if wrong := {name: weight for name, weight in self.weights.items() if not 0 <= weight < math.inf}:
+            raise RecipeError(f"the weights of criteria must be finite and not negative, but found {wrong}")
+        for name, value, known in (
+            ("matching", self.matching, get_args(Matching)),
+            ("precision_over", self.precision_over, get_args(Denominator)),
+        ):
+            if value not in known:
+                raise RecipeError(f"unknown {name} {value!r}; known: {', '.join(known)}")
 
     @property
     def maximum(self) -> float:
@@ -106,5 +120,4 @@ class Reward:
         if "count" in self.weights:
             computed["count"] = count(reply, truth)
         parts = {name: computed[name] for name in self.weights}
-        total = sum(weight * parts[name] for name, weight in self.weights.items())
-        return Score(total, parts, stage, pairs, reply, plain_recall, plain_precision)
+        return Score(total(parts, self.weights), parts, stage, pairs, reply, plain_recall, plain_precision)

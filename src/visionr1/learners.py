@@ -26,7 +26,7 @@ from visionr1.prefix import Group, Rows, group, pack, split, token_logprobs
 from visionr1.recipe import Recipe
 from visionr1.rewards import AdaptiveStages, FixedStages, Reward, Score, Stage, Stages
 from visionr1.rewards.watch import measure
-from visionr1.rollout import Completion, generate
+from visionr1.rollout import Completion, RolloutEngine, generate
 from visionr1.samples import GroundTruth, Sample
 
 Metrics = dict[str, Any]
@@ -172,11 +172,14 @@ class GroupWork:
 class Reinforced:
     """Vision-R1: sample G completions of each sample, score them by rule, learn by GRPO."""
 
-    def __init__(self, policy: Policy, recipe: Recipe, reference: Policy | None) -> None:
+    def __init__(
+        self, policy: Policy, recipe: Recipe, reference: Policy | None, engine: RolloutEngine = generate
+    ) -> None:
         """`reference` may be `policy` itself, whose adapters are then off for it."""
         self.policy = policy
         self.recipe = recipe
         self.reference = reference
+        self.engine = engine
         self.reference_sum = 0 if reference is None else base_checksum(reference.model)
         self.vision_trains = vision_trains(policy)
         self.updates = recipe.grpo.updates_per_rollout
@@ -250,7 +253,7 @@ class Reinforced:
     def roll_out(self, prompts: Sequence[Prompt], seeds: Seeds) -> list[list[Completion]]:
         """G completions of each prompt."""
         settings = self.recipe.rollout
-        return generate(
+        return self.engine(
             self.policy,
             prompts,
             num_completions=settings.group_size,
@@ -357,13 +360,18 @@ def make_learner(policy: Policy, recipe: Recipe, load_initial: Callable[[], Poli
     """
     if recipe.method == "sft":
         return Supervised(policy, recipe)
+    engine: RolloutEngine = generate
+    if recipe.rollout.engine == "vllm":
+        from visionr1.rollout_vllm import open_vllm
+
+        engine = open_vllm(policy, recipe)
     if not recipe.grpo.beta:
-        return Reinforced(policy, recipe, None)
+        return Reinforced(policy, recipe, None, engine)
     if has_adapters(policy.model):
-        return Reinforced(policy, recipe, policy)
+        return Reinforced(policy, recipe, policy, engine)
     reference = load_initial()
     reference.model.requires_grad_(False)
-    return Reinforced(policy, recipe, reference)
+    return Reinforced(policy, recipe, reference, engine)
 
 
 def summarize(scores: Sequence[Score], completions: Sequence[Completion]) -> Metrics:

@@ -162,6 +162,10 @@ class RolloutSection:
     """Sample from the most probable tokens that hold this mass; 1 is all."""
     top_k: int = 0
     """Sample from so many most probable tokens; 0 is all."""
+    engine: Literal["builtin", "vllm"] = "builtin"
+    """"vllm" samples with vLLM, on a GPU (see visionr1.rollout_vllm); evaluation stays with the built-in one."""
+    vllm_memory: float = 0.3
+    """Share of the GPU's memory that vLLM takes for its copy of the weights and its cache."""
 
     def __post_init__(self) -> None:
         _check(
@@ -174,6 +178,7 @@ class RolloutSection:
         _check(self.temperature > 0, "rollout.temperature", "above 0", self.temperature)
         _check(0 < self.top_p <= 1, "rollout.top_p", "above 0 and at most 1", self.top_p)
         _check(self.top_k >= 0, "rollout.top_k", "0 (all) or more", self.top_k)
+        _check(0 < self.vllm_memory < 1, "rollout.vllm_memory", "between 0 and 1", self.vllm_memory)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,6 +275,8 @@ class Recipe:
     """Processes that prepare images ahead of the model; 0 prepares them in between."""
     threads: int = 0
     """CPU threads of torch; 0 leaves its own choice."""
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    """Where metrics are sent besides metrics.jsonl; each is an extra of its name to install."""
     model: ModelSection = field(default_factory=ModelSection)
     lora: LoRASection = field(default_factory=LoRASection)
     optimizer: OptimizerSection = field(default_factory=OptimizerSection)

@@ -8,7 +8,7 @@ Axis letters: B samples, G completions of one sample, N = B x G rows, T tokens, 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -34,6 +34,24 @@ class Completion:
     """(T,) of each token under the tempered policy, before top-p and top-k."""
     truncated: bool
     """It reached the token limit without an end."""
+
+
+class RolloutEngine(Protocol):
+    """What samples: `generate`, or another engine that is called like it."""
+
+    def __call__(
+        self,
+        policy: Policy,
+        prompts: Sequence[Prompt],
+        *,
+        num_completions: int = 1,
+        max_new_tokens: int,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        seeds: Sequence[Sequence[int]] = (),
+    ) -> list[list[Completion]]:
+        """See `generate`."""
 
 
 class BranchCache:

@@ -39,6 +39,7 @@ from visionr1.progress import TrainingBar
 from visionr1.recipe import Phase, Recipe
 from visionr1.run_folder import RunFolder
 from visionr1.stream import Stream, open_stream, share
+from visionr1.trackers import Trackers
 from visionr1.validate import LOG as EVALUATIONS
 from visionr1.validate import Validation
 
@@ -103,7 +104,9 @@ def train(recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool
         run = start(recipe, run_dir, accelerator, resume=resume)
         position, folder = run.position, run.folder
         over = validation is not None and validation.is_over(run.evaluations)
-        with stop_signals() as stopped, TrainingBar(enabled=progress and accelerator.is_main_process) as bar:
+        bar = TrainingBar(enabled=progress and accelerator.is_main_process)
+        trackers = Trackers(recipe, run_dir, enabled=accelerator.is_main_process)
+        with stop_signals() as stopped, bar, trackers:
             for index in range(position.phase, len(recipe.phases)):
                 phase, stream, steps = recipe.phases[index], streams[index], lengths[index]
                 if index > position.phase:
@@ -113,6 +116,7 @@ def train(recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool
                     row, rollouts, stopping = take_step(run, phase, steps, batches, stopped)
                     folder.append("metrics.jsonl", [row])
                     folder.append("rollouts.jsonl", rollouts)
+                    trackers.log(row)
                     bar.show(row)
                     if validation and position.step % recipe.eval.every == 0:
                         over = evaluate(run, validation)

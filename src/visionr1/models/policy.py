@@ -64,6 +64,8 @@ class Prompt:
     """As the chat template wrote it, the image one placeholder."""
     features: Tensor | None = None
     """(M, K, D) of its image tokens, where they are computed beforehand; then it has no inputs."""
+    image: Image.Image | None = None
+    """What was encoded, for a rollout engine with an image processor of its own."""
 
 
 def image_features(prompts: Sequence[Prompt]) -> Tensor | None:
@@ -134,6 +136,7 @@ class Policy:
             inputs=encoded.inputs,
             input_size_wh=encoded.input_size_wh,
             text=text,
+            image=image,
         )
 
     def encode_reply(self, text: str) -> Tensor:

@@ -5,10 +5,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from transformers import AutoConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoConfig,
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLImageProcessorPil,
+)
 
+import visionr1
 from visionr1.models.policy import Policy, Prompt, load_policy
-from visionr1.models.tiny import build_tiny
+from visionr1.models.tiny import CHAT_TEMPLATE, SPECIAL_TOKENS, build_tiny
 from visionr1.samples import Query
 
 
@@ -71,6 +79,67 @@ def build_qwen25(folder: Path, like: Path, *, width: int = 256, layers: int = 4)
     model.save_pretrained(folder)
     other.tokenizer.save_pretrained(folder)
     other.image_processor.save_pretrained(folder)
+    return folder
+
+
+def build_speed_model(folder: Path) -> Path:
+    """The fixed model of the speed benchmarks: a Qwen2.5-VL of 7 million parameters with patches of 14 pixels, and a
+    byte-level BPE of 8,000 tokens, learned from this package's own text without its prompts, so that they are about as
+    long as Qwen's tokenizer makes them."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=8000,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    texts = sorted(Path(visionr1.__file__).parent.rglob("*.py"))
+    tokenizer.train([str(path) for path in texts if path.name not in ("prompts.py", "tiny.py")], trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=CHAT_TEMPLATE
+    )
+    token_id = {token: fast.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": 8000,
+            "hidden_size": 256,
+            "intermediate_size": 384,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 8192,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [8, 12, 12]},
+            "bos_token_id": None,
+            "eos_token_id": token_id["<|im_end|>"],
+            "pad_token_id": token_id["<|endoftext|>"],
+        },
+        vision_config={
+            "hidden_size": 128,
+            "intermediate_size": 256,
+            "depth": 4,
+            "num_heads": 2,
+            "out_hidden_size": 256,
+            "patch_size": 14,
+            "temporal_patch_size": 2,
+            "spatial_merge_size": 2,
+            "window_size": 112,
+            "fullatt_block_indexes": [3],
+        },
+        image_token_id=token_id["<|image_pad|>"],
+        video_token_id=token_id["<|video_pad|>"],
+        vision_start_token_id=token_id["<|vision_start|>"],
+        vision_end_token_id=token_id["<|vision_end|>"],
+        tie_word_embeddings=False,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Qwen2_5_VLForConditionalGeneration(config)
+    model.generation_config.eos_token_id = fast.eos_token_id
+    model.save_pretrained(folder)
+    fast.save_pretrained(folder)
+    Qwen2VLImageProcessorPil(patch_size=14, temporal_patch_size=2, merge_size=2).save_pretrained(folder)
     return folder
 
 

@@ -1,6 +1,7 @@
 """Shared-prefix rows against transformers' own forward pass over one completion at a time."""
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -8,16 +9,21 @@ import torch
 from random_models import gradients, make_prompts, plain_logprobs, random_completions, sharpen
 from torch import Tensor
 
-from visionr1.models.policy import Policy, Prompt, load_policy
-from visionr1.prefix import Group, group, pack, split, token_logprobs
+from visionr1.models.policy import Policy, Prompt, join_inputs, load_policy
+from visionr1.prefix import PAD_TO, Group, group, pack, split, token_logprobs
 
 SIZES = [(120, 80), (80, 160), (120, 120)]  # width and height of each of three images
 UNEQUAL = [[5, 0, 9, 1], [3, 12], [7, 7, 2]]  # tokens of each completion of each of three prompts
 
 
+@cache
+def load_once(folder: Path) -> Policy:
+    return sharpen(load_policy(folder))
+
+
 @pytest.fixture
 def policy(model_folder: Path) -> Policy:
-    return sharpen(load_policy(model_folder))
+    return load_once(model_folder)
 
 
 def compare(policy: Policy, prompts: list[Prompt], completions: list[list[Tensor]], budget: int = 10**6) -> None:
@@ -42,7 +48,8 @@ def compare(policy: Policy, prompts: list[Prompt], completions: list[list[Tensor
     assert (shared_gradients - plain_gradients).norm() < 1e-5 * plain_gradients.norm()
 
 
-def test_positions_are_those_of_the_model(policy: Policy) -> None:
+def test_positions_are_those_of_the_model(qwen_folder: Path) -> None:
+    policy = load_once(qwen_folder)
     for prompt in make_prompts(policy, SIZES):
         expected, _ = policy.model.model.get_rope_index(
             prompt.input_ids[None],
@@ -83,6 +90,15 @@ def test_image_at_the_start(policy: Policy) -> None:
     compare(policy, [start], random_completions(policy, [[5, 8, 3]]))
 
 
+def test_several_images(policy: Policy) -> None:
+    first, second, third = make_prompts(policy, SIZES)
+    input_ids = torch.cat((first.input_ids, second.input_ids))
+    inputs = join_inputs([first, second])
+    positions = policy.family.position_ids(policy.config, input_ids, inputs)
+    both = replace(first, input_ids=input_ids, position_ids=positions, inputs=inputs)
+    compare(policy, [both, third], random_completions(policy, [[5, 8, 3], [2, 9]]))
+
+
 def test_earlier_calls_leave_nothing_behind(policy: Policy) -> None:
     prompts, completions = make_prompts(policy, SIZES), random_completions(policy, UNEQUAL)
     rows = pack(group(prompts, completions))
@@ -110,3 +126,12 @@ def test_a_row_holds_the_prompt_once(policy: Policy) -> None:
     rows, image_token = pack([whole]), policy.config.image_token_id
     assert int((rows.input_ids == image_token).sum()) == int((prompt.input_ids == image_token).sum())
     assert torch.equal(rows.inputs["pixel_values"], prompt.inputs["pixel_values"])
+
+
+def test_samples_follow_each_other_without_padding_between_them(policy: Policy) -> None:
+    groups = group(make_prompts(policy, SIZES), random_completions(policy, UNEQUAL))
+    rows = pack(groups)
+    num_tokens = sum(g.num_tokens for g in groups)
+    assert rows.input_ids.shape == (1, -(-num_tokens // PAD_TO) * PAD_TO)
+    assert rows.place.tolist() == sorted(set(rows.place.tolist()))
+    assert int(rows.place[-1]) == num_tokens - 1

@@ -10,18 +10,21 @@ leaves out its own last token, which predicts nothing. A branch sees its prefix 
 attention) and counts its positions on from the prompt. This is exact: log-probabilities and gradients
 are those of plain rows, at the cost of one image, one prompt and G completions a sample.
 
-A sample with one branch is a plain causal row; supervised training uses the same code.
-Axis letters: A axes of position ids, T tokens, N completion tokens in all.
+A sample with one branch is a plain causal row; supervised training uses the same code. Models whose
+family has no file here (`models/plain.py`) get a row for each completion, with its own image and prompt.
+Axis letters: A axes of position ids, R rows, T tokens, N completion tokens in all.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from visionr1.models import plain
 from visionr1.models.family import Inputs
+from visionr1.models.plain import repeat_inputs
 from visionr1.models.policy import Policy, Prompt, image_features, join_inputs
 from visionr1.models.tree_attention import Tree, make_tree
 
@@ -45,20 +48,21 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Groups, one after the other in one row, padded on the right."""
+    """Groups, one after the other in one row, padded on the right; on the plain path the completions
+    of one group, each in its own."""
 
     input_ids: Tensor
-    """(1, T)"""
+    """(R, T)"""
     position_ids: Tensor
-    """(A, 1, T)"""
-    tree: Tree
-    """Where prompts and completions lie."""
+    """(A, R, T)"""
+    tree: Tree | None
+    """Where prompts and completions lie; None on the plain path."""
     inputs: Inputs
-    """What the vision tower takes of the images."""
+    """What the vision tower takes of the images; on the plain path, what the model takes besides tokens."""
     features: Tensor | None
     """(M, K, D) of the image tokens, where prompts have them."""
     place: Tensor
-    """(N,) where in the row the hidden state lies that predicts each completion token,"""
+    """(N,) where in the rows (R x T) the hidden state lies that predicts each completion token,"""
     targets: Tensor
     """(N,) the token,"""
     completion: Tensor
@@ -70,7 +74,7 @@ class Rows:
             self,
             input_ids=self.input_ids.to(device),
             position_ids=self.position_ids.to(device),
-            tree=self.tree.to(device),
+            tree=self.tree and self.tree.to(device),
             inputs={name: tensor.to(device) for name, tensor in self.inputs.items()},
             features=self.features if self.features is None else self.features.to(device),
             place=self.place.to(device),
@@ -91,8 +95,12 @@ def group(prompts: Sequence[Prompt], completions: Sequence[Sequence[Tensor]]) ->
 def split(groups: Iterable[Group], tokens_per_forward: int) -> list[list[Group]]:
     """The groups in micro-batches of at most `tokens_per_forward` tokens, of like length.
 
-    A group that is longer by itself is split; one completion never is.
+    A group that is longer by itself is split; one completion never is. On the plain path, where every
+    completion repeats its prompt, each micro-batch is of one group.
     """
+    groups = list(groups)
+    if groups and groups[0].prompt.is_plain:
+        return [[part] for group in groups for part in _fit_plain(group, tokens_per_forward)]
     whole = [part for group in groups for part in _fit(group, tokens_per_forward)]
     batches: list[list[Group]] = []
     room = 0
@@ -114,18 +122,32 @@ def _fit(group: Group, tokens: int) -> list[Group]:
             length = len(group.prompt.input_ids) - 1
         parts[-1].append(i)
         length += len(completion)
-    return [
-        Group(
-            group.prompt,
-            tuple(group.completions[i] for i in part),
-            tuple(group.indices[i] for i in part),
-        )
-        for part in parts
-    ]
+    return [_part(group, part) for part in parts]
+
+
+def _fit_plain(group: Group, tokens: int) -> list[Group]:
+    longest_first = sorted(range(len(group.completions)), key=lambda i: -len(group.completions[i]))
+    parts: list[Group] = []
+    while longest_first:
+        longest = len(group.prompt.input_ids) + len(group.completions[longest_first[0]])
+        num_rows = max(1, tokens // longest)
+        parts.append(_part(group, longest_first[:num_rows]))
+        longest_first = longest_first[num_rows:]
+    return parts
+
+
+def _part(group: Group, places: Sequence[int]) -> Group:
+    return Group(
+        group.prompt,
+        tuple(group.completions[i] for i in places),
+        tuple(group.indices[i] for i in places),
+    )
 
 
 def pack(groups: Sequence[Group]) -> Rows:
-    """The row of `groups`."""
+    """The row of `groups`; on the plain path the rows of the one group."""
+    if groups[0].prompt.is_plain:
+        return _pack_plain(*groups)
     input_ids, position_ids, targets = [], [], []
     prefixes, branches = [], []  # of each its first place and its length
     prefix_of, indices = [], []  # of each branch
@@ -162,8 +184,38 @@ def pack(groups: Sequence[Group]) -> Rows:
     )
 
 
+def _pack_plain(group: Group) -> Rows:
+    prompt = group.prompt
+    pairs = [(ids, index) for ids, index in zip(group.completions, group.indices, strict=True) if len(ids)]
+    lengths = torch.tensor([len(ids) for ids, _ in pairs])
+    first, num_tokens = len(prompt.input_ids) - 1, len(prompt.input_ids) + int(lengths.max()) - 1
+    rows = [torch.cat((prompt.input_ids, ids[:-1])) for ids, _ in pairs]
+    is_token = torch.arange(num_tokens) <= first + lengths[:, None] - 1
+    is_target = is_token & (torch.arange(num_tokens) >= first)
+    return Rows(
+        input_ids=nn.utils.rnn.pad_sequence(rows, batch_first=True),
+        position_ids=prompt.position_ids.new_empty((0, len(rows), num_tokens)),
+        tree=None,
+        inputs={
+            "attention_mask": is_token.long(),
+            **repeat_inputs(prompt.inputs, len(rows), len(prompt.input_ids), num_tokens),
+        },
+        features=None,
+        place=is_target.flatten().nonzero().flatten(),
+        targets=torch.cat([ids for ids, _ in pairs]),
+        completion=torch.tensor([index for _, index in pairs]).repeat_interleave(lengths),
+    )
+
+
 def token_logprobs(policy: Policy, rows: Rows, *, temperature: float = 1.0, suppress: bool = True) -> Tensor:
     """Log-probabilities (N,) of the completion tokens, in the order of `rows.targets`."""
+    if rows.tree is None:
+        num_tokens = rows.input_ids.shape[1]
+        first = int(rows.place.min())  # the prompt's last token, in every row
+        logits = plain.logits(policy.model, rows.input_ids, rows.inputs, num_tokens - first)
+        place = rows.place - first * (1 + rows.place // num_tokens)
+        logits = policy.restrict(logits.flatten(0, 1)[place], temperature=temperature, suppress=suppress)
+        return -nn.functional.cross_entropy(logits, rows.targets, reduction="none")
     hidden = policy.hidden_states(
         input_ids=rows.input_ids,
         position_ids=rows.position_ids,

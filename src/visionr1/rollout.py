@@ -2,7 +2,8 @@
 
 Every image and prompt goes through the model once; its keys and values are then expanded to the G
 completions. Rows that have ended leave the batch. Image and special tokens are never sampled, and
-position ids are passed, so nothing of one call leaks into the next.
+position ids are passed, so nothing of one call leaks into the next. On the plain path transformers'
+own `generate` runs, a sample at a time, with the same choice of tokens.
 Axis letters: B samples, G completions of one sample, N = B x G rows, T tokens, V vocabulary.
 """
 
@@ -13,8 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, GenerationConfig, LogitsProcessor, LogitsProcessorList
 
+from visionr1.models.plain import repeat_inputs
 from visionr1.models.policy import Policy, Prompt, image_features, join_inputs, rotary_positions
 
 KEEP_SHARE = 0.75
@@ -102,6 +104,15 @@ def generate(
 
     `progress(tokens so far, max_new_tokens)` is called after each token of all rows.
     """
+    if not policy.shares_prefix:
+        draw = _Draw(policy, temperature, top_p, top_k)
+        seeds = seeds if temperature else [()] * len(prompts)
+        groups = []
+        for prompt, seed in zip(prompts, seeds, strict=True):
+            groups.append(_generate_plain(policy, prompt, draw, num_completions, max_new_tokens, seed))
+            if progress:
+                progress(len(groups) * max_new_tokens // len(prompts), max_new_tokens)
+        return groups
     device, eos_ids = policy.device, torch.tensor(policy.eos_ids, device=policy.device)
     hidden, prefill, is_prompt = _prefill(policy, prompts)
     cache = BranchCache(prefill, num_completions, _cache_dtype(prefill, device))
@@ -147,6 +158,58 @@ def generate(
         cache.length += 1
         hidden = decoder.norm(states)[:, 0]
     return _completions(policy, token_ids.cpu(), logprobs.cpu(), lengths.cpu(), running, rows, num_completions)
+
+
+class _Draw(LogitsProcessor):  # type: ignore[misc]
+    """Chooses the tokens of `generate`: all but the one chosen become impossible."""
+
+    def __init__(self, policy: Policy, temperature: float, top_p: float, top_k: int) -> None:
+        self.policy, self.temperature, self.top_p, self.top_k = policy, temperature, top_p, top_k
+        self.uniform: Tensor | None = None
+        self.tokens: list[Tensor] = []
+        self.logprobs: list[Tensor] = []
+
+    def start(self, uniform: Tensor | None) -> None:
+        """Begin a sample whose numbers are `uniform` (G, T)."""
+        self.uniform, self.tokens, self.logprobs = uniform, [], []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        logits = self.policy.restrict(scores, temperature=self.temperature or 1.0)
+        uniform = None if self.uniform is None else self.uniform[:, len(self.tokens)]
+        tokens, logprobs = _sample(logits, self.top_p, self.top_k, uniform)
+        self.tokens.append(tokens)
+        self.logprobs.append(logprobs)
+        return torch.full_like(scores, -torch.inf).scatter(1, tokens[:, None], 0.0)
+
+
+def _generate_plain(
+    policy: Policy, prompt: Prompt, draw: _Draw, num_completions: int, max_new_tokens: int, seed: Sequence[int]
+) -> list[Completion]:
+    device, model, length = policy.device, policy.model, len(prompt.input_ids)
+    draw.start(_uniform([seed], num_completions, max_new_tokens).to(device) if draw.temperature else None)
+    inputs = repeat_inputs(prompt.inputs, num_completions, length, length)
+    stated, training = model.generation_config, model.training
+    # The folder's own settings (a penalty, a beam) would change what is sampled.
+    model.generation_config = GenerationConfig(
+        eos_token_id=list(policy.eos_ids), pad_token_id=policy.eos_ids[0], max_new_tokens=max_new_tokens
+    )
+    try:
+        model.eval().generate(
+            input_ids=prompt.input_ids.expand(num_completions, -1).to(device),
+            attention_mask=torch.ones((num_completions, length), dtype=torch.long, device=device),
+            logits_processor=LogitsProcessorList([draw]),
+            **{name: tensor.to(device) for name, tensor in inputs.items()},
+        )
+    finally:
+        model.generation_config = stated
+        model.train(training)
+    token_ids, logprobs = torch.stack(draw.tokens, dim=1).cpu(), torch.stack(draw.logprobs, dim=1).cpu()
+    is_end = torch.isin(token_ids, torch.tensor(policy.eos_ids))
+    running = ~is_end.any(dim=1)
+    lengths = torch.where(running, token_ids.shape[1], is_end.int().argmax(dim=1) + 1)
+    rows = torch.arange(num_completions)
+    (completions,) = _completions(policy, token_ids, logprobs, lengths, running, rows, num_completions)
+    return completions
 
 
 def _prefill(policy: Policy, prompts: Sequence[Prompt]) -> tuple[Tensor, DynamicCache, Tensor]:

@@ -17,13 +17,13 @@ CAT = Query("detection", ("cat",))
 
 
 @pytest.fixture
-def folder(model_folder: Path, tmp_path: Path) -> Path:
+def folder(qwen_folder: Path, tmp_path: Path) -> Path:
     """A copy of a model that a test may spoil."""
-    return Path(shutil.copytree(model_folder, tmp_path / "model"))
+    return Path(shutil.copytree(qwen_folder, tmp_path / "model"))
 
 
-def test_a_prompt_holds_the_image_where_the_template_says(model_folder: Path) -> None:
-    policy = load_policy(model_folder)
+def test_a_prompt_holds_the_image_where_the_template_says(qwen_folder: Path) -> None:
+    policy = load_policy(qwen_folder)
     prompt = policy.encode(Image.new("RGB", (120, 80)), CAT)
     patch = policy.image_processor.patch_size
     _, rows, columns = prompt.inputs["image_grid_thw"][0].tolist()
@@ -62,8 +62,8 @@ def test_saved_and_loaded_it_is_the_same(model_folder: Path, tmp_path: Path) -> 
     assert "visionr1_tree" not in (tmp_path / "again/config.json").read_text(encoding="utf-8")
 
 
-def test_patches_go_through_a_matrix_product(model_folder: Path) -> None:
-    policy = load_policy(model_folder)
+def test_patches_go_through_a_matrix_product(qwen_folder: Path) -> None:
+    policy = load_policy(qwen_folder)
     (prompt,) = make_prompts(policy, [(120, 80)])
     layer = policy.model.model.visual.patch_embed.proj
     assert isinstance(layer, PatchConv3d)
@@ -118,7 +118,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 
 def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
-    with pytest.raises(CheckpointError, match="type 'bert'; known: qwen2_5_vl, qwen3_vl"):
+    with pytest.raises(CheckpointError, match="type 'bert', which reads no images; known best: qwen2_5_vl, qwen3_vl"):
         load_policy(tmp_path)
 
 
@@ -143,27 +143,28 @@ def test_no_chat_template(folder: Path) -> None:
         load_policy(folder)
 
 
-def test_an_image_too_large_for_the_context(model_folder: Path) -> None:
-    policy = load_policy(model_folder)
+def test_an_image_too_large_for_the_context(qwen_folder: Path) -> None:
+    policy = load_policy(qwen_folder)
     policy.config.get_text_config().max_position_embeddings = 20
     with pytest.raises(DataError, match=r"the prompt takes \d+ tokens, 9 of them for an image of 120x120 pixels"):
         policy.encode(Image.new("RGB", (120, 120)), CAT)
 
 
-def test_an_image_too_thin(model_folder: Path) -> None:
+def test_an_image_too_thin(qwen_folder: Path) -> None:
     with pytest.raises(DataError, match="the image of 1000x2 pixels cannot be fed"):
-        load_policy(model_folder).encode(Image.new("RGB", (1000, 2)), CAT)
+        load_policy(qwen_folder).encode(Image.new("RGB", (1000, 2)), CAT)
 
 
 def test_an_image_token_in_the_query(model_folder: Path) -> None:
     policy = load_policy(model_folder)
-    query = Query("referring", ("the <|image_pad|> one",))
+    token = policy.tokenizer.convert_ids_to_tokens(policy.config.image_token_id)
+    query = Query("referring", (f"the {token} one",))
     with pytest.raises(DataError, match="must hold one image placeholder"):
         policy.encode(Image.new("RGB", (80, 80)), query)
 
 
-def test_a_run_folder_stands_for_its_final_model(model_folder: Path, tmp_path: Path) -> None:
-    shutil.copytree(model_folder, tmp_path / "run/final")
+def test_a_run_folder_stands_for_its_final_model(qwen_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(qwen_folder, tmp_path / "run/final")
     assert isinstance(load_policy(tmp_path / "run"), Policy)
 
 

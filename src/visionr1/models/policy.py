@@ -23,6 +23,7 @@ from visionr1.dialects import DIALECTS, Dialect, get_dialect
 from visionr1.embedded import embedded_path
 from visionr1.errors import CheckpointError, DataError, needs_extra
 from visionr1.files import write_json_atomic
+from visionr1.models import plain
 from visionr1.models.adapters import (
     base_folder,
     has_adapters,
@@ -39,7 +40,7 @@ from visionr1.models.smolvlm import SmolVLM
 from visionr1.models.tree_attention import NAME as TREE_ATTENTION
 from visionr1.models.tree_attention import Tree
 from visionr1.prompts import instruction
-from visionr1.samples import Query, Size
+from visionr1.samples import Boxes, Query, Size
 
 _FAMILIES: tuple[Family, ...] = (Qwen25VL(), Qwen3VL(), InternVL(), SmolVLM(), SmolVLM("idefics3"))
 FAMILIES = {family.model_type: family for family in _FAMILIES}
@@ -55,7 +56,7 @@ class Prompt:
     input_ids: Tensor
     """(T,)"""
     position_ids: Tensor
-    """(A, T)"""
+    """(A, T); A is 0 where the model counts by itself, on the plain path."""
     inputs: Inputs
     """What the vision tower takes of the image."""
     input_size_wh: Size
@@ -66,6 +67,11 @@ class Prompt:
     """(M, K, D) of its image tokens, where they are computed beforehand; then it has no inputs."""
     image: Image.Image | None = None
     """What was encoded, for a rollout engine with an image processor of its own."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a prompt of the plain path."""
+        return not len(self.position_ids)
 
 
 def image_features(prompts: Sequence[Prompt]) -> Tensor | None:
@@ -88,17 +94,31 @@ class Policy:
         tokenizer: Any,
         image_processor: Any,
         dialect: Dialect,
-        family: Family,
+        family: Family | None,
+        processor: Any = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.image_processor = image_processor
         self.dialect = dialect
-        self.family = family
+        self._family = family
+        self._processor = processor
         self.config = model.config
         self.eos_ids = _eos_ids(model, tokenizer)
+        self._unread_ids = _special_ids(self)
         self.suppressed_ids = _suppressed_ids(self)
         self._template_ids = lru_cache(maxsize=1024)(self._render_template)
+
+    @property
+    def shares_prefix(self) -> bool:
+        """Whether a sample's completions share its image and prompt; else it takes the plain path."""
+        return self._family is not None
+
+    @property
+    def family(self) -> Family:
+        """The model's family; there is none on the plain path."""
+        assert self._family is not None
+        return self._family
 
     @property
     def device(self) -> torch.device:
@@ -116,13 +136,14 @@ class Policy:
 
         Raises DataError if the image cannot be resized or the prompt leaves no room for a reply.
         """
+        question = instruction(query, self.dialect.prompt_family, template)
+        if not self.shares_prefix:
+            return self._encode_plain(image, question)
         try:
             encoded = self.family.encode_image(self.config, self.image_processor, self.tokenizer, image)
         except ValueError as error:
-            raise DataError(
-                f"the image of {image.width}x{image.height} pixels cannot be fed to the model: {error}"
-            ) from error
-        text, before, after = self._template_ids(instruction(query, self.dialect.prompt_family, template))
+            raise _unfit(image, error) from error
+        text, before, after = self._template_ids(question)
         input_ids = torch.cat((before, encoded.token_ids, after))
         if len(input_ids) >= self.context:
             raise DataError(
@@ -139,14 +160,29 @@ class Policy:
             image=image,
         )
 
+    def _encode_plain(self, image: Image.Image, question: str) -> Prompt:
+        try:
+            input_ids, inputs, text = plain.encode(self._processor, image, question)
+        except ValueError as error:
+            raise _unfit(image, error) from error
+        if len(input_ids) >= self.context:
+            raise DataError(
+                f"the prompt for an image of {image.width}x{image.height} pixels takes {len(input_ids)} tokens, but "
+                f"the model's context holds {self.context}; use smaller images"
+            )
+        nowhere = input_ids.new_empty((0, len(input_ids)))
+        return Prompt(input_ids, nowhere, inputs, input_size_wh=image.size, text=text, image=image)
+
     def encode_reply(self, text: str) -> Tensor:
         """Token ids (T,) of a reply, its end token included."""
         ids = self.tokenizer.encode(text, add_special_tokens=False)
         return torch.tensor([*ids, self.eos_ids[0]])
 
     def decode_reply(self, token_ids: Sequence[int]) -> str:
-        """The text of a reply's tokens, without its end token."""
-        text: str = self.tokenizer.decode(token_ids, skip_special_tokens=True)
+        """The text of a reply's tokens, without special tokens, its end token among them, but with those
+        that its dialect is written in."""
+        read = [token for token in token_ids if token not in self._unread_ids]
+        text: str = self.tokenizer.decode(read, skip_special_tokens=False)
         return text
 
     @property
@@ -187,7 +223,10 @@ class Policy:
     @torch.no_grad()
     def encode_images(self, prompts: Sequence[Prompt]) -> list[Prompt]:
         """`prompts` with the features of their images in place of inputs, for a vision tower that does
-        not train: each image goes through it once, whatever is done with the prompts then."""
+        not train: each image goes through it once, whatever is done with the prompts then. On the plain
+        path, which has no features apart from the model's forward pass, they stay as they are."""
+        if not self.shares_prefix:
+            return list(prompts)
         inputs = {name: tensor.to(self.device) for name, tensor in join_inputs(prompts).items()}
         lengths = [int((prompt.input_ids == self.config.image_token_id).sum()) for prompt in prompts]
         features = self.family.image_features(self.model, inputs).split(lengths)
@@ -196,7 +235,11 @@ class Policy:
     def logits(self, hidden: Tensor, *, temperature: float = 1.0, suppress: bool = True) -> Tensor:
         """Logits (..., V) in float32 of the policy: tempered, and where `suppress`, minus infinity
         for image and special tokens other than the end."""
-        logits: Tensor = self.model.lm_head(hidden).float()
+        return self.restrict(self.model.lm_head(hidden), temperature=temperature, suppress=suppress)
+
+    def restrict(self, logits: Tensor, *, temperature: float = 1.0, suppress: bool = True) -> Tensor:
+        """`logits` of the model as those of the policy: see there."""
+        logits = logits.float()
         if temperature != 1.0:
             logits = logits / temperature
         return logits.index_fill(-1, self.suppressed_ids, -torch.inf) if suppress else logits
@@ -236,8 +279,8 @@ class Policy:
             config.save_pretrained(folder)
         if has_adapters(self.model):
             save_adapters(self.model, state, folder / "adapter")
-        self.tokenizer.save_pretrained(folder)
-        self.image_processor.save_pretrained(folder)
+        for part in (self.tokenizer, self.image_processor) if self._processor is None else (self._processor,):
+            part.save_pretrained(folder)
         write_json_atomic(folder / DIALECT_FILE, {"dialect": self.dialect.name})
 
     def save_trained(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
@@ -293,6 +336,7 @@ def load_policy(
     with needs_extra("train"):
         from safetensors import SafetensorError
         from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText
+        from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
         from transformers.utils.logging import disable_progress_bar
     disable_progress_bar()
 
@@ -304,17 +348,13 @@ def load_policy(
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"no model in {folder}: config.json is missing")
     config = AutoConfig.from_pretrained(folder)
-    if config.model_type not in FAMILIES:
+    if config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         raise CheckpointError(
-            f"{folder} holds a model of type {config.model_type!r}; known: {', '.join(FAMILIES)}"
+            f"{folder} holds a model of type {config.model_type!r}, which reads no images; "
+            f"known best: {', '.join(FAMILIES)}"
         )
-    family = FAMILIES[config.model_type]
-    name = dialect or _folder_dialect(folder) or family.dialect
-    if name is None:
-        raise CheckpointError(
-            f"{folder} does not say how its model writes boxes, and models of type {config.model_type!r} have no "
-            f'one way: write {{"dialect": NAME}} into {folder / DIALECT_FILE}; known: {", ".join(DIALECTS)}'
-        )
+    family = _find_family(config)
+    writes = _find_dialect(dialect, folder, config.model_type, family)
     try:
         model, report = AutoModelForImageTextToText.from_pretrained(
             folder, dtype=getattr(torch, dtype), output_loading_info=True
@@ -324,15 +364,54 @@ def load_policy(
     wrong = {key: sorted(map(str, names)) for key, names in report.items() if names}
     if wrong:
         raise CheckpointError(f"the weights in {folder} do not fit its config.json: {wrong}")
+    if family is None:
+        processor = plain.load_processor(folder)
+        return Policy(model.to(device), processor.tokenizer, processor.image_processor, writes, None, processor)
     family.prepare(model)
     model.set_attn_implementation({"text_config": TREE_ATTENTION})
     return Policy(
         model.to(device),
         _load_tokenizer(folder),
         AutoImageProcessor.from_pretrained(folder, backend="pil"),
-        get_dialect(name),
+        writes,
         family,
     )
+
+
+def _unfit(image: Image.Image, error: ValueError) -> DataError:
+    return DataError(f"the image of {image.width}x{image.height} pixels cannot be fed to the model: {error}")
+
+
+def _find_family(config: Any) -> Family | None:
+    """The family of a model, or none, with a word to the user, if it has to take the plain path."""
+    family, text = FAMILIES.get(config.model_type), config.get_text_config()
+    partial = set(getattr(text, "layer_types", None) or ()) - {"full_attention"}
+    if family is None:
+        reason = f"prefixes are shared by {', '.join(FAMILIES)}"
+    elif text.model_type not in family.text_types:
+        reason = f"its language model is {text.model_type!r}, and not one of {', '.join(family.text_types)}"
+    elif partial:
+        reason = f"its language model has layers of {', '.join(sorted(partial))}"
+    else:
+        return family
+    plain.tell(config.model_type, reason)
+    return None
+
+
+def _find_dialect(name: str | None, folder: Path, model_type: str, family: Family | None) -> Dialect:
+    found = name or _folder_dialect(folder) or (family and family.dialect)
+    if not found:
+        raise CheckpointError(
+            f"{folder} does not say how its model writes boxes, and models of type {model_type!r} have no one way: "
+            f'write {{"dialect": NAME}} into {folder / DIALECT_FILE}; known: {", ".join(DIALECTS)}'
+        )
+    dialect = get_dialect(found)
+    if family is None and dialect.in_model_px:
+        raise CheckpointError(
+            f"dialect {found!r} writes pixels of the model's input, whose size is not known for models of type "
+            f"{model_type!r}; choose another in {folder / DIALECT_FILE}"
+        )
+    return dialect
 
 
 def _load_tokenizer(folder: Path) -> Any:
@@ -364,13 +443,22 @@ def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     return tuple(dict.fromkeys(i for i in ids if i is not None))
 
 
+def _special_ids(policy: Policy) -> set[int]:
+    """The tokenizer's special tokens, but for those that the dialect writes boxes in."""
+    box = Boxes.of([[0, 0, 1, 1]], ["cat"])
+    written = policy.tokenizer.encode(
+        policy.dialect.render(box, size_wh=(9, 9), input_size_wh=(9, 9)), add_special_tokens=False
+    )
+    return {i for i, token in policy.tokenizer.added_tokens_decoder.items() if token.special} - set(written)
+
+
 def _suppressed_ids(policy: Policy) -> Tensor:
     """Tokens that no reply may hold: image and other special ones, and rows of the output layer
     beyond the tokenizer's vocabulary."""
     config, tokenizer = policy.config, policy.tokenizer
-    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special = _special_ids(policy)
     named = {
-        v for k, v in config.to_dict().items() if k.endswith("_token_id") and isinstance(v, int)
+        v for k, v in config.to_dict().items() if k.endswith(("_token_id", "_token_index")) and isinstance(v, int)
     }
     beyond = set(range(len(tokenizer), config.get_text_config().vocab_size))
     ids = sorted((special | named | beyond) - set(policy.eos_ids))

@@ -1,0 +1,188 @@
+"""The plain path, with families that have no file: LLaVA, and Gemma 3, whose images see themselves whole, whose
+layers partly see a window, and whose logits are capped."""
+
+import logging
+import shutil
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from random_families import build_gemma3, build_llava
+from random_models import gradients, make_prompts, random_completions, sharpen
+from torch import Tensor
+from torch.nn.functional import pad
+from transformers import AutoConfig
+
+from visionr1.errors import CheckpointError, DataError, MissingDependency
+from visionr1.models import plain
+from visionr1.models.policy import Policy, Prompt, _find_family, load_policy
+from visionr1.prefix import group, pack, split, token_logprobs
+from visionr1.rollout import Completion, generate
+from visionr1.samples import Query
+
+SIZES = [(120, 80), (80, 160)]
+UNEQUAL = [[5, 0, 9, 1], [3, 12]]
+BUILD = {"llava": build_llava, "gemma3": build_gemma3}
+
+
+@pytest.fixture(scope="module", params=sorted(BUILD))
+def folder(request: pytest.FixtureRequest, qwen3_folder: Path) -> Path:
+    return BUILD[request.param](qwen3_folder.parent / request.param, qwen3_folder)
+
+
+@cache
+def load_once(folder: Path) -> Policy:
+    return sharpen(load_policy(folder))
+
+
+@pytest.fixture
+def policy(folder: Path) -> Policy:
+    return load_once(folder)
+
+
+def logprobs_alone(policy: Policy, prompt: Prompt, completion: Tensor) -> Tensor:
+    """Log-probabilities (T,) by transformers' forward pass of this one row."""
+    inputs = dict(prompt.inputs)
+    if "token_type_ids" in inputs:
+        inputs["token_type_ids"] = pad(inputs["token_type_ids"], (0, len(completion)))
+    input_ids = torch.cat((prompt.input_ids, completion))[None]
+    logits = policy.model(input_ids=input_ids, **inputs).logits[0, len(prompt.input_ids) - 1 : -1]
+    logits = logits.index_fill(-1, policy.suppressed_ids, -torch.inf)
+    return logits.log_softmax(-1).gather(-1, completion[:, None])[:, 0]
+
+
+@pytest.mark.parametrize("budget", [10**6, 80])
+def test_scores_and_gradients_are_those_of_rows_alone(policy: Policy, budget: int) -> None:
+    prompts, completions = make_prompts(policy, SIZES), random_completions(policy, UNEQUAL)
+    pairs = [(p, c) for p, row in zip(prompts, completions, strict=True) for c in row]
+    alone = [logprobs_alone(policy, prompt, ids) for prompt, ids in pairs if len(ids)]
+    expected = gradients(policy, torch.stack([part.square().sum() for part in alone]).sum())
+
+    parts = split(group(prompts, completions), budget)
+    assert (len(parts) > len(prompts)) == (budget == 80)
+    found: dict[int, Tensor] = {}
+    total = torch.zeros(())
+    for part in parts:
+        rows = pack(part)
+        assert rows.input_ids.numel() <= budget
+        logprobs = token_logprobs(policy, rows)
+        total = total + logprobs.square().sum()
+        found |= {int(i): logprobs[rows.completion == i].detach() for i in rows.completion.unique()}
+    torch.testing.assert_close(torch.cat([found[i] for i in sorted(found)]), torch.cat(alone), atol=1e-5, rtol=0)
+    assert (gradients(policy, total) - expected).norm() < 1e-5 * expected.norm()
+
+
+def sample(policy: Policy, prompts: list[Prompt], **settings: object) -> list[list[Completion]]:
+    return generate(policy, prompts, **{"num_completions": 3, "max_new_tokens": 12, "seeds": [(1,), (2,)], **settings})
+
+
+def test_greedy_is_that_of_transformers_whatever_the_folder_would_sample_with(policy: Policy) -> None:
+    prompts = make_prompts(policy, SIZES)
+    policy.model.generation_config.repetition_penalty = 1.0
+    for prompt, (completion,) in zip(prompts, sample(policy, prompts, num_completions=1, temperature=0.0), strict=True):
+        expected = policy.model.generate(
+            input_ids=prompt.input_ids[None],
+            **prompt.inputs,
+            max_new_tokens=12,
+            do_sample=False,
+            suppress_tokens=policy.suppressed_ids.tolist(),
+        )[0, len(prompt.input_ids) :]
+        assert completion.token_ids.tolist() == expected.tolist()
+    policy.model.generation_config.repetition_penalty = 3.0
+    (again,) = sample(policy, prompts[1:], num_completions=1, temperature=0.0)[0]
+    assert again.token_ids.tolist() == completion.token_ids.tolist()
+    assert policy.model.generation_config.repetition_penalty == 3.0
+
+
+def test_logprobs_of_sampled_tokens_are_those_of_the_training_pass(policy: Policy) -> None:
+    prompts = make_prompts(policy, SIZES)
+    groups = sample(policy, prompts, temperature=0.8, top_p=0.9)
+    flat = [completion for row in groups for completion in row]
+    assert len({tuple(c.token_ids.tolist()) for c in flat}) > 2
+    for part in split(group(prompts, [[c.token_ids for c in row] for row in groups]), 10**6):
+        rows = pack(part)
+        logprobs = token_logprobs(policy, rows, temperature=0.8).detach()
+        for i in rows.completion.unique().tolist():
+            torch.testing.assert_close(logprobs[rows.completion == i], flat[i].logprobs, atol=1e-4, rtol=0)
+
+
+def test_a_reply_ends_at_its_end_token(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    everything = sample(policy, make_prompts(policy, SIZES))
+    common = everything[0][0].token_ids[4]
+    monkeypatch.setattr(policy, "eos_ids", (int(common),))
+    replies = [completion for row in sample(policy, make_prompts(policy, SIZES)) for completion in row]
+    assert {reply.truncated for reply in replies} >= {False}
+    for reply in replies:
+        ids = reply.token_ids.tolist()
+        assert reply.truncated == (int(common) not in ids)
+        assert int(common) not in ids[:-1]
+        assert len(ids) == len(reply.logprobs)
+
+
+def test_it_is_said_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plain.tell.cache_clear()
+    with caplog.at_level(logging.WARNING, logger="visionr1"):
+        assert not load_policy(folder).shares_prefix
+        load_policy(folder)
+    (record,) = caplog.records
+    model_type = AutoConfig.from_pretrained(folder).model_type
+    assert f"models of type {model_type!r} take the plain path, which is slower" in record.getMessage()
+
+
+def test_saved_and_loaded_it_encodes_the_same(policy: Policy, tmp_path: Path) -> None:
+    policy.save(tmp_path / "again")
+    again = load_policy(tmp_path / "again")
+    (prompt,), (other,) = make_prompts(policy, SIZES[:1]), make_prompts(again, SIZES[:1])
+    assert torch.equal(prompt.input_ids, other.input_ids)
+    assert torch.equal(prompt.inputs["pixel_values"], other.inputs["pixel_values"])
+    assert again.dialect is policy.dialect
+
+
+def test_its_dialect_has_to_be_named_and_to_need_no_input_size(folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "model"))
+    with pytest.raises(CheckpointError, match="'qwen25' writes pixels of the model's input, whose size is not known"):
+        load_policy(copy, dialect="qwen25")
+    (copy / "visionr1.json").unlink()
+    with pytest.raises(CheckpointError, match=r"does not say how its model writes boxes.*write \{\"dialect\": NAME\}"):
+        load_policy(copy)
+
+
+def test_what_cannot_be_encoded_is_named(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = policy.tokenizer.convert_ids_to_tokens(policy.config.image_token_id)
+    image = Image.new("RGB", (80, 60))
+    monkeypatch.setattr(policy.config.get_text_config(), "max_position_embeddings", 10)
+    with pytest.raises(DataError, match=r"80x60 pixels takes .* the model's context holds 10"):
+        policy.encode(image, Query("referring", ("cat",)))
+    if policy.config.model_type == "llava":
+        with pytest.raises(DataError, match="80x60 pixels cannot be fed"):
+            policy.encode(image, Query("referring", (f"the {token} one",)))
+
+
+def test_a_processor_that_needs_torchvision_names_the_command(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ImportError("requires the Torchvision library")
+
+    monkeypatch.setattr("transformers.AutoProcessor.from_pretrained", fail)
+    with pytest.raises(MissingDependency, match=r"Torchvision.*pip install torchvision"):
+        load_policy(folder)
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"model_type": "gpt_oss"}, "its language model is 'gpt_oss', and not one of qwen2, qwen3"),
+        ({"layer_types": ["sliding_attention", "full_attention"]}, "has layers of sliding_attention"),
+    ],
+)
+def test_a_known_family_with_another_decoder_takes_it(
+    internvl_folder: Path, changed: dict[str, object], reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = AutoConfig.from_pretrained(internvl_folder)
+    assert _find_family(config) is not None
+    for name, value in changed.items():
+        object.__setattr__(config.text_config, name, value)
+    with caplog.at_level(logging.WARNING, logger="visionr1"):
+        assert _find_family(config) is None
+    assert reason in caplog.text

@@ -1,4 +1,4 @@
-"""The Qwen2.5-VL dialect: round trip, hard texts, bounded time."""
+"""The Qwen2.5-VL dialect: what is right, and what is wrong how."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from visionr1.boxes import iou_matrix
 from visionr1.dialects import get_dialect
-from visionr1.dialects.base import MAX_BOXES
 from visionr1.samples import Boxes, FaultKind, Reply
 
 QWEN = get_dialect("qwen25")
@@ -23,31 +22,10 @@ def parse(text: str) -> Reply:
     return QWEN.parse(text, size_wh=SIZE, input_size_wh=SIZE, categories=("cat", "dog"))
 
 
-@st.composite
-def labelled_boxes(draw: st.DrawFn) -> tuple[Boxes, tuple[int, int], tuple[int, int]]:
-    size_wh = draw(st.tuples(st.integers(8, 4000), st.integers(8, 4000)))
-    input_size_wh = draw(st.tuples(st.integers(28, 1400), st.integers(28, 1400)))
-    unit = st.floats(0, 1)
-    boxes, labels = [], []
-    for _ in range(draw(st.integers(0, 5))):
-        x, y = sorted((draw(unit), draw(unit))), sorted((draw(unit), draw(unit)))
-        if x[1] - x[0] > 1e-6 and y[1] - y[0] > 1e-6:
-            boxes.append([x[0] * size_wh[0], y[0] * size_wh[1], x[1] * size_wh[0], y[1] * size_wh[1]])
-            labels.append(draw(LABELS))
-    return Boxes.of(boxes, labels), size_wh, input_size_wh
-
-
-@given(labelled_boxes())
-def test_rendered_boxes_are_read_back(case: tuple[Boxes, tuple[int, int], tuple[int, int]]) -> None:
-    boxes, size_wh, input_size_wh = case
-    text = QWEN.render(boxes, size_wh=size_wh, input_size_wh=input_size_wh)
-    reply = QWEN.parse(text, size_wh=size_wh, input_size_wh=input_size_wh)
-    assert reply.faults == () and reply.num_malformed == 0
-    assert reply.boxes.labels == boxes.labels
-    step = np.array([size_wh[0] / input_size_wh[0], size_wh[1] / input_size_wh[1]] * 2)
-    assert (np.abs(reply.boxes.xyxy - boxes.xyxy) <= step * (1 + 1e-9) + 1e-6).all()
-    again = QWEN.render(reply.boxes, size_wh=size_wh, input_size_wh=input_size_wh)
-    assert QWEN.parse(again, size_wh=size_wh, input_size_wh=input_size_wh).boxes == reply.boxes
+@given(st.lists(LABELS, max_size=5))
+def test_any_label_is_read_back(labels: list[str]) -> None:
+    boxes = Boxes.of([[0, 0, 1, 1]] * len(labels), labels)
+    assert parse(QWEN.render(boxes, size_wh=SIZE, input_size_wh=SIZE)).boxes == boxes
 
 
 @given(st.lists(st.floats(0, 12), min_size=4, max_size=4))
@@ -61,11 +39,6 @@ def test_no_integer_box_overlaps_better_than_the_rendered_one(numbers: list[floa
     x, y = (np.stack(np.triu_indices(13, k=1), axis=1) for _ in range(2))  # every integer interval of 0..12
     grid = np.array([[a[0], b[0], a[1], b[1]] for a in x for b in y], dtype=float)
     assert iou_matrix(reply.boxes.xyxy, boxes.xyxy)[0, 0] >= iou_matrix(grid, boxes.xyxy).max() - 1e-9
-
-
-def test_a_blank_label_cannot_be_written() -> None:
-    with pytest.raises(ValueError, match="box 0 has a blank label"):
-        QWEN.render(Boxes.of([[0, 0, 1, 1]], [" "]), size_wh=SIZE, input_size_wh=SIZE)
 
 
 @pytest.mark.parametrize(
@@ -163,23 +136,3 @@ def test_an_unknown_label_is_no_format_fault() -> None:
 def test_model_pixels_become_original_pixels() -> None:
     reply = QWEN.parse(f"[{ONE}]", size_wh=(400, 50), input_size_wh=SIZE)
     assert reply.boxes.xyxy.tolist() == [[20, 10, 60, 20]]
-
-
-@pytest.mark.parametrize("cut", range(len(f"```json\n[\n\t{ONE},\n\t{TWO}\n]\n```")))
-def test_truncation_at_every_byte_keeps_the_complete_items(cut: int) -> None:
-    text = f"```json\n[\n\t{ONE},\n\t{TWO}\n]\n```"[:cut]
-    reply = parse(text)
-    assert len(reply.boxes) == text.count("}") and reply.num_malformed == 0
-    assert not reply.well_formed
-
-
-def test_items_beyond_the_limit_count_but_match_nothing() -> None:
-    reply = parse("[" + ",".join([ONE] * 10_000) + "]")
-    assert len(reply.boxes) == MAX_BOXES and reply.num_predicted == 10_000
-    assert FaultKind.TOO_MANY_BOXES in [fault.kind for fault in reply.faults]
-
-
-@given(st.text(alphabet='{}[]",:\\ \n`json0123456789.-eNaбbox_2dlabel', max_size=400))
-def test_no_text_raises(text: str) -> None:
-    reply = parse(text)
-    assert reply.num_predicted >= len(reply.boxes)

@@ -8,8 +8,9 @@ import pytest
 
 from visionr1.errors import DataError
 from visionr1.evaluate import DEFAULT
+from visionr1.evaluate.errors import FALSE_KINDS, MEANINGS
 from visionr1.readers import read_source
-from visionr1.report import CHARTS, write_report
+from visionr1.report import CHARTS, NUM_WORST, write_report
 
 HOSTILE = "<script>alert('x')</script>&"
 
@@ -30,8 +31,20 @@ class Page(HTMLParser):
         self.text += data
 
 
+KINDS = {kind: number for number, kind in enumerate(FALSE_KINDS, 1)}
+
+
 def evaluation(ap: float, model: str, tokens: int) -> dict[str, Any]:
+    row = {"true_boxes": 40, "found": round(100 * ap), "missed": 7, **KINDS}
+    worst = [{"image_id": str(sample.image_id), "errors": 9} for sample in read_source("bccd", split="test")[3:9]]
     return {
+        "errors": {
+            "all": row,
+            "by_category": {"RBC": row, HOSTILE: dict.fromkeys(row, 0)},
+            "by_size": {"small": row},
+            "by_crowding": {"20 objects or more": row},
+            "worst_images": worst,
+        },
         "model": model,
         "data": "bccd",
         "split": "test",
@@ -126,10 +139,28 @@ def test_is_self_contained_and_runs_nothing(page: Page) -> None:
 
 def test_shows_every_chart_and_image_with_words(page: Page) -> None:
     pictures = [attributes for tag, attributes in page.tags if tag == "svg"]
-    assert len(pictures) == len(CHARTS) + 6 * 3
+    assert len(pictures) == len(CHARTS) + (6 + NUM_WORST) * 3
     assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in pictures)
     assert sum(attributes.get("class") == "mark" for _, attributes in page.tags) == len(CHARTS)  # one stage change
-    assert page.text.count("0 of ") == 12  # base and trained on six images, no box right
+    assert page.text.count("0 of ") == 2 * (6 + NUM_WORST)  # base and trained, no box right
+
+
+def test_errors_by_kind_size_crowding_and_category(page: Page, tmp_path: Path) -> None:
+    text = page.text
+    assert all(meaning in text for meaning in MEANINGS.values())
+    assert "loose and wrong label" in text and "By crowding" in text and "20 objects or more" in text
+    assert "30.047.5" in text  # found of 40 true: 12 by the base, 19 by the trained
+    assert text.count("1515") >= 3  # false boxes of both
+    assert "12.318.9+6.6" in text  # AP of RBC, before, after and the change
+    assert "The images with the most errors of Vision-R1" in text
+    assert ": background" in text.split("Worst cases")[1]  # the title of a false box
+    run = write_run(tmp_path / "run", trained=False)
+    for path in (run / "evaluation").glob("*.json"):
+        record = json.loads(path.read_text())
+        del record["errors"]  # as an earlier version stored it
+        path.write_text(json.dumps(record))
+    earlier = read_page(run).text
+    assert "Boxes on test images" in earlier and "Worst cases" not in earlier and "What is wrong" not in earlier
 
 
 def test_shows_best_and_worst_of_early_middle_and_late(page: Page) -> None:

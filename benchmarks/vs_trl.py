@@ -9,8 +9,8 @@ The fixed workload is a Qwen2.5-VL with 7 million random weights and a vocabular
 and rewards, each in a process of its own; one takes a step while the other waits, in turn, so that whatever else the
 machine does meets both alike. Random weights write nothing that the reward would tell apart, so a checksum of each
 reply is added to it: every group has a gradient. TRL runs at its best: all completions in one batch, no gradient
-checkpointing, float32, the same threads, no logs and no checkpoints. A ratio is the median over pairs of neighbouring steps. The last line is a JSON
-object; `step_ratio` there is the least of all that were measured.
+checkpointing, float32, the same threads, no logs and no checkpoints. A ratio is the median over pairs of neighbouring
+steps. The last line is a JSON object; `step_ratio` there is the least of all that were measured.
 """
 
 import argparse

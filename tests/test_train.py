@@ -81,15 +81,19 @@ def run(tmp_path: Path, qwen3_folder: Path) -> Run:
     return start
 
 
-@pytest.fixture(autouse=True)
-def spread(monkeypatch: pytest.MonkeyPatch) -> None:
+def score_by_letters(replace_attribute: Callable[[Any, str, Any], None] = setattr) -> None:
     """A random model never writes a box: let any text earn something, so that there is a gradient."""
     score = Reward.score
 
     def by_letters(self: Reward, text: str, truth: GroundTruth, **settings: Any) -> Score:
         return replace(score(self, text, truth, **settings), total=float(sum(map(ord, text)) % 7))
 
-    monkeypatch.setattr(Reward, "score", by_letters)
+    replace_attribute(Reward, "score", by_letters)
+
+
+@pytest.fixture(autouse=True)
+def spread(monkeypatch: pytest.MonkeyPatch) -> None:
+    score_by_letters(monkeypatch.setattr)
 
 
 def rows(folder: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
@@ -133,8 +137,10 @@ def killed_at(step: int, name: str) -> Iterator[None]:
         (SFT, [(3, "metrics.jsonl")], ["--set", "workers=1"]),
         (GRPO, [(1, "rollouts.jsonl"), (3, "metrics.jsonl"), (4, "rollouts.jsonl")], []),
         (GRPO, [(3, "rollouts.jsonl")], ["--set", "grpo.beta=0", "--set", "grpo.updates_per_rollout=2"]),
+        (GRPO, [(3, "metrics.jsonl")], ["--set", "lora.rank=2"]),
+        (SFT, [(3, "metrics.jsonl")], ["--set", "model.dtype=bfloat16", "--set", "model.gradient_checkpointing=true"]),
     ],
-    ids=["sft", "sft with a worker", "grpo with KL", "grpo off-policy without KL"],
+    ids=["sft", "sft with a worker", "grpo with KL", "grpo off-policy without KL", "grpo, LoRA", "sft, bfloat16"],
 )
 def test_a_killed_run_ends_bit_equal(
     run: Run, tmp_path: Path, text: str, kills: list[tuple[int, str]], extra: list[str]
@@ -176,6 +182,35 @@ def test_what_a_run_leaves(run: Run, tmp_path: Path, qwen3_folder: Path) -> None
     trained, before = load_policy(folder), load_policy(qwen3_folder)  # final/ is an ordinary folder
     assert trained.dialect is before.dialect
     assert not torch.equal(trained.model.lm_head.weight, before.model.lm_head.weight)
+
+
+def test_what_a_run_of_adapters_leaves(run: Run, tmp_path: Path, qwen3_folder: Path) -> None:
+    for text in (SFT, GRPO):
+        folder = tmp_path / text.split('"')[1]
+        assert run(text, folder.name, "--set", "lora.rank=2") == 0
+        checkpoint = {path.name for path in (folder / "checkpoints/step_4").iterdir()}
+        assert checkpoint == {"adapter_config.json", "adapter_model.safetensors", "trainer_state.pt"}
+        trained, before = load_policy(folder).model.state_dict(), load_policy(qwen3_folder).model.state_dict()
+        moved = {name for name, tensor in trained.items() if not torch.equal(tensor, before[name])}
+        assert moved
+        assert all("language_model.layers." in name and "proj" in name for name in moved)
+        adapter = load_policy(folder / "final/adapter").model  # by itself, on its base
+        assert {name for name, parameter in adapter.named_parameters() if parameter.requires_grad}
+    metrics = rows(tmp_path / "grpo")
+    assert metrics[0]["kl"] == 0.0
+    assert metrics[-1]["kl"] > 0
+
+
+def test_adapters_of_another_model_are_refused(
+    run: Run, tmp_path: Path, qwen3_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = Path(shutil.copytree(qwen3_folder, tmp_path / "model"))
+    text = SFT.replace("{model}", model.as_posix())
+    assert run(text, "run", "--set", "lora.rank=2") == 0
+    tensors = load_file(model / "model.safetensors")
+    save_file({n: 2 * t for n, t in tensors.items()}, model / "model.safetensors", metadata={"format": "pt"})
+    assert run(text, "run", "--set", "lora.rank=2", "--resume") == 2
+    assert "belong to a base model with other weights" in capsys.readouterr().err
 
 
 def test_final_weights_in_bfloat16(run: Run, tmp_path: Path) -> None:
@@ -291,6 +326,48 @@ def test_a_loss_that_is_no_number_stops_the_run(
     message = capsys.readouterr().err
     assert re.search(r"step 3: loss nan.*samples: scene-0, scene-1.*last checkpoint: .*step_2", message)
     assert [row["step"] for row in rows(tmp_path / "run")] == [1, 2]
+
+
+def test_a_gradient_that_is_no_number_changes_no_weight(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loss = sft.loss
+    monkeypatch.setattr(sft, "loss", lambda logprobs, w: loss(logprobs, w) + (0 * logprobs.sum()).sqrt())
+    assert run(SFT, "run") == 2
+    message = capsys.readouterr().err
+    assert re.search(r"step 1: loss \d.*gradient norm nan; samples: scene-0, scene-1.*last checkpoint: none", message)
+    assert rows(tmp_path / "run") == []
+
+
+def test_a_reward_that_raises_names_sample_and_completion(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    score, calls = Reward.score, iter(range(100))
+
+    def raising(self: Reward, *arguments: Any, **settings: Any) -> Score:
+        if next(calls) == 4:  # the second completion of the second sample
+            raise ZeroDivisionError("no boxes")
+        return score(self, *arguments, **settings)
+
+    monkeypatch.setattr(Reward, "score", raising)
+    assert run(GRPO, "run") == 2
+    message = capsys.readouterr().err
+    assert "the reward raised ZeroDivisionError('no boxes') at sample scene-1, completion 1: '" in message
+
+
+def test_an_image_too_large_for_the_context_names_the_sample(
+    run: Run, tmp_path: Path, qwen3_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = Path(shutil.copytree(qwen3_folder, tmp_path / "model"))
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    config["text_config"]["max_position_embeddings"] = 16
+    (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    for workers in (0, 1):
+        assert run(SFT.replace("{model}", model.as_posix()), "run", "--set", f"workers={workers}") == 2
+        message = capsys.readouterr().err
+        assert re.search(r"sample scene-0: the prompt takes \d+ tokens, \d+ of them for an image of 120x80", message)
+        assert "but the model's context holds 16" in message
+        shutil.rmtree(tmp_path / "run")
 
 
 def test_an_interrupt_writes_a_checkpoint(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,8 @@
     python benchmarks/scaling.py [--recipe demo] [--steps 4] [--rounds 2] [--set key=value ...]
 
 Each round trains the recipe once with one process and once with two, started by torchrun over gloo, so that whatever
-else the machine does meets both. The batch is the same: two processes take half of its samples each. The last line is a JSON
-object: the medians, their ratio (2 is perfect), and the largest difference of a loss.
+else the machine does meets both. The batch is the same: two processes take half of its samples each. The last line is a
+JSON object: the medians, their ratio (2 is perfect), and the largest difference of a loss.
 """
 
 import argparse

@@ -32,8 +32,11 @@ def make_accelerator(device: str, **settings: Any) -> Accelerator:
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision="no", device_placement=False, **settings)
     if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
         raise RecipeError("DeepSpeed is not supported; FSDP2 shards the same: examples/accelerate/fsdp2.yaml")
-    if os.environ.get("ACCELERATE_USE_FSDP") == "true" and not accelerator.is_fsdp2:
-        raise RecipeError("only FSDP version 2, over GPUs, is supported: examples/accelerate/fsdp2.yaml")
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        if not accelerator.is_fsdp2:
+            raise RecipeError("only FSDP version 2, over GPUs, is supported: examples/accelerate/fsdp2.yaml")
+        if accelerator.state.fsdp_plugin.cpu_ram_efficient_loading:
+            raise RecipeError("fsdp_cpu_ram_efficient_loading: expected false: examples/accelerate/fsdp2.yaml")
     return accelerator
 
 

@@ -1,5 +1,6 @@
 """Sampling against transformers' generate, and its log-probabilities against the training pass."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -25,11 +26,17 @@ class EagerToEnd(Policy):
         return logits.index_add(-1, torch.tensor([self.eos_ids[0]]), logits.new_full((len(logits), 1), 3.0))
 
 
-@pytest.fixture
-def policy(model_folder: Path) -> Policy:
-    loaded = sharpen(load_policy(model_folder))
+@cache
+def load_eager(folder: Path) -> Policy:
+    loaded = sharpen(load_policy(folder))
     loaded.__class__ = EagerToEnd
     return loaded
+
+
+@pytest.fixture(params=["qwen3", "internvl"])
+def policy(request: pytest.FixtureRequest) -> Policy:
+    """One whose positions have three axes, and one whose positions have one."""
+    return load_eager(request.getfixturevalue(f"{request.param}_folder"))
 
 
 def sample(policy: Policy, **settings: object) -> list[list[Completion]]:
@@ -69,12 +76,20 @@ def test_greedy_is_that_of_transformers(model_folder: Path) -> None:
     ids=str,
 )
 def test_logprobs_of_sampled_tokens_are_those_of_the_training_pass(policy: Policy, settings: dict[str, float]) -> None:
+    check_logprobs(policy, settings)
+
+
+def test_logprobs_of_every_family(model_folder: Path) -> None:
+    check_logprobs(load_eager(model_folder), {"top_p": 0.9})
+
+
+def check_logprobs(policy: Policy, settings: dict[str, float]) -> None:
     groups = sample(policy, **settings)
     lengths = {len(completion.token_ids) for row in groups for completion in row}
     assert len(lengths) > 1  # rows left the batch at different times
     rows = pack(group(make_prompts(policy, SIZES), [[c.token_ids for c in row] for row in groups]))
     scored = token_logprobs(policy, rows, temperature=settings.get("temperature", 1.0))
-    torch.testing.assert_close(scored, torch.cat([c.logprobs for row in groups for c in row]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(scored, torch.cat([c.logprobs for row in groups for c in row]), atol=1e-5, rtol=0)
 
 
 def test_a_completion_ends_with_an_end_token_or_is_truncated(policy: Policy) -> None:
@@ -86,7 +101,7 @@ def test_a_completion_ends_with_an_end_token_or_is_truncated(policy: Policy) -> 
         assert not set(ids[:-1]) & set(policy.eos_ids)
         assert len(ids) == len(completion.logprobs) <= LIMIT
         assert (len(ids) == LIMIT) or not completion.truncated
-        assert completion.text == policy.tokenizer.decode(ids, skip_special_tokens=True)
+        assert completion.text == policy.decode_reply(ids)
 
 
 def test_dropping_ended_rows_changes_nothing(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,6 +170,19 @@ def test_top_p_and_top_k_restrict_as_they_should() -> None:
     }
     for (top_p, top_k), expected in kept.items():
         assert int(rollout._restrict(logprobs, top_p, top_k).isfinite().sum()) == expected
+
+
+@pytest.mark.parametrize("settings", [(1.0, 0), (0.7, 0), (1.0, 3), (0.6, 3)], ids=str)
+def test_tokens_are_drawn_as_often_as_they_are_probable(settings: tuple[float, int]) -> None:
+    logits = torch.tensor([0.4, -torch.inf, 0.1, 0.3, 0.15, 0.05]).log()  # one token is suppressed
+    logits[1] = -torch.inf
+    logprobs, draws = logits.log_softmax(-1), 4000
+    uniform = (torch.arange(draws) + 1) / draws
+    tokens, chosen = rollout._sample(logits.expand(draws, -1), *settings, uniform)
+    expected = rollout._restrict(logprobs[None], *settings).softmax(-1)[0]
+    frequencies = torch.bincount(tokens, minlength=len(logits)) / draws
+    torch.testing.assert_close(frequencies, expected, atol=2 / draws, rtol=0)
+    assert torch.equal(chosen, logprobs[tokens])  # of the whole policy, before top-p and top-k
 
 
 def test_progress_counts_tokens(policy: Policy) -> None:

@@ -13,7 +13,7 @@ from random_models import sharpen
 
 from visionr1 import cli
 from visionr1.errors import DataError
-from visionr1.evaluate import DetectionResult, Prediction, ReplyLog, Shard, read_protocol
+from visionr1.evaluate import DetectionResult, DetectionUnit, Prediction, ReplyLog, Shard, read_protocol
 from visionr1.models.policy import Prompt, load_policy
 from visionr1.predict import Asking, collect_replies, evaluate_model, final_model, predict_samples
 from visionr1.readers import CocoDataset, data_path, read_coco
@@ -140,7 +140,8 @@ def test_an_evaluation_that_was_stopped_goes_on(
     qwen25_folder: Path, few: CocoDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = load_policy(qwen25_folder)
-    asking = Asking.of(policy, few, read_protocol(["max_new_tokens=3"]))
+    unit = DetectionUnit(name="few", table=few.table, samples=few.samples)
+    asking = Asking.of(policy, unit, read_protocol(["max_new_tokens=3"]))
     facts = {"model": "m", "data": "few", "split": None}
     whole = collect_replies(policy, asking)
     one = collect_replies(policy, asking, batch_size=1, log=ReplyLog(tmp_path, "m", facts), shard=Shard(2, 2))
@@ -159,8 +160,8 @@ def test_an_evaluation_that_was_stopped_goes_on(
     log = ReplyLog(tmp_path, "m", facts)
     assert [reply.text for reply in collect_replies(policy, asking, log=log)] == [reply.text for reply in whole]
     assert asked == [few.samples[0].id, few.samples[2].id]
-    assert asking.evaluate(whole, num_resamples=0).counts["replies"] == 3
-    other = Asking.of(policy, few, read_protocol(["max_new_tokens=4"]))
+    assert unit.score(whole, policy.dialect, asking.protocol, 0)["few"].counts["replies"] == 3
+    other = Asking.of(policy, unit, read_protocol(["max_new_tokens=4"]))
     with pytest.raises(DataError, match="replies of another evaluation: max_new_tokens: expected 4, found 3"):
         collect_replies(policy, other, log=ReplyLog(tmp_path, "m", facts))
     with pytest.raises(DataError, match='data: expected "many", found "few"'):

@@ -11,7 +11,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -20,7 +20,7 @@ from visionr1 import __version__
 from visionr1.errors import DataError, RecipeError, VisionR1Error, needs_extra
 
 if TYPE_CHECKING:
-    from visionr1.evaluate import DetectionResult, OdinwSet, ReplyLog
+    from visionr1.evaluate import ReplyLog, Result, Unit
     from visionr1.predict import ModelEvaluator
     from visionr1.rewards import Score
     from visionr1.samples import GroundTruth
@@ -121,7 +121,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, metavar="DATA", help='COCO JSON file, data folder or "bccd"')
-    parser.add_argument("--split", default="test", help="which part of a data folder that has parts (default: test)")
+    parser.add_argument(
+        "--split", help="which part of a data folder that has parts (default: test, or all of a --benchmark)"
+    )
 
 
 def add_demo(parser: argparse.ArgumentParser) -> None:
@@ -217,10 +219,11 @@ def add_eval(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--coco-results", type=Path, metavar="FILE", help="write the boxes as COCO results too")
     parser.add_argument(
-        "--suite",
-        choices=("odinw13", "odinw35"),
-        help="DATA is a folder of ODinW's sets: each one's valid split, and their mean; --predictions is then a folder "
-        "with a file for each set, such as Aquarium.json",
+        "--benchmark",
+        metavar="NAME",
+        help="DATA is a folder in this benchmark's layout: coco, odinw13, odinw35, vision_r1_ood, refcoco, refcoco+, "
+        "refcocog, grefcoco, lisa, d3, ovdeval, v3det; all its splits or sets, or --split; with several, --predictions "
+        "is a folder with a file for each, such as Aquarium.json (docs/benchmarks.md)",
     )
     parser.add_argument(
         "--resamples",
@@ -239,19 +242,32 @@ def add_eval(parser: argparse.ArgumentParser) -> None:
 
 def run_eval(args: argparse.Namespace) -> None:
     """visionr1 eval"""
-    from visionr1.evaluate import coco_results, evaluate_file, format_results, write_evaluation
+    from visionr1.evaluate import (
+        DetectionResult,
+        DetectionUnit,
+        coco_results,
+        evaluate_file,
+        format_results,
+        read_protocol,
+        write_evaluation,
+    )
     from visionr1.files import write_json_atomic
     from visionr1.readers import data_path, read_coco, read_table
 
+    if args.benchmark and (args.scores or args.coco_results):
+        raise RecipeError("--scores and --coco-results are not for a --benchmark; use --protocol scores=...")
+    if not args.benchmark:
+        args.split = args.split or "test"
     if args.shard:
         _run_shard(args)
         return
-    if args.suite:
-        _run_suite(args)
+    if args.benchmark:
+        _run_benchmark(args)
         return
     name, log, predictions = Path(args.model).name if args.model else args.predictions.stem, None, None
     protocols = {f"{name}-{scores}": [*args.protocol, f"scores={scores}"] for scores in args.scores}
     protocols = protocols or {name: args.protocol}
+    results: dict[str, DetectionResult] = {}
     if args.predictions:
         table = read_table(data_path(args.data), split=args.split)
         results = {
@@ -269,9 +285,13 @@ def run_eval(args: argparse.Namespace) -> None:
         dataset = read_coco(data_path(args.data), split=args.split, on_bad=args.on_bad)
         print(*dataset.report.lines(), sep="\n", end="\n" if dataset.report.lines() else "", file=sys.stderr)
         log = _reply_log(args, args.out / "evaluation", name, args.data, args.split) if args.out else None
-        evaluator = _model_evaluator(args)
-        table = dataset.table
-        results, predictions = evaluator.evaluate(dataset, protocols, name, log)
+        stated = {of: read_protocol(settings) for of, settings in protocols.items()}  # before the model loads
+        table, unit = dataset.table, DetectionUnit(name=name, table=dataset.table, samples=dataset.samples)
+        of_all, predictions = _model_evaluator(args).evaluate(unit, stated, log)
+        for of, own in of_all.items():
+            result = own[name]
+            assert isinstance(result, DetectionResult)
+            results[of] = result
     if args.out:
         of = str(args.model or args.predictions)
         folder = args.out / "evaluation"
@@ -288,59 +308,67 @@ def run_eval(args: argparse.Namespace) -> None:
         print(format_results(results))
 
 
-def _run_suite(args: argparse.Namespace) -> None:
-    from visionr1.evaluate import evaluate_file, evaluate_suite, read_odinw, write_evaluation
+def _run_benchmark(args: argparse.Namespace) -> None:
+    from visionr1.evaluate import evaluate_benchmark, get_benchmark, write_evaluation, write_predictions
     from visionr1.evaluate.predictions import predictions_file
     from visionr1.files import write_json_atomic
 
-    by_model = None if args.predictions else _model_evaluator(args)
+    benchmark = get_benchmark(args.benchmark)
+    protocol = benchmark.read_protocol(args.protocol)  # before anything is read
+    found = benchmark.find(Path(args.data), args.split, with_images=bool(args.model), on_bad=args.on_bad)
+    evaluator = _model_evaluator(args) if args.model else None
     of = str(args.model or args.predictions)
+    folder = args.out / benchmark.name if args.out else None
 
-    def evaluate(one: OdinwSet, file: Path) -> DetectionResult:
+    def evaluate(unit: Unit) -> Mapping[str, Result]:
+        print(*(f"{unit.name}: {line}\n" for line in unit.report), sep="", end="", file=sys.stderr)
         predictions, log = None, None
-        if by_model:
-            log = _reply_log(args, args.out / args.suite, one.name, str(file), None) if args.out else None
-            results, predictions = by_model.evaluate(read_odinw(one, file), {"": args.protocol}, one.name, log)
-            result = results[""]
+        if evaluator:
+            log = _reply_log(args, folder, unit.name, args.data, args.split) if folder else None
+            of_all, predictions = evaluator.evaluate(unit, {"": protocol}, log)
+            results = of_all[""]
         else:
-            said = predictions_file(args.predictions, one.name)
-            result = evaluate_file(
-                said, file, dialect=args.dialect, protocol=args.protocol, num_resamples=args.resamples
-            )
-        if args.out:
-            folder = args.out / args.suite
-            write_evaluation(folder, one.name, result, predictions, model=of, data=str(file), split=None)
+            said = args.predictions
+            said = said if said.is_file() and len(found.names) == 1 else predictions_file(said, unit.name)
+            results = unit.score_file(said, args.dialect, benchmark, args.protocol, args.resamples)
+        if folder and predictions is not None:
+            write_predictions(folder / f"{unit.name}.predictions.jsonl", predictions)
+        if folder:
+            facts = {"model": of, "data": args.data, "split": args.split}
+            for name, result in results.items():
+                write_evaluation(folder, name, result, None, **facts, benchmark=benchmark.name, unit=unit.name)
         if log:
             log.remove()
-        return result
+        return results
 
-    whole = evaluate_suite(Path(args.data), args.suite, evaluate)
-    if args.out:
-        write_json_atomic(args.out / f"{args.suite}.json", {"model": of, "data": args.data, **whole.to_json()})
+    whole = evaluate_benchmark(benchmark, found, evaluate)
+    if folder:
+        write_json_atomic(folder.with_suffix(".json"), {"model": of, "data": args.data, **whole.to_json()})
     print(json.dumps(whole.to_json()) if args.json else whole.table())
 
 
 def _run_shard(args: argparse.Namespace) -> None:
     """Only ask a part of the samples; the command without --shard finds the replies and scores them."""
-    from visionr1.evaluate import Shard, find_odinw, read_odinw
+    from visionr1.evaluate import DetectionUnit, Shard, get_benchmark, read_protocol
     from visionr1.readers import data_path, read_coco
 
     shard = Shard.read(args.shard)
     if not (args.model and args.out):
         raise RecipeError("--shard needs --model, and --out, where the parts are kept")
+    units: Iterable[Unit]
+    if args.benchmark:
+        benchmark = get_benchmark(args.benchmark)
+        protocol, folder = benchmark.read_protocol(args.protocol), args.out / benchmark.name
+        units = benchmark.find(Path(args.data), args.split, with_images=True, on_bad=args.on_bad).units
+    else:
+        protocol, folder = read_protocol(args.protocol), args.out / "evaluation"
+        dataset = read_coco(data_path(args.data), split=args.split, on_bad=args.on_bad)
+        units = [DetectionUnit(name=Path(args.model).name, table=dataset.table, samples=dataset.samples)]
     evaluator = _model_evaluator(args)
     kept = asked = 0
-    if args.suite:
-        found, _ = find_odinw(Path(args.data), args.suite)
-        logs = [
-            (read_odinw(one, file), one.name, _reply_log(args, args.out / args.suite, one.name, str(file), None))
-            for one, file in found.items()
-        ]
-    else:
-        dataset, name = read_coco(data_path(args.data), split=args.split, on_bad=args.on_bad), Path(args.model).name
-        logs = [(dataset, name, _reply_log(args, args.out / "evaluation", name, args.data, args.split))]
-    for dataset, name, log in logs:
-        replies, samples = evaluator.collect(dataset, name, log, shard)
+    for unit in units:
+        log = _reply_log(args, folder, unit.name, args.data, args.split)
+        replies, samples = evaluator.collect(unit, protocol, log, shard)
         kept, asked = kept + replies, asked + samples
     print(f"shard {args.shard} is done; {kept} of {asked} replies are in {args.out}", end="; ")
     print("the same command without --shard scores them" if kept == asked else "other shards are to come")
@@ -353,16 +381,12 @@ def _reply_log(args: argparse.Namespace, folder: Path, name: str, data: str, spl
 
 
 def _model_evaluator(args: argparse.Namespace) -> ModelEvaluator:
-    """The model of `--model`, loaded, with how it is to be asked."""
-    from visionr1.evaluate import read_protocol
-
-    read_protocol(args.protocol)  # before the model loads
+    """The model of `--model`, loaded."""
     with needs_extra("train"):
         from visionr1.models.policy import load_policy
         from visionr1.predict import ModelEvaluator, final_model
     return ModelEvaluator(
         load_policy(final_model(args.model), device=args.device, dialect=args.dialect),
-        settings=args.protocol,
         max_new_tokens=args.max_new_tokens,
         batch_size=args.batch_size,
         num_resamples=args.resamples,

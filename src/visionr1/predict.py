@@ -15,22 +15,24 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from visionr1.dialects import Dialect
 from visionr1.draw import draw_boxes
 from visionr1.errors import DataError, RecipeError
 from visionr1.evaluate import (
     DEFAULT,
     WHOLE,
     DetectionResult,
+    DetectionUnit,
     Prediction,
     Protocol,
     ReplyLog,
+    ReplyProtocol,
+    Result,
     Shard,
-    evaluate_detection,
-    read_protocol,
+    Unit,
+    ask,
 )
 from visionr1.models.policy import Policy
-from visionr1.readers import CocoDataset, CocoTable, one_category_each, present_categories
+from visionr1.readers import CocoDataset
 from visionr1.rollout import Completion, generate
 from visionr1.samples import Boxes, Query, Reply, Sample
 
@@ -114,44 +116,32 @@ def evaluate_model(
     `max_new_tokens` goes before the protocol's; `num_resamples` is as in `evaluate_boxes`. A bar called `name` shows
     progress.
     """
-    asking = Asking.of(policy, dataset, protocol, max_new_tokens)
+    unit = DetectionUnit(name=name, table=dataset.table, samples=dataset.samples)
+    asking = Asking.of(policy, unit, protocol, max_new_tokens)
     predictions = collect_replies(policy, asking, batch_size=batch_size, name=name)
-    return asking.evaluate(predictions, num_resamples=num_resamples), predictions
+    return unit.score(predictions, policy.dialect, asking.protocol, num_resamples)[name], predictions
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Asking:
-    """A data set as a protocol asks it: one sample for each prompt."""
+    """What is to be asked as a protocol says: one sample for each prompt."""
 
     samples: Sequence[Sample]
-    protocol: Protocol
-    dialect: Dialect
-    table: CocoTable
+    protocol: ReplyProtocol
 
     @classmethod
-    def of(cls, policy: Policy, dataset: CocoDataset, protocol: Protocol, max_new_tokens: int | None = None) -> Asking:
+    def of(cls, policy: Policy, unit: Unit, protocol: ReplyProtocol, max_new_tokens: int | None = None) -> Asking:
         """What a policy is asked; `max_new_tokens` goes before the protocol's."""
         tokens = max_new_tokens or protocol.max_new_tokens or MAX_NEW_TOKENS
         stated = replace(protocol, max_new_tokens=tokens, dialect=policy.dialect.name)
-        return cls(ask(dataset.samples, protocol), stated, policy.dialect, dataset.table)
+        return cls(ask(unit.samples, protocol), stated)
 
     @property
     def facts(self) -> dict[str, Any]:
         """All that the replies depend on besides the model: how they are scored is not among it."""
         said = self.protocol.to_json()
-        keys = ("prompt", "categories", "template", "dialect", "decoding", "max_new_tokens")
-        return {"samples": len(self.samples), **{key: said[key] for key in keys}}
-
-    def evaluate(self, predictions: Sequence[Prediction], *, num_resamples: int | None = None) -> DetectionResult:
-        """The figures of one reply to each sample."""
-        return evaluate_detection(
-            self.samples,
-            predictions,
-            dialect=self.dialect,
-            protocol=self.protocol,
-            table=self.table,
-            num_resamples=num_resamples,
-        )
+        keys = ("prompt", "categories", "num_negatives", "template", "dialect", "decoding", "max_new_tokens")
+        return {"samples": len(self.samples), **{key: said[key] for key in keys if key in said}}
 
 
 def collect_replies(
@@ -188,34 +178,30 @@ def collect_replies(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelEvaluator:
-    """A policy and how it is asked: `settings` make the protocol, as in `read_protocol`."""
+    """A policy and how it is run."""
 
     policy: Policy
-    settings: Sequence[str] = ()
     max_new_tokens: int | None = None
     batch_size: int = BATCH_SIZE
     num_resamples: int | None = None
 
     def evaluate(
-        self, dataset: CocoDataset, protocols: Mapping[str, Sequence[str]], name: str, log: ReplyLog | None = None
-    ) -> tuple[dict[str, DetectionResult], list[Prediction]]:
+        self, unit: Unit, protocols: Mapping[str, ReplyProtocol], log: ReplyLog | None = None
+    ) -> tuple[dict[str, Mapping[str, Result]], list[Prediction]]:
         """The results under protocols, by name, that differ in scoring alone, and the replies that all are of."""
-        asked = {key: self._asking(dataset, settings) for key, settings in protocols.items()}
+        asked = {name: Asking.of(self.policy, unit, own, self.max_new_tokens) for name, own in protocols.items()}
         first, *others = asked.values()
         if any(other.facts != first.facts for other in others):
             raise RecipeError("protocols of one generation may differ in how replies are scored, not in what is asked")
-        predictions = collect_replies(self.policy, first, batch_size=self.batch_size, name=name, log=log)
-        results = {key: own.evaluate(predictions, num_resamples=self.num_resamples) for key, own in asked.items()}
-        return results, predictions
+        said = collect_replies(self.policy, first, batch_size=self.batch_size, name=unit.name, log=log)
+        dialect = self.policy.dialect
+        return {n: unit.score(said, dialect, own.protocol, self.num_resamples) for n, own in asked.items()}, said
 
-    def collect(self, dataset: CocoDataset, name: str, log: ReplyLog, shard: Shard) -> tuple[int, int]:
+    def collect(self, unit: Unit, protocol: ReplyProtocol, log: ReplyLog, shard: Shard) -> tuple[int, int]:
         """Ask one shard; how many replies the log then holds, and how many there are to be."""
-        asking = self._asking(dataset, self.settings)
-        replies = collect_replies(self.policy, asking, batch_size=self.batch_size, name=name, log=log, shard=shard)
+        asking = Asking.of(self.policy, unit, protocol, self.max_new_tokens)
+        replies = collect_replies(self.policy, asking, batch_size=self.batch_size, name=unit.name, log=log, shard=shard)
         return len(replies), len(asking.samples)
-
-    def _asking(self, dataset: CocoDataset, settings: Sequence[str]) -> Asking:
-        return Asking.of(self.policy, dataset, read_protocol(settings), self.max_new_tokens)
 
 
 def weights_sum(policy: Policy) -> int:
@@ -225,14 +211,6 @@ def weights_sum(policy: Policy) -> int:
         values = weight.detach().flatten()
         check = crc32(values[:: max(1, len(values) // 64)].float().cpu().numpy().tobytes(), check)
     return check
-
-
-def ask(samples: Sequence[Sample], protocol: Protocol) -> list[Sample]:
-    """Detection samples as the queries of a protocol: one for all categories or one each, all or those present."""
-    present = protocol.categories == "present"
-    if protocol.prompt == "per_category":
-        return one_category_each(samples, present_only=present)
-    return present_categories(samples) if present else list(samples)
 
 
 class SampleBar:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from visionr1.distributed import gather
-from visionr1.evaluate import Protocol, evaluate_detection, read_protocol
+from visionr1.evaluate import Protocol, ask, evaluate_detection, read_protocol
 from visionr1.models.policy import Policy
-from visionr1.predict import MAX_NEW_TOKENS, ask, predict_samples
+from visionr1.predict import MAX_NEW_TOKENS, predict_samples
 from visionr1.readers import data_path, read_coco
 from visionr1.readers.coco import CocoTable
 from visionr1.recipe import EvalSection
@@ -77,7 +77,7 @@ class Validation:
 
     def is_over(self, rows: Sequence[Row]) -> bool:
         """Whether so many rows in a row are no better that training should end."""
-        return 0 < self.settings.patience <= len(rows) - 1 - self._best(rows)
+        return bool(rows) and 0 < self.settings.patience <= len(rows) - 1 - self._best(rows)
 
     def _best(self, rows: Sequence[Row]) -> int:
         figures = [row[self.settings.metric] for row in rows]

@@ -1,6 +1,7 @@
 """ODinW: the list of sets, folders in both layouts, what is missing, and the two means."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ from PIL import Image
 
 from visionr1 import cli
 from visionr1.errors import DataError
-from visionr1.evaluate import DetectionResult, OdinwSet, evaluate_file, evaluate_suite, odinw_sets, read_odinw
+from visionr1.evaluate import BenchmarkResult, Unit, evaluate_benchmark, get_benchmark
+from visionr1.evaluate.benchmarks import Result
+from visionr1.evaluate.odinw import odinw_sets, read_odinw
 from visionr1.readers import data_path
 
 IN_ARCHIVE = "Aquarium/Aquarium Combined.v2-raw-1024.coco"
@@ -54,15 +57,15 @@ def test_missing_sets_are_named_and_small_ones_leave_the_second_mean(
     said.mkdir()
     (said / "Aquarium.json").write_text(json.dumps(fish[:6]))
     (said / "NorthAmericaMushrooms.json").write_text(json.dumps(cow))
-    command = ["eval", "--predictions", str(said), "--data", str(tmp_path / "odinw"), "--suite", "odinw13"]
+    command = ["eval", "--predictions", str(said), "--data", str(tmp_path / "odinw"), "--benchmark", "odinw13"]
     command += ["--resamples", "2"]
     assert cli.main([*command, "--out", str(tmp_path / "out")]) == 0
     text = capsys.readouterr().out
-    assert "NOT odinw13: 11 of 13 sets are missing: AerialMaritimeDrone_large, CottontailRabbits, " in text
+    assert "NOT all of odinw13: missing are AerialMaritimeDrone_large, CottontailRabbits, " in text
     assert "NorthAmericaMushrooms: its file names CoW" in text and "mean of the 1 with 10 images or more" in text
     assert text.count("protocol coco_results") == 1
     record = json.loads((tmp_path / "out/odinw13.json").read_text())
-    aps = {name: one["metrics"]["AP"] for name, one in record["sets"].items()}
+    aps = {name: one["metrics"]["AP"] for name, one in record["results"].items()}
     assert aps["NorthAmericaMushrooms"] == pytest.approx(1) and 0.4 < aps["Aquarium"] < 0.6
     assert record["mean"]["AP"] == pytest.approx(sum(aps.values()) / 2)
     assert record["mean_without_small"]["AP"] == aps["Aquarium"]
@@ -73,16 +76,32 @@ def test_missing_sets_are_named_and_small_ones_leave_the_second_mean(
     assert "no predictions for Aquarium; expected Aquarium.json" in capsys.readouterr().err
 
 
+def run(folder: Path, name: str, said: Any, *, with_images: bool = False) -> tuple[BenchmarkResult, list[Unit]]:
+    """The result where every set gets the same file of predictions, and what was read."""
+    (folder / "said.json").write_text(json.dumps(said))
+    benchmark, units = get_benchmark(name), []
+
+    def evaluate(unit: Unit) -> Mapping[str, Result]:
+        units.append(unit)
+        return unit.score_file(folder / "said.json", None, benchmark, [], 0)
+
+    found = benchmark.find(folder, None, with_images=with_images, on_bad="raise")
+    return evaluate_benchmark(benchmark, found, evaluate), units
+
+
 def test_without_a_large_set_there_is_no_second_mean(tmp_path: Path) -> None:
     write_set(tmp_path / "pothole", "valid/annotations_without_background.json", ("pothole",), 2)
-    (tmp_path / "none.json").write_text("[]")
-
-    def nothing(_: OdinwSet, file: Path) -> DetectionResult:
-        return evaluate_file(tmp_path / "none.json", file, num_resamples=0)
-
-    whole = evaluate_suite(tmp_path, "odinw35", nothing)
+    whole, _ = run(tmp_path, "odinw35", [])
     assert whole.mean("AP") == 0 and whole.mean("AP", without_small=True) is None
-    assert "n/a" in whole.table() and len(whole.missing) == 34 and not whole.renamed
+    assert "n/a" in whole.table() and len(whole.missing) == 34 and not whole.notes
+
+
+def test_the_four_out_of_domain_sets_of_the_paper(tmp_path: Path) -> None:
+    (vector,) = [one for one in odinw_sets("vision_r1_ood") if one.name == "vector"]
+    said = write_set(tmp_path / vector.path, vector.annotations, ("circle",), 3)
+    whole, _ = run(tmp_path, "vision_r1_ood", said)
+    assert whole.missing == ("MountainDewCommercial", "ThermalCheetah", "boggleBoards")
+    assert whole.mean("AP") == pytest.approx(1) and not whole.notes  # no list says what its categories are called
 
 
 @pytest.mark.parametrize("place", ["pistols/export", "pistols"])
@@ -96,16 +115,15 @@ def test_a_set_is_read_with_its_images(place: str, tmp_path: Path) -> None:
 
 def test_a_set_that_ships_is_found_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "BCCD").symlink_to(data_path("bccd"))
-    seen: list[int] = []
-
-    def read(one: OdinwSet, file: Path) -> DetectionResult:
-        seen.append(len(read_odinw(one, file).samples))
-        (tmp_path / "none.json").write_text("[]")
-        return evaluate_file(tmp_path / "none.json", file, num_resamples=0)
-
-    assert list(evaluate_suite(tmp_path, "odinw35", read).results) == ["BCCD"] and seen == [87]
+    whole, (unit,) = run(tmp_path, "odinw35", [], with_images=True)
+    assert list(whole.results) == ["BCCD"] and len(unit.samples) == 87
 
 
 def test_a_folder_without_any_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected sets of odinw13, such as AerialMaritimeDrone_large"):
-        evaluate_suite(tmp_path, "odinw13", lambda *_: pytest.fail("nothing to evaluate"))
+        run(tmp_path, "odinw13", [])
+
+
+def test_a_split_is_refused_for_what_has_one_evaluated_split(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="--split test: odinw13 has one evaluated split"):
+        get_benchmark("odinw13").find(tmp_path, "test", with_images=False, on_bad="raise")

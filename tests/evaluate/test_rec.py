@@ -44,8 +44,9 @@ def box_row(identity: str, xyxy: list[float], **more: Any) -> dict[str, Any]:
 
 def scored(tmp_path: Path, samples: list[Sample], rows: list[Any], *protocol: str, **how: Any) -> GroundingResult:
     (tmp_path / "said.json").write_text(json.dumps(rows))
-    how = {"dialect": None, "base": GROUNDING_DEFAULT, "num_resamples": 0, **how}
-    return score_grounding_file(samples, tmp_path / "said.json", REC, protocol=protocol, **how)
+    stated = read_settings(protocol, GROUNDING_DEFAULT, GROUNDING_PROTOCOLS)
+    how = {"dialect": None, "num_resamples": 0, **how}
+    return score_grounding_file(samples, tmp_path / "said.json", REC, protocol=stated, **how)
 
 
 def test_accuracy_and_mean_iou_of_a_worked_case(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
+from typing import Protocol as TypingProtocol
 
 from visionr1.dialects import Dialect
 from visionr1.errors import DataError, RecipeError
-from visionr1.evaluate.asking import ask
 from visionr1.evaluate.detection import DetectionResult, evaluate_replies
 from visionr1.evaluate.grec import GREC
 from visionr1.evaluate.grounding import (
@@ -38,10 +38,19 @@ from visionr1.readers.d3 import read_d3
 from visionr1.readers.grounding_files import find_lisa, read_grounding_file
 from visionr1.readers.ovdeval import SUBTASKS, ovdeval_file, read_ovdeval
 from visionr1.readers.refer import read_refer
+from visionr1.readers.rows import OnBad
 from visionr1.readers.v3det import read_v3det
 from visionr1.samples import Sample, normalize_label
 
 Result = DetectionResult | GroundingResult
+
+
+class Reading(TypedDict):
+    """How files are read: whether the images must be there, and what becomes of a bad row."""
+
+    with_images: bool
+    on_bad: OnBad
+
 
 SMALL_SET = 10
 """Sets of fewer images are left out of the second mean: one box moves their AP by several points."""
@@ -60,7 +69,7 @@ class DetectionUnit:
 
     def score(
         self, said: Sequence[Prediction], dialect: Dialect, protocol: ReplyProtocol, num_resamples: int | None
-    ) -> dict[str, Result]:
+    ) -> Mapping[str, DetectionResult]:
         """The results of one reply to each sample as it is asked."""
         assert isinstance(protocol, Protocol)
         score = partial(evaluate_replies, self.table, said, dialect=dialect, protocol=protocol)
@@ -68,7 +77,7 @@ class DetectionUnit:
 
     def score_file(
         self, path: Path, dialect: str | None, benchmark: Benchmark, settings: Sequence[str], num_resamples: int | None
-    ) -> dict[str, Result]:
+    ) -> Mapping[str, DetectionResult]:
         """The results of a file: COCO results, or raw replies."""
 
         def chosen(is_replies: bool) -> Protocol:
@@ -77,8 +86,7 @@ class DetectionUnit:
             return protocol
 
         parts = self._parts()
-        found = score_file(path, self.table, parts, dialect=dialect, protocol=chosen, num_resamples=num_resamples)
-        return dict(found)
+        return score_file(path, self.table, parts, dialect=dialect, protocol=chosen, num_resamples=num_resamples)
 
     def _parts(self) -> Mapping[str, Sequence[int] | None]:
         return self.parts or {self.name: None}
@@ -96,7 +104,7 @@ class GroundingUnit:
 
     def score(
         self, said: Sequence[Prediction], dialect: Dialect, protocol: ReplyProtocol, num_resamples: int | None
-    ) -> dict[str, Result]:
+    ) -> Mapping[str, GroundingResult]:
         """The result of one reply to each sample."""
         assert isinstance(protocol, GroundingProtocol)
         result = score_grounding(
@@ -106,7 +114,7 @@ class GroundingUnit:
 
     def score_file(
         self, path: Path, dialect: str | None, benchmark: Benchmark, settings: Sequence[str], num_resamples: int | None
-    ) -> dict[str, Result]:
+    ) -> Mapping[str, GroundingResult]:
         """The result of a file: boxes, or raw replies."""
         protocol = benchmark.read_protocol(settings)
         assert isinstance(protocol, GroundingProtocol)
@@ -128,16 +136,22 @@ class Found:
     missing: Sequence[str] = ()
 
 
+class Find(TypingProtocol):
+    """Reads the units of a benchmark in a folder; `split` chooses among them."""
+
+    def __call__(self, data: Path, split: str | None, **how: Unpack[Reading]) -> Found: ...
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Benchmark:
-    """A benchmark: `find(data, split, with_images)` reads its units; `metrics` are the columns of its table.
+    """A benchmark: `find(data, split, ...)` reads its units; `metrics` are the columns of its table.
 
     `protocol` is the one it is run under unless told otherwise; `fixed` are fields that belong to the benchmark
     whatever protocol is named. `averaged`: the mean over its results is a figure that papers report.
     """
 
     name: str
-    find: Callable[[Path, str | None, bool], Found]
+    find: Find
     protocol: ReplyProtocol = DEFAULT
     metrics: tuple[str, ...] = ("AP", "AP50", "F1")
     averaged: bool = False
@@ -150,10 +164,6 @@ class Benchmark:
         assert isinstance(self.protocol, Protocol)
         known = {name: replace(protocol, **self.fixed) for name, protocol in PROTOCOLS.items()}
         return read_settings(settings, known[COCO_RESULTS.name] if results else self.protocol, known)
-
-    def ask(self, unit: Unit, protocol: ReplyProtocol) -> list[Sample]:
-        """The samples of a unit as they are asked, one a prompt."""
-        return ask(unit.samples, protocol)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,15 +250,9 @@ def get_benchmark(name: str) -> Benchmark:
 
 
 def evaluate_benchmark(
-    benchmark: Benchmark,
-    data: Path,
-    evaluate: Callable[[Unit], Mapping[str, Result]],
-    *,
-    split: str | None = None,
-    with_images: bool = True,
+    benchmark: Benchmark, found: Found, evaluate: Callable[[Unit], Mapping[str, Result]]
 ) -> BenchmarkResult:
-    """`evaluate(unit)` of every unit that lies in `data`; DataError if there is none."""
-    found = benchmark.find(data, split, with_images)
+    """`evaluate(unit)` of every unit that was found."""
     results: dict[str, Result] = {}
     notes: list[str] = []
     for unit in found.units:
@@ -269,10 +273,10 @@ def _fewer(number: int, expected: int | None, what: str) -> list[str]:
     return [f"{number} {what}, of the benchmark's {expected}"] if expected is not None and number != expected else []
 
 
-def _find_odinw(suite: Suite) -> Callable[[Path, str | None, bool], Found]:
-    def unit(one: OdinwSet, file: Path, with_images: bool) -> DetectionUnit:
-        dataset = read_odinw(one, file) if with_images else None
-        table = dataset.table if dataset else read_table(file)
+def _find_odinw(suite: Suite) -> Find:
+    def unit(one: OdinwSet, file: Path, how: Reading) -> DetectionUnit:
+        dataset = read_odinw(one, file, on_bad=how["on_bad"]) if how["with_images"] else None
+        table = dataset.table if dataset else read_table(file, on_bad=how["on_bad"])
         renamed = sorted(name for name in table.categories if one.known and normalize_label(name) not in one.known)
         note = f"its file names {', '.join(renamed)}, which GLIP and mmdetection name otherwise"
         return DetectionUnit(
@@ -283,19 +287,19 @@ def _find_odinw(suite: Suite) -> Callable[[Path, str | None, bool], Found]:
             notes=[note] if renamed else [],
         )
 
-    def find(data: Path, split: str | None, with_images: bool) -> Found:
+    def find(data: Path, split: str | None, **how: Unpack[Reading]) -> Found:
         _no_split(suite, split)
         found, missing = find_odinw(data, suite)
         names = [one.name for one in found]
-        return Found(names, (unit(one, file, with_images) for one, file in found.items()), missing)
+        return Found(names, (unit(one, file, how) for one, file in found.items()), missing)
 
     return find
 
 
-def _find_coco(data: Path, split: str | None, with_images: bool) -> Found:
+def _find_coco(data: Path, split: str | None, **how: Unpack[Reading]) -> Found:
     file = find_annotations(data, split or "val")
-    dataset = read_coco(file) if with_images else None
-    table = dataset.table if dataset else read_table(file)
+    dataset = read_coco(file, on_bad=how["on_bad"]) if how["with_images"] else None
+    table = dataset.table if dataset else read_table(file, on_bad=how["on_bad"])
     unit = DetectionUnit(
         name=split or "val2017",
         table=table,
@@ -315,9 +319,9 @@ REFER_SIZES = {
 """Expressions of each split (of RefCOCOg UMD's), where they are known."""
 
 
-def _find_refer(name: str) -> Callable[[Path, str | None, bool], Found]:
-    def find(data: Path, split: str | None, with_images: bool) -> Found:
-        found, missing = read_refer(data, name, split, with_images=with_images)
+def _find_refer(name: str) -> Find:
+    def find(data: Path, split: str | None, **how: Unpack[Reading]) -> Found:
+        found, missing = read_refer(data, name, split, **how)
         units = [
             GroundingUnit(
                 name=key,
@@ -333,15 +337,15 @@ def _find_refer(name: str) -> Callable[[Path, str | None, bool], Found]:
     return find
 
 
-def _find_lisa(data: Path, split: str | None, with_images: bool) -> Found:
-    dataset = read_grounding_file(find_lisa(data, split or "test"), with_images=with_images)
+def _find_lisa(data: Path, split: str | None, **how: Unpack[Reading]) -> Found:
+    dataset = read_grounding_file(find_lisa(data, split or "test"), **how)
     unit = GroundingUnit(name=split or "test", samples=dataset.samples, metric=REC, report=dataset.report.lines())
     return Found([unit.name], [unit])
 
 
-def _find_d3(data: Path, split: str | None, with_images: bool) -> Found:
+def _find_d3(data: Path, split: str | None, **how: Unpack[Reading]) -> Found:
     _no_split("d3", split)
-    found = read_d3(data, with_images=with_images)
+    found = read_d3(data, **how)
     notes = _fewer(len(found.parts["FULL"]), 422, "descriptions")
     unit = DetectionUnit(
         name="d3",
@@ -354,21 +358,21 @@ def _find_d3(data: Path, split: str | None, with_images: bool) -> Found:
     return Found(["d3"], [unit])
 
 
-def _find_ovdeval(data: Path, split: str | None, with_images: bool) -> Found:
+def _find_ovdeval(data: Path, split: str | None, **how: Unpack[Reading]) -> Found:
     files = {name: ovdeval_file(data, name) for name in ([split] if split else SUBTASKS)}
     if not any(files.values()):
         raise DataError(f"{data}: expected annotations/{next(iter(files))}.json of OVDEval and the like, found none")
 
     def unit(name: str, file: Path) -> DetectionUnit:
-        dataset = read_ovdeval(file, with_images=with_images)
+        dataset = read_ovdeval(file, **how)
         return DetectionUnit(name=name, table=dataset.table, samples=dataset.samples, report=dataset.report.lines())
 
     there = {name: file for name, file in files.items() if file}
     return Found(list(there), (unit(*one) for one in there.items()), [name for name in files if name not in there])
 
 
-def _find_v3det(data: Path, split: str | None, with_images: bool) -> Found:
-    found = read_v3det(data, split or "val", with_images=with_images)
+def _find_v3det(data: Path, split: str | None, **how: Unpack[Reading]) -> Found:
+    found = read_v3det(data, split or "val", **how)
     unit = DetectionUnit(
         name=split or "val",
         table=found.table,

@@ -31,12 +31,13 @@ def grec_ratios(boxes: Sequence[Array], truths: Sequence[Array], protocol: Groun
 def num_matched(overlap: Array, protocol: GroundingProtocol) -> int:
     """How many pairs of (P, K) the authors' greedy matching takes."""
     left = overlap.copy()
-    for matched in range(min(left.shape)):
+    fewer = int(min(left.shape))
+    for matched in range(fewer):
         row, column = np.unravel_index(left.argmax(), left.shape)
         if not protocol.is_right(left[row, column]):
             return matched
         left[row, :] = left[:, column] = -np.inf
-    return min(left.shape)
+    return fewer
 
 
 GREC = GroundingMetric(

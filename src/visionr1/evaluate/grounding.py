@@ -19,7 +19,7 @@ from visionr1.boxes import Array, giou_matrix, iou_matrix
 from visionr1.dialects import Dialect, get_dialect
 from visionr1.errors import DataError
 from visionr1.evaluate.predictions import Prediction, is_replies, predictions_of, read_rows
-from visionr1.evaluate.protocols import ReplyProtocol, read_settings
+from visionr1.evaluate.protocols import ReplyProtocol
 from visionr1.evaluate.statistics import NUM_RESAMPLES, Difference, draws, percentiles
 from visionr1.readers.rows import is_number
 from visionr1.samples import Boxes, FaultKind, Reply, Sample
@@ -103,7 +103,8 @@ class Shares:
     def figures(self, times: NDArray[np.int64]) -> Array:
         """The metrics (R, M) of R sets in which image i stands `times[r, i]` times; nan where nothing is counted."""
         over, under = times @ self.over, times @ self.under
-        return np.divide(over, under, out=np.full(over.shape, np.nan), where=under > 0)
+        values: Array = np.divide(over, under, out=np.full(over.shape, np.nan), where=under > 0)
+        return values
 
     def metrics(self) -> dict[str, float]:
         """The figures of the set itself, those that nothing is counted for left out."""
@@ -196,8 +197,7 @@ def score_grounding_file(
     metric: GroundingMetric,
     *,
     dialect: str | None,
-    protocol: Sequence[str],
-    base: GroundingProtocol,
+    protocol: GroundingProtocol,
     num_resamples: int | None = None,
 ) -> GroundingResult:
     """Figures of a file: raw replies in `dialect`, or boxes (`sample_id`, `bbox` xywh in original pixels, `score`).
@@ -205,7 +205,6 @@ def score_grounding_file(
     A box without a score has 1; among equal scores the order of the file decides. Raises DataError naming the row.
     """
     rows = read_rows(path)
-    chosen = read_settings(protocol, base, GROUNDING_PROTOCOLS)
     if is_replies(rows):
         if dialect is None:
             raise DataError(f"{path} holds raw replies; say how they write boxes with --dialect, such as qwen25")
@@ -214,11 +213,11 @@ def score_grounding_file(
             predictions_of(rows, path),
             metric,
             dialect=get_dialect(dialect),
-            protocol=chosen,
+            protocol=protocol,
             num_resamples=num_resamples,
         )
-    chosen = replace(chosen, decoding="")
-    return _result(samples, _boxes_of(rows, path, samples, chosen), metric, chosen, num_resamples)
+    protocol = replace(protocol, decoding="")
+    return _result(samples, _boxes_of(rows, path, samples, protocol), metric, protocol, num_resamples)
 
 
 def paired_grounding(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from typing import Protocol as TypingProtocol
 
 import numpy as np
 
@@ -91,16 +92,24 @@ def score_file(
 def write_evaluation(
     folder: Path,
     name: str,
-    result: DetectionResult,
+    result: Storable,
     predictions: Sequence[Prediction] | None,
     *,
     model: str,
     data: str,
     split: str | None,
+    **more: str,
 ) -> Mapping[str, Any]:
     """Write NAME.json (the result and what it is of) and, of replies, NAME.predictions.jsonl; return the former."""
-    record = {"model": model, "data": data, "split": split or "", **result.to_json()}
+    record = {"model": model, "data": data, "split": split or "", **more, **result.to_json()}
     if predictions is not None:
         write_predictions(folder / f"{name}.predictions.jsonl", predictions)
     write_json_atomic(folder / f"{name}.json", record)
     return record
+
+
+class Storable(TypingProtocol):
+    """A result of any kind."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as a JSON object."""

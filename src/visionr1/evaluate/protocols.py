@@ -42,7 +42,8 @@ class ReplyProtocol:
     def from_json(cls, record: Mapping[str, Any]) -> Self:
         """The protocol in a stored result; keys of later versions are left out."""
         known = {field.name for field in fields(cls)} & set(record)
-        return cls(**{key: tuple(record[key]) if isinstance(record[key], list) else record[key] for key in known})
+        values: dict[str, Any] = {key: record[key] for key in known}
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
     def reply_line(self, asked: str) -> str:
         """How the replies came to be and are read, for `line`; empty for files of boxes."""

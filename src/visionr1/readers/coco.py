@@ -170,8 +170,7 @@ def table_samples(
             log.bad("images_without_categories", where, "expected categories to ask for, found none")
             continue
         image = _image_path(table, index, folder, log)
-        size = image and _size(table, index, image, log)
-        if image is None or size is None:
+        if image is None or (size := _size(table, index, image, log)) is None:
             continue
         kept.append(index)
         truth = truths[index] if asked is None else _only(truths[index], set(categories))

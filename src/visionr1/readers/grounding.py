@@ -92,7 +92,7 @@ class GroundingRows:
         if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(is_number, box)):
             self.log.bad("bad_box", where, f"box: expected four finite numbers, found {box!r:.80}")
             return None
-        x1, y1, x2, y2 = map(float, box)  # type: ignore[arg-type]
+        x1, y1, x2, y2 = map(float, box)
         if x2 < x1 or y2 < y1:
             self.log.bad("inverted_box", where, f"box: expected x1 <= x2 and y1 <= y2, found {[x1, y1, x2, y2]}")
             return None

@@ -5,7 +5,7 @@ import pytest
 from visionr1 import cli
 from visionr1.errors import DataError, MissingDependency, needs_extra
 
-COMMANDS = ("demo", "train", "eval", "compare", "predict", "report", "data", "score")
+COMMANDS = ("demo", "train", "eval", "compare", "vqa", "predict", "report", "data", "score")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -98,6 +98,14 @@ def build_parser() -> argparse.ArgumentParser:
             "visionr1 compare before/evaluation/base.json after/evaluation/mine.json",
         )
     )
+    add_vqa(
+        command(
+            "vqa",
+            run_vqa,
+            "ask a model questions about images, through VLMEvalKit",
+            "visionr1 vqa GQA_TestDev_Balanced --model runs/mine --out runs/mine",
+        )
+    )
     add_predict(
         command(
             "predict",
@@ -408,6 +416,41 @@ def run_compare(args: argparse.Namespace) -> None:
 
     compared = compare(args.results, num_resamples=max(1, args.resamples))
     print(json.dumps(compared.to_json()) if args.json else compared.table())
+
+
+def add_vqa(parser: argparse.ArgumentParser) -> None:
+    """visionr1 vqa"""
+    parser.add_argument(
+        "benchmark",
+        metavar="BENCHMARK",
+        help="as VLMEvalKit calls it: GQA_TestDev_Balanced, ChartQA_TEST, AI2D_TEST, SEEDBench_IMG ...",
+    )
+    parser.add_argument("--model", required=True, metavar="MODEL", help='transformers folder, run folder, or "tiny"')
+    parser.add_argument(
+        "--tsv", type=Path, metavar="FILE", help="ask this file of VLMEvalKit's format instead of its own"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="what it leaves: the record in DIR/vqa")
+    parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="of an answer (default: 128)")
+    parser.add_argument("--device", default="cpu", help="where the model runs, such as cuda (default: cpu)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+
+
+def run_vqa(args: argparse.Namespace) -> None:
+    """visionr1 vqa"""
+    with needs_extra("train"):
+        from visionr1.models.policy import load_policy
+        from visionr1.predict import final_model
+        from visionr1.vqa import describe, evaluate_vqa
+
+    record = evaluate_vqa(
+        load_policy(final_model(args.model), device=args.device),
+        args.benchmark,
+        args.out,
+        model=args.model,
+        tsv=args.tsv,
+        max_new_tokens=args.max_new_tokens,
+    )
+    print(json.dumps(record) if args.json else describe(record))
 
 
 def add_predict(parser: argparse.ArgumentParser) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,20 @@ def test_a_hint_is_stated_and_counted() -> None:
         }
     )
     assert "only the categories present in the truth (a hint)" in text and "categories asked, of all  2 / 4" in text
+
+
+def test_a_hint_in_anyones_replies_is_found_and_marked() -> None:
+    samples = [sample("a", ["cat"]), sample("b", ["dog"])]
+    evaluate = partial(evaluate_replies, table_of(samples), dialect=QWEN3, num_resamples=0)
+    whole = evaluate([said("a", "[]"), said("b", "[]")])
+    hinted = evaluate([said("a", "[]", "Cat"), said("b", "[]", "dog")])
+    assert hinted.protocol.categories == "present" and hinted.protocol.name == "default with categories=present"
+    text = format_results({"whole": whole, "hinted": hinted})
+    assert "hinted *" in text and "only the categories present in the truth (a hint)" in text
+    assert "categories asked, of all 4 / 4 2 / 4" in " ".join(text.split())
+    absent = evaluate([said("a", "[]", "cat"), said("b", "[]", "cat")])  # asked for one that is not there
+    assert absent.protocol.name == "default" and "categories asked, of all" in format_results({"x": absent})
+    assert "categories asked" not in format_results({"whole": whole})
 
 
 def test_a_box_counts_only_for_what_its_prompt_asked() -> None:

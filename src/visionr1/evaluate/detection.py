@@ -140,8 +140,9 @@ def evaluate_replies(
     """Figures of raw replies against an annotation file. An image without a reply counts as one without boxes.
 
     With `kept`, positions of categories, the figures are of those alone. A box counts for a category only if its own
-    prompt asked for it. Raises DataError for an unknown image id, for a reply whose dialect needs a size that it does
-    not have, and for a protocol that takes scores from a results file.
+    prompt asked for it; where prompts name only what their image holds, the protocol of the result says so. Raises
+    DataError for an unknown image id, for a reply whose dialect needs a size that it does not have, and for a protocol
+    that takes scores from a results file.
     """
     if protocol.scores == "file":
         raise DataError(f"protocol {protocol.name} takes scores from a results file, but these are replies; set scores")
@@ -151,6 +152,8 @@ def evaluate_replies(
     replies = [read(prediction) for prediction in predictions]
     images = [places[prediction.image_id] for prediction in predictions]
     asked = [prediction.categories or table.categories for prediction in predictions]
+    if protocol.categories == "all" and _is_hint(table, images, asked):
+        protocol = replace(protocol, categories="present", name=f"{protocol.name} with categories=present")
     scores = _scores(predictions, replies, images, protocol, read)
     found, of_reply = _detections(table, images, replies, asked, scores)
     known = found.category >= 0
@@ -161,19 +164,6 @@ def evaluate_replies(
     concerned = np.array([kept is None or not names.isdisjoint(categories) for categories in asked], dtype=bool)
     stray = np.bincount(found.image[~known & concerned[of_reply]], minlength=len(table))
     np.add.at(stray, images, concerned * np.array([reply.num_malformed for reply in replies], dtype=np.int64))
-    faults = [{fault.kind for fault in reply.faults} for reply in replies]
-    cut = [p.truncated or FaultKind.TRUNCATED in kinds for p, kinds in zip(predictions, faults, strict=True)]
-    counts = {
-        "replies": len(replies),
-        "well_formed": sum(reply.well_formed for reply in replies),
-        "unparsable": sum(not reply.well_formed and not reply.num_predicted for reply in replies),
-        "truncated": sum(cut),
-        "images_without_reply": len(table) - len(set(images)),
-        "categories_asked": sum(map(len, asked)),
-        "categories_times_images": len(table) * len(table.categories),
-        "unknown_labels": sum(f.kind is FaultKind.UNKNOWN_LABEL for reply in replies for f in reply.faults),
-        "malformed_boxes": sum(reply.num_malformed for reply in replies),
-    }
     result = evaluate_boxes(
         table,
         strict if protocol.parse == "strict" else detections,
@@ -185,9 +175,42 @@ def evaluate_replies(
     return replace(
         result,
         strict=result.coco if protocol.parse == "strict" else coco_figures(table, strict, protocol, kept)[0],
-        counts={**result.counts, **counts},
-        faults=dict(sorted(Counter(str(kind) for kinds in faults for kind in kinds).items())),
+        counts={
+            **result.counts,
+            **_reply_counts(predictions, replies),
+            "images_without_reply": len(table) - len(set(images)),
+            "categories_asked": sum(map(len, asked)),
+            "categories_times_images": len(table) * len(table.categories),
+        },
+        faults=dict(sorted(Counter(str(kind) for reply in replies for kind in _fault_kinds(reply)).items())),
     )
+
+
+def _is_hint(table: CocoTable, images: Sequence[int], asked: Sequence[Sequence[str]]) -> bool:
+    """Whether prompts name only categories that their image holds, so that naming one tells that it is there."""
+    if sum(map(len, asked)) >= len(table) * len(table.categories):
+        return False
+    rows = zip(table.image.tolist(), table.category.tolist(), strict=True)
+    present = {(image, normalize_label(table.categories[category])) for image, category in rows}
+    return bool(asked) and all(
+        (image, normalize_label(name)) in present for image, names in zip(images, asked, strict=True) for name in names
+    )
+
+
+def _reply_counts(predictions: Sequence[Prediction], replies: Sequence[Reply]) -> dict[str, int]:
+    both = zip(predictions, replies, strict=True)
+    return {
+        "replies": len(replies),
+        "well_formed": sum(reply.well_formed for reply in replies),
+        "unparsable": sum(not reply.well_formed and not reply.num_predicted for reply in replies),
+        "truncated": sum(said.truncated or FaultKind.TRUNCATED in _fault_kinds(reply) for said, reply in both),
+        "unknown_labels": sum(f.kind is FaultKind.UNKNOWN_LABEL for reply in replies for f in reply.faults),
+        "malformed_boxes": sum(reply.num_malformed for reply in replies),
+    }
+
+
+def _fault_kinds(reply: Reply) -> set[FaultKind]:
+    return {fault.kind for fault in reply.faults}
 
 
 def evaluate_boxes(

@@ -18,7 +18,7 @@ def format_results(results: Mapping[str, DetectionResult]) -> str:
     rows = [["", *(marked[name] for name in names)]]
     rows += [[key, *(_cell(results[name], key) for name in names)] for key in keys]
     rows.append(["boxes an image / true", *(_boxes(results[name]) for name in names)])
-    if any(result.protocol.categories == "present" for result in results.values()):
+    if any(_asked_fewer(result) for result in results.values()):
         rows.append(["categories asked, of all", *(_asked(results[name]) for name in names)])
     counts = [key for key in _COUNTS if any(result.counts.get(key) for result in results.values())]
     rows += [[key.replace("_", " "), *(str(results[name].counts.get(key, "")) for name in names)] for key in counts]
@@ -50,6 +50,10 @@ def _cell(result: DetectionResult, key: str) -> str:
 def _boxes(result: DetectionResult) -> str:
     images = result.counts["images"]
     return f"{result.counts['predicted_boxes'] / images:.1f} / {result.counts['true_boxes'] / images:.1f}"
+
+
+def _asked_fewer(result: DetectionResult) -> bool:
+    return result.counts.get("categories_asked", 0) < result.counts.get("categories_times_images", 0)
 
 
 def _asked(result: DetectionResult) -> str:

@@ -51,7 +51,7 @@ def compare(folder: Path, kills: int, steps: int, moments: random.Random, *, sma
     alone, killed = folder / "alone", folder / "killed"
     first = spend(recipe, folder / "first", until=lambda _: (folder / "first" / LOGS[0]).exists())
     step = spend(recipe, alone) / steps
-    print(f"a run spends {first:.2f} CPU s up to its first step, {step:.2f} on each")
+    print(f"a run spends {first:.2f} CPU s up to its first step, {step:.2f} on each", flush=True)
     at: list[dict[str, Any]] = []
     while len(at) < kills:
         moment = moments.uniform(0, first + min(4, steps / kills) * step)
@@ -59,7 +59,7 @@ def compare(folder: Path, kills: int, steps: int, moments: random.Random, *, sma
         if (killed / "final").exists():
             raise SystemExit(f"the run ended before kill {len(at) + 1} of {kills}; give it more --steps")
         at.append({"cpu_s": round(moment, 2), "steps": len(rows(killed, LOGS[0])), "unfinished": unfinished(killed)})
-        print(f"kill {len(at)}: {at[-1]}")
+        print(f"kill {len(at)}: {at[-1]}", flush=True)
     spend(recipe, killed)
     different = [
         *(log for log in LOGS if rows(alone, log) != rows(killed, log)),

@@ -94,12 +94,6 @@ def train(recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool
     lengths = [num_steps(phase, stream) for phase, stream in zip(recipe.phases, streams, strict=True)]
     validation = Validation.open(recipe.eval) if recipe.eval.every else None
     accelerator = make_accelerator(recipe.model.device)
-    for phase in recipe.phases:
-        if phase.batch_size < accelerator.num_processes:
-            raise RecipeError(
-                f"train.batch_size: expected at least one sample for each of {accelerator.num_processes} processes, "
-                f"found {phase.batch_size}"
-            )
     with lost_processes_named():
         run = start(recipe, run_dir, accelerator, resume=resume)
         position, folder = run.position, run.folder
@@ -120,6 +114,8 @@ def train(recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool
                     bar.show(row)
                     if validation and position.step % recipe.eval.every == 0:
                         over = evaluate(run, validation)
+                        figures = {f"eval/{name}": value for name, value in run.evaluations[-1].items()}
+                        trackers.log({**figures, "step": position.step})
                     every = recipe.checkpoint.every
                     if stopping or (every and position.step % every == 0):
                         write_checkpoint(run)
@@ -132,9 +128,12 @@ def train(recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool
 
 def start(recipe: Recipe, run_dir: Path, accelerator: Accelerator, *, resume: bool) -> Run:
     """The run at its newest checkpoint, or at its beginning; the main process makes its folder."""
+    count, fewest = accelerator.num_processes, min(phase.batch_size for phase in recipe.phases)
+    if fewest < count:
+        raise RecipeError(f"train.batch_size: expected a sample for each of {count} processes or more, found {fewest}")
     if accelerator.is_fsdp2 and recipe.model.dtype != "float32":
-        raise RecipeError('model.dtype: in shards (FSDP2) expected "float32", with model.autocast = "bfloat16" for speed')
-    device = recipe.model.device if accelerator.num_processes == 1 else str(accelerator.device)
+        raise RecipeError('model.dtype: in shards (FSDP2) expected "float32"; model.autocast = "bfloat16" is as fast')
+    device = recipe.model.device if count == 1 else str(accelerator.device)
     with accelerator.main_process_first():
         folder = RunFolder.open(run_dir, recipe, resume=resume, writes=accelerator.is_main_process)
         initial = initial_model(recipe, run_dir)
@@ -154,9 +153,7 @@ def start(recipe: Recipe, run_dir: Path, accelerator: Accelerator, *, resume: bo
     else:
         folder.cut_logs({})
     accelerator.wait_for_everyone()
-    return Run(
-        recipe, folder, accelerator, policy, trained, learner, optimizer, position, folder.rows(EVALUATIONS)
-    )
+    return Run(recipe, folder, accelerator, policy, trained, learner, optimizer, position, folder.rows(EVALUATIONS))
 
 
 def take_step(

@@ -34,6 +34,9 @@ ReleaseStep = Literal[0, 1500] | None
 STEPS: Mapping[str, ReleaseStep] = MappingProxyType({"none": None, "0": 0, "1500": 1500})
 """As they are written on the command line."""
 
+ReleasePair = tuple[int, int, float]
+"""Index of the predicted box, of the true one, and their GIoU before thresholds."""
+
 _BOX = re.compile(r'\{"bbox_2d": \[' + r"(\d{1,3}|1000), " * 3 + r'(\d{1,3}|1000)\], "label": "([^"]+)"\}')
 _FENCES = re.compile(r"```json\n|\n```")
 
@@ -42,13 +45,13 @@ _FENCES = re.compile(r"```json\n|\n```")
 class ReleaseScore:
     """What the public code gives a completion: `total` of the three `parts`; `notes` say where it would have raised.
 
-    `overlaps` are the GIoUs of the matched pairs, before thresholds.
+    `num_predicted` and `pairs` are of the boxes that it reads.
     """
 
     total: float
     parts: Mapping[str, float]
     num_predicted: int
-    overlaps: tuple[float, ...]
+    pairs: tuple[ReleasePair, ...]
     notes: tuple[str, ...]
 
 
@@ -67,15 +70,14 @@ class ReleaseReward:
         instances = len(truth.boxes) if num_instances is None else num_instances
         notes: list[str] = []
         predicted = extract(completion.strip())
+        pairs: tuple[ReleasePair, ...] = ()
+        recall = precision = float(instances <= 0)
         if predicted:
-            overlaps = _overlaps(predicted, truth, notes)
+            pairs = _match(predicted, truth, notes)
+            overlaps = np.array([giou for *_, giou in pairs], dtype=np.float32)
             recall, precision = self._recall(overlaps, instances, notes), self._precision(overlaps)
-        else:
-            overlaps = np.zeros(0, dtype=np.float32)
-            recall = precision = float(instances <= 0)
         parts = {"format": dual_format(completion, instances, notes), "recall": recall, "precision": precision}
-        found = tuple(map(float, overlaps))
-        return ReleaseScore(sum(parts.values()), parts, len(predicted), found, tuple(notes))
+        return ReleaseScore(sum(parts.values()), parts, len(predicted), pairs, tuple(notes))
 
     def _recall(self, overlaps: Array32, num_instances: int, notes: list[str]) -> float:
         threshold = 0.75 if self.step == 1500 else 0.5
@@ -140,8 +142,8 @@ def _parse_json(text: str) -> object:
         return None
 
 
-def _overlaps(predicted: list[tuple[list[int], object]], truth: GroundTruth, notes: list[str]) -> Array32:
-    """The GIoU of each matched pair; none (with a note) where the public code raises before it has matched."""
+def _match(predicted: list[tuple[list[int], object]], truth: GroundTruth, notes: list[str]) -> tuple[ReleasePair, ...]:
+    """The matched pairs with their GIoUs; none (with a note) where the public code raises before it has matched."""
     ids = {name.lower(): index for index, name in enumerate(truth.categories, 1)}
     wanted = [label.lower() for label in truth.boxes.labels]
     if missing := sorted(set(wanted) - set(ids)):
@@ -150,11 +152,11 @@ def _overlaps(predicted: list[tuple[list[int], object]], truth: GroundTruth, not
         notes.append("the public code raises ValueError: there is no category")
     if not wanted:
         notes.append("the public code raises: a box is predicted where nothing is; scored 0")
-        return np.zeros(0, dtype=np.float32)
+        return ()
     true = truth.boxes.xyxy.astype(np.float32)
     if (true[:, 2:] < true[:, :2]).any():
         notes.append("the public code raises AssertionError: a true box is inverted; scored 0")
-        return np.zeros(0, dtype=np.float32)
+        return ()
     said_ids = np.array([_class_id(label, ids) for _, label in predicted])
     same = said_ids[:, None] == np.array([ids.get(name, -1) for name in wanted])
     try:
@@ -164,9 +166,8 @@ def _overlaps(predicted: list[tuple[list[int], object]], truth: GroundTruth, not
             rows, columns = linear_sum_assignment(_l1(boxes, true) - same.astype(np.float32) - giou)
     except (OverflowError, ValueError) as error:  # a coordinate or an overlap that no float32 can hold
         notes.append(f"the public code raises {type(error).__name__} ({error}); scored 0")
-        return np.zeros(0, dtype=np.float32)
-    matched: Array32 = giou[rows, columns]
-    return matched
+        return ()
+    return tuple(zip(rows.tolist(), columns.tolist(), giou[rows, columns].tolist(), strict=True))
 
 
 def _original_px(model_px: list[list[int]], truth: GroundTruth) -> Array32:

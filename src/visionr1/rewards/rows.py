@@ -95,14 +95,14 @@ def release_scorer(step: ReleaseStep) -> Scorer:
         result = {
             "total": found.total,
             **found.parts,
-            "step": step,
+            "stage": step,
             "num_predicted": found.num_predicted,
-            "overlaps": list(found.overlaps),
-            "notes": list(found.notes),
+            "pairs": [{"predicted": box, "true": true, "giou": giou} for box, true, giou in found.pairs],
+            "faults": [{"kind": "public_code_raises", "item": None, "detail": note} for note in found.notes],
         }
-        matched = f"{found.num_predicted} predicted, {row.num_instances} instances, {len(found.overlaps)} matched pairs"
-        giou = "GIoU of the matched pairs: " + (", ".join(f"{value:.3f}" for value in found.overlaps) or "none")
-        return Scored(result, (_sum_of_parts(found.total, found.parts), matched, giou, *found.notes), row)
+        counts = f"{found.num_predicted} predicted, {row.num_instances} instances, {len(found.pairs)} matched pairs"
+        pairs = [f"box {box} matches true box {true}: GIoU {giou:.3f}" for box, true, giou in found.pairs]
+        return Scored(result, (_sum_of_parts(found.total, found.parts), counts, *pairs, *found.notes), row)
 
     return score
 

@@ -19,11 +19,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from visionr1.evaluate import DetectionResult, Protocol, ReplyLog, read_protocol, write_evaluation
+from visionr1.evaluate import DetectionResult, DetectionUnit, Protocol, ReplyLog, read_protocol, write_evaluation
 from visionr1.evaluate.odinw import SMALL_SET
 from visionr1.files import read_json, write_json_atomic
 from visionr1.models.policy import Policy, load_policy
-from visionr1.predict import Asking, collect_replies, final_model
+from visionr1.predict import Asking, ModelEvaluator, final_model
 from visionr1.readers import CocoDataset, find_splits, read_coco
 
 Results = dict[tuple[str, str, str], DetectionResult]
@@ -53,18 +53,21 @@ def measure(
     path, split = source
     folder = args.out / model / protocol.name.replace("/", "_")
     dataset = first_images(read_coco(path, split=split), args.limit)
-    asking = Asking.of(policy, dataset, protocol, args.max_new_tokens)
+    unit = DetectionUnit(name=name, table=dataset.table, samples=dataset.samples)
     if (stored := folder / f"{name}.json").is_file():
         result = DetectionResult.from_json(read_json(stored))
-        if result.protocol == asking.protocol and result.counts["images"] == len(dataset.table):
+        stated = Asking.of(policy, unit, protocol, args.max_new_tokens).protocol
+        if result.protocol == stated and result.counts["images"] == len(dataset.table):
             return result
     log = ReplyLog(folder, name, {"model": model, "data": str(path), "split": split})
-    label = f"{model}, {protocol.name}, {name}"
-    predictions = collect_replies(policy, asking, batch_size=args.batch_size, name=label, log=log)
-    result = asking.evaluate(predictions, num_resamples=args.resamples)
-    write_evaluation(folder, name, result, predictions, model=model, data=str(path), split=split)
+    evaluator = ModelEvaluator(policy, args.max_new_tokens, args.batch_size, args.resamples)
+    print(f"{model}, {protocol.name}", file=sys.stderr)
+    results, predictions = evaluator.evaluate(unit, {protocol.name: protocol}, log)
+    found = results[protocol.name][name]
+    assert isinstance(found, DetectionResult)
+    write_evaluation(folder, name, found, predictions, model=model, data=str(path), split=split)
     log.remove()
-    return result
+    return found
 
 
 def mean(results: Mapping[str, DetectionResult], *, without_small: bool) -> float | None:

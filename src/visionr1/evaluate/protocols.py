@@ -42,8 +42,8 @@ class ReplyProtocol:
     def from_json(cls, record: Mapping[str, Any]) -> Self:
         """The protocol in a stored result; keys of later versions are left out."""
         known = {field.name for field in fields(cls)} & set(record)
-        values: dict[str, Any] = {key: record[key] for key in known}
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        values: dict[str, Any] = {key: tuple(v) if isinstance(v := record[key], list) else v for key in known}
+        return cls(**values)
 
     def reply_line(self, asked: str) -> str:
         """How the replies came to be and are read, for `line`; empty for files of boxes."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from visionr1.evaluate import DetectionResult, DetectionUnit, Protocol, ReplyLog, read_protocol, write_evaluation
-from visionr1.evaluate.odinw import SMALL_SET
+from visionr1.evaluate.benchmarks import SMALL_SET
 from visionr1.files import read_json, write_json_atomic
 from visionr1.models.policy import Policy, load_policy
 from visionr1.predict import Asking, ModelEvaluator, final_model

@@ -316,15 +316,16 @@ def _scores(
     """The scores of the boxes of each reply; `read` reads one. Ranks go on over the replies to one image."""
     if protocol.scores == "token":
         return [
-            token_scores(said, reply, lambda text, said=said: read(replace(said, text=text)))
+            token_scores(said, reply, lambda text: read(replace(said, text=text)))  # noqa: B023, called at once
             for said, reply in zip(predictions, replies, strict=True)
         ]
     if protocol.scores == "constant":
         return [np.full(len(reply.boxes), protocol.constant_score) for reply in replies]
     emitted: Counter[int] = Counter()
-    scores = []
+    scores: list[Array] = []
     for place, reply in zip(images, replies, strict=True):
-        scores.append(1 - RANK_DECAY * np.arange(emitted[place], emitted[place] + len(reply.boxes)))
+        ranks = np.arange(emitted[place], emitted[place] + len(reply.boxes), dtype=np.float64)
+        scores.append(1 - RANK_DECAY * ranks)
         emitted[place] += len(reply.boxes)
     return scores
 

@@ -189,7 +189,8 @@ def run_train(args: argparse.Namespace) -> None:
     with needs_extra("train"):
         from visionr1.train import train
     result = train(recipe, args.run_dir or Path("runs") / path.stem, resume=args.resume)
-    print(f"{result.steps} steps; the trained model is in {result.model_dir}")
+    if os.environ.get("RANK", "0") == "0":  # of several processes one tells
+        print(f"{result.steps} steps; the trained model is in {result.model_dir}")
 
 
 def add_eval(parser: argparse.ArgumentParser) -> None:

@@ -128,12 +128,8 @@ def train(recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool
 
 def start(recipe: Recipe, run_dir: Path, accelerator: Accelerator, *, resume: bool) -> Run:
     """The run at its newest checkpoint, or at its beginning; the main process makes its folder."""
-    count, fewest = accelerator.num_processes, min(phase.batch_size for phase in recipe.phases)
-    if fewest < count:
-        raise RecipeError(f"train.batch_size: expected a sample for each of {count} processes or more, found {fewest}")
-    if accelerator.is_fsdp2 and recipe.model.dtype != "float32":
-        raise RecipeError('model.dtype: in shards (FSDP2) expected "float32"; model.autocast = "bfloat16" is as fast')
-    device = recipe.model.device if count == 1 else str(accelerator.device)
+    check_processes(recipe, accelerator)
+    device = recipe.model.device if accelerator.num_processes == 1 else str(accelerator.device)
     with accelerator.main_process_first():
         folder = RunFolder.open(run_dir, recipe, resume=resume, writes=accelerator.is_main_process)
         initial = initial_model(recipe, run_dir)
@@ -257,6 +253,19 @@ def weights(run: Run) -> dict[str, torch.Tensor] | None:
     if not run.accelerator.is_fsdp2:
         return None
     return whole(run.policy.model.state_dict(), run.accelerator)
+
+
+def check_processes(recipe: Recipe, accelerator: Accelerator) -> None:
+    """Raise RecipeError if the recipe does not suit the processes that were launched."""
+    count, fewest = accelerator.num_processes, min(phase.batch_size for phase in recipe.phases)
+    if fewest < count:
+        raise RecipeError(f"train.batch_size: expected a sample for each of {count} processes or more, found {fewest}")
+    if accelerator.is_fsdp2 and recipe.model.dtype != "float32":
+        raise RecipeError('model.dtype: in shards (FSDP2) expected "float32"; model.autocast = "bfloat16" is as fast')
+    if accelerator.is_fsdp2 and recipe.optimizer.name != "adamw":
+        raise RecipeError(f'optimizer.name: in shards (FSDP2) expected "adamw", found "{recipe.optimizer.name}"')
+    if accelerator.is_fsdp2 and recipe.rollout.engine != "builtin":
+        raise RecipeError(f'rollout.engine: in shards (FSDP2) expected "builtin", found "{recipe.rollout.engine}"')
 
 
 def load(recipe: Recipe, folder: Path, base: Path, device: str) -> Policy:

@@ -20,6 +20,7 @@ from visionr1.files import write_text_atomic
 from visionr1.hosts import to_json
 from visionr1.prompts import instruction
 from visionr1.readers import data_path, read_coco
+from visionr1.rewards.rows import PRESETS
 from visionr1.samples import Size
 
 Row = dict[str, Any]
@@ -84,6 +85,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model", required=True, help="the model to be trained: a transformers folder or hub name")
     parser.add_argument("--out", required=True, type=Path, help="folder for SPLIT.jsonl and images/")
     parser.add_argument("--dialect", default="qwen25", choices=sorted(DIALECTS), help="how the model writes boxes")
+    parser.add_argument("--preset", default="paper", choices=list(PRESETS), help="which reward (default: paper)")
     parser.add_argument("--max-pixels", type=int, help="feed no larger image (default: the processor's own bound)")
     parser.add_argument("--limit", type=int, help="only the first so many images")
     return parser.parse_args()
@@ -106,7 +108,7 @@ def main() -> None:
         path = (arguments.out / "images" / f"{arguments.split}_{index:06d}.png").resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
         image.resize(size, Image.Resampling.BICUBIC).save(path)
-        truth = to_json(sample.ground_truth(size), dialect=arguments.dialect)
+        truth = to_json(sample.ground_truth(size), dialect=arguments.dialect, preset=arguments.preset)
         rows.append(SHAPES[arguments.host](instruction(sample.query, family), str(path), truth, index))
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_text_atomic(arguments.out / f"{arguments.split}.jsonl", text)

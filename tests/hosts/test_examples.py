@@ -66,6 +66,19 @@ def test_rows_hold_image_instruction_and_truth(
         assert json.dumps(row).count("<image>") == (host in ("easyr1", "ms_swift", "verl"))
 
 
+def test_rows_of_another_preset_ask_for_what_it_scores(
+    qwen25_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare = load(EXAMPLES / "prepare.py")
+    options = f"--data bccd --model {qwen25_folder} --out {tmp_path} --limit 1 --preset vlm_r1 --dialect think+qwen25"
+    monkeypatch.setattr(sys, "argv", ["prepare.py", "trl", *options.split()])
+    prepare.main()
+    row = json.loads((tmp_path / "train.jsonl").read_text(encoding="utf-8"))
+    truth = from_json(row["ground_truth"])
+    assert (truth.preset, truth.dialect) == ("vlm_r1", "think+qwen25")
+    assert "<answer> </answer>" in row["prompt"][0]["content"]
+
+
 def test_a_stored_image_is_fed_as_it_is(qwen25_folder: Path) -> None:
     from transformers import AutoImageProcessor
 

@@ -190,7 +190,7 @@ def test_nothing_there(text: str, expected: float) -> None:
 def test_coordinates_are_rescaled() -> None:
     gt = truth([[100, 100, 200, 200]], ["cat"], size=(1000, 500), seen=(500, 250))
     assert VlmR1Reward().score(fenced(CAT.replace("100, 100, 200, 200", "50, 50, 100, 100")), gt).total == 2.0
-    norm1000 = VlmR1Reward(dialect=get_dialect("qwen3"))
+    norm1000 = VlmR1Reward(dialect=get_dialect("think+qwen3"))
     assert norm1000.score(fenced(CAT.replace("100, 100, 200, 200", "100, 200, 200, 400")), gt).total == 2.0
 
 
@@ -202,7 +202,7 @@ def test_weights_make_the_total() -> None:
         reward.score(fenced(CAT), truth([], []))
     with pytest.raises(ValueError, match="unknown rewards \\['length'\\]"):
         VlmR1Reward(weights={"length": 1.0})
-    with pytest.raises(ValueError, match="qwen25 and qwen3, not griffon"):
+    with pytest.raises(ValueError, match=r"qwen25, qwen3, think\+qwen25, think\+qwen3, not griffon"):
         VlmR1Reward(dialect=get_dialect("griffon"))
 
 

@@ -36,7 +36,7 @@ from visionr1.dialects.base import MAX_BOXES
 from visionr1.dialects.json_list import salvage_objects
 from visionr1.samples import Boxes, GroundTruth
 
-DIALECTS = ("qwen25", "qwen3")
+DIALECTS = ("qwen25", "qwen3", "think+qwen25", "think+qwen3")
 PARTS = ("od_ap", "od_ap50", "odLength", "map", "weighted_sum", "format", "repetition")
 REC_PARTS = ("rec_iou", "rec_format")
 OVD_WEIGHTS: Mapping[str, float] = MappingProxyType({"odLength": 1.0, "format": 1.0})
@@ -66,7 +66,8 @@ class VlmR1Score:
 class VlmR1Reward:
     """VLM-R1's rewards; `weights` says which of them make the total, and how much each counts.
 
-    `dialect` says what the coordinates of the JSON mean: qwen25 (model pixels) or qwen3 (0-1000).
+    `dialect` says what the coordinates of the JSON mean: qwen25 (model pixels) or qwen3 (0-1000). The tags are those of
+    VLM-R1 whichever it is; for a model that is prompted by its dialect, take the one with think+.
     """
 
     dialect: Dialect = field(default_factory=lambda: get_dialect("qwen25"))
@@ -74,7 +75,7 @@ class VlmR1Reward:
 
     def __post_init__(self) -> None:
         if self.dialect.name not in DIALECTS:
-            raise ValueError(f"vlm_r1 reads the JSON of the dialects {' and '.join(DIALECTS)}, not {self.dialect.name}")
+            raise ValueError(f"vlm_r1 reads the JSON of the dialects {', '.join(DIALECTS)}, not {self.dialect.name}")
         if unknown := set(self.weights) - {*PARTS, *REC_PARTS}:
             raise ValueError(f"unknown rewards {sorted(unknown)}; known: {', '.join(PARTS + REC_PARTS)}")
 

@@ -100,6 +100,8 @@ def tree_attention(
 ) -> tuple[Tensor, None]:
     """The attention function of transformers' interface: (R, H, T, D) in, (R, T, H, D) out. With a
     `tree` there is one row."""
+    if tree is None and query.shape[2] == 1:
+        return _decode_attention(query, key, value, attention_mask, scaling), None
     if tree is None:
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
         return output, None
@@ -123,6 +125,17 @@ def tree_attention(
     )
     output = tree.branches.put(tree.prefixes.put(query.new_zeros(tokens, heads * width), prefix), branch)
     return output.view(1, tokens, heads, width), None
+
+
+def _decode_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None
+) -> Tensor:
+    """Of one new token a row: heads that share a key are queries of one head, so that under a mask too
+    nothing of the cache is repeated for them."""
+    rows, heads, _, width = query.shape
+    shared = query.view(rows, key.shape[1], -1, width)
+    output = scaled_dot_product_attention(shared, key, value, attn_mask=mask, scale=scaling)
+    return output.view(rows, 1, heads, width)
 
 
 def tree_mask(*, q_length: int, kv_length: int, attention_mask: Tensor | None, **kwargs: Any) -> Tensor | None:

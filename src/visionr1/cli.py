@@ -34,7 +34,8 @@ examples:
   visionr1 predict photo.jpg --categories cat,dog --model runs/a
   visionr1 report runs/a                                 one HTML page about the run
 
-DATA is a COCO JSON file, a folder whose train/, valid/ and test/ hold one each, or "bccd" (it ships).
+DATA is a COCO JSON file, a folder whose train/, valid/ and test/ hold one each, a folder of Pascal VOC (Annotations/,
+ImageSets/, JPEGImages/), VLM-R1's rows (.jsonl), or "bccd" (it ships).
 MODEL is a transformers folder, a run folder (its final model), or "tiny" (it ships).
 """
 
@@ -261,7 +262,7 @@ def run_eval(args: argparse.Namespace) -> None:
         write_evaluation,
     )
     from visionr1.files import write_json_atomic
-    from visionr1.readers import data_path, read_coco, read_table
+    from visionr1.readers import data_path, read_dataset, read_table
 
     if args.benchmark and (args.scores or args.coco_results):
         raise RecipeError("--scores and --coco-results are not for a --benchmark; use --protocol scores=...")
@@ -291,7 +292,7 @@ def run_eval(args: argparse.Namespace) -> None:
             for of, protocol in protocols.items()
         }
     else:
-        dataset = read_coco(data_path(args.data), split=args.split, on_bad=args.on_bad)
+        dataset = read_dataset(data_path(args.data), split=args.split, on_bad=args.on_bad)
         print(*dataset.report.lines(), sep="\n", end="\n" if dataset.report.lines() else "", file=sys.stderr)
         log = _reply_log(args, args.out / "evaluation", name, args.data, args.split) if args.out else None
         stated = {of: read_protocol(settings) for of, settings in protocols.items()}  # before the model loads
@@ -359,7 +360,7 @@ def _run_benchmark(args: argparse.Namespace) -> None:
 def _run_shard(args: argparse.Namespace) -> None:
     """Only ask a part of the samples; the command without --shard finds the replies and scores them."""
     from visionr1.evaluate import DetectionUnit, Shard, get_benchmark, read_protocol
-    from visionr1.readers import data_path, read_coco
+    from visionr1.readers import data_path, read_dataset
 
     shard = Shard.read(args.shard)
     if not (args.model and args.out):
@@ -371,7 +372,7 @@ def _run_shard(args: argparse.Namespace) -> None:
         units = benchmark.find(Path(args.data), args.split, with_images=True, on_bad=args.on_bad).units
     else:
         protocol, folder = read_protocol(args.protocol), args.out / "evaluation"
-        dataset = read_coco(data_path(args.data), split=args.split, on_bad=args.on_bad)
+        dataset = read_dataset(data_path(args.data), split=args.split, on_bad=args.on_bad)
         units = [DetectionUnit(name=Path(args.model).name, table=dataset.table, samples=dataset.samples)]
     evaluator = _model_evaluator(args)
     kept = asked = 0
@@ -511,12 +512,12 @@ def run_data(args: argparse.Namespace) -> None:
     """visionr1 data check"""
     from visionr1.data_check import check_data
     from visionr1.dialects import get_dialect
-    from visionr1.readers import data_path, find_splits, read_coco
+    from visionr1.readers import data_path, find_splits, read_dataset
 
     path, failures = data_path(args.data), 0
     splits: list[str | None] = [args.split] if args.split else [*find_splits(path)]
     for split in splits or [None]:
-        dataset = read_coco(path, split=split, on_bad=args.on_bad)
+        dataset = read_dataset(path, split=split, on_bad=args.on_bad)
         check = check_data(dataset, get_dialect(args.dialect))
         print(dataset.table.path, *dataset.report.lines(), *check.lines(), sep="\n")
         failures += len(check.failures)

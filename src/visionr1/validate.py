@@ -16,7 +16,7 @@ from visionr1.distributed import gather
 from visionr1.evaluate import Protocol, ask, evaluate_detection, read_protocol
 from visionr1.models.policy import Policy
 from visionr1.predict import MAX_NEW_TOKENS, predict_samples
-from visionr1.readers import data_path, read_coco
+from visionr1.readers import data_path, read_dataset
 from visionr1.readers.coco import CocoTable
 from visionr1.recipe import EvalSection
 from visionr1.samples import Sample
@@ -41,7 +41,7 @@ class Validation:
         protocol = read_protocol(settings.protocol)
         tokens = settings.max_new_tokens or protocol.max_new_tokens or MAX_NEW_TOKENS
         protocol = replace(protocol, max_new_tokens=tokens)
-        dataset = read_coco(data_path(settings.source), split=settings.split)
+        dataset = read_dataset(data_path(settings.source), split=settings.split)
         samples, table = list(dataset.samples), dataset.table
         if 0 < settings.limit < len(samples):
             places = np.linspace(0, len(samples) - 1, settings.limit).round().astype(int).tolist()

@@ -6,6 +6,8 @@ from visionr1.embedded import embedded_path
 from visionr1.readers.coco import CocoDataset, CocoTable, find_splits, read_coco, read_table, table_of
 from visionr1.readers.queries import one_category_each, present_categories
 from visionr1.readers.rows import OnBad, ReadReport
+from visionr1.readers.vlm_r1 import read_vlm_r1
+from visionr1.readers.voc import is_voc, read_voc
 from visionr1.samples import Sample
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "one_category_each",
     "present_categories",
     "read_coco",
+    "read_dataset",
     "read_source",
     "read_table",
     "table_of",
@@ -29,6 +32,14 @@ def data_path(source: str | Path) -> Path:
     return embedded_path("bccd") if source == "bccd" else Path(source)
 
 
+def read_dataset(path: str | Path, *, split: str | None = None, on_bad: OnBad = "raise") -> CocoDataset:
+    """A data set of any layout: VLM-R1's rows (.jsonl), a folder of Pascal VOC, else COCO; see their readers."""
+    path = Path(path)
+    if path.suffix == ".jsonl":
+        return read_vlm_r1(path, on_bad=on_bad)
+    return read_voc(path, split=split, on_bad=on_bad) if is_voc(path) else read_coco(path, split=split, on_bad=on_bad)
+
+
 def read_source(source: str | Path, *, split: str | None = None) -> tuple[Sample, ...]:
-    """The samples of a data source: "bccd", a COCO file, or a folder that holds one; see `read_coco`."""
-    return read_coco(data_path(source), split=split).samples
+    """The samples of a data source: "bccd", or what `read_dataset` reads."""
+    return read_dataset(data_path(source), split=split).samples

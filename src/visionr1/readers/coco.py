@@ -179,7 +179,7 @@ def table_samples(
                 id=str(table.image_ids[index]),
                 image=image,
                 query=Query("detection", categories),
-                truth=_clipped(truth, size, f"image id {table.image_ids[index]}", log),
+                truth=clipped(truth, size, f"image id {table.image_ids[index]}", log),
                 size_wh=size,
                 image_id=table.image_ids[index],
             )
@@ -328,8 +328,8 @@ def _truths(table: CocoTable, log: RowLog) -> list[Boxes]:
     return [Boxes(xyxy[own], tuple(table.categories[table.category[row]] for row in own)) for own in rows]
 
 
-def _clipped(boxes: Boxes, size: Size, where: str, log: RowLog) -> Boxes:
-    """`boxes` cut off at the image, those of zero size left out."""
+def clipped(boxes: Boxes, size: Size, where: str, log: RowLog) -> Boxes:
+    """`boxes` cut off at the image, those of zero size left out, both counted in `log`."""
     xyxy = clip_xyxy(boxes.xyxy, size)
     whole = np.all(xyxy == boxes.xyxy, axis=1)
     filled = np.all(xyxy[:, 2:] > xyxy[:, :2], axis=1)

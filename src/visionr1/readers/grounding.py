@@ -66,39 +66,46 @@ class GroundingRows:
         if not isinstance(expression, str) or not expression.strip():
             self.log.bad("rows_without_expression", where, f"expected an expression, found {expression!r:.60}")
             return
+        name = " ".join(expression.split())
+        try:
+            truth = Boxes.of([checked_box(box) for box in xyxy], [name] * len(xyxy))
+        except DataError as error:
+            self.log.bad("bad_box", where, str(error))
+            return
+        query = Query("referring", (name,))
+        self.add_query(
+            where, identity=identity, image=image, image_id=image_id, query=query, truth=truth, size_wh=size_wh
+        )
+
+    def add_query(
+        self,
+        where: str,
+        *,
+        identity: str,
+        image: object,
+        image_id: Id,
+        query: Query,
+        truth: Boxes,
+        size_wh: tuple[object, object] = (0, 0),
+    ) -> None:
+        """One sample of any query, its boxes checked."""
         if identity in self._samples:
             self.log.bad("duplicate_ids", where, f"id: expected one that no other row has, found {identity!r} again")
             return
-        boxes = [checked for box in xyxy if (checked := self._box(where, box)) is not None]
-        if len(boxes) < len(xyxy):
-            return
         content = image if isinstance(image, bytes) else self._path(where, image)
-        size = content is not None and self._size(where, content, size_wh)
-        if content is None or not size:
+        if content is None or (size := self._size(where, content, size_wh)) is None:
             return
         if isinstance(content, bytes) and not self._with_images:
             content = Path(str(image_id))
-        name = " ".join(expression.split())
-        truth = Boxes.of(boxes, [name] * len(boxes))
-        self._samples[identity] = Sample(identity, content, Query("referring", (name,)), truth, size, image_id)
+        for box in truth.xyxy[(truth.xyxy[:, 2:] == truth.xyxy[:, :2]).any(axis=1)].tolist():
+            self.log.adjust("truths_of_zero_size", where, f"{box} can never be found, and counts")
+        self._samples[identity] = Sample(identity, content, query, truth, size, image_id)
 
     def dataset(self) -> GroundingDataset:
         """What was added; DataError if nothing is left."""
         if not self._samples:
             raise DataError(f"{self.log.path}: no usable row; {'; '.join(self.log.report().lines()) or 'it has none'}")
         return GroundingDataset(tuple(self._samples.values()), self.log.path, self.log.report())
-
-    def _box(self, where: str, box: Sequence[object]) -> list[float] | None:
-        if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(is_number, box)):
-            self.log.bad("bad_box", where, f"box: expected four finite numbers, found {box!r:.80}")
-            return None
-        x1, y1, x2, y2 = map(float, box)
-        if x2 < x1 or y2 < y1:
-            self.log.bad("inverted_box", where, f"box: expected x1 <= x2 and y1 <= y2, found {[x1, y1, x2, y2]}")
-            return None
-        if x1 == x2 or y1 == y2:
-            self.log.adjust("truths_of_zero_size", where, f"{[x1, y1, x2, y2]} can never be found, and counts")
-        return [x1, y1, x2, y2]
 
     def _path(self, where: str, name: object) -> Path | None:
         if not isinstance(name, str) or not is_safe_name(name):
@@ -126,6 +133,16 @@ class GroundingRows:
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             self.log.bad("unreadable_image", where, f"image: no width and height, and it cannot be read ({error})")
             return None
+
+
+def checked_box(box: object) -> list[float]:
+    """`box` as four finite numbers xyxy in order; DataError if it is no such box."""
+    if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(is_number, box)):
+        raise DataError(f"box: expected four finite numbers, found {box!r:.80}")
+    x1, y1, x2, y2 = map(float, box)
+    if x2 < x1 or y2 < y1:
+        raise DataError(f"box: expected x1 <= x2 and y1 <= y2, found {[x1, y1, x2, y2]}")
+    return [x1, y1, x2, y2]
 
 
 def _find(folder: Path, name: str) -> Path | None:

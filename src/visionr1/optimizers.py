@@ -49,7 +49,7 @@ class Optimizer:
     def step(self) -> None:
         """One step of each part."""
         for weight, master in self.masters:
-            master.grad = None if weight.grad is None else weight.grad.float()
+            master.grad, weight.grad = None if weight.grad is None else weight.grad.float(), None
         for part in self.parts:
             part.step()
         for weight, master in self.masters:

@@ -79,7 +79,7 @@ def is_adapter_folder(folder: Path) -> bool:
 @contextmanager
 def adapters_off(model: nn.Module) -> Iterator[None]:
     """Inside this block, without gradient, `model` is its base; a model without adapters always is."""
-    layers = [module for module in model.modules() if _is_adapted(module)]
+    layers: list[Any] = [module for module in model.modules() if _is_adapted(module)]
     for layer in layers:
         layer.enable_adapters(False)
     try:
@@ -141,13 +141,14 @@ def merged_weights(
 
     Weights that the model ties are one tensor; the model is left as it is.
     """
-    scales = {f"{name}.": module.scaling["default"] for name, module in model.named_modules() if _is_adapted(module)}
+    modules: list[tuple[str, Any]] = list(model.named_modules())
+    scales = {f"{name}.": module.scaling["default"] for name, module in modules if _is_adapted(module)}
 
     def merge(name: str) -> Tensor:
         weight, (layer, is_base, _) = state[name], name.partition("base_layer.weight")
         if is_base:
             a, b = state[f"{layer}lora_A.default.weight"], state[f"{layer}lora_B.default.weight"]
-            return (weight + scales[layer] * (b @ a)).to(dtype or weight.dtype)
+            return torch.add(weight, b @ a, alpha=scales[layer]).to(dtype or weight.dtype)
         return weight.to(dtype or weight.dtype)
 
     merged: dict[str, Tensor] = {}

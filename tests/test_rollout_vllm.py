@@ -126,7 +126,7 @@ def test_adapters_are_merged_into_what_the_engine_gets(engine: tuple[Policy, VLL
             torch.nn.init.constant_(parameter, 0.01)
     opened.load(policy)
     loaded = llm.policy.model.state_dict()
-    for name, weight in merged_weights(policy.model, policy.model.state_dict()).items():
+    for name, weight in merged_weights(policy.model, policy.model.state_dict()):
         assert torch.equal(loaded[name], weight), name
 
 

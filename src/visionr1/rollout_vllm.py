@@ -104,7 +104,7 @@ class VLLMEngine:
     def load(self, policy: Policy) -> None:
         """Take the policy's weights, and forget what was computed with others."""
         weights = merged_weights(policy.model, policy.model.state_dict())
-        self.llm.apply_model(lambda model: model.load_weights(weights.items()))
+        self.llm.apply_model(lambda model: model.load_weights(weights))
         self.llm.reset_mm_cache()
         self.llm.llm_engine.reset_encoder_cache()  # of the vision tower's outputs, in scheduler and worker
         if not self.llm.reset_prefix_cache():

@@ -199,8 +199,16 @@ def test_every_family_is_merged(tiled_folder: Path, tmp_path: Path) -> None:
 def test_saving_in_bfloat16(base: Path, tmp_path: Path) -> None:
     policy = adapt(base)
     policy.save(tmp_path / "final", torch.bfloat16)
-    exact = adapters.merged_weights(policy.model, policy.model.state_dict())
+    exact = dict(adapters.merged_weights(policy.model, policy.model.state_dict()))
     model, report = AutoModelForImageTextToText.from_pretrained(tmp_path / "final", output_loading_info=True)
     assert not any(report.values())
     assert model.dtype is torch.bfloat16
-    assert all(torch.equal(tensor, exact[name].bfloat16()) for name, tensor in model.state_dict().items())
+    assert all(torch.equal(model.state_dict()[name], tensor.bfloat16()) for name, tensor in exact.items())
+
+
+def test_tied_weights_are_written_once(qwen3_folder: Path, tmp_path: Path) -> None:
+    policy = adapt(qwen3_folder)
+    assert policy.config.tie_word_embeddings
+    policy.save(tmp_path / "final", torch.bfloat16)
+    assert keys(tmp_path / "final") == keys(qwen3_folder)
+    load_policy(tmp_path / "final")

@@ -133,33 +133,26 @@ def base_folder(folder: Path) -> str:
     return str(base)
 
 
-@torch.no_grad()
 def merged_weights(
     model: nn.Module, state: Mapping[str, Tensor], dtype: torch.dtype | None = None
-) -> dict[str, Tensor]:
-    """The weights `state` of `model` with the adapters added in, in `dtype`, by the names they have without adapters.
+) -> Iterator[tuple[str, Tensor]]:
+    """The weights `state` of `model`, one by one, with the adapters added in, in `dtype`, by the base's own names.
 
-    Weights that the model ties are one tensor; the model is left as it is.
+    Weights that the model ties come once, by their first name; the model is left as it is.
     """
     modules: list[tuple[str, Any]] = list(model.named_modules())
     scales = {f"{name}.": module.scaling["default"] for name, module in modules if _is_adapted(module)}
-
-    def merge(name: str) -> Tensor:
+    seen = set()
+    for name, parameter in model.state_dict(keep_vars=True).items():
+        if _is_adapter(name) or id(parameter) in seen:
+            continue
+        seen.add(id(parameter))
         weight, (layer, is_base, _) = state[name], name.partition("base_layer.weight")
         if is_base:
             a, b = state[f"{layer}lora_A.default.weight"], state[f"{layer}lora_B.default.weight"]
-            return torch.add(weight, b @ a, alpha=scales[layer]).to(dtype or weight.dtype)
-        return weight.to(dtype or weight.dtype)
-
-    merged: dict[str, Tensor] = {}
-    by_parameter: dict[int, Tensor] = {}
-    for name, parameter in model.state_dict(keep_vars=True).items():
-        if _is_adapter(name):
-            continue
-        if id(parameter) not in by_parameter:
-            by_parameter[id(parameter)] = merge(name)
-        merged[name.replace(".base_layer.", ".")] = by_parameter[id(parameter)]
-    return merged
+            with torch.no_grad():
+                weight = torch.add(weight, b @ a, alpha=scales[layer])
+        yield name.replace(".base_layer.", "."), weight.to(dtype or state[name].dtype)
 
 
 @torch.no_grad()

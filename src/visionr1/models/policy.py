@@ -272,7 +272,8 @@ class Policy:
         the model's state where it is not whole here, but in shards.
         """
         state = self.model.state_dict() if weights is None else weights
-        self.model.save_pretrained(folder, state_dict=merged_weights(self.model, state, dtype))
+        merged = {name: tensor.cpu() for name, tensor in merged_weights(self.model, state, dtype)}
+        self.model.save_pretrained(folder, state_dict=merged)
         if dtype:
             config = copy.deepcopy(self.model.config)
             config.dtype = dtype

@@ -1,18 +1,22 @@
 """How exact the shared prefix is: log-probabilities and gradients against transformers' plain forward.
 
-    python benchmarks/prefix_exactness.py
+    python benchmarks/prefix_exactness.py [--width 256] [--layers 4]
 
-For each family a model with random weights (float32), 3 images, G = 8 completions of 0 to 64 tokens:
-the plain way runs each completion as a row of its own; ours packs each group behind one prompt. The
-last line is a JSON object: the largest difference of a log-probability, and the norm of the
-gradients' difference relative to the gradient.
+For each family a model with random weights, 3 images, G = 8 completions of 0 to 64 tokens: the plain way
+runs each completion as a row of its own; ours packs the groups behind their prompts into one row. In
+float32 the two are compared with each other. In bfloat16 both are compared with float32's plain way on
+the same weights (rounded to bfloat16), for there the plain way is itself inexact: `ratio` is our error
+over its error, by the root mean square of log-probabilities. The last line is a JSON object.
 """
 
+import argparse
 import json
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import torch
+from random_families import build_internvl, build_smolvlm
 from random_models import (
     build_qwen3,
     build_qwen25,
@@ -22,6 +26,7 @@ from random_models import (
     random_completions,
     sharpen,
 )
+from torch import Tensor
 
 from visionr1.models.policy import Policy, load_policy
 from visionr1.prefix import group, pack, token_logprobs
@@ -30,8 +35,8 @@ SIZES = [(320, 240), (240, 320), (400, 200)]
 LENGTHS = [0, 1, 9, 17, 30, 42, 55, 64]
 
 
-def differences(policy: Policy) -> dict[str, float]:
-    """Ours against the plain way on the same completions."""
+def both_ways(policy: Policy) -> dict[str, tuple[Tensor, Tensor]]:
+    """Log-probabilities and the gradient of their weighted sum, the plain way and ours."""
     prompts = make_prompts(policy, SIZES)
     completions = random_completions(policy, [LENGTHS] * len(prompts))
     plain = torch.cat(
@@ -41,28 +46,66 @@ def differences(policy: Policy) -> dict[str, float]:
             for completion in row
             if len(completion)
         ]
-    )
+    ).float()
     weights = torch.linspace(-1, 1, len(plain))
-    expected = gradients(policy, (weights * plain).sum())
-    shared = token_logprobs(policy, pack(group(prompts, completions)))
-    found = gradients(policy, (weights * shared).sum())
+    expected = gradients(policy, (weights * plain).sum()).float()
+    shared = token_logprobs(policy, pack(group(prompts, completions))).float()
+    found = gradients(policy, (weights * shared).sum()).float()
+    return {"plain": (plain.detach(), expected), "shared": (shared.detach(), found)}
+
+
+def differences(folder: Path) -> dict[str, float]:
+    """A family's row of the table."""
+    policy = sharpen(load_policy(folder), 2.0)
+    policy.model.bfloat16().float()  # weights that both precisions can hold
+    exact = both_ways(policy)
+    policy.model.bfloat16()
+    coarse = both_ways(policy)
+    (plain, plain_gradient), (shared, gradient) = exact["plain"], exact["shared"]
+    errors = {way: logprobs - plain for way, (logprobs, _) in coarse.items()}
     return {
         "max_abs_dlogp": float((shared - plain).abs().max()),
-        "relative_gradient_difference": float((found - expected).norm() / expected.norm()),
+        "relative_gradient_difference": relative(gradient, plain_gradient),
+        "bf16_max_abs_dlogp": float(errors["shared"].abs().max()),
+        "bf16_plain_max_abs_dlogp": float(errors["plain"].abs().max()),
+        "bf16_error_ratio": float(errors["shared"].norm() / errors["plain"].norm()),
+        "bf16_gradient_difference": relative(coarse["shared"][1], plain_gradient),
+        "bf16_plain_gradient_difference": relative(coarse["plain"][1], plain_gradient),
     }
 
 
+def relative(found: Tensor, expected: Tensor) -> float:
+    """The norm of the difference over that of what is expected."""
+    return float((found - expected).norm() / expected.norm())
+
+
 def main() -> None:
-    """Both families."""
+    """Every family."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--layers", type=int, default=4)
+    size = vars(parser.parse_args())
+    builders = {
+        "qwen2_5_vl": build_qwen25,
+        "internvl": build_internvl,
+        "smolvlm": build_smolvlm,
+        "idefics3": partial(build_smolvlm, model_type="idefics3"),
+    }
+    print(f"{'':<12}{'float32':>22}{'bfloat16: ours (plain)':>44}")
+    print(f"{'family':<12}{'dlogp':>11}{'dgrad':>11}{'dlogp':>20}{'dgrad':>20}{'ratio':>8}")
     with tempfile.TemporaryDirectory() as name:
-        qwen3 = build_qwen3(Path(name) / "qwen3_vl")
-        qwen25 = build_qwen25(Path(name) / "qwen2_5_vl", qwen3)
+        qwen3 = build_qwen3(Path(name) / "qwen3_vl", **size)
+        folders = [build(Path(name) / kind, qwen3, **size) for kind, build in builders.items()]
         results = {}
-        for folder in (qwen25, qwen3):
-            policy = sharpen(load_policy(folder), 2.0)
-            results[folder.name] = differences(policy)
-            millions = sum(p.numel() for p in policy.model.parameters()) / 1e6
-            print(f"{folder.name} ({millions:.1f}M parameters): {results[folder.name]}")
+        for folder in (qwen3, *folders):
+            row = results[folder.name] = differences(folder)
+            dlogp = f"{row['bf16_max_abs_dlogp']:.3f} ({row['bf16_plain_max_abs_dlogp']:.3f})"
+            dgrad = f"{row['bf16_gradient_difference']:.3f} ({row['bf16_plain_gradient_difference']:.3f})"
+            print(
+                f"{folder.name:<12}{row['max_abs_dlogp']:>11.1e}{row['relative_gradient_difference']:>11.1e}"
+                f"{dlogp:>20}{dgrad:>20}{row['bf16_error_ratio']:>8.2f}",
+                flush=True,
+            )
     print(json.dumps(results))
 
 

@@ -186,7 +186,7 @@ def plain_logprobs(policy: Policy, prompt: Prompt, completion: torch.Tensor) -> 
     input_ids = torch.cat((prompt.input_ids, completion))[None]
     logits = policy.model(
         **plain_inputs(policy, prompt, input_ids),
-    ).logits[0, len(prompt.input_ids) - 1 : -1]
+    ).logits[0, len(prompt.input_ids) - 1 : -1].float()
     logits = logits.index_fill(-1, policy.suppressed_ids, -torch.inf)
     return logits.log_softmax(-1).gather(-1, completion[:, None])[:, 0]
 

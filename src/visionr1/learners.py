@@ -228,6 +228,7 @@ class Reinforced:
         work = self.make_work(prompts, groups, advantages, torch.tensor([len(c.token_ids) for c in completions]))
         metrics = {
             "stage": [stage.xi0, stage.xi1, stage.xi2],
+            "shared_prefix": self.policy.shares_prefix,
             "groups_without_spread": _mean([outcome.no_spread for outcome in outcomes]),
             "true_boxes": _mean([len(outcome.truth.boxes) for outcome in outcomes]),
             **summarize(flat, completions),

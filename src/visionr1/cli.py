@@ -20,7 +20,7 @@ from visionr1 import __version__
 from visionr1.errors import DataError, RecipeError, VisionR1Error, needs_extra
 
 if TYPE_CHECKING:
-    from visionr1.evaluate import ReplyLog, Result, Unit
+    from visionr1.evaluate import ReplyLog, ReplyProtocol, Result, Unit
     from visionr1.predict import ModelEvaluator
     from visionr1.rewards import Score
     from visionr1.samples import GroundTruth
@@ -330,6 +330,9 @@ def _run_benchmark(args: argparse.Namespace) -> None:
     of = str(args.model or args.predictions)
     folder = args.out / benchmark.name if args.out else None
 
+    def by_kind(is_replies: bool) -> ReplyProtocol:
+        return benchmark.read_protocol(args.protocol, results=not is_replies)
+
     def evaluate(unit: Unit) -> Mapping[str, Result]:
         print(*(f"{unit.name}: {line}\n" for line in unit.report), sep="", end="", file=sys.stderr)
         predictions, log = None, None
@@ -340,7 +343,7 @@ def _run_benchmark(args: argparse.Namespace) -> None:
         else:
             said = args.predictions
             said = said if said.is_file() and len(found.names) == 1 else predictions_file(said, unit.name)
-            results = unit.score_file(said, args.dialect, benchmark, args.protocol, args.resamples)
+            results = unit.score_file(said, args.dialect, by_kind, args.resamples)
         if folder and predictions is not None:
             write_predictions(folder / f"{unit.name}.predictions.jsonl", predictions)
         if folder:

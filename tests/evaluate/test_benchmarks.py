@@ -279,3 +279,34 @@ def test_a_model_is_asked(
         assert said == [["a blue car", "a red car"]] * 4  # the order does not tell which is there
     if benchmark == "v3det":
         assert said == [["animal", "bird", "robin", "Sword", "sword"]] * 2  # 20 negatives, of which there are but these
+
+
+def test_results_of_two_models_are_compared_in_pairs(
+    tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_refcoco(tmp_path / "ref")
+    write_d3(tmp_path / "d3")
+    few = [{"sample_id": "100", "bbox": BOXES[11]}]
+    more = [*few, {"sample_id": "103", "bbox": BOXES[21]}]
+    for name, rows in (("few", few), ("more", more)):
+        write_json(tmp_path / name / "val.json", rows)
+        out = ("--split", "val", "--out", str(tmp_path / name / "out"))
+        command = ["eval", "--benchmark", "refcoco", "--data", str(tmp_path / "ref"), *out]
+        assert cli.main([*command, "--predictions", str(tmp_path / name / "val.json"), "--resamples", "5"]) == 0
+        boxes = write_json(tmp_path / name / "d3.json", [result(0, 1, [10, 10, 20, 20])][: name == "more"])
+        command = ["eval", "--benchmark", "d3", "--data", str(tmp_path / "d3"), "--out", str(tmp_path / name / "out")]
+        assert cli.main([*command, "--predictions", str(boxes), "--resamples", "5"]) == 0
+    capsys.readouterr()
+    stored = [str(tmp_path / name / "out/refcoco/val.json") for name in ("few", "more")]
+    assert cli.main(["compare", *stored, "--resamples", "50"]) == 0
+    text = capsys.readouterr().out
+    assert "paired over the images: accuracy +33.3 [" in text and "not comparable" not in text
+    stored = [str(tmp_path / name / "out/d3/PRES.json") for name in ("few", "more")]
+    assert cli.main(["compare", *stored, str(tmp_path / "more/out/d3/FULL.json"), "--json", "--resamples", "50"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    found, other = record["differences"].values()
+    assert found["AP"]["difference"] == pytest.approx(1 / 3) and other == "no difference: other data"
+    write_json(tmp_path / "more/val.json", few)
+    stored = [str(tmp_path / name / "out/refcoco/val.json") for name in ("few", "more")]
+    assert cli.main(["compare", *stored]) == 2
+    assert "now give accuracy 33.33, but 66.67 is stored" in capsys.readouterr().err

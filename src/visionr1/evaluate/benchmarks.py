@@ -76,14 +76,14 @@ class DetectionUnit:
         return {name: score(kept=kept, num_resamples=num_resamples) for name, kept in self._parts().items()}
 
     def score_file(
-        self, path: Path, dialect: str | None, benchmark: Benchmark, settings: Sequence[str], num_resamples: int | None
+        self, path: Path, dialect: str | None, protocol: Callable[[bool], ReplyProtocol], num_resamples: int | None
     ) -> Mapping[str, DetectionResult]:
-        """The results of a file: COCO results, or raw replies."""
+        """The results of a file, COCO results or raw replies, under `protocol(whether they are replies)`."""
 
         def chosen(is_replies: bool) -> Protocol:
-            protocol = benchmark.read_protocol(settings, results=not is_replies)
-            assert isinstance(protocol, Protocol)
-            return protocol
+            found = protocol(is_replies)
+            assert isinstance(found, Protocol)
+            return found
 
         parts = self._parts()
         return score_file(path, self.table, parts, dialect=dialect, protocol=chosen, num_resamples=num_resamples)
@@ -113,13 +113,13 @@ class GroundingUnit:
         return {self.name: result}
 
     def score_file(
-        self, path: Path, dialect: str | None, benchmark: Benchmark, settings: Sequence[str], num_resamples: int | None
+        self, path: Path, dialect: str | None, protocol: Callable[[bool], ReplyProtocol], num_resamples: int | None
     ) -> Mapping[str, GroundingResult]:
         """The result of a file: boxes, or raw replies."""
-        protocol = benchmark.read_protocol(settings)
-        assert isinstance(protocol, GroundingProtocol)
+        chosen = protocol(True)
+        assert isinstance(chosen, GroundingProtocol)
         result = score_grounding_file(
-            self.samples, path, self.metric, dialect=dialect, protocol=protocol, num_resamples=num_resamples
+            self.samples, path, self.metric, dialect=dialect, protocol=chosen, num_resamples=num_resamples
         )
         return {self.name: result}
 

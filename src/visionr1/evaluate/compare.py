@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from visionr1.errors import DataError
+from visionr1.evaluate.benchmarks import Result, get_benchmark
 from visionr1.evaluate.detection import DetectionResult
+from visionr1.evaluate.grounding import GroundingResult, paired_grounding
 from visionr1.evaluate.offline import evaluate_file
-from visionr1.evaluate.statistics import NUM_RESAMPLES, Difference, describe, paired_difference
+from visionr1.evaluate.predictions import predictions_files
+from visionr1.evaluate.protocols import Protocol
+from visionr1.evaluate.statistics import NUM_RESAMPLES, SHOWN, Difference, describe, paired_difference
 from visionr1.evaluate.table import format_results
 from visionr1.files import read_json
 
@@ -24,13 +28,23 @@ class Stored:
     model: str
     data: str
     split: str
-    result: DetectionResult
+    result: Result
+    benchmark: str = ""
+    unit: str = ""
+    """Of a benchmark: what was asked together with it."""
 
     @property
     def predictions(self) -> Path:
         """The file that the result was computed from: the replies beside it, or the results file it names."""
-        beside = self.path.with_suffix(".predictions.jsonl")
-        return beside if beside.is_file() else Path(self.model)
+        beside = self.path.with_name(f"{self.unit or self.path.stem}.predictions.jsonl")
+        if beside.is_file() or not Path(self.model).is_dir():
+            return beside if beside.is_file() else Path(self.model)
+        return next((file for file in predictions_files(Path(self.model), self.unit) if file.is_file()), beside)
+
+    @property
+    def part(self) -> tuple[str, str, str]:
+        """Which result of which benchmark; files of other data are named after the model."""
+        return (self.benchmark, self.unit, self.path.stem) if self.benchmark else ("", "", "")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +77,8 @@ class Comparison:
             of = "; ".join(f"{one.name}: {one.data} {one.split}".rstrip() for one in self.stored)
             lines.append(f"+ On other data than the first: not comparable. {of}")
         for name, found in self.differences.items():
-            said = found if isinstance(found, str) else f"paired over the images: {describe(found)}"
+            names = SHOWN if "AP" in first.result.metrics else tuple(first.result.metrics)
+            said = found if isinstance(found, str) else f"paired over the images: {describe(found, names)}"
             lines.append(f"{name} - {first.name}: {said}")
         return "\n".join(lines)
 
@@ -77,27 +92,39 @@ def compare(paths: Sequence[Path], *, num_resamples: int = NUM_RESAMPLES) -> Com
     stored = [_read(path) for path in paths]
     stored = [replace(one, name=_name(one, stored)) for one in stored]
     first, *others = stored
-    matches = None
+    again: Result | None = None
     differences: dict[str, Mapping[str, Difference] | str] = {}
     for other in others:
         if reason := _unlike(first, other):
             differences[other.name] = f"no difference: {reason}"
             continue
-        matches = matches or _rescored(first).matches
-        second = _rescored(other).matches
-        assert matches is not None and second is not None
+        again, second = again or _rescored(first), _rescored(other)
         try:
-            differences[other.name] = paired_difference(matches, second, num_resamples=num_resamples)
+            differences[other.name] = _difference(again, second, num_resamples)
         except ValueError as error:
             differences[other.name] = f"no difference: {error}"
     return Comparison(stored, differences)
 
 
+def _difference(first: Result, second: Result, num_resamples: int) -> dict[str, Difference]:
+    if isinstance(first, GroundingResult) and isinstance(second, GroundingResult):
+        return paired_grounding(first, second, num_resamples=num_resamples)
+    assert isinstance(first, DetectionResult) and isinstance(second, DetectionResult)
+    assert first.matches is not None and second.matches is not None
+    return paired_difference(first.matches, second.matches, num_resamples=num_resamples)
+
+
 def _read(path: Path) -> Stored:
     record = read_json(path)
-    if not (isinstance(record, dict) and {"model", "data", "split", "coco", "protocol"} <= set(record)):
+    if not (isinstance(record, dict) and {"model", "data", "split", "metrics", "protocol"} <= set(record)):
         raise DataError(f"{path}: expected a result that `visionr1 eval --out` wrote, found something else")
-    return Stored(path, path.stem, record["model"], record["data"], record["split"], DetectionResult.from_json(record))
+    kind = DetectionResult if "coco" in record else GroundingResult
+    return Stored(
+        path=path,
+        name=path.stem,
+        result=kind.from_json(record),
+        **{key: record.get(key, "") for key in ("model", "data", "split", "benchmark", "unit")},
+    )
 
 
 def _name(one: Stored, stored: Sequence[Stored]) -> str:
@@ -108,7 +135,7 @@ def _name(one: Stored, stored: Sequence[Stored]) -> str:
 
 def _same_data(one: Stored, other: Stored) -> bool:
     counts = [tuple(each.result.counts.get(key) for key in ("images", "true_boxes")) for each in (one, other)]
-    return (one.data, one.split, counts[0]) == (other.data, other.split, counts[1])
+    return (one.data, one.split, one.part, counts[0]) == (other.data, other.split, other.part, counts[1])
 
 
 def _unlike(first: Stored, other: Stored) -> str:
@@ -121,19 +148,25 @@ def _unlike(first: Stored, other: Stored) -> str:
     return f"{missing.path} has no predictions beside it" if missing else ""
 
 
-def _rescored(one: Stored) -> DetectionResult:
+def _rescored(one: Stored) -> Result:
     protocol = one.result.protocol
-    again = evaluate_file(
-        one.predictions,
-        one.data,
-        split=one.split or None,
-        dialect=protocol.dialect or None,
-        protocol=protocol,
-        num_resamples=1,
-    )
-    if again.coco != one.result.coco:
+    dialect, split = protocol.dialect or None, one.split or None
+    again: Result
+    if one.benchmark:
+        found = get_benchmark(one.benchmark).find(Path(one.data), split, with_images=False, on_bad="raise")
+        unit = next((unit for unit in found.units if unit.name == one.unit), None)
+        if unit is None:
+            raise DataError(f"{one.path}: {one.data} no longer holds {one.unit} of {one.benchmark}")
+        again = unit.score_file(one.predictions, dialect, lambda _: protocol, 1)[one.path.stem]
+    else:
+        assert isinstance(protocol, Protocol)
+        again = evaluate_file(
+            one.predictions, one.data, split=split, dialect=dialect, protocol=protocol, num_resamples=1
+        )
+    if again.metrics != one.result.metrics:
+        name = next(name for name, value in one.result.metrics.items() if again.metrics.get(name) != value)
         raise DataError(
-            f"{one.path}: {one.predictions} and {one.data} now give AP {100 * again.coco[0]:.2f}, but "
-            f"{100 * one.result.coco[0]:.2f} is stored; one of them has changed, so evaluate again"
+            f"{one.path}: {one.predictions} and {one.data} now give {name} {100 * again.metrics.get(name, 0):.2f}, but "
+            f"{100 * one.result.metrics[name]:.2f} is stored; one of them has changed, so evaluate again"
         )
     return again

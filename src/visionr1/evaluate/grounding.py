@@ -133,6 +133,17 @@ class GroundingResult:
             "protocol": self.protocol.to_json(),
         }
 
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> GroundingResult:
+        """The result in a stored record, without its shares."""
+        return cls(
+            protocol=GroundingProtocol.from_json(record["protocol"]),
+            metrics=record["metrics"],
+            interval={name: (low, high) for name, (low, high) in record["interval"].items()},
+            counts=record["counts"],
+            faults=record["faults"],
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroundingMetric:

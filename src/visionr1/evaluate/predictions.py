@@ -70,10 +70,15 @@ def read_rows(path: Path) -> list[Mapping[str, Any]]:
 
 def predictions_file(folder: Path, name: str) -> Path:
     """The file of predictions for the set `name` in a folder; DataError if there is none."""
-    files = [folder / f"{name}{ending}" for ending in (".json", ".jsonl", ".predictions.jsonl")]
+    files = predictions_files(folder, name)
     if file := next((file for file in files if file.is_file()), None):
         return file
     raise DataError(f"{folder}: no predictions for {name}; expected {', '.join(file.name for file in files)}")
+
+
+def predictions_files(folder: Path, name: str) -> list[Path]:
+    """Where the predictions for the set `name` may lie in a folder."""
+    return [folder / f"{name}{ending}" for ending in (".json", ".jsonl", ".predictions.jsonl")]
 
 
 def is_replies(rows: list[Mapping[str, Any]]) -> bool:

@@ -141,7 +141,10 @@ def _repeated(image: NDArray[np.intp], times: NDArray[np.int64]) -> NDArray[np.i
     return rows
 
 
-def describe(differences: Mapping[str, Difference], names: Sequence[str] = ("AP", "AP50", "AP75", "F1")) -> str:
+SHOWN = ("AP", "AP50", "AP75", "F1")
+
+
+def describe(differences: Mapping[str, Difference], names: Sequence[str] = SHOWN) -> str:
     """Differences in one line, x 100."""
     parts = []
     for name in names:

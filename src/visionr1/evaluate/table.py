@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from visionr1.evaluate.detection import DetectionResult
+from visionr1.evaluate.benchmarks import Result
 
 _COUNTS = "replies well_formed unparsable truncated unknown_labels malformed_boxes images_without_reply".split()
 
 
-def format_results(results: Mapping[str, DetectionResult]) -> str:
+def format_results(results: Mapping[str, Result]) -> str:
     """One column per result, x 100, with intervals; results under another protocol than the first are marked with *."""
     names = list(results)
     first = results[names[0]].protocol
@@ -39,7 +39,7 @@ def format_results(results: Mapping[str, DetectionResult]) -> str:
     return "\n".join(lines)
 
 
-def _cell(result: DetectionResult, key: str) -> str:
+def _cell(result: Result, key: str) -> str:
     value = result.metrics.get(key)
     if value is None or value < 0:
         return "n/a"
@@ -47,16 +47,16 @@ def _cell(result: DetectionResult, key: str) -> str:
     return f"{100 * value:.1f}" + (f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else "")
 
 
-def _boxes(result: DetectionResult) -> str:
+def _boxes(result: Result) -> str:
     images = result.counts["images"]
     return f"{result.counts['predicted_boxes'] / images:.1f} / {result.counts['true_boxes'] / images:.1f}"
 
 
-def _asked_fewer(result: DetectionResult) -> bool:
+def _asked_fewer(result: Result) -> bool:
     return result.counts.get("categories_asked", 0) < result.counts.get("categories_times_images", 0)
 
 
-def _asked(result: DetectionResult) -> str:
+def _asked(result: Result) -> str:
     """How often a category was asked for, of all occasions to find one that is not there."""
     if "categories_asked" not in result.counts:
         return ""

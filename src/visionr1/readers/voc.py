@@ -34,7 +34,8 @@ def is_voc(path: Path) -> bool:
 def read_voc(folder: Path, *, split: str | None = None, on_bad: OnBad = "raise") -> CocoDataset:
     """A split of a VOC folder, or all its annotations; DataError for what is missing, and for bad rows as `on_bad`."""
     log = RowLog(folder, on_bad)
-    images, objects = [], []
+    images: list[tuple[str, str, tuple[int, int]]] = []
+    objects: list[tuple[int, str, list[float]]] = []
     for stem in _stems(folder, split):
         if not is_safe_name(stem):
             log.bad("unsafe_name", repr(stem), "expected the name of a file in Annotations")

@@ -24,14 +24,14 @@ from visionr1.errors import RecipeError, TrainingError
 Item = TypeVar("Item")
 
 
-def make_accelerator(device: str, **settings: Any) -> Accelerator:
+def make_accelerator(device: str) -> Accelerator:
     """This process among those of the run, which compute on `device` ("cuda:1" only where it is alone).
 
     Raises RecipeError if the launcher asks for what cannot be had.
     """
-    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="no", device_placement=False, **settings)
     if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
         raise RecipeError("DeepSpeed is not supported; FSDP2 shards the same: examples/accelerate/fsdp2.yaml")
+    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="no", device_placement=False)
     if os.environ.get("ACCELERATE_USE_FSDP") == "true":
         if not accelerator.is_fsdp2:
             raise RecipeError("only FSDP version 2, over GPUs, is supported: examples/accelerate/fsdp2.yaml")

@@ -1,0 +1,56 @@
+"""One process among several, started by a launcher: runs the command line for each job in a JSON file.
+
+A job has `arguments`; with `shards` the model is in FSDP2's, which accelerate itself offers only on GPUs; with `dies`,
+the last process kills itself in that step.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+
+from visionr1 import train
+from visionr1.cli import main
+from visionr1.distributed import make_accelerator
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+def in_shards(device: str) -> Accelerator:
+    """An accelerator as a launcher's FSDP2 settings make it on GPUs."""
+    accelerator = make_accelerator(device)
+    PartialState().distributed_type = accelerator.state.distributed_type = DistributedType.FSDP
+    accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(
+        fsdp_version=2, auto_wrap_policy="transformer_based_wrap", cpu_ram_efficient_loading=False
+    )
+    return accelerator
+
+
+def work(job: dict[str, Any]) -> None:
+    """Do one job."""
+    take_step = train.take_step
+
+    def dying(run: train.Run, *arguments: Any) -> Any:
+        if run.position.step + 1 == job.get("dies") and not run.accelerator.is_main_process:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return take_step(run, *arguments)
+
+    train.take_step = dying
+    train.make_accelerator = in_shards if job.get("shards") else make_accelerator
+    status = main(["train", *job["arguments"]])
+    train.take_step = take_step
+    if status:
+        sys.exit(status)
+
+
+if __name__ == "__main__":
+    from test_train import score_by_letters
+
+    score_by_letters()
+    for job in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
+        work(job)

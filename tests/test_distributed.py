@@ -1,0 +1,184 @@
+"""Two processes over gloo against one: the same replies, loss curve and weights; what a death among them leaves."""
+
+import json
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from test_train import assert_same_update, rows, score_by_letters
+from visionr1.cli import main
+from visionr1.errors import RecipeError
+from visionr1.recipe import load_recipe
+from visionr1.train import check_processes
+
+WORKER = Path(__file__).parent / "distributed_worker.py"
+EXAMPLES = Path(__file__).parents[1] / "examples/accelerate"
+SFT = """
+method = "sft"
+threads = 1
+[model]
+path = "{model}"
+[train]
+steps = 3
+batch_size = 3
+learning_rate = 1e-3
+[checkpoint]
+every = 2
+[[data]]
+source = "scenes"
+scenes = {{ width = 120, height = 80, max_objects = 2 }}
+"""
+GRPO = (
+    SFT.replace('"sft"', '"grpo"')
+    + """
+[rollout]
+group_size = 3
+max_new_tokens = 8
+[reward]
+adaptive = true
+"""
+)
+EVALUATED = """
+[eval]
+every = 2
+limit = 3
+max_new_tokens = 8
+"""
+RECIPES = {
+    "sft": SFT,
+    "grpo": GRPO + "[optimizer]\ntokens_per_forward = 150\n",  # more passes on the process of two samples
+    "sharded": GRPO + EVALUATED + "[grpo]\nbeta = 0\n",
+    "dying": SFT.replace("steps = 3", "steps = 4"),
+}
+
+
+@pytest.fixture(autouse=True)
+def spread(monkeypatch: pytest.MonkeyPatch) -> None:
+    score_by_letters(monkeypatch.setattr)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory, qwen3_folder: Path) -> Path:
+    """A folder of recipes."""
+    folder = tmp_path_factory.mktemp("distributed")
+    for name, text in RECIPES.items():
+        (folder / f"{name}.toml").write_text(text.format(model=qwen3_folder.as_posix()), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(root: Path) -> Path:
+    """The runs of two processes, in one launch."""
+    jobs = [
+        {"arguments": arguments(root, name, "two"), "shards": name == "sharded"} for name in ("sft", "grpo", "sharded")
+    ]
+    done = launch(root, jobs)
+    assert done.returncode == 0, done.stderr
+    return root / "two"
+
+
+def arguments(root: Path, name: str, where: str) -> list[str]:
+    return [str(root / f"{name}.toml"), "--run-dir", str(root / where / name)]
+
+
+def launch(root: Path, jobs: list[dict[str, Any]]) -> subprocess.CompletedProcess[str]:
+    """Two processes by torchrun, which `accelerate launch` too starts its processes with."""
+    (root / "jobs.json").write_text(json.dumps(jobs), encoding="utf-8")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    return subprocess.run(
+        [*torchrun, str(WORKER), str(root / "jobs.json")],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def assert_same_run(one: Path, two: Path) -> None:
+    """Equal but for the order in which float32 numbers are added."""
+    for log in ("metrics.jsonl", "rollouts.jsonl", "evaluations.jsonl"):
+        if not (one / log).exists():
+            assert not (two / log).exists()
+            continue
+        assert len(rows(one, log)) == len(rows(two, log))
+        for mine, other in zip(rows(one, log), rows(two, log), strict=True):
+            assert mine.keys() == other.keys()
+            for key, value in mine.items():
+                same = pytest.approx(value, rel=1e-4, abs=1e-6) if isinstance(value, float) else value
+                assert other[key] == same, (log, key)
+    assert_same_update(one, two)
+
+
+@pytest.mark.parametrize("name", ["sft", "grpo", "sharded"])
+def test_two_processes_train_as_one(root: Path, two: Path, name: str) -> None:
+    assert main(["train", *arguments(root, name, "one")]) == 0
+    assert_same_run(root / "one" / name, two / name)
+
+
+def test_a_checkpoint_of_shards_goes_on_in_one_process(root: Path, two: Path) -> None:
+    left = Path(shutil.copytree(two / "sharded", root / "left/sharded"))
+    assert main(["train", *arguments(root, "sharded", "left"), "--resume"]) == 0  # its third step again
+    assert_same_run(two / "sharded", left)
+
+
+def test_a_death_is_named_and_the_run_goes_on(root: Path) -> None:
+    done = launch(root, [{"arguments": arguments(root, "dying", "two"), "dies": 4}])
+    assert done.returncode != 0
+    assert "another process of this run has ended or cannot be reached" in done.stderr
+    assert "--resume" in done.stderr
+    assert main(["train", *arguments(root, "dying", "two"), "--resume"]) == 0
+    assert main(["train", *arguments(root, "dying", "one")]) == 0
+    assert_same_run(root / "one/dying", root / "two/dying")
+
+
+@pytest.mark.parametrize(
+    ("change", "sharded", "message"),
+    [
+        ("train.batch_size=1", False, "train.batch_size: expected a sample for each of 2 processes or more, found 1"),
+        ("model.dtype=bfloat16", True, 'model.dtype: in shards (FSDP2) expected "float32"'),
+        ("rollout.engine=vllm", True, 'rollout.engine: in shards (FSDP2) expected "builtin", found "vllm"'),
+        ("optimizer.name=muon", True, 'optimizer.name: in shards (FSDP2) expected "adamw", found "muon"'),
+    ],
+)
+def test_a_recipe_that_does_not_suit_the_processes_is_refused(
+    root: Path, change: str, sharded: bool, message: str
+) -> None:
+    recipe = load_recipe(root / "sft.toml", [change])
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        check_processes(recipe, SimpleNamespace(num_processes=2, is_fsdp2=sharded))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("variable", ["ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP"])
+def test_what_a_launcher_asks_in_vain_is_refused(
+    root: Path, variable: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(variable, "true")
+    assert main(["train", *arguments(root, "sft", "refused")]) == 2
+    assert "examples/accelerate/fsdp2.yaml" in capsys.readouterr().err
+
+
+def test_the_package_runs_as_a_module(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["visionr1", "train", "demo", "--dry-run"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("visionr1", run_name="__main__")
+    assert ended.value.code == 0
+    assert 'method = "grpo"' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_launcher_settings_are_accelerate_s(path: Path) -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    settings = load_config_from_file(str(path))
+    assert settings.mixed_precision == "no"
+    if path.stem == "fsdp2":
+        assert settings.fsdp_config["fsdp_version"] == 2
+        assert settings.fsdp_config["fsdp_cpu_ram_efficient_loading"] is False

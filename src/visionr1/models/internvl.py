@@ -1,4 +1,4 @@
-"""InternVL (2.5, 3, 3.5): the image cut into square tiles on the grid nearest to its shape, and where
+"""InternVL (3, 3.5): the image cut into square tiles on the grid nearest to its shape, and where
 there are several a thumbnail of the whole; every tile takes the same number of tokens."""
 
 from typing import Any

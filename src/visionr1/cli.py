@@ -239,7 +239,7 @@ def add_eval(parser: argparse.ArgumentParser) -> None:
         "--resamples",
         type=_count,
         metavar="N",
-        help="for the intervals; 0 for none (default: 1000, and 0 for more than 50,000 boxes)",
+        help="for the intervals; 0 for none (default: 1000, and 0 for more than 50,000 boxes or 1,000 categories)",
     )
     parser.add_argument("--dialect", metavar="NAME", help="how replies write boxes (default: as the model folder says)")
     parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="images at once (default: 16)")

@@ -23,7 +23,7 @@ from visionr1.evaluate.errors import NEAR, box_errors
 from visionr1.evaluate.matching import match_boxes, overlaps
 from visionr1.evaluate.predictions import Prediction
 from visionr1.evaluate.protocols import DEFAULT, Protocol
-from visionr1.evaluate.statistics import MAX_RESAMPLED, NUM_RESAMPLES, Matches, intervals
+from visionr1.evaluate.statistics import MAX_CATEGORIES, MAX_RESAMPLED, NUM_RESAMPLES, Matches, intervals
 from visionr1.evaluate.token_scores import token_scores
 from visionr1.readers.coco import CocoTable, Index, table_of
 from visionr1.samples import FaultKind, Reply, Sample, Size, normalize_label
@@ -226,10 +226,11 @@ def evaluate_boxes(
 
     `stray` (N,) counts the boxes of each image that no category takes (unknown label, malformed): they cost
     precision. `num_resamples` are for the intervals: 0 for none; by default NUM_RESAMPLES, and none for more
-    than MAX_RESAMPLED boxes, where they would take far longer than all else.
+    than MAX_RESAMPLED boxes or MAX_CATEGORIES categories, where they would take far longer than all else.
     """
     if num_resamples is None:
-        num_resamples = NUM_RESAMPLES if len(detections) <= MAX_RESAMPLED else 0
+        few = len(detections) <= MAX_RESAMPLED and len(table.categories) <= MAX_CATEGORIES
+        num_resamples = NUM_RESAMPLES if few else 0
     coco, aps = coco_figures(table, detections, protocol, kept)
     by_category = coco_matches(table, detections, protocol) if num_resamples else []
     if kept is not None:  # AP depends on the other categories too (suppression, a tree), the rest does not

@@ -36,8 +36,9 @@ def present_categories(samples: Iterable[Sample], *, num_negatives: int = 0) -> 
     """
     kept: list[Sample] = []
     for sample in samples:
-        labels = {normalize_label(label) for label in sample.truth.labels}
-        named = [normalize_label(name) in labels for name in sample.query.categories]
+        labels = set(sample.truth.labels)
+        loose = {normalize_label(label) for label in labels.difference(sample.query.categories)}
+        named = [name in labels or normalize_label(name) in loose for name in sample.query.categories]
         if num_negatives:
             others = [place for place, there in enumerate(named) if not there]
             for place in Random(sample.id).sample(others, min(num_negatives, len(others))):

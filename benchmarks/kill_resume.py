@@ -116,8 +116,8 @@ def rows(run: Path, log: str) -> list[dict[str, Any]]:
     """The whole rows of a log, wall-clock fields aside."""
     if not (run / log).exists():
         return []
-    lines = (run / log).read_text(encoding="utf-8").splitlines(keepends=True)
-    whole = [json.loads(line) for line in lines if line.endswith("\n")]
+    *lines, _ = (run / log).read_text(encoding="utf-8").split("\n")
+    whole = [json.loads(line) for line in lines]
     return [{key: value for key, value in row.items() if not key.startswith("seconds/")} for row in whole]
 
 

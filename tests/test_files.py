@@ -34,6 +34,16 @@ def test_files_are_readable_as_others_are(tmp_path: Path) -> None:
     assert (tmp_path / "atomic").stat().st_mode == ordinary.stat().st_mode
 
 
+def test_lines_of_json_end_at_newlines_alone(tmp_path: Path) -> None:
+    path, values = tmp_path / "rows.jsonl", [{"text": "a\u2028b\u2029c\x85d\x0be\x1cf\rg"}, {}]
+    lines = [json.dumps(value, ensure_ascii=False) for value in values]
+    for text in ("\n".join(lines), "\n".join(lines) + "\n"):
+        write_text_atomic(path, text)
+        assert read_json_lines(path) == values
+    write_text_atomic(path, "")
+    assert read_json_lines(path) == []
+
+
 def test_reading_names_the_file_and_the_line(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"a": 1}\n{"a"\n')
     (tmp_path / "latin").write_bytes(b"\xe9")

@@ -12,7 +12,7 @@ from visionr1.evaluate.errors import FALSE_KINDS, MEANINGS
 from visionr1.readers import read_source
 from visionr1.report import CHARTS, NUM_WORST, write_report
 
-HOSTILE = "<script>alert('x')</script>&"
+HOSTILE = "<script>alert('x')</script>&\u2028\u2029\x85"
 
 
 class Page(HTMLParser):
@@ -57,6 +57,11 @@ def evaluation(ap: float, model: str, tokens: int) -> dict[str, Any]:
     }
 
 
+def dump(row: Any) -> str:
+    """As a run writes its rows: characters as they are."""
+    return json.dumps(row, ensure_ascii=False)
+
+
 def write_run(folder: Path, *, evaluated: bool = True, trained: bool = True, tokens: int = 512) -> Path:
     folder.mkdir(parents=True)
     if evaluated:
@@ -69,7 +74,7 @@ def write_run(folder: Path, *, evaluated: bool = True, trained: bool = True, tok
             rows = [
                 {"sample_id": sample.id, "image_id": sample.image_id, "truncated": False, **said} for sample in samples
             ]
-            path.with_suffix(".predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+            path.with_suffix(".predictions.jsonl").write_text("".join(dump(row) + "\n" for row in rows))
         gain = {"gain": {"AP": {"difference": 0.066, "interval": [-0.004, 0.09]}}}
         (folder / "results.json").write_text(json.dumps(gain))
     if trained:
@@ -81,7 +86,7 @@ def write_run(folder: Path, *, evaluated: bool = True, trained: bool = True, tok
         rollout = {"sample_id": HOSTILE, "text": HOSTILE, "format": 1.0, "recall": 0.5, "precision": 0.25}
         rollout |= {"advantage": 0.7, "truncated": True, "num_tokens": 12}
         rollouts = [{"step": step, "total": total, **rollout} for step in (1, 2, 3, 6) for total in (1.0, 1.75)]
-        (folder / "rollouts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rollouts))
+        (folder / "rollouts.jsonl").write_text("".join(dump(row) + "\n" for row in rollouts))
         (folder / "recipe.toml").write_text(
             'method = "grpo"\n[model]\npath = "tiny"\n[[phase]]\n[[phase.data]]\nsource = "bccd"\n'
         )

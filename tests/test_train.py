@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from visionr1 import sft, train
 from visionr1.cli import main
+from visionr1.files import read_json_lines
 from visionr1.models.policy import Policy, load_policy
 from visionr1.recipe import Phase, load_recipe
 from visionr1.rewards import Reward, Score
@@ -98,8 +99,8 @@ def spread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def rows(folder: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
     """Rows of a .jsonl file, wall-clock fields aside."""
-    lines = (folder / name).read_text(encoding="utf-8").splitlines()
-    return [{k: v for k, v in json.loads(line).items() if not k.startswith("seconds/")} for line in lines]
+    lines = read_json_lines(folder / name)
+    return [{k: v for k, v in line.items() if not k.startswith("seconds/")} for line in lines]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -36,8 +36,9 @@ def parse_arguments():
 
 def load_rows(path):
     """Rows of `prompt` (messages), `image` and `ground_truth`."""
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    return Dataset.from_list([json.loads(line) for line in lines]).cast_column("image", Image())
+    with Path(path).open(encoding="utf-8") as lines:  # a newline alone ends one; str.splitlines breaks at more
+        rows = [json.loads(line) for line in lines]
+    return Dataset.from_list(rows).cast_column("image", Image())
 
 
 def main():

@@ -76,9 +76,13 @@ def read_json(path: Path) -> Any:
 
 
 def read_json_lines(path: Path) -> list[Any]:
-    """The values of a JSON Lines file; DataError naming the line that is not JSON."""
+    """The values of a JSON Lines file; DataError naming the line that is not JSON.
+
+    A newline alone ends a line: other characters that break lines, such as U+2028, may stand in a model's reply.
+    """
+    *lines, last = read_text(path).split("\n")
     values = []
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    for number, line in enumerate([*lines, last] if last else lines, 1):
         try:
             values.append(json.loads(line))
         except ValueError as error:

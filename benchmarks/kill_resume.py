@@ -54,7 +54,7 @@ def compare(folder: Path, kills: int, steps: int, moments: random.Random, *, sma
     print(f"a run spends {first:.2f} CPU s up to its first step, {step:.2f} on each", flush=True)
     at: list[dict[str, Any]] = []
     while len(at) < kills:
-        moment = moments.uniform(0, first + 3 * steps / kills * step)  # most of it is lost again
+        moment = moments.uniform(0, first + 2 * steps / kills * step)  # more than half is lost again
         spend(recipe, killed, until=lambda spent, moment=moment: spent >= moment)
         if (killed / "final").exists():
             print(f"the run ended before kill {len(at) + 1}; more --steps leave room for more")

@@ -22,7 +22,7 @@ for name, phase in groupby(rows, key=lambda row: row["phase"]):
     smooth = np.convolve(loss, np.ones(40) / 40, mode="valid")
     axes.plot(start + 20 + np.arange(len(smooth)), smooth, label=name)
     start += len(loss)
-axes.set(xlabel="step", ylabel="loss per token (mean of 40 steps)", ylim=(0.8, 2.0))
+axes.set(xlabel="step", ylabel="loss per token (mean of 40 steps)", ylim=(0.7, 2.0))
 axes.legend(frameon=False)
 axes.spines[["top", "right"]].set_visible(False)
 figure.tight_layout()

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from visionr1 import sft, train
 from visionr1.cli import main
 from visionr1.files import read_json_lines
+from visionr1.learners import Reinforced
 from visionr1.models.policy import Policy, load_policy
 from visionr1.recipe import Phase, load_recipe
 from visionr1.rewards import Reward, Score
@@ -193,6 +194,28 @@ def test_what_a_run_leaves(run: Run, tmp_path: Path, qwen3_folder: Path) -> None
     trained, before = load_policy(folder), load_policy(qwen3_folder)  # final/ is an ordinary folder
     assert trained.dialect is before.dialect
     assert not torch.equal(trained.model.lm_head.weight, before.model.lm_head.weight)
+
+
+def test_gradients_are_held_in_an_update_alone(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[bool] = []
+    collect, loss = Reinforced.collect, Reinforced.loss
+
+    def gradients(self: Reinforced) -> bool:
+        return any(parameter.grad is not None for parameter in self.policy.model.parameters())
+
+    def collecting(self: Reinforced, *arguments: Any) -> Any:
+        held.append(gradients(self))
+        return collect(self, *arguments)
+
+    def losing(self: Reinforced, *arguments: Any) -> Any:
+        held.append(gradients(self))
+        return loss(self, *arguments)
+
+    monkeypatch.setattr(Reinforced, "collect", collecting)
+    monkeypatch.setattr(Reinforced, "loss", losing)
+    part = ["--set", "optimizer.tokens_per_forward=1", "--set", "grpo.updates_per_rollout=2"]
+    assert run(GRPO, "run", "--set", "train.steps=2", "--set", "train.batch_size=1", *part) == 0
+    assert held == 2 * [False, *2 * [False, True, True]]  # rollout, then twice three completions by themselves
 
 
 def test_what_a_run_of_adapters_leaves(run: Run, tmp_path: Path, qwen3_folder: Path) -> None:

@@ -197,7 +197,6 @@ def take_step(
 def update_weights(run: Run, work: Sequence[Any], rate: float) -> Metrics:
     """One optimizer step on all processes' `work`; none if the loss or the gradient is not finite."""
     accelerator, optimizer, count = run.accelerator, run.optimizer, run.accelerator.num_processes
-    optimizer.zero_grad(set_to_none=True)
     totals: dict[str, torch.Tensor] = {"loss": torch.zeros((), device=run.policy.device)}
     passes = max(gather([len(work)]))  # alike on all processes, whose gradients and shards meet in each
     for number in range(passes):
@@ -215,6 +214,7 @@ def update_weights(run: Run, work: Sequence[Any], rate: float) -> Metrics:
         for parameters in optimizer.param_groups:
             parameters["lr"] = rate
         optimizer.step()
+        optimizer.zero_grad(set_to_none=True)  # not to be held through the next rollout
     return metrics
 
 

@@ -14,6 +14,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import tempfile
 import time
@@ -24,6 +25,7 @@ from typing import Any
 import torch
 from random_models import build_qwen3
 
+from visionr1.models.policy import model_folder
 from visionr1.recipe import Recipe, parse_recipe
 from visionr1.train import train
 
@@ -46,8 +48,12 @@ def main() -> None:
 
 def compare(folder: Path, kills: int, steps: int, moments: random.Random, *, small: bool) -> dict[str, Any]:
     """Run alone and run killed, both in `folder`; what is equal."""
-    model = str(build_qwen3(folder / "model", width=64, layers=2, pixels=120 * 120)) if small else "tiny"
-    recipe = make_recipe(model, steps)
+    model = folder / "model"  # a copy, which nobody changes meanwhile
+    if small:
+        build_qwen3(model, width=64, layers=2, pixels=120 * 120)
+    else:
+        shutil.copytree(model_folder("tiny"), model)
+    recipe = make_recipe(str(model), steps)
     alone, killed = folder / "alone", folder / "killed"
     first = spend(recipe, folder / "first", until=lambda _: (folder / "first" / LOGS[0]).exists())
     step = spend(recipe, alone) / steps

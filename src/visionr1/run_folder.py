@@ -10,7 +10,8 @@
     final/              the trained model; both are ordinary transformers folders (LoRA: merged, and adapter/ in them)
 
 A checkpoint is written under another name and renamed when it is whole. It keeps the lengths of
-the .jsonl files; resuming cuts them back to those, so that no row is missing or twice.
+the logs; resuming cuts them back to those, so that no row is missing or twice. A run begins in a folder
+that is empty, and touches nothing that it did not make.
 """
 
 import json
@@ -36,6 +37,7 @@ from visionr1.models.policy import Policy
 from visionr1.recipe import Recipe, to_toml
 
 STATE_FILE = "trainer_state.pt"
+LOGS = ("metrics.jsonl", "rollouts.jsonl", "evaluations.jsonl")
 PACKAGES = ("torch", "transformers", "numpy", "pillow", "scipy")
 
 
@@ -55,16 +57,13 @@ class RunFolder:
     def open(cls, path: Path, recipe: Recipe, *, resume: bool, writes: bool = True) -> "RunFolder":
         """The folder at `path`, new or to be resumed.
 
-        Raises TrainingError if a new run finds it in use, or if a resumed one finds another recipe.
+        Raises TrainingError if a new run finds it in use or not empty, or if a resumed one finds another recipe.
         """
         folder, stated = cls(path, writes=writes), path / "recipe.toml"
         if not writes:
             return folder
         if not resume:
-            if (path / "metrics.jsonl").exists() or folder.checkpoints.exists():
-                raise TrainingError(
-                    f"{path} holds a run already; continue it with --resume or choose another --run-dir"
-                )
+            folder._check_free()
             write_json_atomic(path / "versions.json", _versions())
             write_text_atomic(stated, to_toml(recipe))
             return folder
@@ -81,7 +80,7 @@ class RunFolder:
         return folder
 
     def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Add rows to the .jsonl file `name`."""
+        """Add rows to the log `name`."""
         if not self.writes:
             return
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
@@ -90,7 +89,7 @@ class RunFolder:
                 log.writelines(lines)
 
     def rows(self, name: str) -> list[dict[str, Any]]:
-        """The rows of the .jsonl file `name`, none if it is not there."""
+        """The rows of the log `name`, none if it is not there."""
         return read_json_lines(self.path / name) if (self.path / name).is_file() else []
 
     def latest_checkpoint(self) -> Path | None:
@@ -132,7 +131,7 @@ class RunFolder:
             shutil.rmtree(old)
 
     def read_state(self, checkpoint: Path) -> dict[str, Any]:
-        """The trainer state in `checkpoint`; cuts the .jsonl files back to that moment."""
+        """The trainer state in `checkpoint`; cuts the logs back to that moment."""
         try:
             file = checkpoint / STATE_FILE
             state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
@@ -142,10 +141,10 @@ class RunFolder:
         return state
 
     def cut_logs(self, lengths: Mapping[str, int]) -> None:
-        """Shorten each .jsonl file to its length in bytes in `lengths`, to nothing if not there."""
+        """Shorten each log to its length in bytes in `lengths`, to nothing if not there."""
         if not self.writes:
             return
-        for path in self.path.glob("*.jsonl"):
+        for path in self._logs():
             os.truncate(path, min(path.stat().st_size, lengths.get(path.name, 0)))
 
     def write_model(
@@ -165,11 +164,26 @@ class RunFolder:
         found = self.checkpoints.glob("step_*")
         return sorted(found, key=lambda path: int(path.name.removeprefix("step_")))
 
+    def _check_free(self) -> None:
+        """Raise TrainingError if a new run cannot have this folder: what may be there is a run that never began, an
+        evaluation, and hidden files."""
+        found = {entry.name for entry in self.path.glob("*") if not entry.name.startswith(".")}
+        if found & {"metrics.jsonl", self.checkpoints.name} and "versions.json" in found:
+            raise TrainingError(
+                f"{self.path} holds a run already; continue it with --resume or choose another --run-dir"
+            )
+        if found - {"evaluation"} and "versions.json" not in found:
+            raise TrainingError(
+                f"{self.path} is not empty and holds no run (there is {min(found)}); choose another --run-dir"
+            )
+
+    def _logs(self) -> list[Path]:
+        return [self.path / name for name in LOGS if (self.path / name).is_file()]
+
     def _log_lengths(self) -> dict[str, int]:
-        logs = list(self.path.glob("*.jsonl"))
-        for log in logs:
+        for log in self._logs():
             _sync(log)
-        return {log.name: log.stat().st_size for log in logs}
+        return {log.name: log.stat().st_size for log in self._logs()}
 
 
 @contextmanager

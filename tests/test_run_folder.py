@@ -1,0 +1,40 @@
+"""The folder of a run: it begins where nothing is, and touches nothing that it did not make."""
+
+from pathlib import Path
+
+import pytest
+
+from visionr1.errors import TrainingError
+from visionr1.recipe import Recipe
+from visionr1.run_folder import LOGS, RunFolder
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "metrics.jsonl", "final/model.safetensors", "recipe.toml"])
+def test_a_folder_of_other_things_is_refused_and_left(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(TrainingError, match=r"is not empty and holds no run \(there is \w+.*choose another --run-dir"):
+        RunFolder.open(tmp_path, Recipe(), resume=False)
+    assert (tmp_path / name).read_text() == "mine"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_run_cuts_its_own_logs_alone(tmp_path: Path) -> None:
+    (tmp_path / "evaluation").mkdir()  # of the model before training
+    (tmp_path / ".keep").write_text("")
+    folder = RunFolder.open(tmp_path, Recipe(), resume=False)
+    (tmp_path / "mine.jsonl").write_text("{}\n")
+    for log in LOGS:
+        folder.append(log, [{"step": 1}])
+    length = (tmp_path / LOGS[0]).stat().st_size
+    for log in LOGS:
+        folder.append(log, [{"step": 2}])
+    RunFolder.open(tmp_path, Recipe(), resume=True).cut_logs({LOGS[0]: length})
+    assert [(tmp_path / log).read_text() for log in LOGS] == ['{"step": 1}\n', "", ""]
+    assert (tmp_path / "mine.jsonl").read_text() == "{}\n"
+
+
+def test_a_run_that_never_began_is_no_hindrance(tmp_path: Path) -> None:
+    RunFolder.open(tmp_path, Recipe(), resume=False)
+    (tmp_path / "tensorboard").mkdir()
+    RunFolder.open(tmp_path, Recipe(seed=1), resume=False)

@@ -1,13 +1,15 @@
 """Which samples a step sees."""
 
 from collections import Counter
+from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import pytest
 
 from visionr1.errors import DataError, RecipeError
 from visionr1.recipe import DataSource, Phase
-from visionr1.stream import Stream, open_stream
+from visionr1.stream import Stream, draws, open_stream
 
 SCENES = {"width": 64, "height": 48, "max_objects": 1}
 
@@ -18,6 +20,10 @@ def stream(*data: DataSource, seed: tuple[int, ...] = (0, 0), **settings: Any) -
 
 def ids(of: Stream, steps: range) -> list[str]:
     return [sample.id for step in steps for sample in of.batch(step)]
+
+
+def images(of: Stream, steps: range) -> list[str]:
+    return [str(sample.image) for step in steps for sample in of.batch(step)]
 
 
 def test_each_epoch_shows_every_sample_once_in_its_own_order() -> None:
@@ -43,8 +49,33 @@ def test_a_step_is_a_function_of_the_seed_alone() -> None:
 def test_sources_are_mixed_by_weight() -> None:
     mixed = stream(DataSource(weight=3), DataSource(source="scenes", scenes=SCENES), batch_size=8)
     assert mixed.num_samples is None  # scenes never end
-    count = Counter(name.startswith("scene-") for name in ids(mixed, range(50)))
-    assert 0.15 < count[True] / 400 < 0.35
+    for steps in (1, 7, 50):
+        count = Counter(name.startswith("scene-") for name in ids(mixed, range(steps)))
+        assert count[True] == 2 * steps
+
+
+def test_of_several_sources_each_is_passed_over_without_repeats() -> None:
+    one, two = DataSource(limit=10, weight=10), DataSource(split="valid", limit=4, weight=4)
+    mixed = stream(one, two, batch_size=7)
+    assert mixed.num_samples == 14
+    first, second = images(mixed, range(2)), images(mixed, range(2, 4))
+    assert sorted(first) == sorted(second) == sorted(set(first))
+    assert first != second
+    times = Counter(images(stream(replace(one, weight=1), two, batch_size=5), range(4)))
+    assert sorted(times.values()) == [1, 1, 1, 1, 4, 4, 4, 4]  # of 20 draws 16 are of the four, each four times
+
+
+@pytest.mark.parametrize("weights", [(1, 1), (3, 1), (0.1, 0.2, 0.7), (5, 1, 1, 1), (1000, 100), (1, 10**6)])
+def test_draws_keep_to_the_shares_wherever_counting_begins(weights: tuple[float, ...]) -> None:
+    total = sum(map(Fraction, weights))
+    shares = [Fraction(weight) / total for weight in weights]
+    before = [0] * len(shares)
+    for count in range(1, 200):
+        now = draws(shares, count)
+        assert sum(now) == count
+        assert sorted(b - a for a, b in zip(before, now, strict=True)) == [0] * (len(shares) - 1) + [1]
+        assert all(abs(n - s * count) < len(shares) / 2 + 1 for n, s in zip(now, shares, strict=True))
+        before = now
 
 
 def test_a_wrong_setting_of_scenes_names_the_nearest() -> None:

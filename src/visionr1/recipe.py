@@ -60,7 +60,7 @@ class DataSource:
     split: str = "train"
     """Which part of an embedded set or of a folder."""
     weight: float = 1.0
-    """Share of the batch, relative to the other sources."""
+    """Share of the samples, relative to the other sources: alike unless set; sizes as weights pass over all alike."""
     limit: int = 0
     """Use the first so many samples; 0 is all."""
     augment: bool = False
@@ -84,7 +84,8 @@ class Phase:
     steps: int = 0
     """Optimizer steps; 0 means from `epochs`."""
     epochs: float = 1.0
-    """Passes over finite data, where `steps` is 0."""
+    """Where `steps` is 0, as many draws as so many passes over all data have; a source gives each sample once before
+    any twice, and with several sources their weights say how often each has its turn."""
     minutes: float = 0.0
     """A time budget: when it is spent, the phase ends and its rate has decayed; 0 is none."""
     batch_size: int = 16
@@ -94,7 +95,7 @@ class Phase:
     final_learning_rate: float = 0.0
     """Where the schedule ends."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """From the peak to the end."""
+    """From the peak to the end, over the steps after the warm-up."""
     warmup_steps: int = 0
     """Linear from 0 to the peak."""
 

@@ -6,6 +6,7 @@ uninterrupted one would have seen, and any process can prepare any step.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import lru_cache
 from typing import Protocol, TypeVar
 
@@ -49,27 +50,39 @@ class Stream:
     """The samples of one phase."""
 
     sources: tuple[Source, ...]
-    shares: tuple[float, ...]
+    shares: tuple[Fraction, ...]
+    """Of the draws, each source's; exact, so that every process counts alike."""
     batch_size: int
     seed: tuple[int, ...]
     num_samples: int | None
     """Of all finite sources together; None if there is an endless one."""
 
     def batch(self, step: int, index: int = 0, count: int = 1) -> list[Sample]:
-        """The samples that process `index` of `count` takes of step `step` of the phase; each place of the batch draws
-        its source by share and takes that source's sample of the place's number."""
-        numbers = range(step * self.batch_size, (step + 1) * self.batch_size)
+        """The samples that process `index` of `count` takes of step `step` of the phase: of each source those that
+        follow the ones it gave before, so that none comes twice in an epoch of its own, all in an order of the step."""
+        first, end = step * self.batch_size, (step + 1) * self.batch_size
         if len(self.sources) == 1:
-            return [self.sources[0](number, self.seed) for number in share(numbers, index, count)]
-        generator = np.random.default_rng((*self.seed, step))
-        chosen = generator.choice(len(self.sources), size=self.batch_size, p=self.shares)
-        places = list(zip(numbers, chosen.tolist(), strict=True))
-        return [self.sources[k](number, (*self.seed, k)) for number, k in share(places, index, count)]
+            return [self.sources[0](number, self.seed) for number in share(range(first, end), index, count)]
+        ranges = map(range, draws(self.shares, first), draws(self.shares, end))
+        drawn = [(k, number) for k, numbers in enumerate(ranges) for number in numbers]
+        order = np.random.default_rng((*self.seed, step)).permutation(len(drawn)).tolist()
+        own = share([drawn[i] for i in order], index, count)
+        return [self.sources[k](number, (*self.seed, k)) for k, number in own]
+
+
+def draws(shares: Sequence[Fraction], count: int) -> list[int]:
+    """How many of a phase's first `count` draws are of each source: draw j of share s is due at (j + 1/2) / s, and the
+    earliest come first, so that every source is within a draw or two of its share at any time."""
+    sure = max(0, count - len(shares))  # by then at most `count` are due
+    done = [int(s * sure + Fraction(1, 2)) for s in shares]
+    while sum(done) < count:
+        done[min(range(len(shares)), key=lambda k: (done[k] + Fraction(1, 2)) / shares[k])] += 1
+    return done
 
 
 def open_stream(phase: Phase, seed: tuple[int, ...]) -> Stream:
     """The stream of `phase`; raises DataError or RecipeError if a source cannot be read."""
-    weights = [data.weight for data in phase.data]
+    weights = [Fraction(data.weight) for data in phase.data]
     opened = [open_source(data) for data in phase.data]
     lengths = [_length(source) for source in opened]
     finite = [length for length in lengths if length is not None]

@@ -15,7 +15,8 @@ import pytest
 
 from test_train import assert_same_update, rows, score_by_letters
 from visionr1.cli import main
-from visionr1.errors import RecipeError
+from visionr1.distributed import lost_processes_named, make_accelerator
+from visionr1.errors import RecipeError, TrainingError
 from visionr1.recipe import load_recipe
 from visionr1.train import check_processes
 
@@ -163,6 +164,25 @@ def test_what_a_launcher_asks_in_vain_is_refused(
     monkeypatch.setenv(variable, "true")
     assert main(["train", *arguments(root, "sft", "refused")]) == 2
     assert "examples/accelerate/fsdp2.yaml" in capsys.readouterr().err
+
+
+def test_processes_wait_while_one_writes_a_large_checkpoint() -> None:
+    handler = make_accelerator("cpu").init_handler
+    assert handler is not None
+    assert handler.to_kwargs()["timeout"].total_seconds() >= 3600
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:4711", TrainingError),
+        ("[gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 1800000ms", TrainingError),
+        ("[gloo/transport/tcp/device.cc:84] Unable to find address for interface eth7", RuntimeError),
+    ],
+)
+def test_only_what_a_lost_process_causes_is_called_so(message: str, kind: type[Exception]) -> None:
+    with pytest.raises(kind), lost_processes_named():
+        raise RuntimeError(message)
 
 
 def test_the_package_runs_as_a_module(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

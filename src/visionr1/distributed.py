@@ -7,13 +7,15 @@ each (DDP) or in shards (FSDP2). Each takes its share of a step's samples, all c
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import InitProcessGroupKwargs, gather_object
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -22,6 +24,8 @@ from torch.utils._pytree import tree_map_only
 from visionr1.errors import RecipeError, TrainingError
 
 Item = TypeVar("Item")
+PATIENCE = timedelta(hours=2)
+"""How long a process waits for another, which may be writing a checkpoint of 100 GB to a slow disk."""
 
 
 def make_accelerator(device: str) -> Accelerator:
@@ -31,7 +35,12 @@ def make_accelerator(device: str) -> Accelerator:
     """
     if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
         raise RecipeError("DeepSpeed is not supported; FSDP2 shards the same: examples/accelerate/fsdp2.yaml")
-    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="no", device_placement=False)
+    accelerator = Accelerator(
+        cpu=device == "cpu",
+        mixed_precision="no",
+        device_placement=False,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+    )
     if os.environ.get("ACCELERATE_USE_FSDP") == "true":
         if not accelerator.is_fsdp2:
             raise RecipeError("only FSDP version 2, over GPUs, is supported: examples/accelerate/fsdp2.yaml")
@@ -99,12 +108,14 @@ def gathered(trained: nn.Module, accelerator: Accelerator) -> Iterator[None]:
     for module in shards:
         module.set_reshard_after_forward(False, recurse=False)
         module.unshard()
-    yield
-    for module in shards:
-        module.reshard()
-        module.set_reshard_after_forward(
-            module is not trained and accelerator.state.fsdp_plugin.reshard_after_forward, recurse=False
-        )
+    try:
+        yield
+    finally:
+        for module in shards:
+            module.reshard()
+            module.set_reshard_after_forward(
+                module is not trained and accelerator.state.fsdp_plugin.reshard_after_forward, recurse=False
+            )
 
 
 def _shards(trained: nn.Module) -> list[Any]:
@@ -117,7 +128,7 @@ def lost_processes_named() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, dist.DistError) or "gloo" in str(error):
+        if isinstance(error, dist.DistError) or re.search(r"gloo.*(peer|pair|timed? ?out)", str(error), re.I | re.S):
             raise TrainingError(
                 f"another process of this run has ended or cannot be reached; its own message says why ({error}). "
                 "Launch the run again with --resume"

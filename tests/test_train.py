@@ -462,12 +462,18 @@ def test_bccd_by_epochs(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("schedule", "rates"),
     [
-        ("constant", [0.5, 1.0, 1.0, 1.0]),
-        ("linear", [0.5, 1.0, 0.55, 0.325]),
-        ("cosine", [0.5, 1.0, 0.55, 0.1 + 0.9 * (1 - 2**-0.5) / 2]),
+        ("constant", [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]),
+        ("linear", [0.5, 1.0, 1.0, 0.775, 0.55, 0.325]),
+        ("cosine", [0.5, 1.0, 1.0, 0.55 + 0.45 * 2**-0.5, 0.55, 0.55 - 0.45 * 2**-0.5]),
     ],
 )
 def test_learning_rates(schedule: Literal["constant", "linear", "cosine"], rates: list[float]) -> None:
     phase = Phase(learning_rate=1.0, final_learning_rate=0.1, warmup_steps=2, schedule=schedule)
-    steps = [(0, 0.0), (1, 0.0), (2, 0.5), (3, 0.75)]
-    assert [train.learning_rate(phase, *step) for step in steps] == pytest.approx(rates)
+    assert [train.learning_rate(phase, step, 6, step / 6) for step in range(6)] == pytest.approx(rates)
+
+
+def test_time_brings_the_rate_down_where_it_is_further_than_the_steps() -> None:
+    phase = Phase(learning_rate=1.0, minutes=1, warmup_steps=2)
+    assert train.learning_rate(phase, 2, 10**9, 0.25) == pytest.approx(0.75)  # of time alone
+    assert train.learning_rate(phase, 2, 4, 0.75) == pytest.approx(0.5)  # the last half is half over
+    assert train.learning_rate(phase, 2, 4, 1.0) == 0.0

@@ -188,13 +188,13 @@ def _generate_plain(
     device, model, length = policy.device, policy.model, len(prompt.input_ids)
     draw.start(_uniform([seed], num_completions, max_new_tokens).to(device) if draw.temperature else None)
     inputs = repeat_inputs(prompt.inputs, num_completions, length, length)
-    stated, training = model.generation_config, model.training
+    stated = model.generation_config
     # The folder's own settings (a penalty, a beam) would change what is sampled.
     model.generation_config = GenerationConfig(
         eos_token_id=list(policy.eos_ids), pad_token_id=policy.eos_ids[0], max_new_tokens=max_new_tokens
     )
     try:
-        model.eval().generate(
+        model.generate(
             input_ids=prompt.input_ids.expand(num_completions, -1).to(device),
             attention_mask=torch.ones((num_completions, length), dtype=torch.long, device=device),
             logits_processor=LogitsProcessorList([draw]),
@@ -202,7 +202,6 @@ def _generate_plain(
         )
     finally:
         model.generation_config = stated
-        model.train(training)
     token_ids, logprobs = torch.stack(draw.tokens, dim=1).cpu(), torch.stack(draw.logprobs, dim=1).cpu()
     is_end = torch.isin(token_ids, torch.tensor(policy.eos_ids))
     running = ~is_end.any(dim=1)

@@ -136,7 +136,7 @@ def start(recipe: Recipe, run_dir: Path, accelerator: Accelerator, *, resume: bo
     checkpoint = folder.latest_checkpoint()
     policy = load(recipe, checkpoint or initial, initial, device)
     make_trainable(policy, recipe)
-    policy.model.train()
+    policy.model.eval()  # to stay: with dropout, the policy that samples would not be the one that is scored
     learner = make_learner(policy, recipe, lambda: load(recipe, initial, initial, device))
     optimizer = make_optimizer(policy.model, recipe.optimizer)
     trained, *optimizer.parts = accelerator.prepare(Trained(policy.model), *optimizer.parts)
@@ -159,7 +159,7 @@ def take_step(
     stop."""
     recipe, position = run.recipe, run.position
     began = time.perf_counter()
-    rate = learning_rate(phase, position.phase_step, phase_progress(phase, position, steps))
+    rate = learning_rate(phase, position.phase_step, steps, phase_progress(phase, position, steps))
     sample_ids, prepared = next(batches)
     waited = time.perf_counter() - began
     places = share(range(phase.batch_size), run.accelerator.process_index, run.accelerator.num_processes)
@@ -225,10 +225,8 @@ def evaluate(run: Run, validation: Validation) -> bool:
         with gathered(run.trained, run.accelerator):
             return validation.measure(run.policy, run.accelerator.process_index, run.accelerator.num_processes)
 
-    run.policy.model.eval()
     with torch.no_grad():
         figures = run.trained(measure)
-    run.policy.model.train()
     run.evaluations.append({"step": run.position.step, **figures})
     run.folder.append(EVALUATIONS, run.evaluations[-1:])
     if validation.is_best(run.evaluations):
@@ -302,15 +300,18 @@ def overall_progress(recipe: Recipe, position: Position, steps: int) -> float:
     return (position.phase + done) / len(recipe.phases)
 
 
-def learning_rate(phase: Phase, step: int, progress: float) -> float:
-    """The rate for step `step` of a phase of which `progress` is done."""
+def learning_rate(phase: Phase, step: int, steps: int, progress: float) -> float:
+    """The rate for step `step` of a phase of `steps` of which `progress` is done: up to the peak in the warm-up, then
+    from the peak over all that remains. What share of a phase of minutes its warm-up takes is not known: 0 there."""
     peak, final = phase.learning_rate, phase.final_learning_rate
     if step < phase.warmup_steps:
         return peak * (step + 1) / phase.warmup_steps
+    warmup = phase.warmup_steps / steps
+    decayed = max(0.0, (progress - warmup) / (1 - warmup))
     remaining = {
         "constant": 1.0,
-        "linear": 1.0 - progress,
-        "cosine": (1 + math.cos(math.pi * progress)) / 2,
+        "linear": 1.0 - decayed,
+        "cosine": (1 + math.cos(math.pi * decayed)) / 2,
     }[phase.schedule]
     return final + (peak - final) * remaining
 

@@ -49,6 +49,9 @@ def test_it_trains_and_its_metrics_say_which_path_it_took(
         folder: Path = request.getfixturevalue(f"{family}_folder")
     else:
         folder = build_llava(tmp_path / family, request.getfixturevalue("qwen3_folder"))
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config["text_config"]["attention_dropout"] = config["vision_config"]["attention_dropout"] = 0.5  # never used
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(RECIPE.format(model=folder.as_posix()), encoding="utf-8")
 

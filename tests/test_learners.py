@@ -1,5 +1,6 @@
 """One step of each learner: what it runs, against what it should have run."""
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -168,3 +169,18 @@ def test_supervised_loss_is_that_of_the_completions_alone(qwen25_folder: Path) -
         truth = policy.dialect.render(sample.truth, size_wh=sample.size_wh, input_size_wh=prompt.input_size_wh)
         logprobs.append(plain_logprobs(policy, prompt, policy.encode_reply(truth)))
     torch.testing.assert_close(loss, -torch.cat(logprobs).mean(), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("method", ["sft", "grpo"])
+def test_a_worker_that_is_no_fork_prepares_without_the_model(qwen25_folder: Path, method: str) -> None:
+    recipe = make_recipe(method=method)
+    learner = make_learner(load_policy(qwen25_folder), recipe, lambda: load_policy(qwen25_folder))
+    learner.prepare(samples(recipe))  # fills what is kept of prompts
+    sent = pickle.dumps(learner)
+    weights = sum(weight.nbytes for weight in learner.policy.model.parameters())
+    assert len(sent) < len(pickle.dumps(learner.policy.tokenizer)) + weights / 10
+    there, here = pickle.loads(sent).prepare(samples(recipe)), learner.prepare(samples(recipe))
+    for one, other in zip(there, here, strict=True):
+        prompt, same = (one, other) if method == "sft" else (one.prompt, other.prompt)
+        assert prompt.input_ids.tolist() == same.input_ids.tolist()
+        assert torch.equal(prompt.inputs["pixel_values"], same.inputs["pixel_values"])

@@ -86,6 +86,10 @@ class Supervised:
         self.recipe = recipe
         self.token_weights = sft.token_weights(policy, recipe.sft)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What `prepare` needs in a worker process."""
+        return {"policy": self.policy, "recipe": self.recipe}
+
     def prepare(self, samples: list[Sample]) -> list[Rows]:
         """Packed rows of one completion each."""
         prompts = [encode(self.policy, sample) for sample in samples]
@@ -193,6 +197,10 @@ class Reinforced:
             differentiation=settings.differentiation,
         )
         self.stages: Stages = AdaptiveStages() if settings.adaptive else FixedStages(settings.stage_step)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What `prepare` needs in a worker process."""
+        return {"policy": self.policy, "recipe": self.recipe}
 
     def prepare(self, samples: list[Sample]) -> list[Question]:
         """Encoded prompts with their truths."""

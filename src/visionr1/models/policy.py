@@ -109,6 +109,15 @@ class Policy:
         self.suppressed_ids = _suppressed_ids(self)
         self._template_ids = lru_cache(maxsize=1024)(self._render_template)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What encodes prompts: a worker process gets no weights."""
+        without = ("model", "suppressed_ids", "_template_ids")
+        return {name: value for name, value in vars(self).items() if name not in without}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._template_ids = lru_cache(maxsize=1024)(self._render_template)
+
     @property
     def shares_prefix(self) -> bool:
         """Whether a sample's completions share its image and prompt; else it takes the plain path."""

@@ -137,7 +137,15 @@ def test_a_wrong_override_is_named(tmp_path: Path, override: str, message: str) 
         load_recipe(written(tmp_path, CURRICULUM), [override])
 
 
+def test_data_from_the_command_line_keeps_the_source_s_settings() -> None:
+    own = {"source": "mine", "split": "all", "limit": 5, "augment": True}
+    data = parse_recipe({"data": [own, {"source": "scenes"}]}).with_data("yours").phases[0].data
+    assert data == parse_recipe({"data": [{**own, "source": "yours"}]}).phases[0].data
+    with pytest.raises(RecipeError, match=r"phase train mixes mine, bccd; change data\.source"):
+        parse_recipe({"data": [own, {"source": "bccd"}]}).with_data("yours")
+
+
 def test_data_and_model_from_the_command_line(tmp_path: Path) -> None:
     recipe = load_recipe(written(tmp_path, CURRICULUM)).with_data("my/boxes").with_model("my/model")
-    assert {data.source for phase in recipe.phases for data in phase.data} == {"my/boxes"}
+    assert [[data.source for data in phase.data] for phase in recipe.phases] == [["my/boxes"], ["my/boxes"]]
     assert recipe.model.path == "my/model"

@@ -56,7 +56,8 @@ class LoRASection:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSource:
     source: str = "bccd"
-    """"scenes", an embedded set ("bccd"), a COCO JSON file or a folder that holds one."""
+    """"scenes", an embedded set ("bccd"), a COCO JSON file or a folder that holds one, a Pascal VOC folder, or VLM-R1's
+    rows (.jsonl)."""
     split: str = "train"
     """Which part of an embedded set or of a folder."""
     weight: float = 1.0
@@ -295,10 +296,20 @@ class Recipe:
             raise RecipeError("lora.vision: expected false where model.freeze_vision is true, found true")
 
     def with_data(self, path: str) -> "Recipe":
-        """This recipe with every phase on the one data source `path`, and evaluations during training too."""
-        data = (DataSource(source=path),)
-        phases = tuple(replace(phase, data=data) for phase in self.phases)
-        return replace(self, phases=phases, eval=replace(self.eval, source=path))
+        """This recipe with every phase on the one data source `path`, and evaluations during training too.
+
+        It takes the place of the phase's own, whose other settings hold for it; scenes are left out. RecipeError if a
+        phase has several, of which it cannot stand for one.
+        """
+
+        def moved(phase: Phase) -> Phase:
+            own = [data for data in phase.data if data.source != "scenes"] or [DataSource()]
+            if len(own) > 1:
+                found = ", ".join(data.source for data in own)
+                raise RecipeError(f"--data: phase {phase.name} mixes {found}; change data.source in the recipe instead")
+            return replace(phase, data=(replace(own[0], source=path),))
+
+        return replace(self, phases=tuple(map(moved, self.phases)), eval=replace(self.eval, source=path))
 
     def with_model(self, path: str) -> "Recipe":
         """This recipe starting from the model in folder `path`."""

@@ -166,6 +166,13 @@ def test_an_evaluation_that_was_stopped_goes_on(
         collect_replies(policy, other, log=ReplyLog(tmp_path, "m", facts))
     with pytest.raises(DataError, match='data: expected "many", found "few"'):
         collect_replies(policy, asking, log=ReplyLog(tmp_path, "m", {**facts, "data": "many"}))
+    asking = Asking.of(load_policy(qwen25_folder, dtype="bfloat16"), unit, read_protocol(["max_new_tokens=3"]))
+    with pytest.raises(DataError, match='another evaluation: dtype: expected "bfloat16", found "float32"'):
+        collect_replies(policy, asking, log=ReplyLog(tmp_path, "m", facts))
+    policy.image_processor.size = {"shortest_edge": 56 * 56, "longest_edge": 99 * 99}
+    asking = Asking.of(policy, unit, read_protocol(["max_new_tokens=3"]))
+    with pytest.raises(DataError, match="another evaluation: image_processor"):
+        collect_replies(policy, asking, log=ReplyLog(tmp_path, "m", facts))
     with torch.no_grad():
         next(iter(policy.model.parameters())).add_(1)
     with pytest.raises(DataError, match="another evaluation: weights"):

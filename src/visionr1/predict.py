@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -133,14 +134,14 @@ class Asking:
     def of(cls, policy: Policy, unit: Unit, protocol: ReplyProtocol, max_new_tokens: int | None = None) -> Asking:
         """What a policy is asked; `max_new_tokens` goes before the protocol's."""
         tokens = max_new_tokens or protocol.max_new_tokens or MAX_NEW_TOKENS
-        stated = replace(protocol, max_new_tokens=tokens, dialect=policy.dialect.name)
-        return cls(ask(unit.samples, protocol), stated)
+        return cls(ask(unit.samples, protocol), replace(protocol, max_new_tokens=tokens, **stated(policy)))
 
     @property
     def facts(self) -> dict[str, Any]:
         """All that the replies depend on besides the model: how they are scored is not among it."""
         said = self.protocol.to_json()
-        keys = ("prompt", "categories", "num_negatives", "template", "dialect", "decoding", "max_new_tokens")
+        keys = ("prompt", "categories", "num_negatives", "template", "decoding", "max_new_tokens")
+        keys += ("dialect", "dtype", "image_processor")
         return {"samples": len(self.samples), **{key: said[key] for key in keys if key in said}}
 
 
@@ -202,6 +203,17 @@ class ModelEvaluator:
         asking = Asking.of(self.policy, unit, protocol, self.max_new_tokens)
         replies = collect_replies(self.policy, asking, batch_size=self.batch_size, name=unit.name, log=log, shard=shard)
         return len(replies), len(asking.samples)
+
+
+def stated(policy: Policy) -> dict[str, str]:
+    """What a protocol says of the policy that replied under it."""
+    settings = policy.image_processor.to_dict()
+    named = {key: settings[key] for key in sorted(settings) if not key.endswith(("processor_class", "processor_type"))}
+    return {
+        "dialect": policy.dialect.name,
+        "dtype": str(policy.model.dtype).removeprefix("torch."),
+        "image_processor": f"{crc32(json.dumps(named, sort_keys=True, default=str).encode()):08x}",
+    }
 
 
 def weights_sum(policy: Policy) -> int:

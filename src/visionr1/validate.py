@@ -15,7 +15,7 @@ import numpy as np
 from visionr1.distributed import gather
 from visionr1.evaluate import Protocol, ask, evaluate_detection, read_protocol
 from visionr1.models.policy import Policy
-from visionr1.predict import MAX_NEW_TOKENS, predict_samples
+from visionr1.predict import MAX_NEW_TOKENS, predict_samples, stated
 from visionr1.readers import data_path, read_dataset
 from visionr1.readers.coco import CocoTable
 from visionr1.recipe import EvalSection
@@ -59,7 +59,12 @@ class Validation:
             template=self.protocol.template,
         )
         result = evaluate_detection(
-            self.asked, gather(own), dialect=policy.dialect, protocol=self.protocol, table=self.table, num_resamples=0
+            self.asked,
+            gather(own),
+            dialect=policy.dialect,
+            protocol=replace(self.protocol, **stated(policy)),
+            table=self.table,
+            num_resamples=0,
         )
         return {
             "source": self.settings.source,

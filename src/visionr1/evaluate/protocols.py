@@ -29,6 +29,10 @@ class ReplyProtocol:
     dialect: str = ""
     """How the replies write boxes, and in which coordinate space; empty for boxes in original pixels."""
     decoding: str = "greedy"
+    dtype: str = ""
+    """Of the weights that replied; empty where a file of predictions does not say."""
+    image_processor: str = ""
+    """A checksum of the image processor's settings, which say how many pixels the model sees; empty likewise."""
     max_new_tokens: int = 0
     """Of a reply; 0 where a file of predictions does not say."""
     metric: str = ""
@@ -51,7 +55,8 @@ class ReplyProtocol:
             return ""
         asked += f', "{self.template}"' if self.template else ""
         tokens = f", {self.max_new_tokens} tokens" if self.max_new_tokens else ""
-        return f"{self.dialect}, {self.decoding}{tokens}; {asked}; {self.parse} parse; "
+        weights = f", {self.dtype}" if self.dtype else ""
+        return f"{self.dialect}, {self.decoding}{weights}{tokens}; {asked}; {self.parse} parse; "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +146,7 @@ PROTOCOLS = {
 }
 """By name. They say nothing of image sizes: a model folder's preprocessor_config.json does."""
 
-_FIXED = {"name", "dialect", "decoding", "metric"}
+_FIXED = {"name", "dialect", "decoding", "dtype", "image_processor", "metric"}
 """Fields that the evaluation itself states."""
 
 

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
+import torch
 
-from visionr1.errors import TrainingError
+from visionr1.errors import CheckpointError, TrainingError
 from visionr1.recipe import Recipe
 from visionr1.run_folder import LOGS, RunFolder
 
@@ -38,3 +39,29 @@ def test_a_run_that_never_began_is_no_hindrance(tmp_path: Path) -> None:
     RunFolder.open(tmp_path, Recipe(), resume=False)
     (tmp_path / "tensorboard").mkdir()
     RunFolder.open(tmp_path, Recipe(seed=1), resume=False)
+
+
+def test_a_checkpoint_that_cannot_be_read_is_named_with_the_one_before(tmp_path: Path) -> None:
+    folder = RunFolder.open(tmp_path, Recipe(), resume=False)
+    for name in ("step_2", "step_10", "step_10_backup", "step_old"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    newest = folder.latest_checkpoint()
+    assert newest is not None and newest.name == "step_10"
+    file = newest / "trainer_state.pt"
+    for spoil in (
+        lambda: file.write_bytes(b"no zip"),
+        lambda: file.write_bytes(b""),
+        lambda: torch.save({"position": tmp_path}, file),  # a class that may not be unpickled
+        lambda: torch.save([], file),
+        lambda: torch.save({"position": {}}, file),
+        file.unlink,
+    ):
+        spoil()
+        with pytest.raises(CheckpointError, match=r"trainer_state.pt is damaged .*delete .*step_10, .* from step_2$"):
+            folder.read_state(newest)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrainingError, match=r"cannot write into .*file/run: .*choose another --run-dir"):
+        RunFolder.open(tmp_path / "file/run", Recipe(), resume=False)

@@ -9,7 +9,7 @@ import pytest
 
 from visionr1.errors import DataError, RecipeError
 from visionr1.recipe import DataSource, Phase
-from visionr1.stream import Stream, draws, open_stream
+from visionr1.stream import Stream, describe, draws, open_stream
 
 SCENES = {"width": 64, "height": 48, "max_objects": 1}
 
@@ -33,6 +33,16 @@ def test_each_epoch_shows_every_sample_once_in_its_own_order() -> None:
     first, second = seen[:10], seen[10:]
     assert sorted(first) == sorted(second) == sorted(set(first))
     assert first != second
+
+
+def test_a_source_is_known_by_its_samples() -> None:
+    samples = list(open_stream(Phase(data=(DataSource(limit=3),)), (0, 0)).batch(0))
+    other = replace(samples[0], truth=samples[1].truth)
+    said = {describe(of) for of in (samples, samples[:2], samples[::-1], [other, *samples[1:]])}
+    assert len(said) == 4
+    assert describe(samples).startswith("16 samples with checksum ")
+    mixed = stream(DataSource(limit=5, augment=True), DataSource(source="scenes", scenes=SCENES))
+    assert mixed.contents[0].startswith("5 samples with ") and mixed.contents[1] == "endless"
 
 
 def test_a_step_is_a_function_of_the_seed_alone() -> None:

@@ -21,6 +21,7 @@ from visionr1.cli import main
 from visionr1.files import read_json_lines
 from visionr1.learners import Reinforced
 from visionr1.models.policy import Policy, load_policy
+from visionr1.readers import read_source
 from visionr1.recipe import Phase, load_recipe
 from visionr1.rewards import Reward, Score
 from visionr1.run_folder import RunFolder
@@ -281,6 +282,24 @@ def test_a_changed_recipe_is_refused(run: Run, capsys: pytest.CaptureFixture[str
     message = capsys.readouterr().err
     assert "-seed = 0" in message
     assert "+seed = 1" in message
+
+
+def test_data_that_have_changed_are_refused_by_name(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = SFT.partition("[[data]]")[0] + '[[data]]\nsource = "bccd"\nlimit = 3\n'
+    with killed_at(2, "metrics.jsonl"):
+        run(text, "run", "--set", "checkpoint.every=1")
+    samples = read_source("bccd", split="train")
+    capsys.readouterr()
+    monkeypatch.setattr("visionr1.readers.read_source", lambda *_, **__: samples[1:])
+    assert run(text, "run", "--set", "checkpoint.every=1", "--resume") == 2
+    message = capsys.readouterr().err
+    assert re.search(r"phase\.0\.data\.0 \(bccd\) has changed since .*step_1 was written", message)
+    assert re.search(r"it held 3 samples with checksum \w+, now 3 samples with", message)
+    assert len(rows(tmp_path / "run")) == 2  # nothing was cut
+    monkeypatch.undo()
+    assert run(text, "run", "--set", "checkpoint.every=1", "--resume") == 0
 
 
 def test_another_reference_model_is_refused(

@@ -17,6 +17,7 @@ that is empty, and touches nothing that it did not make.
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,6 +25,7 @@ from contextlib import contextmanager
 from difflib import unified_diff
 from importlib.metadata import version
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -64,8 +66,11 @@ class RunFolder:
             return folder
         if not resume:
             folder._check_free()
-            write_json_atomic(path / "versions.json", _versions())
-            write_text_atomic(stated, to_toml(recipe))
+            try:
+                write_json_atomic(path / "versions.json", _versions())
+                write_text_atomic(stated, to_toml(recipe))
+            except OSError as error:
+                raise TrainingError(f"cannot write into {path}: {error}; choose another --run-dir") from error
             return folder
         if not stated.is_file():
             raise TrainingError(f"there is no run in {path} to resume; start it without --resume")
@@ -83,10 +88,10 @@ class RunFolder:
         """Add rows to the log `name`."""
         if not self.writes:
             return
-        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-        if lines:
-            with _no_room(self.path / name), (self.path / name).open("a", encoding="utf-8") as log:
-                log.writelines(lines)
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        if text:
+            with _no_room(self.path / name), (self.path / name).open("ab") as log:
+                log.write(text.encode())
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """The rows of the log `name`, none if it is not there."""
@@ -131,13 +136,19 @@ class RunFolder:
             shutil.rmtree(old)
 
     def read_state(self, checkpoint: Path) -> dict[str, Any]:
-        """The trainer state in `checkpoint`; cuts the logs back to that moment."""
+        """The trainer state in `checkpoint`, and the logs' lengths then; CheckpointError if it cannot be read."""
+        file, reason = checkpoint / STATE_FILE, None
         try:
-            file = checkpoint / STATE_FILE
             state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-        except (OSError, RuntimeError, EOFError) as error:
-            raise CheckpointError(f"cannot read {checkpoint / STATE_FILE}: {error}") from error
-        self.cut_logs(state["log_lengths"])
+            missing = {"position", "optimizer", "learner", "data", "log_lengths"} - state.keys()
+        except (OSError, RuntimeError, EOFError, AttributeError, UnpicklingError) as error:
+            missing, reason = {"everything"}, error
+        if missing:
+            others = [path.name for path in self._checkpoints() if path != checkpoint]
+            raise CheckpointError(
+                f"{file} is damaged or of another version ({', '.join(sorted(missing))} cannot be read); delete "
+                f"{checkpoint}, and --resume goes on from {others[-1] if others else 'the beginning'}"
+            ) from reason
         return state
 
     def cut_logs(self, lengths: Mapping[str, int]) -> None:
@@ -161,7 +172,7 @@ class RunFolder:
         temporary.rename(folder)
 
     def _checkpoints(self) -> list[Path]:
-        found = self.checkpoints.glob("step_*")
+        found = [path for path in self.checkpoints.glob("step_*") if re.fullmatch(r"step_\d+", path.name)]
         return sorted(found, key=lambda path: int(path.name.removeprefix("step_")))
 
     def _check_free(self) -> None:

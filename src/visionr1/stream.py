@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 from typing import Protocol, TypeVar
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +57,8 @@ class Stream:
     seed: tuple[int, ...]
     num_samples: int | None
     """Of all finite sources together; None if there is an endless one."""
+    contents: tuple[str, ...]
+    """Of each source, what `describe` says, by which a resumed run knows its data again."""
 
     def batch(self, step: int, index: int = 0, count: int = 1) -> list[Sample]:
         """The samples that process `index` of `count` takes of step `step` of the phase: of each source those that
@@ -84,14 +87,14 @@ def open_stream(phase: Phase, seed: tuple[int, ...]) -> Stream:
     """The stream of `phase`; raises DataError or RecipeError if a source cannot be read."""
     weights = [Fraction(data.weight) for data in phase.data]
     opened = [open_source(data) for data in phase.data]
-    lengths = [_length(source) for source in opened]
-    finite = [length for length in lengths if length is not None]
+    finite = [samples for samples in map(_samples, opened) if samples is not None]
     return Stream(
         sources=tuple(opened),
         shares=tuple(weight / sum(weights) for weight in weights),
         batch_size=phase.batch_size,
         seed=seed,
-        num_samples=sum(finite) if len(finite) == len(lengths) else None,
+        num_samples=sum(map(len, finite)) if len(finite) == len(opened) else None,
+        contents=tuple(map(describe, map(_samples, opened))),
     )
 
 
@@ -131,10 +134,22 @@ class Scenes:
         return SceneStream(tuple(seed), self.config)[number]
 
 
-def _length(source: Source) -> int | None:
+def describe(samples: Sequence[Sample] | None) -> str:
+    """How many samples there are, and a checksum over their ids, sizes, queries and boxes (not their images)."""
+    if samples is None:
+        return "endless"
+    checksum = 0
+    for sample in samples:
+        facts = (sample.id, sample.size_wh, sample.query, sample.truth.labels, sample.truth.xyxy.tolist())
+        checksum = crc32(repr(facts).encode(), checksum)
+    return f"{len(samples)} samples with checksum {checksum:08x}"
+
+
+def _samples(source: Source) -> Sequence[Sample] | None:
+    """Those of a finite source."""
     if isinstance(source, Augmented):
-        return len(source.originals.samples)
-    return len(source.samples) if isinstance(source, Shuffled) else None
+        return source.originals.samples
+    return source.samples if isinstance(source, Shuffled) else None
 
 
 @lru_cache(maxsize=8)

@@ -10,7 +10,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -30,7 +31,7 @@ from visionr1.distributed import (
     whole,
     whole_tensor,
 )
-from visionr1.errors import RecipeError, TrainingError, VisionR1Error
+from visionr1.errors import CheckpointError, RecipeError, TrainingError, VisionR1Error
 from visionr1.learners import Learner, Metrics, make_learner
 from visionr1.models.policy import Policy, load_policy, model_folder
 from visionr1.models.trainable import make_trainable
@@ -38,7 +39,7 @@ from visionr1.optimizers import Optimizer, make_optimizer
 from visionr1.progress import TrainingBar
 from visionr1.recipe import Phase, Recipe
 from visionr1.run_folder import RunFolder
-from visionr1.stream import Stream, open_stream, share
+from visionr1.stream import Stream, describe, open_stream, share
 from visionr1.trackers import Trackers
 from visionr1.validate import LOG as EVALUATIONS
 from visionr1.validate import Validation
@@ -80,6 +81,8 @@ class Run:
     position: Position
     evaluations: list[Metrics]
     """The rows of evaluations.jsonl."""
+    data: dict[str, str]
+    """What each source holds, by its place in the recipe."""
 
 
 def train(recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool = True) -> RunResult:
@@ -95,7 +98,7 @@ def train(recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool
     validation = Validation.open(recipe.eval) if recipe.eval.every else None
     accelerator = make_accelerator(recipe.model.device)
     with lost_processes_named():
-        run = start(recipe, run_dir, accelerator, resume=resume)
+        run = start(recipe, run_dir, accelerator, data_read(recipe, streams, validation), resume=resume)
         position, folder = run.position, run.folder
         over = validation is not None and validation.is_over(run.evaluations)
         bar = TrainingBar(enabled=progress and accelerator.is_main_process)
@@ -126,7 +129,7 @@ def train(recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool
     return RunResult(run_dir, folder.final, position.step)
 
 
-def start(recipe: Recipe, run_dir: Path, accelerator: Accelerator, *, resume: bool) -> Run:
+def start(recipe: Recipe, run_dir: Path, accelerator: Accelerator, data: dict[str, str], *, resume: bool) -> Run:
     """The run at its newest checkpoint, or at its beginning; the main process makes its folder."""
     check_processes(recipe, accelerator)
     device = recipe.model.device if accelerator.num_processes == 1 else str(accelerator.device)
@@ -139,17 +142,20 @@ def start(recipe: Recipe, run_dir: Path, accelerator: Accelerator, *, resume: bo
     policy.model.eval()  # to stay: with dropout, the policy that samples would not be the one that is scored
     learner = make_learner(policy, recipe, lambda: load(recipe, initial, initial, device))
     optimizer = make_optimizer(policy.model, recipe.optimizer)
+    if not policy.shares_prefix:  # such a model may have weights that no reply depends on, like LLaVA's last CLIP layer
+        accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
     trained, *optimizer.parts = accelerator.prepare(Trained(policy.model), *optimizer.parts)
     position = Position()
     if checkpoint:
         state = folder.read_state(checkpoint)
+        check_data(state["data"], data, checkpoint)
         optimizer.load_state_dict(state["optimizer"])
         learner.load_state_dict(state["learner"])
         position = Position(**state["position"])
-    else:
-        folder.cut_logs({})
+    folder.cut_logs(state["log_lengths"] if checkpoint else {})
     accelerator.wait_for_everyone()
-    return Run(recipe, folder, accelerator, policy, trained, learner, optimizer, position, folder.rows(EVALUATIONS))
+    evaluations = folder.rows(EVALUATIONS)
+    return Run(recipe, folder, accelerator, policy, trained, learner, optimizer, position, evaluations, data)
 
 
 def take_step(
@@ -201,9 +207,11 @@ def update_weights(run: Run, work: Sequence[Any], rate: float) -> Metrics:
     passes = max(gather([len(work)]))  # alike on all processes, whose gradients and shards meet in each
     for number in range(passes):
         part, counts = work[min(number, len(work) - 1)], number < len(work)
-        with autocast(run.policy, run.recipe):
-            loss, sums = run.trained(run.learner.loss, part)
-        (loss * (counts * count)).backward()  # gradients are averaged over processes: count makes it their sum
+        summed_later = number < passes - 1 and not accelerator.is_fsdp2  # whose shards have no room for it
+        with accelerator.no_sync(run.trained) if summed_later else nullcontext():
+            with autocast(run.policy, run.recipe):
+                loss, sums = run.trained(run.learner.loss, part)
+            (loss * (counts * count)).backward()  # gradients are averaged over processes: count makes it their sum
         for name, value in {"loss": loss.detach(), **sums}.items():
             totals[name] = totals.get(name, 0) + counts * value
     totals = accelerator.reduce(totals, "sum")
@@ -240,6 +248,7 @@ def write_checkpoint(run: Run) -> None:
         "position": asdict(run.position),
         "optimizer": whole(run.optimizer.state_dict(), run.accelerator),
         "learner": run.learner.state_dict(),
+        "data": run.data,
     }
     run.folder.write_checkpoint(
         run.policy, state, step=run.position.step, keep=run.recipe.checkpoint.keep, weights=weights(run)
@@ -264,6 +273,26 @@ def check_processes(recipe: Recipe, accelerator: Accelerator) -> None:
         raise RecipeError(f'optimizer.name: in shards (FSDP2) expected "adamw", found "{recipe.optimizer.name}"')
     if accelerator.is_fsdp2 and recipe.rollout.engine != "builtin":
         raise RecipeError(f'rollout.engine: in shards (FSDP2) expected "builtin", found "{recipe.rollout.engine}"')
+
+
+def data_read(recipe: Recipe, streams: Sequence[Stream], validation: Validation | None) -> dict[str, str]:
+    """What each source of the run holds, by its place in the recipe."""
+    held = {
+        f"phase.{i}.data.{k} ({data.source})": contents
+        for i, (phase, stream) in enumerate(zip(recipe.phases, streams, strict=True))
+        for k, (data, contents) in enumerate(zip(phase.data, stream.contents, strict=True))
+    }
+    return {**held, f"eval ({recipe.eval.source})": describe(validation.asked)} if validation else held
+
+
+def check_data(before: dict[str, str], now: dict[str, str], checkpoint: Path) -> None:
+    """Raise CheckpointError if a source is not what it was when the checkpoint was written."""
+    for name, contents in now.items():
+        if contents != before[name]:
+            raise CheckpointError(
+                f"{name} has changed since {checkpoint} was written: it held {before[name]}, now {contents}; put the "
+                "data back as they were or start a new run"
+            )
 
 
 def load(recipe: Recipe, folder: Path, base: Path, device: str) -> Policy:

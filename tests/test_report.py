@@ -130,7 +130,7 @@ def test_names_the_signs_of_reward_hacking(page: Page, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     sound = {"watch/duplicates": 0, "watch/whole_image": 0, "watch/format_errors": 0, "groups_without_spread": 0}
     lines = [json.dumps(row | sound | {"watch/valid_iou": 0.7, "kl": 0.02}) for row in rows]
-    (run / "metrics.jsonl").write_text("\n".join(lines))
+    (run / "metrics.jsonl").write_text("".join(line + "\n" for line in lines))
     assert "No sign at the end of the run" in read_page(run).text
 
 
@@ -192,9 +192,21 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
         write_report(tmp_path, tmp_path / "report.html")
 
 
+def test_a_killed_run_has_a_report_that_says_what_is_left_out(page: Page, tmp_path: Path) -> None:
+    assert "unfinished" not in page.text
+    run = write_run(tmp_path / "run")
+    for name, row in (("metrics.jsonl", b'{"step": 7, "lo'), ("rollouts.jsonl", '{"text": "\u2028'.encode()[:-1])):
+        with (run / name).open("ab") as log:
+            log.write(row)
+    text = read_page(run).text
+    assert "6 steps" in text
+    for name in ("metrics.jsonl", "rollouts.jsonl"):
+        assert f"the last row of {name} is unfinished and left out" in text
+
+
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
-    (run / "metrics.jsonl").write_text('{"step": 1}\n{"st')
+    (run / "metrics.jsonl").write_text('{"step": 1}\n{"st\n')
     with pytest.raises(DataError, match=r"metrics.jsonl, line 2, is not JSON"):
         write_report(run, run / "report.html")
     assert not (run / "report.html").exists()

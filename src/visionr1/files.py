@@ -6,6 +6,7 @@ To write: a temporary name beside, fsync, rename.
 import gc
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
@@ -43,12 +44,7 @@ def write_json_atomic(path: Path, value: Any) -> None:
 
 def read_text(path: Path) -> str:
     """A UTF-8 text file; DataError if it cannot be read or is not UTF-8."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text: {error}") from error
+    return _decode(_read_bytes(path), path).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -56,10 +52,7 @@ def read_json(path: Path) -> Any:
 
     NaN and Infinity, which some tools write, are read: who checks the numbers can then name their row.
     """
-    try:
-        content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    content = _read_bytes(path).removeprefix(b"\xef\xbb\xbf")
     collecting = gc.isenabled()
     gc.disable()  # nothing of what is read is garbage, and looking for it takes longer than the reading
     try:
@@ -81,13 +74,37 @@ def read_json_lines(path: Path) -> list[Any]:
     A newline alone ends a line: other characters that break lines, such as U+2028, may stand in a model's reply.
     """
     *lines, last = read_text(path).split("\n")
+    return _parse([*lines, last] if last else lines, path)
+
+
+def read_log(path: Path) -> tuple[list[Any], bool]:
+    """The rows of a JSON Lines file that end in a newline, and whether one more is unfinished, as a kill leaves it."""
+    rows, _, unfinished = _read_bytes(path).rpartition(b"\n")
+    return _parse(_decode(rows, path).split("\n") if rows else [], path), bool(unfinished)
+
+
+def _parse(lines: Sequence[str], path: Path) -> list[Any]:
     values = []
-    for number, line in enumerate([*lines, last] if last else lines, 1):
+    for number, line in enumerate(lines, 1):
         try:
             values.append(json.loads(line))
         except ValueError as error:
             raise DataError(f"{path}, line {number}, is not JSON: {error}") from error
     return values
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _decode(content: bytes, path: Path) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text: {error}") from error
 
 
 def _umask() -> int:

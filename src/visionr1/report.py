@@ -22,7 +22,7 @@ from visionr1.dialects import get_dialect
 from visionr1.errors import DataError
 from visionr1.evaluate import Protocol
 from visionr1.evaluate.errors import FALSE_KINDS, MEANINGS
-from visionr1.files import read_json, read_json_lines, read_text, write_text_atomic
+from visionr1.files import read_json, read_json_lines, read_log, read_text, write_text_atomic
 from visionr1.gallery import Shown, check, color_of, legend, side_by_side
 from visionr1.readers import read_source
 from visionr1.rewards.watch import WINDOW, signs
@@ -109,6 +109,8 @@ class Run:
     rollouts: Sequence[Row]
     evaluations: Sequence[Evaluation]
     gain: Row
+    unfinished: Sequence[str]
+    """Names of logs whose last row is cut off: the run was killed while it wrote them."""
 
 
 def write_report(run_dir: Path, out: Path) -> Path:
@@ -123,15 +125,23 @@ def write_report(run_dir: Path, out: Path) -> Path:
 def read_run(folder: Path) -> Run:
     """The files of a run; those it does not have are empty."""
     stated = folder / "recipe.toml"
+    unfinished: list[str] = []
+
+    def log(name: str) -> list[Row]:
+        rows, cut_off = read_log(folder / name) if (folder / name).is_file() else ([], False)
+        unfinished.extend([name] * cut_off)
+        return rows
+
     recipe = read_text(stated) if stated.is_file() else ""
     run = Run(
         folder=folder,
         recipe=recipe,
         versions=_record(folder / "versions.json"),
-        metrics=_rows(folder / "metrics.jsonl"),
-        rollouts=_rows(folder / "rollouts.jsonl"),
+        metrics=log("metrics.jsonl"),
+        rollouts=log("rollouts.jsonl"),
         evaluations=_read_evaluations(folder / "evaluation", _initial_model(recipe)),
         gain=_record(folder / "results.json").get("gain", {}),
+        unfinished=unfinished,
     )
     if not run.metrics and not run.evaluations:
         raise DataError(f"{folder} is no run: it has neither metrics.jsonl nor evaluation/*.json")
@@ -167,6 +177,7 @@ def _header(run: Run) -> str:
         facts += [f"{run.metrics[-1]['step']:,} steps", f"{seconds / 60:.1f} minutes of training"]
     if run.versions:
         facts.append(str(run.versions.get("cuda") or f"{run.versions.get('cpus')} CPU cores"))
+    facts += [f"the last row of {name} is unfinished and left out" for name in run.unfinished]
     return f'<p class="eyebrow">{escape(" · ".join(facts))}</p>\n<h1>{escape(_title(run))}</h1>\n{_headline(run)}'
 
 

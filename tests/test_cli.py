@@ -1,3 +1,4 @@
+import errno
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,17 @@ def test_programmers_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr("visionr1.report.write_report", broken)
     with pytest.raises(KeyError):
         cli.main(["report", str(tmp_path)])
+
+
+def test_what_the_system_says_of_a_file_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "report.html")
+
+    monkeypatch.setattr("visionr1.report.write_report", full)
+    assert cli.main(["report", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"error: [Errno {errno.ENOSPC}] No space left on device: 'report.html'\n"
 
 
 def test_interrupt_is_status_130(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """The command line: two small functions per command, what it takes and what it does.
 
 Each imports its room when it is used, so that `--help` is quick and a part that is not installed is
-missed only where it is needed. `main` is the one boundary that catches VisionR1Error: it prints
-`error: ...` and returns 2.
+missed only where it is needed. `main` is the one boundary that catches VisionR1Error, and what the
+system says of files: it prints `error: ...` and returns 2.
 """
 
 from __future__ import annotations
@@ -54,6 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # who reads our output has seen enough; what is left in the buffer goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:  # a file that cannot be written: a full disk, a folder of someone else
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -23,7 +23,7 @@ from visionr1.evaluate import DetectionResult, DetectionUnit, Protocol, ReplyLog
 from visionr1.evaluate.benchmarks import SMALL_SET
 from visionr1.files import read_json, write_json_atomic
 from visionr1.models.policy import Policy, load_policy
-from visionr1.predict import Asking, ModelEvaluator, final_model
+from visionr1.predict import Asking, ModelEvaluator
 from visionr1.readers import CocoDataset, find_splits, read_coco
 
 Results = dict[tuple[str, str, str], DetectionResult]
@@ -131,7 +131,7 @@ def main() -> int:
         parser.error(f"{args.folder} holds no data set with a test or valid split")
     results: Results = {}
     for model, path in models.items():
-        policy = load_policy(final_model(path), device=args.device)
+        policy = load_policy(path, device=args.device)
         for protocol in protocols:
             for name, source in sets.items():
                 results[model, protocol.name, name] = measure(model, policy, protocol, name, source, args)

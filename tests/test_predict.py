@@ -15,7 +15,7 @@ from visionr1 import cli
 from visionr1.errors import DataError
 from visionr1.evaluate import DetectionResult, DetectionUnit, Prediction, ReplyLog, Shard, read_protocol
 from visionr1.models.policy import Prompt, load_policy
-from visionr1.predict import Asking, collect_replies, evaluate_model, final_model, predict_samples
+from visionr1.predict import Asking, collect_replies, evaluate_model, predict_samples
 from visionr1.readers import CocoDataset, data_path, read_coco
 from visionr1.samples import Query, Sample
 
@@ -128,12 +128,12 @@ def test_users_errors(said: list[str], message: str, capsys: pytest.CaptureFixtu
     assert message in capsys.readouterr().err
 
 
-def test_a_run_folder_names_its_final_model(tmp_path: Path) -> None:
-    assert final_model(tmp_path) == tmp_path
-    (tmp_path / "final").mkdir()
-    (tmp_path / "final/config.json").write_text("{}")
-    assert final_model(tmp_path) == tmp_path / "final"
-    assert final_model("tiny") == "tiny"
+def test_weights_of_another_precision_are_stated(
+    qwen25_folder: Path, few: CocoDataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["--model", str(qwen25_folder), "--data", str(few.table.path), "--max-new-tokens", "2"]
+    assert cli.main(["eval", *asked, "--dtype", "bfloat16", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["protocol"]["dtype"] == "bfloat16"
 
 
 def test_an_evaluation_that_was_stopped_goes_on(

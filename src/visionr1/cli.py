@@ -138,6 +138,13 @@ def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="cpu", help="where the model runs, such as cuda (default: cpu)")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="of its weights (default: float32)"
+    )
+
+
 def add_demo(parser: argparse.ArgumentParser) -> None:
     """visionr1 demo"""
     parser.add_argument(
@@ -247,7 +254,7 @@ def add_eval(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dialect", metavar="NAME", help="how replies write boxes (default: as the model folder says)")
     parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="images at once (default: 16)")
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="of a reply (default: the protocol's, or 1024)")
-    parser.add_argument("--device", default="cpu", help="where the model runs, such as cuda (default: cpu)")
+    _add_model_arguments(parser)
     parser.add_argument(
         "--on-bad", choices=("raise", "skip"), default="raise", help="stop at a bad row, or count it (default: raise)"
     )
@@ -400,9 +407,9 @@ def _model_evaluator(args: argparse.Namespace) -> ModelEvaluator:
     """The model of `--model`, loaded."""
     with needs_extra("train"):
         from visionr1.models.policy import load_policy
-        from visionr1.predict import ModelEvaluator, final_model
+        from visionr1.predict import ModelEvaluator
     return ModelEvaluator(
-        load_policy(final_model(args.model), device=args.device, dialect=args.dialect),
+        load_policy(args.model, device=args.device, dtype=args.dtype, dialect=args.dialect),
         max_new_tokens=args.max_new_tokens,
         batch_size=args.batch_size,
         num_resamples=args.resamples,
@@ -439,7 +446,7 @@ def add_vqa(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="what it leaves: the record in DIR/vqa")
     parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="of an answer (default: 128)")
-    parser.add_argument("--device", default="cpu", help="where the model runs, such as cuda (default: cpu)")
+    _add_model_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
 
 
@@ -447,11 +454,10 @@ def run_vqa(args: argparse.Namespace) -> None:
     """visionr1 vqa"""
     with needs_extra("train"):
         from visionr1.models.policy import load_policy
-        from visionr1.predict import final_model
         from visionr1.vqa import describe, evaluate_vqa
 
     record = evaluate_vqa(
-        load_policy(final_model(args.model), device=args.device),
+        load_policy(args.model, device=args.device, dtype=args.dtype),
         args.benchmark,
         args.out,
         model=args.model,
@@ -468,7 +474,7 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="tiny", metavar="MODEL", help='model or run folder (default: "tiny")')
     parser.add_argument("--out", type=Path, metavar="FILE", help="the drawn image (default: IMAGE.boxes.png, here)")
     parser.add_argument("--max-new-tokens", type=int, default=1024, metavar="N", help="of the reply (default: 1024)")
-    parser.add_argument("--device", default="cpu", help="where the model runs, such as cuda (default: cpu)")
+    _add_model_arguments(parser)
 
 
 def run_predict(args: argparse.Namespace) -> None:
@@ -478,11 +484,11 @@ def run_predict(args: argparse.Namespace) -> None:
         raise DataError(f"--categories: expected names separated by commas, found {args.categories!r}")
     with needs_extra("train"):
         from visionr1.models.policy import load_policy
-        from visionr1.predict import final_model, image_size, predict_image
+        from visionr1.predict import image_size, predict_image
     from visionr1.draw import save_png
 
     image_size(args.image)  # before the model loads
-    policy = load_policy(final_model(args.model), device=args.device)
+    policy = load_policy(args.model, device=args.device, dtype=args.dtype)
     drawn, record = predict_image(policy, args.image, categories, max_new_tokens=args.max_new_tokens)
     out = args.out or Path(f"{args.image.stem}.boxes.png")
     save_png(drawn, out)

@@ -42,12 +42,6 @@ MAX_NEW_TOKENS = 1024
 BATCH_SIZE = 16
 
 
-def final_model(path: str | Path) -> str | Path:
-    """The model that `path` names: of a run folder its final one, else `path` itself."""
-    final = Path(path) / "final"
-    return final if (final / "config.json").is_file() else path
-
-
 def predict_samples(
     policy: Policy,
     samples: Sequence[Sample],

@@ -75,6 +75,7 @@ def evaluate_vqa(
             "name": f"VLMEvalKit {getattr(vlmeval, '__version__', 'of unknown version')}, {benchmark}",
             "prompt": "VLMEvalKit's",
             "decoding": "greedy",
+            "dtype": str(policy.model.dtype).removeprefix("torch."),
             "max_new_tokens": max_new_tokens,
             "judge": JUDGE,
         },

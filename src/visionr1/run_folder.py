@@ -137,7 +137,8 @@ class RunFolder:
 
     def read_state(self, checkpoint: Path) -> dict[str, Any]:
         """The trainer state in `checkpoint`, and the logs' lengths then; CheckpointError if it cannot be read."""
-        file, reason = checkpoint / STATE_FILE, None
+        file = checkpoint / STATE_FILE
+        reason: Exception | None = None
         try:
             state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
             missing = {"position", "optimizer", "learner", "data", "log_lengths"} - state.keys()

@@ -8,7 +8,7 @@ from PIL import Image
 from random_models import make_prompts
 from safetensors.torch import load_file, save_file
 
-from visionr1.errors import CheckpointError, DataError
+from visionr1.errors import CheckpointError, DataError, RecipeError
 from visionr1.models.policy import Policy, load_policy
 from visionr1.models.qwen25_vl import PatchConv3d
 from visionr1.samples import Query
@@ -35,6 +35,24 @@ def test_a_prompt_holds_the_image_where_the_template_says(qwen_folder: Path) -> 
     assert decoded == prompt.text.replace("<|image_pad|>", "")
     assert "The category set includes cat." in prompt.text
     assert prompt.text.endswith("<|im_start|>assistant\n")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "tpu:0"])
+def test_a_device_that_is_not_there_is_named(qwen3_folder: Path, device: str) -> None:
+    with pytest.raises(RecipeError, match=f'device: expected "cpu", .*found {device!r}'):
+        load_policy(qwen3_folder, device=device)
+
+
+def test_a_name_on_the_hub_is_not_downloaded() -> None:
+    with pytest.raises(CheckpointError, match=r"no model in Some/Model-3B: .*hf download Some/Model-3B --local-dir"):
+        load_policy("Some/Model-3B")
+
+
+def test_weights_in_a_pickle_are_refused(folder: Path) -> None:
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"cannot load the model in .*safetensors"):
+        load_policy(folder)
 
 
 def test_a_reply_comes_back_as_it_was(model_folder: Path) -> None:

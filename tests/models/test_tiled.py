@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import AutoProcessor
 from transformers.models.idefics3 import processing_idefics3
 from transformers.models.internvl import processing_internvl
 from transformers.models.smolvlm import processing_smolvlm
@@ -97,3 +98,22 @@ def test_tags_of_the_dialect_are_special_tokens_and_yet_written_and_read(internv
     assert not set(tags) & set(policy.suppressed_ids.tolist())
     assert policy.decode_reply(ids) == text
     assert policy.dialect.parse(text, size_wh=(100, 100), input_size_wh=(120, 120)).well_formed
+
+
+def test_the_processor_of_a_saved_folder_encodes_as_that_of_the_first(idefics3_folder: Path, tmp_path: Path) -> None:
+    first, last = Path(shutil.copytree(idefics3_folder, tmp_path / "first")), tmp_path / "last"
+    policy = load_policy(first)
+    kind = processing_idefics3.Idefics3Processor
+    kind(policy.image_processor, policy.tokenizer, image_seq_len=7).save_pretrained(first)  # a released one has 64
+    for folder in (last, tmp_path / "again"):  # as a checkpoint of a resumed run is
+        policy = load_policy(last if last.exists() else first)
+        policy.save(folder)
+        assert (folder / "processor_config.json").read_bytes() == (first / "processor_config.json").read_bytes()
+    chat = [{"role": "user", "content": [{"type": "image", "image": Image.new("RGB", (120, 80))}]}]
+    settings = {"tokenize": True, "return_dict": True, "return_tensors": "pt", "add_generation_prompt": True}
+    inputs = [
+        AutoProcessor.from_pretrained(folder, backend="pil").apply_chat_template(chat, **settings)
+        for folder in (first, last)
+    ]
+    assert inputs[0].keys() == inputs[1].keys()
+    assert all(torch.equal(tensor, inputs[1][name]) for name, tensor in inputs[0].items())

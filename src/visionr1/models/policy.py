@@ -8,6 +8,7 @@ token: what takes its place, and what is added to it in later layers; V vocabula
 
 import copy
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -21,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from visionr1.dialects import DIALECTS, Dialect, get_dialect
 from visionr1.embedded import embedded_path
-from visionr1.errors import CheckpointError, DataError, needs_extra
+from visionr1.errors import CheckpointError, DataError, RecipeError, needs_extra
 from visionr1.files import write_json_atomic
 from visionr1.models import plain
 from visionr1.models.adapters import (
@@ -45,6 +46,8 @@ from visionr1.samples import Boxes, Query, Size
 _FAMILIES: tuple[Family, ...] = (Qwen25VL(), Qwen3VL(), InternVL(), SmolVLM(), SmolVLM("idefics3"))
 FAMILIES = {family.model_type: family for family in _FAMILIES}
 DIALECT_FILE = "visionr1.json"
+PROCESSOR_FILES = ("processor_config.json", "video_preprocessor_config.json")
+"""What a folder's processor knows beside tokenizer and image processor: saved as it was loaded."""
 LOGITS_PER_CHUNK = 1 << 26
 """Logits held at once when tokens are scored; beyond it they are recomputed for the gradient."""
 
@@ -96,13 +99,16 @@ class Policy:
         dialect: Dialect,
         family: Family | None,
         processor: Any = None,
+        processor_files: Mapping[str, bytes] | None = None,
     ) -> None:
+        """`processor_files` are what `save` adds, by name, where it does not write them itself."""
         self.model = model
         self.tokenizer = tokenizer
         self.image_processor = image_processor
         self.dialect = dialect
         self._family = family
         self._processor = processor
+        self._processor_files = processor_files or {}
         self.config = model.config
         self.eos_ids = _eos_ids(model, tokenizer)
         self._unread_ids = _special_ids(self)
@@ -291,6 +297,9 @@ class Policy:
             save_adapters(self.model, state, folder / "adapter")
         for part in (self.tokenizer, self.image_processor) if self._processor is None else (self._processor,):
             part.save_pretrained(folder)
+        for name, content in self._processor_files.items():
+            if not (folder / name).exists():
+                (folder / name).write_bytes(content)
         write_json_atomic(folder / DIALECT_FILE, {"dialect": self.dialect.name})
 
     def save_trained(self, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
@@ -341,7 +350,8 @@ def load_policy(
 
     A folder of adapters is loaded with the model that they were trained on: `base`, else where it was.
     `dialect` names how it writes boxes; else the folder's visionr1.json does, else its model type.
-    Raises CheckpointError if the folder is missing, of an unknown family, or lacks weights.
+    Raises CheckpointError if the folder is missing, of an unknown family, or lacks weights in safetensors files, and
+    RecipeError if the device is not there.
     """
     with needs_extra("train"):
         from safetensors import SafetensorError
@@ -350,13 +360,19 @@ def load_policy(
         from transformers.utils.logging import disable_progress_bar
     disable_progress_bar()
 
+    check_device(device)
     folder = model_folder(path)
     if is_adapter_folder(folder):
-        policy = load_policy(base or base_folder(folder), device=device, dtype=dtype, dialect=dialect)
+        below = model_folder(base or base_folder(folder))
+        if is_adapter_folder(below):
+            raise CheckpointError(f"the base of the adapters in {folder}, {below}, holds adapters itself, not a model")
+        policy = load_policy(below, device=device, dtype=dtype, dialect=dialect)
         load_adapters(policy.model, folder)
         return policy
     if not (folder / "config.json").is_file():
-        raise CheckpointError(f"no model in {folder}: config.json is missing")
+        is_name = not folder.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", str(path))
+        hint = f"; if it is a name on the hub, first: hf download {path} --local-dir {path}" if is_name else ""
+        raise CheckpointError(f"no model in {folder}: config.json is missing{hint}")
     config = AutoConfig.from_pretrained(folder)
     if config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         raise CheckpointError(
@@ -367,7 +383,7 @@ def load_policy(
     writes = _find_dialect(dialect, folder, config.model_type, family)
     try:
         model, report = AutoModelForImageTextToText.from_pretrained(
-            folder, dtype=getattr(torch, dtype), output_loading_info=True
+            folder, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"cannot load the model in {folder}: {error}") from error
@@ -385,7 +401,19 @@ def load_policy(
         AutoImageProcessor.from_pretrained(folder, backend="pil"),
         writes,
         family,
+        processor_files={name: (folder / name).read_bytes() for name in PROCESSOR_FILES if (folder / name).is_file()},
     )
+
+
+def check_device(name: str) -> None:
+    """Raise RecipeError if nothing can be computed on the device called `name`."""
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise RecipeError(
+            f'device: expected "cpu", or "cuda" or "cuda:1" where there is one, found {name!r} '
+            f"({str(error).partition(chr(10))[0]})"
+        ) from error
 
 
 def _unfit(image: Image.Image, error: ValueError) -> DataError:

@@ -113,7 +113,8 @@ def assert_same_run(one: Path, two: Path) -> None:
         for mine, other in zip(rows(one, log), rows(two, log), strict=True):
             assert mine.keys() == other.keys()
             for key, value in mine.items():
-                same = pytest.approx(value, rel=1e-4, abs=1e-6) if isinstance(value, float) else value
+                near = 1e-4 if key.startswith("sampling/") else 1e-6  # those are of rounding alone
+                same = pytest.approx(value, rel=1e-4, abs=near) if isinstance(value, float) else value
                 assert other[key] == same, (log, key)
     assert_same_update(one, two)
 

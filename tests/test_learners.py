@@ -3,6 +3,7 @@
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,10 +12,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from visionr1.learners import GroupWork, Reinforced, Supervised, make_learner
-from visionr1.models.policy import Policy, load_policy
+from visionr1.models.policy import Policy, Prompt, load_policy
 from visionr1.models.trainable import make_trainable
 from visionr1.prefix import token_logprobs
 from visionr1.recipe import Recipe, parse_recipe
+from visionr1.rollout import Completion
 from visionr1.samples import Sample
 from visionr1.stream import open_stream
 
@@ -54,6 +56,43 @@ def reinforced(qwen25_folder: Path) -> Callable[..., Reinforced]:
 
 def collect(learner: Reinforced) -> list[GroupWork]:
     return learner.collect(learner.prepare(samples(learner.recipe)), SEEDS, 0.0).work
+
+
+@pytest.mark.parametrize("tables", [{}, {"model": {"freeze_vision": True}}], ids=["vision trains", "frozen"])
+def test_a_rollout_in_parts_draws_the_same_replies(
+    reinforced: Callable[..., Reinforced], tables: dict[str, object]
+) -> None:
+    rows, calls = [], []
+    for batch_size in (0, 2, 1):
+        learner = reinforced(rollout={"group_size": 3, "max_new_tokens": 12, "batch_size": batch_size}, **tables)
+        engine, sizes = learner.engine, []
+
+        def counted(policy: Policy, prompts: list[Prompt], **settings: Any) -> list[list[Completion]]:
+            sizes.append(len(prompts))  # noqa: B023
+            return engine(policy, prompts, **settings)  # noqa: B023
+
+        learner.engine = counted
+        rows.append(learner.collect(learner.prepare(samples(learner.recipe)), SEEDS, 0.0).rollouts)
+        calls.append(sizes)
+    assert calls == [[3], [2, 1], [1, 1, 1]]
+    assert rows[0] == rows[1] == rows[2]
+
+
+def test_the_gap_between_what_was_sampled_and_what_is_scored(reinforced: Callable[..., Reinforced]) -> None:
+    learner = reinforced(optimizer={"tokens_per_forward": 90}, grpo={"updates_per_rollout": 2})
+    work = collect(learner)
+    for part in work:
+        learner.loss(part)
+    told = learner.told(work)
+    assert 0 < told["sampling/gap"] < told["sampling/largest_gap"] < 1e-4
+    work[0].sampled[1] -= 5  # an engine that computes otherwise
+    with torch.no_grad():
+        learner.policy.model.lm_head.weight.mul_(1.5)  # the second update is compared with the rollout's policy too
+    for part in work:
+        learner.loss(part)
+    told = learner.told(work)
+    assert told["sampling/largest_gap"] == pytest.approx(5, abs=1e-3)
+    assert told["sampling/gap"] == pytest.approx(5 / sum(len(part.sampled) for part in work), rel=1e-2)
 
 
 def reference_logprobs(work: list[GroupWork]) -> Tensor:

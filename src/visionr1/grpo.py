@@ -11,6 +11,9 @@ Where this departs from the equations as printed, it does what GRPO's own paper 
   clipped where a rollout is used more than once; the tokens' terms are averaged over a completion,
   then over completions (`token_weights` says what else there is, and why).
 - KL is estimated per token by k3 = exp(ref - log) - (ref - log) - 1: unbiased and never negative.
+- pi_old is the policy at the rollout, scored anew by the code that computes the gradient, not the log-probabilities
+  that the rollout engine drew with. How far those are from it is in every step's metrics (`sampling/gap`); there is no
+  correction for it, nor for what top-p and top-k leave out.
 - A group whose completions all scored the same tells nothing: its advantages are 0, and it is
   counted.
 

@@ -11,7 +11,7 @@ batch and metrics are of all samples, so that neither depends on the split.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ from visionr1.rewards.watch import measure
 from visionr1.rollout import Completion, RolloutEngine, generate
 from visionr1.samples import GroundTruth, Sample
 
+Item = TypeVar("Item")
 Metrics = dict[str, Any]
 Seeds = Sequence[Sequence[int]]
 
@@ -60,6 +61,9 @@ class Learner(Protocol):
 
     def loss(self, work: Any) -> tuple[Tensor, Metrics]:
         """Share of the loss, and of metrics that are sums over the step's parts."""
+
+    def told(self, work: list[Any]) -> Metrics:
+        """What is known of the step's work once the policy has been updated on it."""
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must keep."""
@@ -115,6 +119,10 @@ class Supervised:
         logprobs = token_logprobs(self.policy, work.rows, suppress=False)
         return sft.loss(logprobs, work.weights), {}
 
+    def told(self, work: list[SupervisedWork]) -> Metrics:
+        """Nothing more."""
+        return {}
+
     def state_dict(self) -> dict[str, Any]:
         """No state."""
         return {}
@@ -168,6 +176,8 @@ class GroupWork:
     rows: Rows
     advantages: Tensor
     weights: Tensor
+    sampled: Tensor
+    """Log-probabilities that the rollout engine said it drew the tokens with, on the CPU."""
     reference: Tensor | None
     old: Tensor | None = None
     """Log-probabilities at the first update, which later ones are compared with."""
@@ -216,9 +226,14 @@ class Reinforced:
         """Roll out, score, and compare within each group."""
         clock = [time.perf_counter()]
         prompts = [question.prompt for question in prepared]
+        size = self.recipe.rollout.batch_size or len(prompts)
         if not self.vision_trains:
-            prompts = self.policy.encode_images(prompts)
-        groups = self.roll_out(prompts, seeds)
+            prompts = [done for part in batched(prompts, size) for done in self.policy.encode_images(part)]
+        groups = [
+            group_
+            for part, own in zip(batched(prompts, size), batched(seeds, size), strict=True)
+            for group_ in self.roll_out(part, own)
+        ]
         clock.append(time.perf_counter())
         stage = self.stages.at(progress)
         scores = [self.score(question, group_, stage) for question, group_ in zip(prepared, groups, strict=True)]
@@ -284,15 +299,25 @@ class Reinforced:
 
         Without a reference, a group whose advantages are all 0 has no gradient and is left out.
         """
+        flat = [completion for group_ in completions for completion in group_]
         groups = group(prompts, [[c.token_ids for c in group_] for group_ in completions])
-        lengths = torch.tensor([len(c.token_ids) for group_ in completions for c in group_])
+        lengths = torch.tensor([len(c.token_ids) for c in flat])
         if self.reference is None:
             groups = [g for g, a in zip(groups, advantages, strict=True) if a.any()] or groups[:1]
         parts = split(groups, self.recipe.optimizer.tokens_per_forward)
-        return [self._make_part(part, advantages.flatten(), lengths, all_lengths) for part in parts]
+        return [
+            self._make_part(
+                part,
+                advantages.flatten(),
+                lengths,
+                all_lengths,
+                torch.cat([flat[i].logprobs for group_ in part for i in group_.indices]),
+            )
+            for part in parts
+        ]
 
     def _make_part(
-        self, part: Sequence[Group], advantages: Tensor, lengths: Tensor, all_lengths: Tensor
+        self, part: Sequence[Group], advantages: Tensor, lengths: Tensor, all_lengths: Tensor, sampled: Tensor
     ) -> GroupWork:
         rows, device = pack(part), self.policy.device
         mean_over = self.recipe.grpo.mean_over
@@ -306,7 +331,7 @@ class Reinforced:
         if self.reference is not None:
             with torch.no_grad(), adapters_off(self.reference.model):
                 reference = self._logprobs(self.reference, rows)
-        return GroupWork(rows, per_token, weights, reference)
+        return GroupWork(rows, per_token, weights, sampled, reference)
 
     def loss(self, work: GroupWork) -> tuple[Tensor, Metrics]:
         """GRPO's loss and KL."""
@@ -326,6 +351,14 @@ class Reinforced:
         if work.reference is None:
             return loss, {}
         return loss, {"kl": (work.weights * grpo.kl(logprobs.detach(), work.reference)).sum()}
+
+    def told(self, work: list[GroupWork]) -> Metrics:
+        """How far the log-probabilities of the engine's tokens are from those of the policy that it sampled for: mean
+        and largest difference. By the built-in engine both are rounding, before top-p and top-k."""
+        gaps = torch.cat([(part.old.cpu() - part.sampled).abs() for part in work if part.old is not None])
+        of_all = gather([(float(gaps.sum()), float(gaps.max()), len(gaps))])
+        mean = sum(total for total, _, _ in of_all) / sum(count for _, _, count in of_all)
+        return {"sampling/gap": mean, "sampling/largest_gap": max(largest for _, largest, _ in of_all)}
 
     def _logprobs(self, policy: Policy, rows: Rows) -> Tensor:
         return token_logprobs(policy, rows, temperature=self.recipe.rollout.temperature)
@@ -395,6 +428,11 @@ def summarize(scores: Sequence[Score], completions: Sequence[Completion]) -> Met
         "boxes_per_completion": _mean([score.reply.num_predicted for score in scores]),
         "label_accuracy": _mean(known) if known else None,
     }
+
+
+def batched(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    """`items` in parts of `size`, the last of what is left."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def _mean(values: Sequence[float]) -> float:

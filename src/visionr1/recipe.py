@@ -168,6 +168,8 @@ class RolloutSection:
     """"vllm" samples with vLLM, on a GPU (see visionr1.rollout_vllm); evaluation stays with the built-in one."""
     vllm_memory: float = 0.3
     """Share of the GPU's memory that vLLM takes for its copy of the weights and its cache."""
+    batch_size: int = 0
+    """Samples at once, of a process; 0 is all of its share. Fewer take less memory and draw the same replies."""
 
     def __post_init__(self) -> None:
         _check(
@@ -181,6 +183,9 @@ class RolloutSection:
         _check(0 < self.top_p <= 1, "rollout.top_p", "above 0 and at most 1", self.top_p)
         _check(self.top_k >= 0, "rollout.top_k", "0 (all) or more", self.top_k)
         _check(0 < self.vllm_memory < 1, "rollout.vllm_memory", "between 0 and 1", self.vllm_memory)
+        _check(self.batch_size >= 0, "rollout.batch_size", "0 (all) or more", self.batch_size)
+        if self.engine == "vllm":
+            _check(self.batch_size == 0, "rollout.batch_size", "0 (vLLM sees to it by itself)", self.batch_size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -181,6 +181,7 @@ def take_step(
         update = update_weights(run, collected.work, rate)
         if not math.isfinite(update["loss"] + update["grad_norm"]):
             raise TrainingError(not_finite(update, position, gather(sample_ids), run.folder))
+    more = run.learner.told(collected.work)
     told = gather([(time.perf_counter() - began, bool(stopped))])
     seconds = told[0][0]
     position.step += 1
@@ -192,6 +193,7 @@ def take_step(
         "progress": overall_progress(recipe, position, steps),
         "learning_rate": rate,
         **update,
+        **more,
         **collected.metrics,
         "seconds/preprocess": waited,
         "seconds/update": seconds - waited - collected.seconds,

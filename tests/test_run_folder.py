@@ -35,6 +35,18 @@ def test_a_run_cuts_its_own_logs_alone(tmp_path: Path) -> None:
     assert (tmp_path / "mine.jsonl").read_text() == "{}\n"
 
 
+def test_what_a_kill_left_half_written_is_removed(tmp_path: Path) -> None:
+    RunFolder.open(tmp_path, Recipe(), resume=False)
+    for name in ("checkpoints/.step_3.partial", "checkpoints/step_2", ".final.partial", ".best.partial", "best"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "model.safetensors").write_text("")
+    RunFolder.open(tmp_path, Recipe(), resume=True, writes=False)
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 5
+    RunFolder.open(tmp_path, Recipe(), resume=True)
+    left = {path.parent.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.safetensors")}
+    assert left == {"checkpoints/step_2", "best"}
+
+
 def test_a_run_that_never_began_is_no_hindrance(tmp_path: Path) -> None:
     RunFolder.open(tmp_path, Recipe(), resume=False)
     (tmp_path / "tensorboard").mkdir()

@@ -82,6 +82,9 @@ class RunFolder:
                 f"cannot resume {path} with a changed recipe (- the run's, + this one):\n"
                 + "\n".join(changed)
             )
+        unfinished = (path / f".{name}.partial" for name in ("final", "best"))
+        for left in (*folder.checkpoints.glob(".step_*.partial"), *unfinished):
+            shutil.rmtree(left, ignore_errors=True)  # of a kill while it was written
         return folder
 
     def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -132,7 +132,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", required=True, metavar="DATA", help='COCO JSON file, data folder or "bccd"')
+    parser.add_argument("--data", required=True, metavar="DATA", help="what has the true boxes (see visionr1 --help)")
     parser.add_argument(
         "--split", help="which part of a data folder that has parts (default: test, or all of a --benchmark)"
     )

@@ -540,13 +540,19 @@ def run_data(args: argparse.Namespace) -> None:
 def add_score(parser: argparse.ArgumentParser) -> None:
     """visionr1 score"""
     parser.add_argument(
-        "rows", metavar="FILE", help='JSON Lines, one completion with its truth a row; "-" reads a pipe'
+        "rows",
+        metavar="FILE",
+        help="JSON Lines, a row a completion with its truth: completion, boxes (xyxy pixels of the image), labels, "
+        'categories, width, height, input_width, input_height (as the model sees it); "-" reads a pipe',
     )
     parser.add_argument(
         "--preset", choices=("paper", "release", "vlm_r1"), default="paper", help="which reward (default: paper)"
     )
     parser.add_argument(
-        "--dialect", default="qwen25", metavar="NAME", help="how the model writes boxes (default: qwen25)"
+        "--dialect",
+        default="qwen25",
+        metavar="NAME",
+        help="how the model writes: qwen25, qwen3, griffon, internvl, or think+ and one of them (default: qwen25)",
     )
     parser.add_argument(
         "--progress",

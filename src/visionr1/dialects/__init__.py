@@ -6,6 +6,7 @@ from visionr1.dialects.internvl import InternVL
 from visionr1.dialects.qwen3 import Qwen3
 from visionr1.dialects.qwen25 import Qwen25
 from visionr1.dialects.think import Think
+from visionr1.errors import RecipeError
 
 __all__ = ["DIALECTS", "Dialect", "get_dialect"]
 
@@ -14,7 +15,7 @@ DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (*_PLAIN, *
 
 
 def get_dialect(name: str) -> Dialect:
-    """The dialect called `name`, plain or with think+ before it; ValueError naming the known ones if there is none."""
+    """The dialect called `name`, plain or with think+ before it; RecipeError naming the known ones if there is none."""
     if name not in DIALECTS:
-        raise ValueError(f"unknown dialect {name!r}; known: {', '.join(DIALECTS)}")
+        raise RecipeError(f"unknown dialect {name!r}; known: {', '.join(DIALECTS)}")
     return DIALECTS[name]

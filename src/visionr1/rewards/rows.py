@@ -65,6 +65,7 @@ def make_scorer(
     """The scorer of `preset`. Raises RecipeError for a setting that does not exist or does not go with the preset."""
     if preset not in PRESETS:
         raise RecipeError(f"unknown preset {preset!r}; known: {', '.join(PRESETS)}")
+    get_dialect(dialect)
     if dialect not in PRESETS[preset]:
         raise RecipeError(f"preset {preset} does not read the dialect {dialect!r}, but {', '.join(PRESETS[preset])}")
     if preset == "release":

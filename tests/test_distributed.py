@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from random_families import build_llava
 
 from test_train import assert_same_update, rows, score_by_letters
 from visionr1.cli import main
@@ -57,6 +58,7 @@ RECIPES = {
     "sft": SFT,
     "grpo": GRPO + "[optimizer]\ntokens_per_forward = 150\n",  # more passes on the process of two samples
     "sharded": GRPO + EVALUATED + "[grpo]\nbeta = 0\n",
+    "plain": SFT.replace("{model}", "{plain}") + "[optimizer]\ntokens_per_forward = 1\n",  # weights without a gradient
     "dying": SFT.replace("steps = 3", "steps = 4"),
 }
 
@@ -70,8 +72,10 @@ def spread(monkeypatch: pytest.MonkeyPatch) -> None:
 def root(tmp_path_factory: pytest.TempPathFactory, qwen3_folder: Path) -> Path:
     """A folder of recipes."""
     folder = tmp_path_factory.mktemp("distributed")
+    plain = build_llava(folder / "llava", qwen3_folder)
     for name, text in RECIPES.items():
-        (folder / f"{name}.toml").write_text(text.format(model=qwen3_folder.as_posix()), encoding="utf-8")
+        filled = text.format(model=qwen3_folder.as_posix(), plain=plain.as_posix())
+        (folder / f"{name}.toml").write_text(filled, encoding="utf-8")
     return folder
 
 
@@ -79,7 +83,8 @@ def root(tmp_path_factory: pytest.TempPathFactory, qwen3_folder: Path) -> Path:
 def two(root: Path) -> Path:
     """The runs of two processes, in one launch."""
     jobs = [
-        {"arguments": arguments(root, name, "two"), "shards": name == "sharded"} for name in ("sft", "grpo", "sharded")
+        {"arguments": arguments(root, name, "two"), "shards": name == "sharded"}
+        for name in ("sft", "grpo", "plain", "sharded")
     ]
     done = launch(root, jobs)
     assert done.returncode == 0, done.stderr
@@ -119,7 +124,7 @@ def assert_same_run(one: Path, two: Path) -> None:
     assert_same_update(one, two)
 
 
-@pytest.mark.parametrize("name", ["sft", "grpo", "sharded"])
+@pytest.mark.parametrize("name", ["sft", "grpo", "plain", "sharded"])
 def test_two_processes_train_as_one(root: Path, two: Path, name: str) -> None:
     assert main(["train", *arguments(root, name, "one")]) == 0
     assert_same_run(root / "one" / name, two / name)

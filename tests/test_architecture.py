@@ -18,7 +18,7 @@ TENSOR_SIDE = set("""
 distributed optimizers models prefix rollout rollout_vllm grpo sft learners run_folder train
 predict vqa validate demo cli
 """.split())
-LINE_BUDGET = 15_000
+LINE_BUDGET = 15_500
 """Of the package, comments and blank lines included; raise it in the commit that says what for."""
 
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -134,8 +134,8 @@ class Asking:
     def facts(self) -> dict[str, Any]:
         """All that the replies depend on besides the model: how they are scored is not among it."""
         said = self.protocol.to_json()
-        keys = ("prompt", "categories", "num_negatives", "template", "decoding", "max_new_tokens")
-        keys += ("dialect", "dtype", "image_processor")
+        asked = ("prompt", "categories", "num_negatives", "template", "decoding", "max_new_tokens")
+        keys = (*asked, "dialect", "dtype", "image_processor")
         return {"samples": len(self.samples), **{key: said[key] for key in keys if key in said}}
 
 
@@ -199,7 +199,7 @@ class ModelEvaluator:
         return len(replies), len(asking.samples)
 
 
-def stated(policy: Policy) -> dict[str, str]:
+def stated(policy: Policy) -> dict[str, Any]:
     """What a protocol says of the policy that replied under it."""
     settings = policy.image_processor.to_dict()
     named = {key: settings[key] for key in sorted(settings) if not key.endswith(("processor_class", "processor_type"))}

@@ -67,9 +67,9 @@ def test_a_rollout_in_parts_draws_the_same_replies(
         learner = reinforced(rollout={"group_size": 3, "max_new_tokens": 12, "batch_size": batch_size}, **tables)
         engine, sizes = learner.engine, []
 
-        def counted(policy: Policy, prompts: list[Prompt], **settings: Any) -> list[list[Completion]]:
+        def counted(policy: Policy, prompts: list[Prompt], *how: Any) -> list[list[Completion]]:
             sizes.append(len(prompts))  # noqa: B023
-            return engine(policy, prompts, **settings)  # noqa: B023
+            return engine(policy, prompts, *how)  # noqa: B023
 
         learner.engine = counted
         rows.append(learner.collect(learner.prepare(samples(learner.recipe)), SEEDS, 0.0).rollouts)

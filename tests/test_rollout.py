@@ -1,7 +1,10 @@
 """Sampling against transformers' generate, and its log-probabilities against the training pass."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +14,7 @@ from torch import Tensor
 from visionr1 import rollout
 from visionr1.models.policy import Policy, load_policy
 from visionr1.prefix import group, pack, token_logprobs
-from visionr1.rollout import Completion, generate
+from visionr1.rollout import Completion, Sampling, Seeds, generate
 
 LIMIT = 40
 SIZES = [(120, 80), (80, 160), (120, 120)]
@@ -39,12 +42,15 @@ def policy(request: pytest.FixtureRequest) -> Policy:
     return load_eager(request.getfixturevalue(f"{request.param}_folder"))
 
 
-def sample(policy: Policy, **settings: object) -> list[list[Completion]]:
-    return generate(
-        policy,
-        make_prompts(policy, SIZES),
-        **{"num_completions": 6, "max_new_tokens": LIMIT, "seeds": SEEDS, **settings},
-    )
+SAMPLED = Sampling(num_completions=6, max_new_tokens=LIMIT)
+GREEDY = Sampling(max_new_tokens=LIMIT, temperature=0.0)
+
+
+def sample(
+    policy: Policy, seeds: Seeds = SEEDS, progress: Callable[[int, int], None] | None = None, **changed: Any
+) -> list[list[Completion]]:
+    """Replies drawn as `SAMPLED` says, but for what is changed."""
+    return generate(policy, make_prompts(policy, SIZES), replace(SAMPLED, **changed), seeds, progress=progress)
 
 
 def token_ids(groups: list[list[Completion]]) -> list[list[list[int]]]:
@@ -54,7 +60,7 @@ def token_ids(groups: list[list[Completion]]) -> list[list[list[int]]]:
 def test_greedy_is_that_of_transformers(model_folder: Path) -> None:
     policy = sharpen(load_policy(model_folder))
     prompts = make_prompts(policy, SIZES)
-    mine = generate(policy, prompts, max_new_tokens=LIMIT, temperature=0.0)
+    mine = generate(policy, prompts, GREEDY)
     for prompt, (completion,) in zip(prompts, mine, strict=True):
         expected = policy.model.generate(
             **plain_inputs(policy, prompt, prompt.input_ids[None]),
@@ -106,9 +112,9 @@ def test_a_completion_ends_with_an_end_token_or_is_truncated(policy: Policy) -> 
 
 def test_dropping_ended_rows_changes_nothing(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rollout, "KEEP_SHARE", 0.0)
-    kept = generate(policy, make_prompts(policy, SIZES), max_new_tokens=LIMIT, temperature=0.0)
+    kept = generate(policy, make_prompts(policy, SIZES), GREEDY)
     monkeypatch.setattr(rollout, "KEEP_SHARE", 1.1)
-    dropped = generate(policy, make_prompts(policy, SIZES), max_new_tokens=LIMIT, temperature=0.0)
+    dropped = generate(policy, make_prompts(policy, SIZES), GREEDY)
     assert [[c.text for c in row] for row in kept] == [[c.text for c in row] for row in dropped]
 
 
@@ -128,14 +134,14 @@ def test_the_seed_decides(policy: Policy) -> None:
 def test_replies_do_not_depend_on_the_rest_of_the_batch(policy: Policy) -> None:
     together = token_ids(sample(policy))
     for place, prompt in enumerate(make_prompts(policy, SIZES)):
-        alone = generate(policy, [prompt], num_completions=6, max_new_tokens=LIMIT, seeds=SEEDS[place : place + 1])
+        alone = generate(policy, [prompt], SAMPLED, SEEDS[place : place + 1])
         assert token_ids(alone) == together[place : place + 1]
 
 
 def test_tokens_are_drawn_by_their_probabilities() -> None:
     probabilities = torch.tensor([0.5, 0.0, 0.2, 0.3, 0.0])
-    uniform = rollout._uniform([(0,)], 20_000, 1)[:, 0]
-    tokens, logprobs = rollout._sample(probabilities.log().expand(len(uniform), -1), 1.0, 0, uniform)
+    uniform = rollout._uniform([(0,)], Sampling(num_completions=20_000, max_new_tokens=1))[:, 0]
+    tokens, logprobs = rollout._sample(probabilities.log().expand(len(uniform), -1), SAMPLED, uniform)
     shares = torch.bincount(tokens, minlength=5) / len(uniform)
     torch.testing.assert_close(shares, probabilities, atol=0.01, rtol=0)
     assert shares[1] == shares[4] == 0
@@ -169,17 +175,19 @@ def test_top_p_and_top_k_restrict_as_they_should() -> None:
         (0.6, 2): 1,  # .5 of .8 is .625 after top-k
     }
     for (top_p, top_k), expected in kept.items():
-        assert int(rollout._restrict(logprobs, top_p, top_k).isfinite().sum()) == expected
+        sampling = replace(SAMPLED, top_p=top_p, top_k=top_k)
+        assert int(rollout._restrict(logprobs, sampling).isfinite().sum()) == expected
 
 
-@pytest.mark.parametrize("settings", [(1.0, 0), (0.7, 0), (1.0, 3), (0.6, 3)], ids=str)
-def test_tokens_are_drawn_as_often_as_they_are_probable(settings: tuple[float, int]) -> None:
+@pytest.mark.parametrize(("top_p", "top_k"), [(1.0, 0), (0.7, 0), (1.0, 3), (0.6, 3)])
+def test_tokens_are_drawn_as_often_as_they_are_probable(top_p: float, top_k: int) -> None:
+    sampling = replace(SAMPLED, top_p=top_p, top_k=top_k)
     logits = torch.tensor([0.4, -torch.inf, 0.1, 0.3, 0.15, 0.05]).log()  # one token is suppressed
     logits[1] = -torch.inf
     logprobs, draws = logits.log_softmax(-1), 4000
     uniform = (torch.arange(draws) + 1) / draws
-    tokens, chosen = rollout._sample(logits.expand(draws, -1), *settings, uniform)
-    expected = rollout._restrict(logprobs[None], *settings).softmax(-1)[0]
+    tokens, chosen = rollout._sample(logits.expand(draws, -1), sampling, uniform)
+    expected = rollout._restrict(logprobs[None], sampling).softmax(-1)[0]
     frequencies = torch.bincount(tokens, minlength=len(logits)) / draws
     torch.testing.assert_close(frequencies, expected, atol=2 / draws, rtol=0)
     assert torch.equal(chosen, logprobs[tokens])  # of the whole policy, before top-p and top-k

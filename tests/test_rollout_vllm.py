@@ -17,11 +17,11 @@ from visionr1.errors import MissingDependency, TrainingError
 from visionr1.models.adapters import attach, merged_weights
 from visionr1.models.policy import Policy, Prompt, load_policy
 from visionr1.recipe import LoRASection, Recipe, RolloutSection
-from visionr1.rollout import generate
+from visionr1.rollout import Sampling, generate
 from visionr1.rollout_vllm import NEVER, VERSIONS, VLLMEngine, open_vllm
 
 SIZES = [(120, 80), (80, 120)]
-GREEDY = {"num_completions": 2, "max_new_tokens": 6, "temperature": 0.0}
+GREEDY = Sampling(num_completions=2, max_new_tokens=6, temperature=0.0)
 
 
 class StandIn:
@@ -64,9 +64,8 @@ class StandIn:
         (place,) = [i for i, t in enumerate(request["prompt_token_ids"]) if t == self.policy.config.image_token_id]
         assert place  # one placeholder, which the engine itself expands
         prompt = self.prompt_of(request)
-        (group,) = generate(
-            self.policy, [prompt], num_completions=params.n, max_new_tokens=params.max_tokens, temperature=0
-        )
+        greedy = Sampling(num_completions=params.n, max_new_tokens=params.max_tokens, temperature=0.0)
+        (group,) = generate(self.policy, [prompt], greedy)
         outputs = [
             SimpleNamespace(
                 token_ids=tuple(reply.token_ids.tolist()),
@@ -109,7 +108,7 @@ def test_replies_are_those_of_the_policy_as_it_is_now(model_folder: Path, monkey
     for factor in (1.0, 4.0):  # at first, and after an update
         sharpen(policy, factor)
         prompts = make_prompts(policy, SIZES)
-        found, expected = opened(policy, prompts, **GREEDY), generate(policy, prompts, **GREEDY)
+        found, expected = opened(policy, prompts, GREEDY), generate(policy, prompts, GREEDY)
         for ours, builtin in zip(found, expected, strict=True):
             assert [reply.text for reply in ours] == [reply.text for reply in builtin]
             for mine, other in zip(ours, builtin, strict=True):
@@ -135,14 +134,14 @@ def test_adapters_are_merged_into_what_the_engine_gets(engine: tuple[Policy, VLL
 def test_a_sample_is_one_request_with_its_own_seed(engine: tuple[Policy, VLLMEngine, Any]) -> None:
     policy, opened, llm = engine
     prompts = make_prompts(policy, SIZES)
-    settings = {"num_completions": 3, "max_new_tokens": 4, "temperature": 0.7, "top_p": 0.9, "top_k": 5}
-    opened(policy, prompts, **settings, seeds=[(1, 2), (1, 3)])
+    sampling = Sampling(num_completions=3, max_new_tokens=4, temperature=0.7, top_p=0.9, top_k=5)
+    opened(policy, prompts, sampling, [(1, 2), (1, 3)])
     first, second = [params for _, params in llm.requests]
     assert (first.n, first.max_tokens, first.temperature, first.top_p, first.top_k) == (3, 4, 0.7, 0.9, 5)
     assert first.logit_bias == dict.fromkeys(policy.suppressed_ids.tolist(), NEVER)
     assert first.stop_token_ids == list(policy.eos_ids)
     assert first.seed != second.seed
-    opened(policy, prompts, **settings, seeds=[(1, 2), (1, 3)])
+    opened(policy, prompts, sampling, [(1, 2), (1, 3)])
     assert [params.seed for _, params in llm.requests] == [first.seed, second.seed]
 
 
@@ -150,14 +149,14 @@ def test_an_image_of_another_size_ends_the_run(engine: tuple[Policy, VLLMEngine,
     policy, opened, llm = engine
     llm.expand = lambda prompt: [policy.config.image_token_id, *prompt.input_ids.tolist()]
     with pytest.raises(TrainingError, match=r"do not see the same prompt: \d+ tokens, \d+ of them of the image"):
-        opened(policy, make_prompts(policy, SIZES), **GREEDY)
+        opened(policy, make_prompts(policy, SIZES), GREEDY)
 
 
 def test_caches_that_stay_end_the_run(engine: tuple[Policy, VLLMEngine, Any]) -> None:
     policy, opened, llm = engine
     llm.busy = True
     with pytest.raises(TrainingError, match="did not forget"):
-        opened(policy, make_prompts(policy, SIZES), **GREEDY)
+        opened(policy, make_prompts(policy, SIZES), GREEDY)
 
 
 def test_the_engine_is_opened_for_the_model_and_its_precision(
@@ -203,7 +202,7 @@ def test_vllm_s_log_probabilities_are_the_policy_s(tmp_path: Path) -> None:
     prompts = make_prompts(policy, [(448, 448), (224, 448)])
     for factor in (1.0, 2.0):
         sharpen(policy, factor)
-        replies = opened(policy, prompts, num_completions=4, max_new_tokens=32, seeds=[(0,), (1,)])
+        replies = opened(policy, prompts, Sampling(num_completions=4, max_new_tokens=32), [(0,), (1,)])
         with torch.no_grad():
             rows = pack(group(prompts, [[reply.token_ids for reply in own] for own in replies])).to(policy.device)
             ours = token_logprobs(policy, rows).cpu()

@@ -26,12 +26,11 @@ from visionr1.prefix import Group, Rows, group, pack, split, token_logprobs
 from visionr1.recipe import Recipe
 from visionr1.rewards import AdaptiveStages, FixedStages, Reward, Score, Stage, Stages
 from visionr1.rewards.watch import measure
-from visionr1.rollout import Completion, RolloutEngine, generate
+from visionr1.rollout import Completion, RolloutEngine, Sampling, Seeds, generate
 from visionr1.samples import GroundTruth, Sample
 
 Item = TypeVar("Item")
 Metrics = dict[str, Any]
-Seeds = Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,16 +276,14 @@ class Reinforced:
     def roll_out(self, prompts: Sequence[Prompt], seeds: Seeds) -> list[list[Completion]]:
         """G completions of each prompt."""
         settings = self.recipe.rollout
-        return self.engine(
-            self.policy,
-            prompts,
-            num_completions=settings.group_size,
+        sampling = Sampling(
             max_new_tokens=settings.max_new_tokens,
+            num_completions=settings.group_size,
             temperature=settings.temperature,
             top_p=settings.top_p,
             top_k=settings.top_k,
-            seeds=seeds,
         )
+        return self.engine(self.policy, prompts, sampling, seeds)
 
     def make_work(
         self,

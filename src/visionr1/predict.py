@@ -34,7 +34,7 @@ from visionr1.evaluate import (
 )
 from visionr1.models.policy import Policy
 from visionr1.readers import CocoDataset
-from visionr1.rollout import Completion, generate
+from visionr1.rollout import Completion, Sampling, generate
 from visionr1.samples import Boxes, Query, Reply, Sample
 
 MAX_NEW_TOKENS = 1024
@@ -62,7 +62,7 @@ def predict_samples(
     for start in range(0, len(samples), batch_size):
         batch = samples[start : start + batch_size]
         prompts = [policy.encode(sample.load_image(), sample.query, template) for sample in batch]
-        groups = generate(policy, prompts, max_new_tokens=max_new_tokens, temperature=0.0)
+        groups = generate(policy, prompts, Sampling(max_new_tokens=max_new_tokens, temperature=0.0))
         for sample, prompt, (completion,) in zip(batch, prompts, groups, strict=True):
             predictions.append(
                 Prediction(

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache, GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from visionr1.models.plain import repeat_inputs
@@ -23,6 +23,26 @@ KEEP_SHARE = 0.75
 """Ended rows are dropped once fewer than this share is still running: dropping copies the cache."""
 GROWTH = 128
 """Columns by which the cache grows when it is full."""
+
+
+Seeds = Sequence[Sequence[int]]
+"""One for each prompt. They change with every call, so they are no part of `Sampling`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How replies are drawn."""
+
+    max_new_tokens: int
+    """C; a completion that reaches it without an end is truncated."""
+    num_completions: int = 1
+    """G, of each prompt."""
+    temperature: float = 1.0
+    """0 is greedy: of the untempered policy the most probable token, whatever the seeds."""
+    top_p: float = 1.0
+    """Draw from the most probable tokens that hold this mass; 1 is all."""
+    top_k: int = 0
+    """Draw from so many most probable tokens; 0 is all."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,16 +62,7 @@ class RolloutEngine(Protocol):
     """What samples: `generate`, or another engine that is called like it."""
 
     def __call__(
-        self,
-        policy: Policy,
-        prompts: Sequence[Prompt],
-        *,
-        num_completions: int = 1,
-        max_new_tokens: int,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        top_k: int = 0,
-        seeds: Sequence[Sequence[int]] = (),
+        self, policy: Policy, prompts: Sequence[Prompt], sampling: Sampling, seeds: Seeds = ()
     ) -> list[list[Completion]]:
         """See `generate`."""
 
@@ -89,27 +100,24 @@ class BranchCache:
 def generate(
     policy: Policy,
     prompts: Sequence[Prompt],
+    sampling: Sampling,
+    seeds: Seeds = (),
     *,
-    num_completions: int = 1,
-    max_new_tokens: int,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    top_k: int = 0,
-    seeds: Sequence[Sequence[int]] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> list[list[Completion]]:
-    """`num_completions` replies to each prompt; temperature 0 is greedy, and else `seeds` needs one seed per prompt.
+    """The replies to each prompt; greedy ones need no `seeds`.
 
     A prompt's replies are drawn from its own seed alone, so that they do not depend on which others are in the batch.
 
     `progress(tokens so far, max_new_tokens)` is called after each token of all rows.
     """
+    num_completions, max_new_tokens = sampling.num_completions, sampling.max_new_tokens
     if not policy.shares_prefix:
-        draw = _Draw(policy, temperature, top_p, top_k)
-        seeds = seeds if temperature else [()] * len(prompts)
+        draw = _Draw(policy, sampling)
+        seeds = seeds if sampling.temperature else [()] * len(prompts)
         groups = []
         for prompt, seed in zip(prompts, seeds, strict=True):
-            groups.append(_generate_plain(policy, prompt, draw, num_completions, max_new_tokens, seed))
+            groups.append(_generate_plain(policy, prompt, draw, seed))
             if progress:
                 progress(len(groups) * max_new_tokens // len(prompts), max_new_tokens)
         return groups
@@ -119,7 +127,7 @@ def generate(
     hidden = hidden.repeat_interleave(num_completions, dim=0)
     is_prompt = is_prompt.repeat_interleave(num_completions, dim=0)
     decoder = policy.decoder
-    cosine, sine = _rotations(decoder, prompts, num_completions, max_new_tokens, hidden)
+    cosine, sine = _rotations(decoder, prompts, sampling, hidden)
 
     total = len(prompts) * num_completions
     token_ids = torch.zeros((total, max_new_tokens), dtype=torch.long, device=device)
@@ -127,11 +135,11 @@ def generate(
     lengths = torch.full((total,), max_new_tokens, device=device)
     rows = torch.arange(total, device=device)  # which completions the running rows are
     running = torch.ones(total, dtype=torch.bool, device=device)
-    padded = not bool(is_prompt.all())
-    uniform = _uniform(seeds, num_completions, max_new_tokens).to(device) if temperature else None
+    visible = None if is_prompt.all() else nn.functional.pad(is_prompt, (0, max_new_tokens), value=True)[:, None, None]
+    uniform = _uniform(seeds, sampling).to(device) if sampling.temperature else None
     for step in range(max_new_tokens):
-        logits = policy.logits(hidden, temperature=temperature or 1.0)
-        tokens, chosen = _sample(logits, top_p, top_k, None if uniform is None else uniform[rows, step])
+        logits = policy.logits(hidden, temperature=sampling.temperature or 1.0)
+        tokens, chosen = _sample(logits, sampling, None if uniform is None else uniform[rows, step])
         token_ids[rows, step] = tokens
         logprobs[rows, step] = chosen
         ended = running & torch.isin(tokens, eos_ids)
@@ -145,12 +153,9 @@ def generate(
         if num_running < KEEP_SHARE * len(rows):
             left = running.nonzero().flatten()
             rows, running, tokens = rows[left], running[left], tokens[left]
-            is_prompt, cosine, sine = is_prompt[left], cosine[left], sine[left]
+            cosine, sine, visible = cosine[left], sine[left], None if visible is None else visible[left]
             cache.keep(left)
-        mask = None
-        if padded:
-            answer = is_prompt.new_ones((len(rows), cache.length + 1 - is_prompt.shape[1]))
-            mask = torch.cat((is_prompt, answer), dim=1)[:, None, None]
+        mask = None if visible is None else visible[..., : cache.length + 1]
         states = decoder.embed_tokens(tokens)[:, None]
         rotation = cosine[:, step : step + 1], sine[:, step : step + 1]
         for layer in decoder.layers:
@@ -163,8 +168,8 @@ def generate(
 class _Draw(LogitsProcessor):  # type: ignore[misc]
     """Chooses the tokens of `generate`: all but the one chosen become impossible."""
 
-    def __init__(self, policy: Policy, temperature: float, top_p: float, top_k: int) -> None:
-        self.policy, self.temperature, self.top_p, self.top_k = policy, temperature, top_p, top_k
+    def __init__(self, policy: Policy, sampling: Sampling) -> None:
+        self.policy, self.sampling = policy, sampling
         self.uniform: Tensor | None = None
         self.tokens: list[Tensor] = []
         self.logprobs: list[Tensor] = []
@@ -174,24 +179,25 @@ class _Draw(LogitsProcessor):  # type: ignore[misc]
         self.uniform, self.tokens, self.logprobs = uniform, [], []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        logits = self.policy.restrict(scores, temperature=self.temperature or 1.0)
+        logits = self.policy.restrict(scores, temperature=self.sampling.temperature or 1.0)
         uniform = None if self.uniform is None else self.uniform[:, len(self.tokens)]
-        tokens, logprobs = _sample(logits, self.top_p, self.top_k, uniform)
+        tokens, logprobs = _sample(logits, self.sampling, uniform)
         self.tokens.append(tokens)
         self.logprobs.append(logprobs)
         return torch.full_like(scores, -torch.inf).scatter(1, tokens[:, None], 0.0)
 
 
-def _generate_plain(
-    policy: Policy, prompt: Prompt, draw: _Draw, num_completions: int, max_new_tokens: int, seed: Sequence[int]
-) -> list[Completion]:
+def _generate_plain(policy: Policy, prompt: Prompt, draw: _Draw, seed: Sequence[int]) -> list[Completion]:
     device, model, length = policy.device, policy.model, len(prompt.input_ids)
-    draw.start(_uniform([seed], num_completions, max_new_tokens).to(device) if draw.temperature else None)
+    num_completions = draw.sampling.num_completions
+    draw.start(_uniform([seed], draw.sampling).to(device) if draw.sampling.temperature else None)
     inputs = repeat_inputs(prompt.inputs, num_completions, length, length)
     stated = model.generation_config
     # The folder's own settings (a penalty, a beam) would change what is sampled.
     model.generation_config = GenerationConfig(
-        eos_token_id=list(policy.eos_ids), pad_token_id=policy.eos_ids[0], max_new_tokens=max_new_tokens
+        eos_token_id=list(policy.eos_ids),
+        pad_token_id=policy.eos_ids[0],
+        max_new_tokens=draw.sampling.max_new_tokens,
     )
     try:
         model.generate(
@@ -238,31 +244,29 @@ def _prefill(policy: Policy, prompts: Sequence[Prompt]) -> tuple[Tensor, Dynamic
     return hidden[torch.arange(len(prompts), device=policy.device), last], cache, is_prompt.to(policy.device)
 
 
-def _rotations(
-    decoder: Any, prompts: Sequence[Prompt], num_completions: int, num_tokens: int, like: Tensor
-) -> tuple[Tensor, Tensor]:
+def _rotations(decoder: Any, prompts: Sequence[Prompt], sampling: Sampling, like: Tensor) -> tuple[Tensor, Tensor]:
     """Cosine and sine (N, T, D) of the rotary embedding for the tokens to come."""
     starts = torch.tensor([int(prompt.position_ids.max()) + 1 for prompt in prompts])
-    positions = starts.repeat_interleave(num_completions)[:, None] + torch.arange(num_tokens)
+    positions = starts.repeat_interleave(sampling.num_completions)[:, None] + torch.arange(sampling.max_new_tokens)
     position_ids = positions.expand(len(prompts[0].position_ids), -1, -1).to(like.device)
     cosine, sine = decoder.rotary_emb(like, rotary_positions(position_ids))
     return cosine, sine
 
 
-def _uniform(seeds: Sequence[Sequence[int]], num_completions: int, num_tokens: int) -> Tensor:
+def _uniform(seeds: Seeds, sampling: Sampling) -> Tensor:
     """Numbers (N, T) above 0 and at most 1, the G rows of each prompt from its seed."""
-    shape = (num_completions, num_tokens)
+    shape = (sampling.num_completions, sampling.max_new_tokens)
     drawn = [1 - np.random.default_rng(seed).random(shape) for seed in seeds]
     return torch.from_numpy(np.concatenate(drawn)).float()
 
 
-def _sample(logits: Tensor, top_p: float, top_k: int, uniform: Tensor | None) -> tuple[Tensor, Tensor]:
+def _sample(logits: Tensor, sampling: Sampling, uniform: Tensor | None) -> tuple[Tensor, Tensor]:
     """Token (N,) of each row and its log-probability before top-p and top-k: the first at which the probabilities' sum
     reaches the share `uniform` (N,) of the whole; without it, the most probable."""
     logprobs = logits.log_softmax(dim=-1)
     tokens = logprobs.argmax(dim=-1)
     if uniform is not None:
-        probabilities = _restrict(logprobs, top_p, top_k).exp()
+        probabilities = _restrict(logprobs, sampling).exp()
         mass = probabilities.cumsum(dim=-1)
         drawn = torch.searchsorted(mass, uniform[:, None] * mass[:, -1:])
         possible = probabilities.gather(-1, drawn) > 0  # a sum in parallel may fall by a rounding
@@ -270,15 +274,15 @@ def _sample(logits: Tensor, top_p: float, top_k: int, uniform: Tensor | None) ->
     return tokens, logprobs.gather(-1, tokens[:, None])[:, 0]
 
 
-def _restrict(logprobs: Tensor, top_p: float, top_k: int) -> Tensor:
+def _restrict(logprobs: Tensor, sampling: Sampling) -> Tensor:
     """Minus infinity outside the `top_k` most probable tokens and those that hold mass `top_p`."""
-    if top_k and top_k < logprobs.shape[-1]:
-        least = logprobs.topk(top_k).values[:, -1:]
+    if sampling.top_k and sampling.top_k < logprobs.shape[-1]:
+        least = logprobs.topk(sampling.top_k).values[:, -1:]
         logprobs = logprobs.masked_fill(logprobs < least, -torch.inf).log_softmax(dim=-1)
-    if top_p < 1:
+    if sampling.top_p < 1:
         ordered, order = logprobs.sort(descending=True)
         mass = ordered.exp()
-        beyond = mass.cumsum(dim=-1) - mass >= top_p
+        beyond = mass.cumsum(dim=-1) - mass >= sampling.top_p
         logprobs = logprobs.masked_fill(beyond.scatter(-1, order, beyond), -torch.inf)
     return logprobs
 

@@ -23,7 +23,7 @@ from visionr1.errors import MissingDependency, TrainingError, needs_extra
 from visionr1.models.adapters import merged_weights
 from visionr1.models.policy import Policy, Prompt
 from visionr1.recipe import Recipe
-from visionr1.rollout import Completion
+from visionr1.rollout import Completion, Sampling, Seeds
 
 VERSIONS = ">=0.31,<0.34"
 """Of vLLM, that the calls below are known to fit; the extra "vllm" asks for the same."""
@@ -63,31 +63,22 @@ class VLLMEngine:
         self.sampling_params = sampling_params
 
     def __call__(
-        self,
-        policy: Policy,
-        prompts: Sequence[Prompt],
-        *,
-        num_completions: int = 1,
-        max_new_tokens: int,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        top_k: int = 0,
-        seeds: Sequence[Sequence[int]] = (),
+        self, policy: Policy, prompts: Sequence[Prompt], sampling: Sampling, seeds: Seeds = ()
     ) -> list[list[Completion]]:
-        """`num_completions` replies to each prompt, sampled with the policy's weights as they are now."""
+        """The replies to each prompt, sampled with the policy's weights as they are now."""
         self.load(policy)
         settings = {
-            "n": num_completions,
-            "max_tokens": max_new_tokens,
-            "temperature": temperature,
-            "top_p": top_p,
-            "top_k": top_k,
+            "n": sampling.num_completions,
+            "max_tokens": sampling.max_new_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k,
             "logprobs": 0,  # of the sampled tokens alone
             "logit_bias": dict.fromkeys(policy.suppressed_ids.tolist(), NEVER),
             "stop_token_ids": list(policy.eos_ids),
             "detokenize": False,
         }
-        drawn = seeds if temperature else [(0,)] * len(prompts)
+        drawn = seeds if sampling.temperature else [(0,)] * len(prompts)
         outputs = self.llm.generate(
             [
                 {

@@ -19,7 +19,7 @@ from PIL import Image
 from visionr1.errors import DataError, MissingDependency, RecipeError
 from visionr1.files import write_json_atomic
 from visionr1.models.policy import Policy
-from visionr1.rollout import generate
+from visionr1.rollout import Sampling, generate
 from visionr1.samples import Query
 
 MAX_NEW_TOKENS = 128
@@ -30,7 +30,7 @@ INSTALL = "pip install git+https://github.com/open-compass/VLMEvalKit"
 def answer(policy: Policy, image: Image.Image, question: str, *, max_new_tokens: int = MAX_NEW_TOKENS) -> str:
     """The greedy answer of a policy to a question about one RGB image."""
     prompt = policy.encode(image, Query("referring", (question,)), template="{}")
-    ((completion,),) = generate(policy, [prompt], max_new_tokens=max_new_tokens, temperature=0)
+    ((completion,),) = generate(policy, [prompt], Sampling(max_new_tokens=max_new_tokens, temperature=0.0))
     return completion.text
 
 

@@ -3,8 +3,10 @@ layers partly see a window, and whose logits are capped."""
 
 import logging
 import shutil
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +21,7 @@ from visionr1.errors import CheckpointError, DataError, MissingDependency
 from visionr1.models import plain
 from visionr1.models.policy import Policy, Prompt, _find_family, load_policy
 from visionr1.prefix import group, pack, split, token_logprobs
-from visionr1.rollout import Completion, generate
+from visionr1.rollout import Completion, Sampling, generate
 from visionr1.samples import Query
 
 SIZES = [(120, 80), (80, 160)]
@@ -74,8 +76,9 @@ def test_scores_and_gradients_are_those_of_rows_alone(policy: Policy, budget: in
     assert (gradients(policy, total) - expected).norm() < 1e-5 * expected.norm()
 
 
-def sample(policy: Policy, prompts: list[Prompt], **settings: object) -> list[list[Completion]]:
-    return generate(policy, prompts, **{"num_completions": 3, "max_new_tokens": 12, "seeds": [(1,), (2,)], **settings})
+def sample(policy: Policy, prompts: list[Prompt], **changed: Any) -> list[list[Completion]]:
+    sampling = replace(Sampling(num_completions=3, max_new_tokens=12), **changed)
+    return generate(policy, prompts, sampling, [(1,), (2,)])
 
 
 def test_greedy_is_that_of_transformers_whatever_the_folder_would_sample_with(policy: Policy) -> None:

@@ -13,7 +13,7 @@ from visionr1.models.policy import Policy, load_policy
 from visionr1.models.trainable import make_trainable, vision_trains
 from visionr1.prefix import Rows, group, pack, token_logprobs
 from visionr1.recipe import parse_recipe
-from visionr1.rollout import generate
+from visionr1.rollout import Sampling, generate
 
 SIZES = [(120, 80), (80, 120)]
 
@@ -81,7 +81,7 @@ def test_checkpointing_leaves_sampling_alone(qwen25_folder: Path) -> None:
     for checkpointing in (False, True):
         policy = load(qwen25_folder, gradient_checkpointing=checkpointing)
         policy.model.train()
-        groups = generate(policy, make_prompts(policy, SIZES), max_new_tokens=12, temperature=0.0)
+        groups = generate(policy, make_prompts(policy, SIZES), Sampling(max_new_tokens=12, temperature=0.0))
         replies.append([completion.token_ids.tolist() for (completion,) in groups])
     assert replies[0] == replies[1]
 

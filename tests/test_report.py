@@ -10,7 +10,7 @@ from visionr1.errors import DataError
 from visionr1.evaluate import DEFAULT
 from visionr1.evaluate.errors import FALSE_KINDS, MEANINGS
 from visionr1.readers import read_source
-from visionr1.report import CHARTS, NUM_WORST, write_report
+from visionr1.report import CHARTS, NUM_WORST, VALIDATION_CHARTS, write_report
 
 HOSTILE = "<script>alert('x')</script>&\u2028\u2029\x85"
 
@@ -82,6 +82,12 @@ def write_run(folder: Path, *, evaluated: bool = True, trained: bool = True, tok
         stages = [[0.5, 0.5, 0.75]] * 3 + [[0.75, 0.75, 0.9]] * 3
         rows = [{"step": step, "stage": stage, **dict.fromkeys(keys, step / 9)} for step, stage in enumerate(stages, 1)]
         rows[2]["label_accuracy"] = None
+        figures = {"AP": 0.1, "AP50": 0.2, "AP75": 0.1, "AP strict": 0.1, "precision": 0.5, "recall": 0.4, "F1": 0.44}
+        figures |= {"counts": {"replies": 80, "well_formed": 60, "truncated": 4}}
+        validation = {"source": "bccd", "split": HOSTILE, "images": 87, "protocol": DEFAULT.to_json()}
+        measured = [{"step": step, **figures, "AP": ap, **validation} for step, ap in ((2, 0.1), (4, 0.3), (6, 0.3))]
+        (folder / "evaluations.jsonl").write_text("".join(dump(row) + "\n" for row in measured))
+        (folder / "best").mkdir()
         (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         rollout = {"sample_id": HOSTILE, "text": HOSTILE, "format": 1.0, "recall": 0.5, "precision": 0.25}
         rollout |= {"advantage": 0.7, "truncated": True, "num_tokens": 12}
@@ -134,6 +140,20 @@ def test_names_the_signs_of_reward_hacking(page: Page, tmp_path: Path) -> None:
     assert "No sign at the end of the run" in read_page(run).text
 
 
+def test_evaluation_during_training_marks_the_first_of_the_best(page: Page, tmp_path: Path) -> None:
+    assert "The dotted line is the best AP: 30.0 at step 4; that model is in best/." in page.text
+    assert "87 images; protocol default:" in page.text
+    said = [attributes.get("aria-label") or "" for tag, attributes in page.tags if tag == "svg"]
+    assert "AP x 100, steps 2 to 6: AP from 10 to 30; AP strict from 10 to 10." in said
+    assert "Replies x 100, steps 2 to 6: well formed from 75 to 75; cut off from 5 to 5." in said
+    run = write_run(tmp_path / "run", evaluated=False)
+    (run / "best").rmdir()
+    with (run / "recipe.toml").open("a") as recipe:
+        recipe.write('[eval]\nmetric = "F1"\n')
+    text = read_page(run).text
+    assert "The dotted line is the best F1: 44.0 at step 2." in text and "best/" not in text
+
+
 def test_is_self_contained_and_runs_nothing(page: Page) -> None:
     for tag, attributes in page.tags:
         assert tag not in {"script", "link", "iframe", "object"}
@@ -144,9 +164,9 @@ def test_is_self_contained_and_runs_nothing(page: Page) -> None:
 
 def test_shows_every_chart_and_image_with_words(page: Page) -> None:
     pictures = [attributes for tag, attributes in page.tags if tag == "svg"]
-    assert len(pictures) == len(CHARTS) + (6 + NUM_WORST) * 3
+    assert len(pictures) == len(CHARTS) + len(VALIDATION_CHARTS) + (6 + NUM_WORST) * 3
     assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in pictures)
-    assert sum(attributes.get("class") == "mark" for _, attributes in page.tags) == len(CHARTS)  # one stage change
+    assert sum(attributes.get("class") == "mark" for _, attributes in page.tags) == len(CHARTS) + 4  # stage, best/
     assert page.text.count("0 of ") == 2 * (6 + NUM_WORST)  # base and trained, no box right
 
 
@@ -177,7 +197,7 @@ def test_shows_best_and_worst_of_early_middle_and_late(page: Page) -> None:
 @pytest.mark.parametrize(
     ("parts", "present", "absent"),
     [
-        ({"trained": False}, ["Result", "Boxes on test images"], ["Training", "What the model wrote"]),  # eval only
+        ({"trained": False}, ["Result", "Boxes on test images"], ["Training", "during training"]),  # eval only
         ({"evaluated": False}, ["Training", "What the model wrote"], ["Result", "Boxes on test images"]),
     ],
 )

@@ -12,6 +12,8 @@ from itertools import accumulate
 WIDTH, HEIGHT = 480, 220
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 26
 MAX_POINTS = 240
+MAX_DOTS = 40
+"""Up to so many points are seen as points, unless the line is smoothed: they are all that was measured."""
 LABEL_ROOM = 75
 """Kept free of tick labels before the last one."""
 
@@ -63,6 +65,11 @@ def line_chart(
         if smoothed:
             body.append(_path(line.x, line.y, x, y, f"raw s{number}"))
         body.append(_path(line.x, smooth(line.y) if smoothed else line.y, x, y, f"line s{number}"))
+        if not smoothed and len(line.x) <= MAX_DOTS:
+            body += [
+                f'<circle class="dot s{number}" cx="{x(a):.1f}" cy="{y(b):.1f}" r="3"/>'
+                for a, b in zip(line.x, line.y, strict=True)
+            ]
     legend = "".join(f'<li class="s{n}">{escape(line.name)}</li>' for n, line in enumerate(series))
     key = f'<ul class="legend" aria-hidden="true">{legend}</ul>' if len(series) > 1 else ""
     return (

@@ -1,6 +1,6 @@
 """One HTML page about a run, from the files of its folder; nothing in it is loaded from elsewhere.
 
-It reads `recipe.toml`, `versions.json`, `metrics.jsonl`, `rollouts.jsonl` and `evaluation/`, and
+It reads `recipe.toml`, `versions.json`, `metrics.jsonl`, `evaluations.jsonl`, `rollouts.jsonl` and `evaluation/`, and
 shows what is there: a run that was never evaluated has its curves, a model only evaluated its table.
 All text that comes from files is escaped.
 """
@@ -87,6 +87,17 @@ CHARTS = (
     ),
 )
 """A chart of which a run has no data is left out."""
+VALIDATION_CHARTS = (
+    Chart("AP x 100", {"AP": "AP", "AP strict": "AP strict"}, None, smoothed=False),
+    Chart("AP50 and AP75 x 100", {"AP50": "AP50", "AP75": "AP75"}, None, smoothed=False),
+    Chart(
+        "Precision, recall and F1 x 100",
+        {"precision": "precision", "recall": "recall", "F1": "F1"},
+        None,
+        smoothed=False,
+    ),
+    Chart("Replies x 100", {"well_formed": "well formed", "truncated": "cut off"}, (0.0, 100.0), smoothed=False),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +117,8 @@ class Run:
     recipe: str
     versions: Row
     metrics: Sequence[Row]
+    validations: Sequence[Row]
+    """Evaluations during training."""
     rollouts: Sequence[Row]
     evaluations: Sequence[Evaluation]
     gain: Row
@@ -138,6 +151,7 @@ def read_run(folder: Path) -> Run:
         recipe=recipe,
         versions=_record(folder / "versions.json"),
         metrics=log("metrics.jsonl"),
+        validations=log("evaluations.jsonl"),
         rollouts=log("rollouts.jsonl"),
         evaluations=_read_evaluations(folder / "evaluation", _initial_model(recipe)),
         gain=_record(folder / "results.json").get("gain", {}),
@@ -151,7 +165,7 @@ def read_run(folder: Path) -> Run:
 def page(run: Run) -> str:
     """The whole page."""
     style = files("visionr1").joinpath("report.css").read_text(encoding="utf-8")
-    sections = (_header, _results, _errors, _gallery, _worst, _curves, _watch, _rollouts, _recipe)
+    sections = (_header, _results, _errors, _gallery, _worst, _validation, _curves, _watch, _rollouts, _recipe)
     body = "\n".join(part for part in (section(run) for section in sections) if part)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -378,16 +392,41 @@ def _curves(run: Run) -> str:
     if not run.metrics:
         return ""
     marks = _stage_changes(run.metrics)
-    charts = []
-    for chart in CHARTS:
-        series = [line for key, name in chart.lines.items() if (line := _series(run.metrics, key, name)).x]
-        if series:
-            charts.append(line_chart(chart.title, series, y_range=chart.y_range, marks=marks, smoothed=chart.smoothed))
     stages = "<p>The dotted line is where the thresholds of the reward rise to the next stage.</p>" if marks else ""
     return (
         "<h2>Training</h2>\n<p>Bold: a moving average over a tenth of the run. Faint: each step.</p>"
-        f'{stages}<div class="grid2">{"".join(charts)}</div>'
+        f"{stages}{_drawn_charts(CHARTS, run.metrics, marks)}"
     )
+
+
+def _validation(run: Run) -> str:
+    """Evaluation during training, and which of its models is in best/."""
+    if not run.validations:
+        return ""
+    metric = tomllib.loads(run.recipe).get("eval", {}).get("metric", "AP")
+    best, last = max(run.validations, key=lambda row: row[metric]), run.validations[-1]
+    kept = "; that model is in <code>best/</code>" if (run.folder / "best").is_dir() else ""
+    asked = f"{last['source']}, {last['split']}, {last['images']} images; {_protocol(last).line()}"
+    rows = []
+    for row in run.validations:
+        shares = row | {key: row["counts"][key] / row["counts"]["replies"] for key in ("well_formed", "truncated")}
+        keys = [key for chart in VALIDATION_CHARTS for key in chart.lines if key in shares]
+        rows.append({"step": row["step"]} | {key: 100 * shares[key] for key in keys})
+    return (
+        f"<h2>Evaluation during training</h2>\n<p>The dotted line is the best {escape(metric)}: "
+        f"{_percent(best[metric])} at step {best['step']:,}{kept}.</p>"
+        f'{_drawn_charts(VALIDATION_CHARTS, rows, [best["step"]])}<p class="caption">On {escape(asked)}.</p>'
+    )
+
+
+def _drawn_charts(charts: Iterable[Chart], rows: Sequence[Row], marks: Sequence[float]) -> str:
+    """Those of the charts that `rows` have data for."""
+    drawn = []
+    for chart in charts:
+        series = [line for key, name in chart.lines.items() if (line := _series(rows, key, name)).x]
+        if series:
+            drawn.append(line_chart(chart.title, series, y_range=chart.y_range, marks=marks, smoothed=chart.smoothed))
+    return f'<div class="grid2">{"".join(drawn)}</div>'
 
 
 def _watch(run: Run) -> str:

@@ -9,7 +9,7 @@
     best/               the model of the best evaluation
     final/              the trained model; both are ordinary transformers folders (LoRA: merged, and adapter/ in them)
 
-A checkpoint is written under another name and renamed when it is whole. It keeps the lengths of
+Folders are written under another name and renamed when they are whole. A checkpoint keeps the lengths of
 the logs; resuming cuts them back to those, so that no row is missing or twice. A run begins in a folder
 that is empty, and touches nothing that it did not make.
 """
@@ -79,12 +79,11 @@ class RunFolder:
             changes = unified_diff(before.splitlines(), now.splitlines(), n=0, lineterm="")
             changed = [line for line in changes if not line.startswith(("---", "+++", "@@"))]
             raise TrainingError(
-                f"cannot resume {path} with a changed recipe (- the run's, + this one):\n"
-                + "\n".join(changed)
+                f"cannot resume {path} with a changed recipe (- the run's, + this one):\n" + "\n".join(changed)
             )
-        unfinished = (path / f".{name}.partial" for name in ("final", "best"))
-        for left in (*folder.checkpoints.glob(".step_*.partial"), *unfinished):
-            shutil.rmtree(left, ignore_errors=True)  # of a kill while it was written
+        for left in (*path.glob(".*"), *folder.checkpoints.glob(".*")):
+            if found := re.fullmatch(r"\.(initial|best|final|step_\d+)\.(partial|old)", left.name):
+                recover(left.with_name(found[1]))
         return folder
 
     def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -93,7 +92,7 @@ class RunFolder:
             return
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         if text:
-            with _no_room(self.path / name), (self.path / name).open("ab") as log:
+            with self._writing(self.path / name), (self.path / name).open("ab") as log:
                 log.write(text.encode())
 
     def rows(self, name: str) -> list[dict[str, Any]]:
@@ -116,25 +115,9 @@ class RunFolder:
         if not self.writes:
             return
         final = self.checkpoints / f"step_{step}"
-        temporary = self.checkpoints / f".step_{step}.partial"
-        try:
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
-            policy.save_trained(temporary, weights)
-            torch.save({**state, "log_lengths": self._log_lengths()}, temporary / STATE_FILE)
-            for file in temporary.iterdir():
-                _sync(file)
-            shutil.rmtree(final, ignore_errors=True)
-            temporary.rename(final)
-            _sync(self.checkpoints)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            shutil.rmtree(temporary, ignore_errors=True)
-            kept = self.latest_checkpoint()
-            raise TrainingError(
-                f"cannot write checkpoint {final}: {error}; "
-                f"{f'the one before it, {kept}, is kept' if kept else 'there is none before it'}; "
-                "make room and continue with --resume"
-            ) from error
+        with self._writing(final), whole_folder(final) as folder:
+            policy.save_trained(folder, weights)
+            torch.save({**state, "log_lengths": self._log_lengths()}, folder / STATE_FILE)
         for old in self._checkpoints()[:-keep]:
             shutil.rmtree(old)
 
@@ -168,12 +151,8 @@ class RunFolder:
         """Write the model folder `name` whole; `weights` as in `write_checkpoint`."""
         if not self.writes:
             return
-        folder, temporary = self.path / name, self.path / f".{name}.partial"
-        shutil.rmtree(temporary, ignore_errors=True)
-        with _no_room(folder):
-            policy.save(temporary, dtype, weights=weights)
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
+        with self._writing(self.path / name), whole_folder(self.path / name) as folder:
+            policy.save(folder, dtype, weights=weights)
 
     def _checkpoints(self) -> list[Path]:
         found = [path for path in self.checkpoints.glob("step_*") if re.fullmatch(r"step_\d+", path.name)]
@@ -196,18 +175,55 @@ class RunFolder:
         return [self.path / name for name in LOGS if (self.path / name).is_file()]
 
     def _log_lengths(self) -> dict[str, int]:
-        for log in self._logs():
-            _sync(log)
+        for path in (*self._logs(), self.path):
+            _sync(path)
         return {log.name: log.stat().st_size for log in self._logs()}
+
+    @contextmanager
+    def _writing(self, path: Path) -> Iterator[None]:
+        """What cannot be written, as on a full disk (RuntimeError: torch), is the user's to mend: TrainingError."""
+        try:
+            yield
+        except (OSError, RuntimeError, SafetensorError) as error:
+            newest = self.latest_checkpoint()
+            kept = f"the newest checkpoint, {newest}, is kept" if newest else "there is no checkpoint yet"
+            raise TrainingError(
+                f"cannot write {path}: {error}; {kept}; make room and continue with --resume"
+            ) from error
 
 
 @contextmanager
-def _no_room(path: Path) -> Iterator[None]:
-    """A file that cannot be written is the user's to mend: TrainingError."""
+def whole_folder(final: Path) -> Iterator[Path]:
+    """A new folder to write into, which takes the place of `final`, or, if this block raises, is removed.
+
+    What a kill leaves, at whatever moment, `recover` makes `final` as it was or as it was to be.
+    """
+    partial, old = _beside(final)
+    recover(final)
+    partial.mkdir(parents=True)
     try:
-        yield
-    except (OSError, SafetensorError) as error:
-        raise TrainingError(f"cannot write {path}: {error}; make room and continue with --resume") from error
+        yield partial
+        for path in (*partial.rglob("*"), partial):
+            _sync(path)
+        if final.exists():
+            final.rename(old)
+        partial.rename(final)
+        _sync(final.parent)
+    finally:
+        recover(final)
+
+
+def recover(final: Path) -> None:
+    """Put back what a kill left set aside while `final` was replaced, and remove what it left half written."""
+    partial, old = _beside(final)
+    if old.exists() and not final.exists():
+        old.rename(final)
+    for left in (partial, old):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _beside(final: Path) -> tuple[Path, Path]:
+    return final.with_name(f".{final.name}.partial"), final.with_name(f".{final.name}.old")
 
 
 def _sync(path: Path) -> None:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from visionr1 import __version__
 from visionr1.errors import DataError, RecipeError, VisionR1Error, needs_extra
@@ -194,6 +194,7 @@ def run_train(args: argparse.Namespace) -> None:
         recipe = recipe.with_model(args.model)
     if args.data:
         recipe = recipe.with_data(args.data)
+    recipe.check_ends()
     if args.dry_run:
         print(to_toml(recipe), end="")
         return
@@ -211,8 +212,10 @@ def add_eval(parser: argparse.ArgumentParser) -> None:
     source.add_argument(
         "--predictions",
         type=Path,
+        nargs="+",
         metavar="FILE",
-        help="score this instead: COCO results (JSON), or raw replies (JSON Lines with image_id and text)",
+        help="score this instead: COCO results (JSON), or raw replies (JSON Lines with image_id and text); several are "
+        "the shards of one evaluation",
     )
     _add_data_arguments(parser)
     parser.add_argument(
@@ -272,7 +275,7 @@ def run_eval(args: argparse.Namespace) -> None:
         write_evaluation,
     )
     from visionr1.files import write_json_atomic
-    from visionr1.readers import data_path, read_dataset, read_table
+    from visionr1.readers import data_path, read_dataset, truth_table
 
     if args.benchmark and (args.scores or args.coco_results):
         raise RecipeError("--scores and --coco-results are not for a --benchmark; use --protocol scores=...")
@@ -284,26 +287,22 @@ def run_eval(args: argparse.Namespace) -> None:
     if args.benchmark:
         _run_benchmark(args)
         return
-    name, log, predictions = Path(args.model).name if args.model else args.predictions.stem, None, None
+    name, log, predictions = Path(args.model).name if args.model else args.predictions[0].stem, None, None
     protocols = {f"{name}-{scores}": [*args.protocol, f"scores={scores}"] for scores in args.scores}
     protocols = protocols or {name: args.protocol}
     results: dict[str, DetectionResult] = {}
     if args.predictions:
-        table = read_table(data_path(args.data), split=args.split)
+        table = truth_table(data_path(args.data), split=args.split, on_bad=args.on_bad)
+        print(*(f"{line}\n" for line in table.report.lines() if table.report.skipped), sep="", end="", file=sys.stderr)
         results = {
             of: evaluate_file(
-                args.predictions,
-                args.data,
-                split=args.split,
-                dialect=args.dialect,
-                protocol=protocol,
-                num_resamples=args.resamples,
+                args.predictions, table, dialect=args.dialect, protocol=protocol, num_resamples=args.resamples
             )
             for of, protocol in protocols.items()
         }
     else:
         dataset = read_dataset(data_path(args.data), split=args.split, on_bad=args.on_bad)
-        print(*dataset.report.lines(), sep="\n", end="\n" if dataset.report.lines() else "", file=sys.stderr)
+        print(*(f"{line}\n" for line in dataset.report.lines()), sep="", end="", file=sys.stderr)
         log = _reply_log(args, args.out / "evaluation", name, args.data, args.split) if args.out else None
         stated = {of: read_protocol(settings) for of, settings in protocols.items()}  # before the model loads
         table, unit = dataset.table, DetectionUnit(name=name, table=dataset.table, samples=dataset.samples)
@@ -313,10 +312,9 @@ def run_eval(args: argparse.Namespace) -> None:
             assert isinstance(result, DetectionResult)
             results[of] = result
     if args.out:
-        of = str(args.model or args.predictions)
-        folder = args.out / "evaluation"
         for key, result in results.items():
-            write_evaluation(folder, key, result, predictions, model=of, data=args.data, split=args.split)
+            facts = _facts(args, args.predictions)
+            write_evaluation(args.out / "evaluation", key, result, predictions, **facts)
     if log:
         log.remove()
     first = next(iter(results.values()))
@@ -337,7 +335,6 @@ def _run_benchmark(args: argparse.Namespace) -> None:
     protocol = benchmark.read_protocol(args.protocol)  # before anything is read
     found = benchmark.find(Path(args.data), args.split, with_images=bool(args.model), on_bad=args.on_bad)
     evaluator = _model_evaluator(args) if args.model else None
-    of = str(args.model or args.predictions)
     folder = args.out / benchmark.name if args.out else None
 
     def by_kind(is_replies: bool) -> ReplyProtocol:
@@ -345,29 +342,36 @@ def _run_benchmark(args: argparse.Namespace) -> None:
 
     def evaluate(unit: Unit) -> Mapping[str, Result]:
         print(*(f"{unit.name}: {line}\n" for line in unit.report), sep="", end="", file=sys.stderr)
-        predictions, log = None, None
+        predictions, log, files = None, None, args.predictions
         if evaluator:
             log = _reply_log(args, folder, unit.name, args.data, args.split) if folder else None
             of_all, predictions = evaluator.evaluate(unit, {"": protocol}, log)
             results = of_all[""]
         else:
-            said = args.predictions
-            said = said if said.is_file() and len(found.names) == 1 else predictions_file(said, unit.name)
-            results = unit.score_file(said, args.dialect, by_kind, args.resamples)
+            if len(found.names) > 1 or not all(map(Path.is_file, files)):
+                files = [predictions_file(files[0], unit.name)]
+            results = unit.score_files(files, args.dialect, by_kind, args.resamples)
         if folder and predictions is not None:
             write_predictions(folder / f"{unit.name}.predictions.jsonl", predictions)
         if folder:
-            facts = {"model": of, "data": args.data, "split": args.split}
+            facts = _facts(args, files) | {"benchmark": benchmark.name, "unit": unit.name}
             for name, result in results.items():
-                write_evaluation(folder, name, result, None, **facts, benchmark=benchmark.name, unit=unit.name)
+                write_evaluation(folder, name, result, None, **facts)
         if log:
             log.remove()
         return results
 
     whole = evaluate_benchmark(benchmark, found, evaluate)
     if folder:
-        write_json_atomic(folder.with_suffix(".json"), {"model": of, "data": args.data, **whole.to_json()})
+        write_json_atomic(folder.with_suffix(".json"), _facts(args, args.predictions) | whole.to_json())
     print(json.dumps(whole.to_json()) if args.json else whole.table())
+
+
+def _facts(args: argparse.Namespace, files: Sequence[Path] | None) -> dict[str, Any]:
+    """What a stored result is of, so that `compare` can compute it again."""
+    scored = {"prediction_files": [*map(str, files)]} if files else {}
+    of = args.model or ", ".join(map(str, args.predictions))
+    return {"model": of, "data": args.data, "split": args.split or "", "on_bad": args.on_bad, **scored}
 
 
 def _run_shard(args: argparse.Namespace) -> None:

@@ -8,11 +8,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from detection_problems import pycocotools_figures, random_problem
 from visionr1 import cli
+from visionr1.dialects import get_dialect
 from visionr1.errors import DataError, MissingDependency
-from visionr1.evaluate import compare, to_supervision
+from visionr1.evaluate import (
+    DEFAULT,
+    DetectionUnit,
+    Prediction,
+    compare,
+    to_supervision,
+    write_evaluation,
+    write_predictions,
+)
+from visionr1.readers import read_dataset
 from visionr1.samples import Boxes
 
 
@@ -66,9 +77,42 @@ def test_what_has_changed_since_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="one of them has changed, so evaluate again"):
         compare(paths, num_resamples=2)
     (tmp_path / "b.json").unlink()
-    assert "no difference: " in compare(paths).table() and "has no predictions beside it" in compare(paths).table()
+    assert f"no difference: {tmp_path / 'b.json'}, which {paths[1]} was computed from" in compare(paths).table()
     with pytest.raises(DataError, match="expected a result that `visionr1 eval --out` wrote"):
         compare([tmp_path / "truth.json"])
+
+
+def test_rows_that_were_skipped_are_skipped_again(tmp_path: Path) -> None:
+    truth, results = random_problem(3, images=8)
+    truth["annotations"].append({"image_id": 12345, "category_id": 1, "bbox": [0, 0, 9, 9]})
+    paths = [store(tmp_path, name, rows, truth, "--on-bad", "skip") for name, rows in (("a", results), ("b", []))]
+    assert "paired over the images: AP " in compare(paths, num_resamples=2).table()
+
+
+@pytest.mark.parametrize("benchmark", ["", "coco"])
+def test_images_that_no_model_was_asked_about_stay_out(tmp_path: Path, benchmark: str) -> None:
+    truth = {
+        "images": [{"id": i, "file_name": f"{i}.png", "width": 40, "height": 30} for i in (1, 2)],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [{"image_id": i, "category_id": 1, "bbox": [0, 0, 9, 9]} for i in (1, 2)],
+    }
+    data = tmp_path / "set/annotations/instances_val2017.json"
+    data.parent.mkdir(parents=True)
+    data.write_text(json.dumps(truth))
+    (tmp_path / "set/val2017").mkdir()
+    Image.new("RGB", (40, 30)).save(tmp_path / "set/val2017/1.png")  # the other one is missing
+    dataset = read_dataset(data, on_bad="skip")
+    paths = []
+    for name, text in (("before", "[]"), ("after", '[{"bbox_2d": [0, 0, 9, 9], "label": "cat"}]')):
+        said = [Prediction(image_id=1, text=text, sample_id="1", input_size_wh=(40, 30))]
+        unit = DetectionUnit(name=name, table=dataset.table, samples=dataset.samples)
+        result = unit.score(said, get_dialect("qwen25"), DEFAULT, 2)[name]
+        facts = {"model": name, "data": str(tmp_path / "set"), "split": "val", "on_bad": "skip", "unit": "val"}
+        write_evaluation(tmp_path / name, "val", result, None, **facts, benchmark=benchmark)
+        write_predictions(tmp_path / name / "val.predictions.jsonl", said)
+        paths.append(tmp_path / name / "val.json")
+    difference = compare(paths, num_resamples=2).differences[str(tmp_path / "after/val")]
+    assert not isinstance(difference, str) and difference["AP"].difference == pytest.approx(1)
 
 
 def test_scores_side_by_side_are_marked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -285,4 +285,3 @@ def test_names_that_differ_in_case_alone_are_told_apart_by_it(tmp_path: Path) ->
     indexes = read_table(write(tmp_path, "truth.json", two)).label_indexes([("cat", "Cat"), ("Cat",)])
     assert indexes["cat", "Cat"] == {"cat": 0, "Cat": 1}
     assert indexes["Cat",] == {"cat": 1, "Cat": 1}  # no other was asked for
-

@@ -12,7 +12,7 @@ from PIL import Image
 
 from visionr1.boxes import giou_matrix, iou_matrix
 from visionr1.evaluate.grec import GREC, num_matched
-from visionr1.evaluate.grounding import GREC_DEFAULT, GROUNDING_PROTOCOLS, GroundingResult, score_grounding_file
+from visionr1.evaluate.grounding import GREC_DEFAULT, GROUNDING_PROTOCOLS, GroundingResult, score_grounding_files
 from visionr1.evaluate.protocols import read_settings
 from visionr1.samples import Boxes, Query, Sample
 
@@ -33,7 +33,9 @@ def scored(tmp_path: Path, truths: list[list[Any]], said: list[list[Any]], *prot
     ]
     (tmp_path / "said.json").write_text(json.dumps(rows))
     stated = read_settings(protocol, GREC_DEFAULT, GROUNDING_PROTOCOLS)
-    return score_grounding_file(samples, tmp_path / "said.json", GREC, dialect=None, protocol=stated, num_resamples=0)
+    return score_grounding_files(
+        samples, [tmp_path / "said.json"], GREC, dialect=None, protocol=stated, num_resamples=0
+    )
 
 
 CASES: list[tuple[list[Any], list[Any], float]] = [

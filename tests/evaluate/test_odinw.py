@@ -83,7 +83,7 @@ def run(folder: Path, name: str, said: Any, *, with_images: bool = False) -> tup
 
     def evaluate(unit: Unit) -> Mapping[str, Result]:
         units.append(unit)
-        return unit.score_file(folder / "said.json", None, lambda _: benchmark.read_protocol([], results=True), 0)
+        return unit.score_files([folder / "said.json"], None, lambda _: benchmark.read_protocol([], results=True), 0)
 
     found = benchmark.find(folder, None, with_images=with_images, on_bad="raise")
     return evaluate_benchmark(benchmark, found, evaluate), units

@@ -20,7 +20,7 @@ from visionr1.evaluate.grounding import (
     GroundingResult,
     paired_grounding,
     score_grounding,
-    score_grounding_file,
+    score_grounding_files,
 )
 from visionr1.evaluate.protocols import read_settings
 from visionr1.evaluate.rec import REC
@@ -46,7 +46,7 @@ def scored(tmp_path: Path, samples: list[Sample], rows: list[Any], *protocol: st
     (tmp_path / "said.json").write_text(json.dumps(rows))
     stated = read_settings(protocol, GROUNDING_DEFAULT, GROUNDING_PROTOCOLS)
     how = {"dialect": None, "num_resamples": 0, **how}
-    return score_grounding_file(samples, tmp_path / "said.json", REC, protocol=stated, **how)
+    return score_grounding_files(samples, [tmp_path / "said.json"], REC, protocol=stated, **how)
 
 
 def test_accuracy_and_mean_iou_of_a_worked_case(tmp_path: Path) -> None:

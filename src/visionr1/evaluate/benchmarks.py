@@ -26,10 +26,10 @@ from visionr1.evaluate.grounding import (
     GroundingProtocol,
     GroundingResult,
     score_grounding,
-    score_grounding_file,
+    score_grounding_files,
 )
 from visionr1.evaluate.odinw import OdinwSet, Suite, find_odinw, read_odinw
-from visionr1.evaluate.offline import score_file
+from visionr1.evaluate.offline import score_files
 from visionr1.evaluate.predictions import Prediction
 from visionr1.evaluate.protocols import COCO_RESULTS, DEFAULT, PROTOCOLS, Protocol, ReplyProtocol, read_settings
 from visionr1.evaluate.rec import REC
@@ -75,10 +75,14 @@ class DetectionUnit:
         score = partial(evaluate_replies, self.table, said, dialect=dialect, protocol=protocol)
         return {name: score(kept=kept, num_resamples=num_resamples) for name, kept in self._parts().items()}
 
-    def score_file(
-        self, path: Path, dialect: str | None, protocol: Callable[[bool], ReplyProtocol], num_resamples: int | None
+    def score_files(
+        self,
+        paths: Sequence[Path],
+        dialect: str | None,
+        protocol: Callable[[bool], ReplyProtocol],
+        num_resamples: int | None,
     ) -> Mapping[str, DetectionResult]:
-        """The results of a file, COCO results or raw replies, under `protocol(whether they are replies)`."""
+        """The results of files, COCO results or raw replies, under `protocol(whether they are replies)`."""
 
         def chosen(is_replies: bool) -> Protocol:
             found = protocol(is_replies)
@@ -86,7 +90,7 @@ class DetectionUnit:
             return found
 
         parts = self._parts()
-        return score_file(path, self.table, parts, dialect=dialect, protocol=chosen, num_resamples=num_resamples)
+        return score_files(paths, self.table, parts, dialect=dialect, protocol=chosen, num_resamples=num_resamples)
 
     def _parts(self) -> Mapping[str, Sequence[int] | None]:
         return self.parts or {self.name: None}
@@ -112,14 +116,18 @@ class GroundingUnit:
         )
         return {self.name: result}
 
-    def score_file(
-        self, path: Path, dialect: str | None, protocol: Callable[[bool], ReplyProtocol], num_resamples: int | None
+    def score_files(
+        self,
+        paths: Sequence[Path],
+        dialect: str | None,
+        protocol: Callable[[bool], ReplyProtocol],
+        num_resamples: int | None,
     ) -> Mapping[str, GroundingResult]:
-        """The result of a file: boxes, or raw replies."""
+        """The result of files: boxes, or raw replies."""
         chosen = protocol(True)
         assert isinstance(chosen, GroundingProtocol)
-        result = score_grounding_file(
-            self.samples, path, self.metric, dialect=dialect, protocol=chosen, num_resamples=num_resamples
+        result = score_grounding_files(
+            self.samples, paths, self.metric, dialect=dialect, protocol=chosen, num_resamples=num_resamples
         )
         return {self.name: result}
 

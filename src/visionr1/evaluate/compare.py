@@ -12,11 +12,11 @@ from visionr1.evaluate.benchmarks import Result, get_benchmark
 from visionr1.evaluate.detection import DetectionResult
 from visionr1.evaluate.grounding import GroundingResult, paired_grounding
 from visionr1.evaluate.offline import evaluate_file
-from visionr1.evaluate.predictions import predictions_files
 from visionr1.evaluate.protocols import Protocol
 from visionr1.evaluate.statistics import NUM_RESAMPLES, SHOWN, Difference, describe, paired_difference
 from visionr1.evaluate.table import format_results
 from visionr1.files import read_json
+from visionr1.readers import OnBad, data_path, read_dataset, truth_table
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,14 +32,15 @@ class Stored:
     benchmark: str = ""
     unit: str = ""
     """Of a benchmark: what was asked together with it."""
+    files: Sequence[str] = ()
+    """The files of predictions that were scored; none for a model, whose replies lie beside."""
+    on_bad: OnBad = "raise"
 
     @property
-    def predictions(self) -> Path:
-        """The file that the result was computed from: the replies beside it, or the results file it names."""
+    def predictions(self) -> list[Path]:
+        """The files that the result was computed from."""
         beside = self.path.with_name(f"{self.unit or self.path.stem}.predictions.jsonl")
-        if beside.is_file() or not Path(self.model).is_dir():
-            return beside if beside.is_file() else Path(self.model)
-        return next((file for file in predictions_files(Path(self.model), self.unit) if file.is_file()), beside)
+        return [Path(file) for file in self.files] or [beside]
 
     @property
     def part(self) -> tuple[str, str, str]:
@@ -124,6 +125,8 @@ def _read(path: Path) -> Stored:
         name=path.stem,
         result=kind.from_json(record),
         **{key: record.get(key, "") for key in ("model", "data", "split", "benchmark", "unit")},
+        files=record.get("prediction_files", ()),
+        on_bad=record.get("on_bad", "raise"),
     )
 
 
@@ -144,29 +147,33 @@ def _unlike(first: Stored, other: Stored) -> str:
         return "other data"
     if first.result.protocol != other.result.protocol:
         return "another protocol"
-    missing = next((one for one in (first, other) if not one.predictions.is_file()), None)
-    return f"{missing.path} has no predictions beside it" if missing else ""
+    missing = next((one for one in (first, other) if not all(map(Path.is_file, one.predictions))), None)
+    return f"{missing.predictions[0]}, which {missing.path} was computed from, is not there" if missing else ""
 
 
 def _rescored(one: Stored) -> Result:
     protocol = one.result.protocol
     dialect, split = protocol.dialect or None, one.split or None
+    only_readable = one.on_bad == "skip" and not one.files  # a model was asked no more than images that are there
     again: Result
     if one.benchmark:
-        found = get_benchmark(one.benchmark).find(Path(one.data), split, with_images=False, on_bad="raise")
+        found = get_benchmark(one.benchmark).find(Path(one.data), split, with_images=only_readable, on_bad=one.on_bad)
         unit = next((unit for unit in found.units if unit.name == one.unit), None)
         if unit is None:
             raise DataError(f"{one.path}: {one.data} no longer holds {one.unit} of {one.benchmark}")
-        again = unit.score_file(one.predictions, dialect, lambda _: protocol, 1)[one.path.stem]
+        again = unit.score_files(one.predictions, dialect, lambda _: protocol, 1)[one.path.stem]
     else:
         assert isinstance(protocol, Protocol)
-        again = evaluate_file(
-            one.predictions, one.data, split=split, dialect=dialect, protocol=protocol, num_resamples=1
-        )
+        data = data_path(one.data)
+        if only_readable:
+            table = read_dataset(data, split=split, on_bad=one.on_bad).table
+        else:
+            table = truth_table(data, split=split, on_bad=one.on_bad)
+        again = evaluate_file(one.predictions, table, dialect=dialect, protocol=protocol, num_resamples=1)
     if again.metrics != one.result.metrics:
         name = next(name for name, value in one.result.metrics.items() if again.metrics.get(name) != value)
         raise DataError(
-            f"{one.path}: {one.predictions} and {one.data} now give {name} {100 * again.metrics.get(name, 0):.2f}, but "
-            f"{100 * one.result.metrics[name]:.2f} is stored; one of them has changed, so evaluate again"
+            f"{one.path}: {one.predictions[0]} and {one.data} now give {name} {100 * again.metrics.get(name, 0):.2f}, "
+            f"but {100 * one.result.metrics[name]:.2f} is stored; one of them has changed, so evaluate again"
         )
     return again

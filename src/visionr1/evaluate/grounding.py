@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visionr1.boxes import Array, giou_matrix, iou_matrix
-from visionr1.dialects import Dialect, get_dialect
+from visionr1.dialects import Dialect
 from visionr1.errors import DataError
-from visionr1.evaluate.predictions import Prediction, is_replies, predictions_of, read_rows
+from visionr1.evaluate.predictions import Prediction, Rows, is_replies, read_files, replies_dialect, replies_of
 from visionr1.evaluate.protocols import ReplyProtocol
 from visionr1.evaluate.statistics import NUM_RESAMPLES, Difference, draws, percentiles
 from visionr1.readers.rows import is_number
@@ -202,33 +202,26 @@ def score_grounding(
     return replace(result, counts={**result.counts, **counts}, faults=faults)
 
 
-def score_grounding_file(
+def score_grounding_files(
     samples: Sequence[Sample],
-    path: Path,
+    paths: Sequence[Path],
     metric: GroundingMetric,
     *,
     dialect: str | None,
     protocol: GroundingProtocol,
     num_resamples: int | None = None,
 ) -> GroundingResult:
-    """Figures of a file: raw replies in `dialect`, or boxes (`sample_id`, `bbox` xywh in original pixels, `score`).
+    """Figures of the files of one evaluation: raw replies in `dialect`, or boxes.
 
-    A box without a score has 1; among equal scores the order of the file decides. Raises DataError naming the row.
+    A row of boxes is `sample_id`, `bbox` xywh in original pixels, and `score`, 1 where it is left out; among equal
+    scores the order of the file decides. Raises DataError naming the row.
     """
-    rows = read_rows(path)
-    if is_replies(rows):
-        if dialect is None:
-            raise DataError(f"{path} holds raw replies; say how they write boxes with --dialect, such as qwen25")
-        return score_grounding(
-            samples,
-            predictions_of(rows, path),
-            metric,
-            dialect=get_dialect(dialect),
-            protocol=protocol,
-            num_resamples=num_resamples,
-        )
+    files = read_files(paths)
+    if is_replies(files.values()):
+        said, own = replies_of(files), replies_dialect(paths, dialect)
+        return score_grounding(samples, said, metric, dialect=own, protocol=protocol, num_resamples=num_resamples)
     protocol = replace(protocol, decoding="")
-    return _result(samples, _boxes_of(rows, path, samples, protocol), metric, protocol, num_resamples)
+    return _result(samples, _boxes_of(files, samples, protocol), metric, protocol, num_resamples)
 
 
 def paired_grounding(
@@ -268,15 +261,16 @@ def _read(sample: Sample, prediction: Prediction, dialect: Dialect) -> Reply:
     )
 
 
-def _boxes_of(
-    rows: Sequence[Mapping[str, Any]], path: Path, samples: Sequence[Sample], protocol: GroundingProtocol
-) -> list[Array]:
-    """The boxes xyxy of each sample, best first."""
+def _boxes_of(files: Mapping[Path, Rows], samples: Sequence[Sample], protocol: GroundingProtocol) -> list[Array]:
+    """The boxes xyxy of each sample, best first; DataError for a bad row, or a sample with boxes in two files."""
     places = {sample.id: place for place, sample in enumerate(samples)}
     found: list[list[tuple[float, list[float]]]] = [[] for _ in samples]
-    for index, row in enumerate(rows):
+    owner: dict[int, Path] = {}
+    for path, index, row in ((path, index, row) for path, rows in files.items() for index, row in enumerate(rows)):
         where = f"{path}: row {index}"
         place = _place(places, str(row.get("sample_id")), f"{where}: the box")
+        if owner.setdefault(place, path) != path:
+            raise DataError(f"{where}: {owner[place]} has boxes of sample {samples[place].id!r} too; leave one out")
         box, score = row.get("bbox"), row.get("score", 1.0)
         if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
             raise DataError(f"{where}: bbox: expected four finite numbers [x, y, width, height], found {box!r:.80}")

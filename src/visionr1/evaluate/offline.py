@@ -11,39 +11,42 @@ from typing import Protocol as TypingProtocol
 
 import numpy as np
 
-from visionr1.dialects import get_dialect
 from visionr1.errors import DataError
 from visionr1.evaluate.detection import DetectionResult, evaluate_boxes, evaluate_replies
 from visionr1.evaluate.predictions import (
     Prediction,
-    detections_of,
     is_replies,
-    predictions_of,
-    read_rows,
+    merged_detections,
+    read_files,
+    replies_dialect,
+    replies_of,
     write_predictions,
 )
 from visionr1.evaluate.protocols import COCO_RESULTS, DEFAULT, Protocol, read_protocol
 from visionr1.files import write_json_atomic
-from visionr1.readers import data_path
-from visionr1.readers.coco import CocoTable, read_table
+from visionr1.readers import OnBad, data_path, truth_table
+from visionr1.readers.coco import CocoTable
 
 
 def evaluate_file(
-    predictions: Path,
-    data: str | Path,
+    predictions: Path | Sequence[Path],
+    data: str | Path | CocoTable,
     *,
     split: str | None = None,
+    on_bad: OnBad = "raise",
     dialect: str | None = None,
     protocol: Protocol | Sequence[str] = (),
     num_resamples: int | None = None,
 ) -> DetectionResult:
-    """Figures of COCO results, or of raw replies written in `dialect`, against a COCO file or folder.
+    """Figures of COCO results, or of raw replies written in `dialect`, against a data set or its table.
 
-    `protocol` is one, or settings for `read_protocol` that start from pycocotools' way for results and from the default
-    for replies. Scores in a results file are kept unless the protocol's are constant. Raises DataError for a file, row
-    or id that is wrong, for replies without a dialect, and for rank scores of a results file.
+    Several files are the shards of one evaluation. `protocol` is one, or settings for `read_protocol` that start from
+    pycocotools' way for results and from the default for replies. Scores in a results file are kept unless the
+    protocol's are constant. Raises DataError for a file, row or id that is wrong, for replies without a dialect, and
+    for rank scores of a results file.
     """
-    table = read_table(data_path(data), split=split)
+    table = data if isinstance(data, CocoTable) else truth_table(data_path(data), split=split, on_bad=on_bad)
+    files = [predictions] if isinstance(predictions, Path) else predictions
 
     def chosen(is_replies: bool) -> Protocol:
         if isinstance(protocol, Protocol):
@@ -51,11 +54,11 @@ def evaluate_file(
         return read_protocol(protocol, DEFAULT if is_replies else COCO_RESULTS)
 
     parts: dict[str, Sequence[int] | None] = {"": None}
-    return score_file(predictions, table, parts, dialect=dialect, protocol=chosen, num_resamples=num_resamples)[""]
+    return score_files(files, table, parts, dialect=dialect, protocol=chosen, num_resamples=num_resamples)[""]
 
 
-def score_file(
-    predictions: Path,
+def score_files(
+    predictions: Sequence[Path],
     table: CocoTable,
     parts: Mapping[str, Sequence[int] | None],
     *,
@@ -65,18 +68,15 @@ def score_file(
 ) -> dict[str, DetectionResult]:
     """As `evaluate_file`, against a table: a result for each of `parts`, positions of categories (None for all).
 
-    `protocol(whether the file holds replies)` is asked once the file is read.
+    `protocol(whether the files hold replies)` is asked once the files are read.
     """
-    rows = read_rows(predictions)
-    stated = protocol(is_replies(rows))
-    if is_replies(rows):
-        if dialect is None:
-            raise DataError(f"{predictions} holds raw replies; say how they write boxes with --dialect, such as qwen25")
-        score = partial(
-            evaluate_replies, table, predictions_of(rows, predictions), dialect=get_dialect(dialect), protocol=stated
-        )
+    files = read_files(predictions)
+    stated = protocol(is_replies(files.values()))
+    if is_replies(files.values()):
+        said, own = replies_of(files), replies_dialect(predictions, dialect)
+        score = partial(evaluate_replies, table, said, dialect=own, protocol=stated)
         return {name: score(kept=kept, num_resamples=num_resamples) for name, kept in parts.items()}
-    detections, num_unknown = detections_of(rows, table, predictions)
+    detections, num_unknown = merged_detections(files, table)
     if stated.scores == "constant":
         detections = replace(detections, score=np.full(len(detections), stated.constant_score))
     elif stated.scores != "file":
@@ -97,11 +97,11 @@ def write_evaluation(
     *,
     model: str,
     data: str,
-    split: str | None,
-    **more: str,
+    split: str,
+    **more: Any,
 ) -> Mapping[str, Any]:
     """Write NAME.json (the result and what it is of) and, of replies, NAME.predictions.jsonl; return the former."""
-    record = {"model": model, "data": data, "split": split or "", **more, **result.to_json()}
+    record = {"model": model, "data": data, "split": split, **more, **result.to_json()}
     if predictions is not None:
         write_predictions(folder / f"{name}.predictions.jsonl", predictions)
     write_json_atomic(folder / f"{name}.json", record)

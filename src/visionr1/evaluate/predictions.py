@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from visionr1.boxes import Array
+from visionr1.dialects import Dialect, get_dialect
 from visionr1.errors import DataError
 from visionr1.evaluate.engine import Detections
 from visionr1.files import read_json, read_json_lines, write_text_atomic
 from visionr1.readers.coco import CocoTable, Index
 from visionr1.readers.rows import Id, is_number, read_id
 from visionr1.samples import Size
+
+Rows = list[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +60,21 @@ def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
     write_text_atomic(path, "".join(row + "\n" for row in rows))
 
 
-def read_rows(path: Path) -> list[Mapping[str, Any]]:
+def read_files(paths: Sequence[Path]) -> dict[Path, Rows]:
+    """The rows of each predictions file, the shards of one evaluation; DataError if they cannot be of one."""
+    files, headers = {path: read_rows(path) for path in paths}, {}
+    for path, rows in files.items():
+        if rows and "replies_of" in rows[0]:  # a part that `--shard` left
+            headers[path], *files[path] = rows
+    kinds = {is_replies([rows]): path for path, rows in files.items() if rows}
+    unlike = kinds if len(kinds) > 1 else {json.dumps(header): path for path, header in headers.items()}
+    if len(unlike) > 1:
+        first, second, *_ = unlike.values()
+        raise DataError(f"{first} and {second} are not of one evaluation; score them apart")
+    return files
+
+
+def read_rows(path: Path) -> Rows:
     """The rows of a predictions file: a JSON list, or JSON Lines; DataError if one is no object."""
     rows = read_json_lines(path) if path.suffix == ".jsonl" else read_json(path)
     if not isinstance(rows, list):
@@ -81,12 +98,35 @@ def predictions_files(folder: Path, name: str) -> list[Path]:
     return [folder / f"{name}{ending}" for ending in (".json", ".jsonl", ".predictions.jsonl")]
 
 
-def is_replies(rows: list[Mapping[str, Any]]) -> bool:
-    """Whether rows are raw replies (they have a text), not COCO results."""
-    return bool(rows) and "text" in rows[0]
+def is_replies(files: Iterable[Rows]) -> bool:
+    """Whether the rows of files are raw replies (they have a text), not COCO results."""
+    return any(rows and "text" in rows[0] for rows in files)
 
 
-def predictions_of(rows: list[Mapping[str, Any]], path: Path) -> list[Prediction]:
+def replies_dialect(paths: Sequence[Path], name: str | None) -> Dialect:
+    """The dialect that replies are to be read in; DataError where it is not said."""
+    if name is None:
+        raise DataError(f"{paths[0]} holds raw replies; say how they write boxes with --dialect, such as qwen25")
+    return get_dialect(name)
+
+
+def replies_of(files: Mapping[Path, Rows]) -> list[Prediction]:
+    """The raw replies of all files; DataError if one prompt has two."""
+    replies: list[Prediction] = []
+    seen: dict[object, str] = {}
+    for path, rows in files.items():
+        for index, reply in enumerate(predictions_of(rows, path)):
+            prompt, where = (reply.sample_id, reply.image_id, reply.categories), f"{path}: row {index}"
+            if (before := seen.setdefault(prompt, where)) != where:
+                raise DataError(
+                    f"{where}: image {reply.image_id!r} was answered in {before}; keep one of the two, or where the "
+                    "prompts differ, give each row its own sample_id"
+                )
+            replies.append(reply)
+    return replies
+
+
+def predictions_of(rows: Rows, path: Path) -> list[Prediction]:
     """Raw replies: `text` and `image_id`, optionally `sample_id`, `categories`, `truncated`, `input_size_wh`."""
     return [_prediction(row, f"{path}: row {index}") for index, row in enumerate(rows)]
 
@@ -125,7 +165,23 @@ def _column(row: Mapping[str, Any], key: str, where: str) -> tuple[Any, ...]:
     return tuple(values)
 
 
-def detections_of(rows: list[Mapping[str, Any]], table: CocoTable, path: Path) -> tuple[Detections, int]:
+def merged_detections(files: Mapping[Path, Rows], table: CocoTable) -> tuple[Detections, int]:
+    """The COCO results of all files, as `detections_of`; DataError if two have boxes of one category in one image."""
+    parts = {path: detections_of(rows, table, path) for path, rows in files.items()}
+    columns = [(found.image, found.category, found.xywh, found.score) for found, _ in parts.values()]
+    size = len(table.categories)
+    for (one, (first, _)), (other, (second, _)) in combinations(parts.items(), 2):
+        shared = np.intersect1d(first.image * size + first.category, second.image * size + second.category)
+        if len(shared):
+            image, category = divmod(int(shared[0]), size)
+            raise DataError(
+                f"{one} and {other} both have boxes of {table.categories[category]!r} in image "
+                f"{table.image_ids[image]!r}; files of one evaluation share none, so leave one out, or score them apart"
+            )
+    return Detections(*map(np.concatenate, zip(*columns, strict=True))), sum(number for _, number in parts.values())
+
+
+def detections_of(rows: Rows, table: CocoTable, path: Path) -> tuple[Detections, int]:
     """COCO results as detections, and how many are of a category that the set does not have (they are left out).
 
     Raises DataError for an unknown image id, a box that is not four finite numbers, or a score that is no finite one.
@@ -170,7 +226,7 @@ def _boxes(values: list[Any]) -> Array | None:
     return None if numbers is None else numbers.reshape(-1, 4)
 
 
-def _first_fault(rows: list[Mapping[str, Any]], images: Mapping[Id, int], path: Path) -> DataError:
+def _first_fault(rows: Rows, images: Mapping[Id, int], path: Path) -> DataError:
     for index, row in enumerate(rows):
         place = images.get(read_id(row.get("image_id")))  # type: ignore[arg-type]
         if place is None or not _is_box(row.get("bbox")) or not is_number(row.get("score")):

@@ -24,6 +24,7 @@ __all__ = [
     "read_source",
     "read_table",
     "table_of",
+    "truth_table",
 ]
 
 
@@ -38,6 +39,14 @@ def read_dataset(path: str | Path, *, split: str | None = None, on_bad: OnBad = 
     if path.suffix == ".jsonl":
         return read_vlm_r1(path, on_bad=on_bad)
     return read_voc(path, split=split, on_bad=on_bad) if is_voc(path) else read_coco(path, split=split, on_bad=on_bad)
+
+
+def truth_table(path: str | Path, *, split: str | None = None, on_bad: OnBad = "raise") -> CocoTable:
+    """The true boxes of a data set of any layout; of COCO's, image files are not touched."""
+    path = Path(path)
+    if path.suffix == ".jsonl" or is_voc(path):
+        return read_dataset(path, split=split, on_bad=on_bad).table
+    return read_table(path, split=split, on_bad=on_bad)
 
 
 def read_source(source: str | Path, *, split: str | None = None) -> tuple[Sample, ...]:

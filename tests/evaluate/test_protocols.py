@@ -17,6 +17,7 @@ from visionr1.evaluate import (
     PROTOCOLS,
     Prediction,
     Protocol,
+    ask,
     evaluate_file,
     evaluate_replies,
     format_results,
@@ -109,6 +110,16 @@ def test_a_template_takes_the_place_of_the_instruction() -> None:
 def test_present_categories_tell_what_is_there() -> None:
     kept = present_categories([sample("a", ["dog"]), sample("b", []), sample("c", ["dog", "cat"])])
     assert [(s.id, s.query.categories) for s in kept] == [("a", ("dog",)), ("c", ("cat", "dog"))]
+
+
+def test_every_category_is_asked_of_images_that_list_their_own() -> None:
+    lists = {"1": ("cat",), "2": ("dog", "cat")}
+    samples = [replace(sample(name, []), query=Query("detection", own)) for name, own in lists.items()]
+    assert [asked.query.categories for asked in ask(samples, DEFAULT)] == [*lists.values()]
+    inter = read_protocol(["categories=every"])
+    assert [asked.query.categories for asked in ask(samples, inter)] == [("cat", "dog")] * 2
+    assert len(ask(samples, replace(inter, prompt="per_category"))) == 4
+    assert "; every category of the set in one prompt; " in replace(inter, dialect="qwen3").line()
 
 
 def test_a_hint_is_stated_and_counted() -> None:

@@ -65,8 +65,9 @@ class Protocol(ReplyProtocol):
 
     prompt: Literal["joint", "per_category"] = "joint"
     """All categories in one prompt, or one prompt for each."""
-    categories: Literal["all", "present"] = "all"
-    """Which are asked for: all of the set, or those that the image's own truth holds (which tells what is there)."""
+    categories: Literal["all", "present", "every"] = "all"
+    """Which are asked for: all that the set asks of the image (D3: its group's), those that the image's own truth holds
+    (which tells what is there), or every one of the set (D3's inter-group setting)."""
     num_negatives: int = 0
     """With categories=present: how many absent ones are asked too, drawn by sample id; all may fit no prompt."""
     scores: Literal["constant", "rank", "token", "file"] = "constant"
@@ -82,7 +83,11 @@ class Protocol(ReplyProtocol):
 
     def line(self) -> str:
         """The protocol in one line, to stand under a number."""
-        asked = "all categories" if self.categories == "all" else "only the categories present in the truth (a hint)"
+        asked = {
+            "all": "all categories",
+            "present": "only the categories present in the truth (a hint)",
+            "every": "every category of the set",
+        }[self.categories]
         if self.num_negatives and self.categories == "present":
             asked = f"the categories present in the truth and {self.num_negatives} others drawn by image (a hint)"
         asked += " in one prompt" if self.prompt == "joint" else " in a prompt each"

@@ -4,6 +4,7 @@ import pytest
 
 from visionr1.errors import RecipeError
 from visionr1.recipe import Recipe, load_recipe, parse_recipe, to_toml
+from visionr1.rewards.score import PAPER_WEIGHTS
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
 
@@ -74,7 +75,10 @@ def test_the_resolved_recipe_states_every_value(tmp_path: Path) -> None:
         ("phase.0.steps=99", lambda r: r.phases[0].steps == 99),
         ("phase.1.data.0.weight=5", lambda r: r.phases[1].data[0].weight == 5),
         ("model.path=some/folder", lambda r: r.model.path == "some/folder"),  # text needs no quotes
-        ("reward.weights.count=1", lambda r: r.reward.weights["count"] == 1.0),
+        ("reward.weights.count=1", lambda r: r.reward.weights == {**PAPER_WEIGHTS, "count": 1}),
+        ("reward.weights.precision=2", lambda r: r.reward.weights == {**PAPER_WEIGHTS, "precision": 2}),
+        ("reward.weights={format=1}", lambda r: r.reward.weights == {"format": 1}),
+        ("data.0.scenes.cells=1", lambda r: r.phases[0].data[0].scenes == {"max_objects": 3, "cells": 1}),
         ("optimizer.betas=[0.9, 0.95]", lambda r: r.optimizer.betas == (0.9, 0.95)),
         ("reward.adaptive=true", lambda r: r.reward.adaptive is True),
     ],
@@ -107,6 +111,17 @@ def test_set_overrides_one_value(tmp_path: Path, override: str, read: object) ->
         ("[[data]]\nsource = 'bccd'\nscenes = {cells = 1}", 'data.scenes is set, but data.source is "bccd"'),
         ("[[data]]\nweight = 0", "data.weight: expected above 0"),
         ("[reward.weights]\nformat = 'much'", "reward.weights.format: expected a number, found 'much'"),
+        ("[reward.weights]\nprecison = 1", "unknown criteria .*precison.*; known: format, recall, precision, count"),
+        ("[reward]\nweights = {}", "at least one criterion"),
+        ("[reward.weights]\nformat = -1", "finite and not negative, but found .*format"),
+        ("[reward]\nadaptive = true\nstage_step = 0.5", "reward.stage_step: expected 1 where reward.adaptive is true"),
+        ("[[data]]\nsource = 'scenes'\nscenes = {widht = 1}", "unknown key data.scenes.widht; did you mean width"),
+        ("[[data]]\nsource = 'scenes'\nscenes = {width = 8}", "width and height of at least 32"),
+        ("[eval]\nprotocol = ['qwen35vl']", "unknown protocol 'qwen35vl'; did you mean"),
+        ("[optimizer]\nbetas = [0.9, 1.0]", "optimizer.betas: expected from 0 to below 1"),
+        ("workers = -1", "workers: expected 0 or more, found -1"),
+        ("[train]\nepochs = inf", "train.epochs: expected above 0, found inf"),
+        ("[[data]]\nweight = inf", "data.weight: expected above 0, found inf"),
         ("a = ", "is not TOML"),
     ],
 )

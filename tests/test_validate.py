@@ -1,9 +1,11 @@
 """Evaluation during training: the figures of `visionr1 eval`, the best model kept, an end when nothing improves."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from test_train import SFT, killed_at, rows, run, score_by_letters  # noqa: F401 - run is a fixture
 from visionr1.cli import main
@@ -69,8 +71,14 @@ def test_what_cannot_be_evaluated_is_named_before_training(
     assert "nowhere.json" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
     with pytest.raises(RecipeError, match="unknown protocol 'nonsense'"):
-        Validation.open(EvalSection(protocol=("nonsense",)))
+        EvalSection(protocol=("nonsense",))
     with pytest.raises(DataError):
         Validation.open(EvalSection(split="nothing"))
+    image = {"id": 1, "file_name": "a.png", "width": 9, "height": 9}
+    empty = {"images": [image], "categories": [{"id": 1, "name": "cat"}], "annotations": []}
+    (tmp_path / "empty.json").write_text(json.dumps(empty), encoding="utf-8")
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"eval: the 1 images of .*empty\.json valid hold no box"):
+        Validation.open(EvalSection(source=str(tmp_path / "empty.json")))
     assert main(["train", "demo", "--set", "eval.metric=best", "--dry-run"]) == 2
     assert "eval.metric: expected one of AP, AP50" in capsys.readouterr().err

@@ -9,6 +9,7 @@ of the run in order and overrides any of them (a curriculum: its own data, batch
 """
 
 import json
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -17,6 +18,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from visionr1.errors import RecipeError
+from visionr1.evaluate.protocols import read_protocol
+from visionr1.rewards import RewardOptions
+from visionr1.scenes import SceneConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,10 +74,11 @@ class DataSource:
     """Settings of the scenes, for source = "scenes" (see visionr1.scenes)."""
 
     def __post_init__(self) -> None:
-        _check(self.weight > 0, "data.weight", "above 0", self.weight)
+        _check(0 < self.weight < math.inf, "data.weight", "above 0", self.weight)
         _check(self.limit >= 0, "data.limit", "0 (all) or more", self.limit)
         if self.scenes and self.source != "scenes":
             raise RecipeError(f'data.scenes is set, but data.source is "{self.source}"')
+        build_record(SceneConfig, self.scenes, "data.scenes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +107,7 @@ class Phase:
 
     def __post_init__(self) -> None:
         _check(self.steps >= 0, "train.steps", "0 (from epochs) or more", self.steps)
-        _check(self.epochs > 0, "train.epochs", "above 0", self.epochs)
+        _check(0 < self.epochs < math.inf, "train.epochs", "above 0", self.epochs)
         _check(self.minutes >= 0, "train.minutes", "0 (no budget) or more", self.minutes)
         _check(self.batch_size >= 1, "train.batch_size", "1 or more", self.batch_size)
         _check(self.learning_rate > 0, "train.learning_rate", "above 0", self.learning_rate)
@@ -131,6 +136,7 @@ class OptimizerSection:
 
     def __post_init__(self) -> None:
         _check(self.weight_decay >= 0, "optimizer.weight_decay", "0 or more", self.weight_decay)
+        _check(min(self.betas) >= 0 and max(self.betas) < 1, "optimizer.betas", "from 0 to below 1", self.betas)
         _check(self.max_grad_norm >= 0, "optimizer.max_grad_norm", "0 or more", self.max_grad_norm)
         _check(
             self.tokens_per_forward > 0, "optimizer.tokens_per_forward", "1 or more",
@@ -209,32 +215,25 @@ class GRPOSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RewardSection:
-    weights: Mapping[str, float] = field(
-        default_factory=lambda: {"format": 1.0, "recall": 1.0, "precision": 1.0}
-    )
-    """Which criteria count, and how much (see visionr1.rewards)."""
-    matching: Literal["iou", "iou+label", "detr", "detr+label"] = "iou"
-    """How predicted boxes find their true ones."""
-    precision_over: Literal["predicted", "matched", "valid"] = "predicted"
-    """M of Eq. 6."""
-    wrong_label_voids: bool = False
-    """A pair of different labels is not valid."""
-    differentiation: bool = True
-    """f of Eq. 8."""
+class RewardSection(RewardOptions):
+    """Besides the reward's own options (see visionr1.rewards.score):"""
+
     stage_step: float = 1.0
     """STEP: the share of training after which the thresholds rise; 1 is never."""
     adaptive: bool = False
     """They rise instead once mean recall and precision have reached .75."""
 
     def __post_init__(self) -> None:
+        RewardOptions.__post_init__(self)
         _check(0 <= self.stage_step <= 1, "reward.stage_step", "from 0 to 1", self.stage_step)
+        if self.adaptive:
+            _check(self.stage_step == 1, "reward.stage_step", "1 where reward.adaptive is true", self.stage_step)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointSection:
     every: int = 100
-    """Steps between checkpoints; 0 writes none but on an interrupt."""
+    """Steps between checkpoints; 0 writes none but where the run is interrupted or its loss is no number."""
     keep: int = 2
     """How many of the newest are kept."""
 
@@ -270,6 +269,7 @@ class EvalSection:
         _check(self.patience >= 0, "eval.patience", "0 (never) or more", self.patience)
         _check(self.max_new_tokens >= 0, "eval.max_new_tokens", "0 (the protocol's) or more", self.max_new_tokens)
         _check(self.batch_size >= 1, "eval.batch_size", "1 or more", self.batch_size)
+        read_protocol(self.protocol)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -297,8 +297,16 @@ class Recipe:
     """At least one; in the file `[train]` and `[[data]]`, then `[[phase]]`."""
 
     def __post_init__(self) -> None:
+        for name in ("seed", "workers", "threads"):
+            _check(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
         if self.lora.vision and self.model.freeze_vision:
             raise RecipeError("lora.vision: expected false where model.freeze_vision is true, found true")
+
+    def check_ends(self) -> None:
+        """Raise RecipeError if a phase would go on without end."""
+        for phase in self.phases:
+            if not (phase.steps or phase.minutes) and any(data.source == "scenes" for data in phase.data):
+                raise RecipeError(f"phase {phase.name}: scenes never end, so set train.steps or train.minutes")
 
     def with_data(self, path: str) -> "Recipe":
         """This recipe with every phase on the one data source `path`, and evaluations during training too.
@@ -402,8 +410,11 @@ def _set(table: dict[str, Any], override: str) -> None:
         value = text
     *parents, last = path.strip().split(".")
     node: Any = table
+    unset: Any = Recipe()
     for key in parents:
-        node = node[_index(node, key, override)] if isinstance(node, list) else node.setdefault(key, {})
+        unset = getattr(unset, key, None)
+        whole = dict(unset) if isinstance(unset, Mapping) else {}  # what the file leaves out keeps its other entries
+        node = node[_index(node, key, override)] if isinstance(node, list) else node.setdefault(key, whole)
         if not isinstance(node, dict | list):
             raise RecipeError(f"--set {override}: {key} is not a table")
     if isinstance(node, list):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from visionr1.distributed import gather
+from visionr1.errors import DataError
 from visionr1.evaluate import Protocol, ask, evaluate_detection, read_protocol
 from visionr1.models.policy import Policy
 from visionr1.predict import MAX_NEW_TOKENS, predict_samples, stated
@@ -46,6 +47,11 @@ class Validation:
         if 0 < settings.limit < len(samples):
             places = np.linspace(0, len(samples) - 1, settings.limit).round().astype(int).tolist()
             samples, table = [samples[place] for place in places], table.take(places)
+        if table.iscrowd.all():
+            raise DataError(
+                f"eval: the {len(table)} images of {settings.source} {settings.split} hold no box, and so "
+                "no figure could tell which model is best; choose another eval.source or eval.split"
+            )
         return cls(ask(samples, protocol), table, protocol, settings)
 
     def measure(self, policy: Policy, index: int = 0, count: int = 1) -> dict[str, Any]:

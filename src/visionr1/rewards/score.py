@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import get_args
 
@@ -53,20 +53,22 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reward:
-    """Preset `paper`: format + recall + precision (Eq. 7), with the paper's options.
+class RewardOptions:
+    """What preset `paper` leaves open; see `criteria.py` for the choices behind the defaults.
 
-    `weights` names the criteria and how much each counts: format, recall, precision, count. `precision_over` says what
-    M is in Eq. 6. `differentiation` switches f (Eq. 8). See `criteria.py` for the choices behind the defaults. Raises
-    RecipeError for an option that does not exist.
+    Raises RecipeError for an option that does not exist.
     """
 
-    dialect: Dialect = field(default_factory=lambda: get_dialect("qwen25"))
     weights: Mapping[str, float] = field(default_factory=lambda: dict(PAPER_WEIGHTS))
+    """Which criteria count, and how much: format, recall, precision, count."""
     matching: Matching = "iou"
+    """How predicted boxes find their true ones (Eq. 3)."""
     precision_over: Denominator = "predicted"
+    """M of Eq. 6."""
     wrong_label_voids: bool = False
+    """A pair of different labels is not valid."""
     differentiation: bool = True
+    """f of Eq. 8."""
 
     def __post_init__(self) -> None:
         if unknown := set(self.weights) - set(CRITERIA):
@@ -81,6 +83,18 @@ class Reward:
         ):
             if value not in known:
                 raise RecipeError(f"unknown {name} {value!r}; known: {', '.join(known)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reward(RewardOptions):
+    """Preset `paper`: format + recall + precision (Eq. 7), with the paper's options."""
+
+    dialect: Dialect = field(default_factory=lambda: get_dialect("qwen25"))
+
+    @classmethod
+    def of(cls, options: RewardOptions, dialect: Dialect) -> Reward:
+        """The reward with these options for completions in `dialect`."""
+        return cls(dialect=dialect, **{option.name: getattr(options, option.name) for option in fields(RewardOptions)})
 
     @property
     def maximum(self) -> float:

@@ -1,10 +1,13 @@
 import errno
+import re
 from pathlib import Path
 
 import pytest
 
 from visionr1 import cli
+from visionr1.dialects import DIALECTS
 from visionr1.errors import DataError, MissingDependency, needs_extra
+from visionr1.rewards.rows import make_scorer, score_rows
 
 COMMANDS = ("demo", "train", "eval", "compare", "vqa", "predict", "report", "data", "score")
 
@@ -15,6 +18,20 @@ def test_help_of_each_command_teaches_by_an_example(command: str, capsys: pytest
         cli.main([command, "--help"])
     assert stopped.value.code == 0
     assert f"example:\n  visionr1 {command}" in capsys.readouterr().out
+
+
+def test_help_names_every_dialect_and_shows_a_row_that_scores(capsys: pytest.CaptureFixture[str]) -> None:
+    names = re.findall(r"\w+", cli.DIALECTS.partition(", or")[0])
+    assert {*names, *(f"think+{name}" for name in names)} == set(DIALECTS)
+    for command in (["eval"], ["score"], ["data", "check"]):
+        with pytest.raises(SystemExit):
+            cli.main([*command, "--help"])
+        said = capsys.readouterr().out
+        assert cli.DIALECTS in " ".join(said.split()) and "example:\n  visionr1 " in said
+        assert (cli.SCORE_ROW in said) == (command == ["score"])
+    assert f"```json\n{cli.SCORE_ROW}\n```" in (Path(__file__).parents[1] / "docs/rewards.md").read_text()
+    (scored,) = score_rows([cli.SCORE_ROW], "rows.jsonl", make_scorer("paper"))
+    assert scored.result["total"] == 2.5
 
 
 def test_users_error_is_one_line_and_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,7 +50,9 @@ def test_a_corrupt_image_fails_the_check_and_the_command(tmp_path: Path, capsys:
     assert cli.main(["data", "check", str(tmp_path)]) == 2
     said = capsys.readouterr()
     assert "FAILED" in said.out and "a.png: cannot read this image" in said.out
-    assert "1 samples cannot be trained on" in said.err
+    assert said.err == "error: samples that cannot be trained on: 1; see above\n"
+    assert cli.main(["data", "check", str(tmp_path), "--dialect", "qwen2"]) == 2
+    assert "error: unknown dialect 'qwen2'; known: qwen25, " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,14 @@ ImageSets/, JPEGImages/), VLM-R1's rows (.jsonl), or "bccd" (it ships).
 MODEL is a transformers folder, a run folder (its final model), or "tiny" (it ships).
 """
 
+DIALECTS = "qwen25, qwen3, griffon, internvl, or think+ and one of them"
+SCORE_ROW = (
+    r'{"completion": "[{\"bbox_2d\": [34, 157, 143, 240], \"label\": \"WBC\"}]", '
+    '"boxes": [[68, 315, 286, 480], [53, 179, 146, 299]], "labels": ["WBC", "RBC"], '
+    '"categories": ["Platelets", "RBC", "WBC"], '
+    '"width": 640, "height": 480, "input_width": 320, "input_height": 240}'
+)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 2 for a user's error, 130: interrupt, 141: closed pipe."""
@@ -90,7 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
             "train",
             run_train,
             "train a model by a recipe",
-            "visionr1 train paper_qwen25vl_7b --model Qwen2.5-VL-3B-Instruct --data my_boxes/ --run-dir runs/mine",
+            "visionr1 train paper_qwen25vl_7b --model models/Qwen2.5-VL-3B-Instruct --data my_boxes/ --run-dir runs/mine",
         )
     )
     add_eval(command("eval", run_eval, "measure a model on a set with boxes", "visionr1 eval --model tiny --data bccd"))
@@ -125,7 +133,7 @@ def build_parser() -> argparse.ArgumentParser:
             "score",
             run_score,
             "score completions against their true boxes",
-            "visionr1 score rows.jsonl --explain > scores.jsonl",
+            f"visionr1 score rows.jsonl --explain > scores.jsonl\n\na row of rows.jsonl:\n  {SCORE_ROW}",
         )
     )
     return parser
@@ -254,7 +262,9 @@ def add_eval(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="for the intervals; 0 for none (default: 1000, and 0 for more than 50,000 boxes or 1,000 categories)",
     )
-    parser.add_argument("--dialect", metavar="NAME", help="how replies write boxes (default: as the model folder says)")
+    parser.add_argument(
+        "--dialect", metavar="NAME", help=f"how replies write boxes: {DIALECTS} (default: as the model folder says)"
+    )
     parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="images at once (default: 16)")
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="of a reply (default: the protocol's, or 1024)")
     _add_model_arguments(parser)
@@ -515,12 +525,24 @@ def run_report(args: argparse.Namespace) -> None:
 def add_data(parser: argparse.ArgumentParser) -> None:
     """visionr1 data"""
     actions = parser.add_subparsers(metavar="ACTION", required=True)
-    check = actions.add_parser("check", help="read every row and image, and score the truth as a reply")
-    check.add_argument("data", metavar="DATA", help='COCO JSON file, data folder or "bccd"')
+    about = "read every row and image, and score the truth as a reply"
+    check = actions.add_parser(
+        "check",
+        help=about,
+        description=f"{about.capitalize()}; ends with 2 if an image or a label cannot be trained on.",
+        epilog="example:\n  visionr1 data check my_boxes/ --split train --dialect qwen3",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    check.add_argument("data", metavar="DATA", help="what to check (see visionr1 --help)")
     check.add_argument("--split", help="which part of a data folder (default: each)")
-    check.add_argument("--dialect", default="qwen25", help="in which truths are written (default: qwen25)")
     check.add_argument(
-        "--on-bad", choices=("raise", "skip"), default="raise", help="stop at a bad row, or count it (default: raise)"
+        "--dialect", default="qwen25", metavar="NAME", help=f"in which truths are written: {DIALECTS} (default: qwen25)"
+    )
+    check.add_argument(
+        "--on-bad",
+        choices=("raise", "skip"),
+        default="raise",
+        help="stop at a bad row of the annotations, or count it (default: raise); bad images are all named either way",
     )
 
 
@@ -530,15 +552,15 @@ def run_data(args: argparse.Namespace) -> None:
     from visionr1.dialects import get_dialect
     from visionr1.readers import data_path, find_splits, read_dataset
 
-    path, failures = data_path(args.data), 0
+    path, dialect, failures = data_path(args.data), get_dialect(args.dialect), 0
     splits: list[str | None] = [args.split] if args.split else [*find_splits(path)]
     for split in splits or [None]:
         dataset = read_dataset(path, split=split, on_bad=args.on_bad)
-        check = check_data(dataset, get_dialect(args.dialect))
+        check = check_data(dataset, dialect)
         print(dataset.table.path, *dataset.report.lines(), *check.lines(), sep="\n")
         failures += len(check.failures)
     if failures:
-        raise DataError(f"{failures} samples cannot be trained on; see above")
+        raise DataError(f"samples that cannot be trained on: {failures}; see above")
 
 
 def add_score(parser: argparse.ArgumentParser) -> None:
@@ -556,7 +578,7 @@ def add_score(parser: argparse.ArgumentParser) -> None:
         "--dialect",
         default="qwen25",
         metavar="NAME",
-        help="how the model writes: qwen25, qwen3, griffon, internvl, or think+ and one of them (default: qwen25)",
+        help=f"how the model writes: {DIALECTS} (default: qwen25)",
     )
     parser.add_argument(
         "--progress",
@@ -594,6 +616,8 @@ def run_score(args: argparse.Namespace) -> None:
 
     if args.image and (not args.explain or args.preset != "paper"):
         raise RecipeError("--image needs --explain and preset paper")
+    if args.image and not args.image.is_file():
+        raise DataError(f"--image: expected an image file, found no {args.image}")
     scorer = make_scorer(
         args.preset,
         dialect=args.dialect,
@@ -614,6 +638,8 @@ def run_score(args: argparse.Namespace) -> None:
                 except VisionR1Error as error:  # the rows to come still get their score
                     print(f"  not drawn: {error}", file=sys.stderr)
                     undrawn += 1
+    if not rows:
+        print(f"{args.rows}: no rows", file=sys.stderr)
     if errors:
         raise DataError(f'{errors} of {rows} rows are wrong and have no score; the "error" of each says why')
     if undrawn:

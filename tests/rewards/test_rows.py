@@ -81,14 +81,33 @@ def test_a_row_of_preset_vlm_r1() -> None:
     text = f"<think>t</think><answer>```json{ROW['completion']}```</answer>"
     (scored,) = score_rows([line(completion=text)], "rows.jsonl", make_scorer("vlm_r1"))
     assert set(scored.result) == set(
-        "total od_ap od_ap50 odLength map weighted_sum format repetition num_predicted".split()
+        "total od_ap od_ap50 odLength map weighted_sum format repetition num_predicted faults".split()
     )
+    assert scored.result["faults"] == []
     assert scored.result["total"] == 1.5 and scored.result["od_ap50"] == pytest.approx(0.5)
     assert scored.reasons[:2] == ("1.500 = odLength 0.500 + format 1.000", "1 predicted, 2 true boxes")
     (referring,) = score_rows(
         [line(completion=text, boxes=[[1, 2, 3, 4]], labels=["cat"])], "rows", make_scorer("vlm_r1")
     )
     assert referring.result["rec_format"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("completion", "found"),
+    [
+        (ROW["completion"], ["no <answer>", "no ```json fence", "not <think>"]),  # well formed for preset paper
+        (f"<think></think><answer>```{ROW['completion']}```</answer>", ["no ```json fence"]),  # another fence
+        ("<think></think><answer>```json[{```</answer>", ["what the last ```json fence holds is no JSON list"]),
+        ("<think></think><answer>```json```</answer>", ["no ```json fence"]),  # an empty one
+        ("<think></think><answer>None</answer>", []),
+        ("<think></think><answer>```json\n[]```</answer>\n", ["not <think>"]),
+    ],
+)
+def test_preset_vlm_r1_says_what_it_does_not_read(completion: str, found: list[str]) -> None:
+    (scored,) = score_rows([line(completion=completion)], "rows.jsonl", make_scorer("vlm_r1"))
+    details = [fault["detail"] for fault in scored.result["faults"]]  # type: ignore[attr-defined]
+    assert len(details) == len(found) and list(scored.reasons[3:]) == details
+    assert all(detail.startswith(begin) for detail, begin in zip(details, found, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -109,6 +128,7 @@ def test_a_row_of_preset_vlm_r1() -> None:
         (line(boxes={}), "field boxes: expected a list of [x1, y1, x2, y2], found {}"),
         (line(boxes=[[9, 2, 3, 4]], labels=["cat"]), "field boxes[0]: expected x1 < x2 and y1 < y2, found [9.0,"),
         (line(labels=["cat"]), "field labels: expected one for each of 2 boxes, found ['cat']"),
+        (line(labels=["cat", "dgo"]), "field labels[1]: expected one of the 2 categories, found 'dgo'"),
         (line(labels=["cat", 3]), "field labels: expected a list of texts, found ['cat', 3]"),
         (line(categories="cat"), "field categories: expected a list of texts, found 'cat'"),
         (line(width=0), "field width: expected a positive whole number of pixels, found 0"),
@@ -170,8 +190,17 @@ def test_the_command_draws_why(
     assert [json.loads(row)["total"] for row in captured.out.splitlines()] == [1.0, 2.5]  # a picture costs no row
     assert "not drawn: photo.png: the annotations say 200x100 pixels, but the file has 100x100" in captured.err
     assert captured.err.endswith("error: 1 of 2 rows could not be drawn; see above\n")
+    assert cli.main(["score", "rows.jsonl", "--explain", "--image", "nofile.png"]) == 2
+    assert capsys.readouterr() == ("", "error: --image: expected an image file, found no nofile.png\n")
     assert cli.main(["score", "rows.jsonl", "--image", "photo.png"]) == 2
     assert capsys.readouterr().err == "error: --image needs --explain and preset paper\n"
+
+
+def test_the_command_says_that_there_are_no_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n\n")
+    assert cli.main(["score", str(path)]) == 0
+    assert capsys.readouterr() == ("", f"{path}: no rows\n")
 
 
 def test_the_command_counts_bad_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

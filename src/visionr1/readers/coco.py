@@ -32,6 +32,8 @@ from visionr1.samples import Boxes, Query, Sample, Size, normalize_label
 Index = NDArray[np.intp]
 
 ANNOTATION_NAMES = ("annotations_without_background.json", "_annotations.coco.json", "annotations.json")
+KINDS = "a COCO JSON file, a folder that holds one, a folder of Pascal VOC (Annotations/), or VLM-R1's rows (.jsonl)"
+"""What a data source may be, for messages."""
 SPLIT_ALIASES = {"val": "valid", "validation": "valid"}
 _SPLIT_SPELLINGS = {"train": ("train",), "valid": ("valid", "val", "validation"), "test": ("test",)}
 
@@ -245,7 +247,7 @@ def find_annotations(path: Path, split: str | None) -> Path:
     if path.is_file():
         return path
     if not path.is_dir():
-        raise DataError(f"{path}: no such file or folder; expected a COCO JSON or a folder that holds one")
+        raise DataError(f"{path}: no such file or folder; expected {KINDS}")
     found = find_splits(path)
     if split is not None and (file := found.get(SPLIT_ALIASES.get(split, split)) or _split_file(path, split)):
         return file
@@ -254,8 +256,10 @@ def find_annotations(path: Path, split: str | None) -> Path:
         return direct
     if split is None and len(found) == 1:
         return next(iter(found.values()))
+    if not found:
+        raise DataError(f"{path}: found no {' or '.join(ANNOTATION_NAMES)} in this folder; expected {KINDS}")
     wanted = f"split {split!r}" if split else "one annotation file"
-    has = f"the splits {', '.join(found)}" if found else f"no {' or '.join(ANNOTATION_NAMES)}"
+    has = f"the splits {', '.join(found)}"
     raise DataError(f"{path}: expected {wanted} in this folder, found {has}; choose with split= (--split)")
 
 

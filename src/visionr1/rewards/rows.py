@@ -21,8 +21,8 @@ from visionr1.rewards.release import ReleaseReward, ReleaseStep
 from visionr1.rewards.score import Reward, Score
 from visionr1.rewards.stages import FixedStages
 from visionr1.rewards.vlm_r1 import DIALECTS as VLM_R1_DIALECTS
-from visionr1.rewards.vlm_r1 import VlmR1Reward
-from visionr1.samples import Boxes, Fault, GroundTruth
+from visionr1.rewards.vlm_r1 import VlmR1Reward, faults
+from visionr1.samples import Boxes, Fault, GroundTruth, normalize_label, normalized_labels
 
 PRESETS: Mapping[str, tuple[str, ...]] = {
     "paper": tuple(DIALECTS),
@@ -115,11 +115,17 @@ def vlm_r1_scorer(dialect: str) -> Scorer:
     def score(row: Row) -> Scored:
         _check_order(row.truth.boxes)
         found = reward.score(row.completion, row.truth)
-        result = {"total": found.total, **found.parts, "num_predicted": found.num_predicted}
+        notes = tuple(faults(row.completion))
+        result = {
+            "total": found.total,
+            **found.parts,
+            "num_predicted": found.num_predicted,
+            "faults": [{"kind": "vlm_r1", "item": None, "detail": note} for note in notes],
+        }
         weighted = {name: found.parts[name] for name in reward.weights}
         counts = f"{found.num_predicted} predicted, {len(row.truth.boxes)} true boxes"
         others = ", ".join(f"{name} {value:.3f}" for name, value in found.parts.items() if name not in weighted)
-        return Scored(result, (_sum_of_parts(found.total, weighted), counts, others), row)
+        return Scored(result, (_sum_of_parts(found.total, weighted), counts, others, *notes), row)
 
     return score
 
@@ -160,6 +166,9 @@ def read_truth(fields: Mapping[str, object]) -> GroundTruth:
     boxes = _boxes(_field(fields, "boxes"))
     labels, categories = _texts(fields, "labels"), _texts(fields, "categories")
     _check(len(labels) == len(boxes), "labels", f"one for each of {len(boxes)} boxes", list(labels))
+    known = normalized_labels(categories)
+    for index, label in enumerate(labels if known else ()):  # a misspelt truth is one that no reply can find
+        _check(normalize_label(label) in known, f"labels[{index}]", f"one of the {len(known)} categories", label)
     width, height, input_width, input_height = (
         _positive(fields, name) for name in ("width", "height", "input_width", "input_height")
     )

@@ -171,6 +171,21 @@ def repetition(text: str) -> float:
     return len(set(said)) / len(said) - 1.0 if said else 0.0
 
 
+def faults(text: str) -> Iterator[str]:
+    """Why a reply scores less than its boxes deserve, in words."""
+    answers = list(_blocks(text, "<answer>", "</answer>"))
+    answer = answers[-1] if answers else text
+    fence = _last_fence(answer)
+    if not answers:
+        yield "no <answer>..</answer>: od_ap, od_ap50 and odLength are 0"
+    if not fence and not _says_nothing(answer, None):
+        yield "no ```json fence: nothing is read as a box"
+    elif fence and _read_list(fence) is None:
+        yield "what the last ```json fence holds is no JSON list: nothing is read as a box"
+    if not think_answer_format(text):
+        yield "not <think>..</think><answer>..</answer> with nothing around: format is 0"
+
+
 def rec_iou(answer: str, truth: GroundTruth, grid_wh: tuple[float, float]) -> float:
     """The IoU of the true box with the first [x1, y1, x2, y2] of integers in `answer`; 0 without one."""
     found = _FOUR_INTEGERS.search(answer)

@@ -31,16 +31,20 @@ def test_one_completion_is_refused(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mean_over", "expected"),
+    ("mean_over", "total", "expected"),
     [
-        ("completion", [0.5, 0.125, 0.125, 0.125, 0.125]),  # over tokens, then completions
-        ("batch", [0.2] * 5),  # over all tokens alike
+        ("completion", 2, [0.5, 0.125, 0.125, 0.125, 0.125]),  # over tokens, then completions
+        ("completion", 4, [0.25, 0.0625, 0.0625, 0.0625, 0.0625]),  # two more are another process's
+        ("batch", 5, [0.2] * 5),  # over all tokens alike
+        ("batch", 10, [0.1] * 5),
     ],
 )
-def test_weights_average_over_completions_or_tokens(mean_over: grpo.MeanOver, expected: list[float]) -> None:
+def test_weights_average_over_completions_or_tokens(
+    mean_over: grpo.MeanOver, total: int, expected: list[float]
+) -> None:
     lengths = torch.tensor([1, 4])
     completion = torch.tensor([0, 1, 1, 1, 1])
-    assert grpo.token_weights(completion, lengths, mean_over).tolist() == pytest.approx(expected)
+    assert grpo.token_weights(completion, lengths, total, mean_over).tolist() == pytest.approx(expected)
 
 
 def test_on_policy_gradient_is_the_advantage_times_that_of_log_pi() -> None:

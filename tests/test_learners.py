@@ -223,3 +223,12 @@ def test_a_worker_that_is_no_fork_prepares_without_the_model(qwen25_folder: Path
         prompt, same = (one, other) if method == "sft" else (one.prompt, other.prompt)
         assert prompt.input_ids.tolist() == same.input_ids.tolist()
         assert torch.equal(prompt.inputs["pixel_values"], same.inputs["pixel_values"])
+        assert getattr(prompt, "image", None) is None
+
+
+def test_only_vllm_gets_the_images_themselves(reinforced: Callable[..., Reinforced]) -> None:
+    learner = reinforced()
+    chosen = samples(learner.recipe)
+    assert [question.prompt.image for question in learner.prepare(chosen)] == [None] * 3
+    learner.recipe = make_recipe(rollout={"engine": "vllm"})
+    assert [question.prompt.image for question in learner.prepare(chosen)] == [sample.image for sample in chosen]

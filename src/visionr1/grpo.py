@@ -43,18 +43,18 @@ def advantages(rewards: Tensor) -> tuple[Tensor, Tensor]:
     return scaled.masked_fill(no_spread[:, None], 0.0), no_spread
 
 
-def token_weights(completion: Tensor, lengths: Tensor, mean_over: MeanOver = "completion") -> Tensor:
-    """Weights (N,) of the tokens' terms; over all tokens of a step they sum to 1.
+def token_weights(completion: Tensor, lengths: Tensor, total: int, mean_over: MeanOver = "completion") -> Tensor:
+    """Weights (N,) of the tokens' terms; over all tokens of a step they sum to 1, on however many processes.
 
-    `completion` (N,) says which completion a token belongs to, `lengths` how many tokens each has.
-    Over the "completion" it is the mean of a completion's tokens, then of completions: GRPO's own
-    form, in which a token of a long completion counts less, so that a long bad reply is punished
-    less than a short one. Over the "batch" every token counts alike: Eq. 2 as printed, up to a
-    factor, for the gradient of a completion's ratio is the sum over its tokens.
+    `completion` (N,) says which completion a token belongs to, `lengths` how many tokens each has, `total` how many
+    completions or tokens, whichever the mean is over, the whole step has. Over the "completion" it is the mean of a
+    completion's tokens, then of completions: GRPO's own form, in which a token of a long completion counts less, so
+    that a long bad reply is punished less than a short one. Over the "batch" every token counts alike: Eq. 2 as
+    printed, up to a factor, for the gradient of a completion's ratio is the sum over its tokens.
     """
     if mean_over == "batch":
-        return torch.full(completion.shape, 1.0 / float(lengths.sum()))
-    return 1.0 / (lengths[completion] * len(lengths))
+        return torch.full(completion.shape, 1.0 / total)
+    return 1.0 / (lengths[completion] * total)
 
 
 def surrogate(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip: float) -> Tensor:

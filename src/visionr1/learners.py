@@ -9,9 +9,10 @@ batch and metrics are of all samples, so that neither depends on the split.
 """
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ from visionr1.models.trainable import vision_trains
 from visionr1.prefix import Group, Rows, group, pack, split, token_logprobs
 from visionr1.recipe import Recipe
 from visionr1.rewards import AdaptiveStages, FixedStages, Reward, Score, Stage, Stages
-from visionr1.rewards.watch import measure
+from visionr1.rewards.watch import Counts, count, measure
 from visionr1.rollout import Completion, RolloutEngine, Sampling, Seeds, generate
 from visionr1.samples import GroundTruth, Sample
 
@@ -45,29 +46,44 @@ class Collected:
     """Of rollout and reward."""
 
 
-class Learner(Protocol):
+class Learner(ABC):
     """See the module's text."""
 
-    updates: int
+    updates = 1
     """Optimizer steps on one step's work."""
+    group_size = 1
+    """Completions of one sample; a part's rows number them through, sample by sample."""
 
+    def __init__(self, policy: Policy, recipe: Recipe) -> None:
+        self.policy = policy
+        self.recipe = recipe
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What `prepare` needs in a worker process."""
+        return {"policy": self.policy, "recipe": self.recipe}
+
+    @abstractmethod
     def prepare(self, samples: list[Sample]) -> Any:
         """Encoded prompts, and what is needed of the truth."""
 
+    @abstractmethod
     def collect(self, prepared: Any, seeds: Seeds, progress: float) -> Collected:
         """The step's work, at least one part; `seeds` has one for each sample, `progress` is the share of training
         done."""
 
+    @abstractmethod
     def loss(self, work: Any) -> tuple[Tensor, Metrics]:
         """Share of the loss, and of metrics that are sums over the step's parts."""
 
     def told(self, work: list[Any]) -> Metrics:
         """What is known of the step's work once the policy has been updated on it."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must keep."""
+        return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
         """Go on from what a checkpoint kept."""
 
 
@@ -79,29 +95,19 @@ class SupervisedWork:
     weights: Tensor
 
 
-class Supervised:
+class Supervised(Learner):
     """SFT: each sample's one completion is its rendered truth."""
 
-    updates = 1
-
     def __init__(self, policy: Policy, recipe: Recipe) -> None:
-        self.policy = policy
-        self.recipe = recipe
+        super().__init__(policy, recipe)
         self.token_weights = sft.token_weights(policy, recipe.sft)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What `prepare` needs in a worker process."""
-        return {"policy": self.policy, "recipe": self.recipe}
 
     def prepare(self, samples: list[Sample]) -> list[Rows]:
         """Packed rows of one completion each."""
         prompts = [encode(self.policy, sample) for sample in samples]
-        targets = [
-            (sft.target(self.policy, sample, prompt, self.recipe.sft),)
-            for sample, prompt in zip(samples, prompts, strict=True)
-        ]
-        for sample, prompt, (target,) in zip(samples, prompts, targets, strict=True):
-            check_fits(self.policy, sample, prompt, len(target))
+        pairs = zip(samples, prompts, strict=True)
+        targets = [(sft.target(self.policy, sample, prompt, self.recipe.sft),) for sample, prompt in pairs]
+        check_fit(self.policy, samples, prompts, [len(target) for (target,) in targets])
         parts = split(group(prompts, targets), self.recipe.optimizer.tokens_per_forward)
         return [pack(part) for part in parts]
 
@@ -118,17 +124,6 @@ class Supervised:
         logprobs = token_logprobs(self.policy, work.rows, suppress=False)
         return sft.loss(logprobs, work.weights), {}
 
-    def told(self, work: list[SupervisedWork]) -> Metrics:
-        """Nothing more."""
-        return {}
-
-    def state_dict(self) -> dict[str, Any]:
-        """No state."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """No state."""
-
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -141,31 +136,42 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a sample's completions, scores and advantages (G each) were."""
+    """What is told of one completion: small, for it goes to all processes."""
 
-    id: str
-    truth: GroundTruth
-    completions: list[Completion]
-    scores: list[Score]
-    advantages: list[float]
-    no_spread: bool
+    row: Metrics
+    """Of rollouts.jsonl."""
+    numbers: dict[str, float | None]
+    """Their means over the step's completions are its metrics; None is left out."""
+    watched: Counts
+    plain: tuple[float, float]
+    """Recall and precision before f."""
 
-    def rows(self) -> list[Metrics]:
-        """One row for the log per completion."""
-        columns = zip(self.completions, self.scores, self.advantages, strict=True)
-        return [
-            {
-                "sample_id": self.id,
-                "completion": index,
-                "text": completion.text,
-                "total": score.total,
-                **score.parts,
-                "advantage": advantage,
-                "truncated": completion.truncated,
-                "num_tokens": len(completion.token_ids),
-            }
-            for index, (completion, score, advantage) in enumerate(columns)
-        ]
+    @classmethod
+    def of(
+        cls, question: Question, index: int, completion: Completion, score: Score, advantage: float, no_spread: bool
+    ) -> "Outcome":
+        """Of completion `index` of a question, whose group may have `no_spread`."""
+        row = {
+            "sample_id": question.id,
+            "completion": index,
+            "text": completion.text,
+            "total": score.total,
+            **score.parts,
+            "advantage": advantage,
+            "truncated": completion.truncated,
+            "num_tokens": len(completion.token_ids),
+        }
+        numbers = {
+            "groups_without_spread": no_spread,
+            "true_boxes": len(question.truth.boxes),
+            "reward/total": score.total,
+            **{f"reward/{name}": part for name, part in score.parts.items()},
+            "completion_length": len(completion.token_ids),
+            "truncated_share": completion.truncated,
+            "boxes_per_completion": score.reply.num_predicted,
+            "label_accuracy": score.label_accuracy,
+        }
+        return cls(row, numbers, count(score, question.truth), (score.plain_recall, score.plain_precision))
 
 
 @dataclass(slots=True)
@@ -182,40 +188,29 @@ class GroupWork:
     """Log-probabilities at the first update, which later ones are compared with."""
 
 
-class Reinforced:
+class Reinforced(Learner):
     """Vision-R1: sample G completions of each sample, score them by rule, learn by GRPO."""
 
     def __init__(
         self, policy: Policy, recipe: Recipe, reference: Policy | None, engine: RolloutEngine = generate
     ) -> None:
         """`reference` may be `policy` itself, whose adapters are then off for it."""
-        self.policy = policy
-        self.recipe = recipe
+        super().__init__(policy, recipe)
         self.reference = reference
         self.engine = engine
         self.reference_sum = 0 if reference is None else base_checksum(reference.model)
         self.vision_trains = vision_trains(policy)
         self.updates = recipe.grpo.updates_per_rollout
-        settings = recipe.reward
-        self.reward = Reward(
-            dialect=policy.dialect,
-            weights=settings.weights,
-            matching=settings.matching,
-            precision_over=settings.precision_over,
-            wrong_label_voids=settings.wrong_label_voids,
-            differentiation=settings.differentiation,
-        )
-        self.stages: Stages = AdaptiveStages() if settings.adaptive else FixedStages(settings.stage_step)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What `prepare` needs in a worker process."""
-        return {"policy": self.policy, "recipe": self.recipe}
+        self.group_size = recipe.rollout.group_size
+        self.reward = Reward.of(recipe.reward, policy.dialect)
+        self.stages: Stages = AdaptiveStages() if recipe.reward.adaptive else FixedStages(recipe.reward.stage_step)
 
     def prepare(self, samples: list[Sample]) -> list[Question]:
         """Encoded prompts with their truths."""
         prompts = [encode(self.policy, sample) for sample in samples]
-        for sample, prompt in zip(samples, prompts, strict=True):
-            check_fits(self.policy, sample, prompt, self.recipe.rollout.max_new_tokens)
+        check_fit(self.policy, samples, prompts, [self.recipe.rollout.max_new_tokens] * len(samples))
+        if self.recipe.rollout.engine != "vllm":  # which alone looks at the images again
+            prompts = [replace(prompt, image=None) for prompt in prompts]
         return [
             Question(sample.id, prompt, sample.ground_truth(prompt.input_size_wh))
             for sample, prompt in zip(samples, prompts, strict=True)
@@ -238,28 +233,29 @@ class Reinforced:
         scores = [self.score(question, group_, stage) for question, group_ in zip(prepared, groups, strict=True)]
         rewards = torch.tensor([[score.total for score in group_] for group_ in scores])
         advantages, no_spread = grpo.advantages(rewards)
-        columns = (prepared, groups, scores, advantages.tolist(), no_spread.tolist())
-        outcomes = gather([Outcome(q.id, q.truth, *rest) for q, *rest in zip(*columns, strict=True)])
-        flat = [score for outcome in outcomes for score in outcome.scores]
-        self.stages.observe(
-            _mean([score.plain_recall for score in flat]),
-            _mean([score.plain_precision for score in flat]),
+        columns = zip(prepared, groups, scores, advantages.tolist(), no_spread.tolist(), strict=True)
+        outcomes = gather(
+            [
+                Outcome.of(question, index, completion, score, advantage, alone)
+                for question, *of_group, alone in columns
+                for index, (completion, score, advantage) in enumerate(zip(*of_group, strict=True))
+            ]
         )
+        self.stages.observe(*(_mean(values) for values in zip(*(outcome.plain for outcome in outcomes), strict=True)))
         clock.append(time.perf_counter())
-        completions = [completion for outcome in outcomes for completion in outcome.completions]
-        work = self.make_work(prompts, groups, advantages, torch.tensor([len(c.token_ids) for c in completions]))
+        total = len(outcomes)
+        if self.recipe.grpo.mean_over == "batch":
+            total = sum(outcome.row["num_tokens"] for outcome in outcomes)
+        work = self.make_work(prompts, groups, advantages, total)
         metrics = {
             "stage": [stage.xi0, stage.xi1, stage.xi2],
             "shared_prefix": self.policy.shares_prefix,
-            "groups_without_spread": _mean([outcome.no_spread for outcome in outcomes]),
-            "true_boxes": _mean([len(outcome.truth.boxes) for outcome in outcomes]),
-            **summarize(flat, completions),
-            **measure(flat, [outcome.truth for outcome in outcomes for _ in outcome.scores]),
+            **means([outcome.numbers for outcome in outcomes]),
+            **measure([outcome.watched for outcome in outcomes]),
             "seconds/rollout": clock[1] - clock[0],
             "seconds/reward": clock[2] - clock[1],
         }
-        rollouts = [row for outcome in outcomes for row in outcome.rows()]
-        return Collected(work, metrics, rollouts, seconds=clock[2] - clock[0])
+        return Collected(work, metrics, [outcome.row for outcome in outcomes], seconds=clock[2] - clock[0])
 
     def score(self, question: Question, completions: Sequence[Completion], stage: Stage) -> list[Score]:
         """Their rewards; what a criterion raises becomes a TrainingError that names sample and completion."""
@@ -290,9 +286,9 @@ class Reinforced:
         prompts: Sequence[Prompt],
         completions: Sequence[Sequence[Completion]],
         advantages: Tensor,
-        all_lengths: Tensor,
+        total: int,
     ) -> list[GroupWork]:
-        """Rows with advantages and reference log-probabilities; `all_lengths` are of all processes' completions.
+        """Rows with advantages and reference log-probabilities; `total` is as in `grpo.token_weights`.
 
         Without a reference, a group whose advantages are all 0 has no gradient and is left out.
         """
@@ -307,21 +303,17 @@ class Reinforced:
                 part,
                 advantages.flatten(),
                 lengths,
-                all_lengths,
+                total,
                 torch.cat([flat[i].logprobs for group_ in part for i in group_.indices]),
             )
             for part in parts
         ]
 
     def _make_part(
-        self, part: Sequence[Group], advantages: Tensor, lengths: Tensor, all_lengths: Tensor, sampled: Tensor
+        self, part: Sequence[Group], advantages: Tensor, lengths: Tensor, total: int, sampled: Tensor
     ) -> GroupWork:
         rows, device = pack(part), self.policy.device
-        mean_over = self.recipe.grpo.mean_over
-        own = len(lengths) / len(all_lengths)  # share of this process in what the mean is over
-        if mean_over == "batch":
-            own = float(lengths.sum()) / float(all_lengths.sum())
-        weights = own * grpo.token_weights(rows.completion, lengths, mean_over).to(device)
+        weights = grpo.token_weights(rows.completion, lengths, total, self.recipe.grpo.mean_over).to(device)
         per_token = advantages[rows.completion].to(device)
         rows = rows.to(device)
         reference = None
@@ -382,14 +374,15 @@ def encode(policy: Policy, sample: Sample) -> Prompt:
         raise DataError(f"sample {sample.id}: {error}") from error
 
 
-def check_fits(policy: Policy, sample: Sample, prompt: Prompt, num_new: int) -> None:
-    """Raise DataError if a prompt and `num_new` tokens are more than the model's context."""
-    if len(prompt.input_ids) + num_new > policy.context:
-        raise DataError(
-            f"sample {sample.id}: its prompt takes {len(prompt.input_ids)} tokens and its completion "
-            f"up to {num_new}, but the model's context holds {policy.context}; "
-            "use smaller images or lower rollout.max_new_tokens"
-        )
+def check_fit(policy: Policy, samples: Sequence[Sample], prompts: Sequence[Prompt], num_new: Sequence[int]) -> None:
+    """Raise DataError if a prompt and its `num_new` tokens are more than the model's context."""
+    for sample, prompt, new in zip(samples, prompts, num_new, strict=True):
+        if len(prompt.input_ids) + new > policy.context:
+            raise DataError(
+                f"sample {sample.id}: its prompt takes {len(prompt.input_ids)} tokens and its completion "
+                f"up to {new}, but the model's context holds {policy.context}; "
+                "use smaller images or lower rollout.max_new_tokens"
+            )
 
 
 def make_learner(policy: Policy, recipe: Recipe, load_initial: Callable[[], Policy]) -> Learner:
@@ -413,18 +406,10 @@ def make_learner(policy: Policy, recipe: Recipe, load_initial: Callable[[], Poli
     return Reinforced(policy, recipe, reference, engine)
 
 
-def summarize(scores: Sequence[Score], completions: Sequence[Completion]) -> Metrics:
-    """Means over the completions of a step."""
-    label_accuracies = [score.label_accuracy for score in scores]
-    known = [accuracy for accuracy in label_accuracies if accuracy is not None]
-    return {
-        "reward/total": _mean([score.total for score in scores]),
-        **{f"reward/{name}": _mean([score.parts[name] for score in scores]) for name in scores[0].parts},
-        "completion_length": _mean([len(c.token_ids) for c in completions]),
-        "truncated_share": _mean([c.truncated for c in completions]),
-        "boxes_per_completion": _mean([score.reply.num_predicted for score in scores]),
-        "label_accuracy": _mean(known) if known else None,
-    }
+def means(rows: Sequence[dict[str, float | None]]) -> Metrics:
+    """The mean of each number over rows of the same; None where all are."""
+    known = {name: [row[name] for row in rows if row[name] is not None] for name in rows[0]}
+    return {name: _mean(values) if values else None for name, values in known.items()}  # type: ignore[arg-type]
 
 
 def batched(items: Sequence[Item], size: int) -> list[Sequence[Item]]:

@@ -5,7 +5,7 @@ uninterrupted one would have seen, and any process can prepare any step.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from typing import Protocol, TypeVar
@@ -13,7 +13,6 @@ from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from visionr1.augment import augmented
 from visionr1.recipe import DataSource, Phase, build_record
@@ -114,14 +113,10 @@ class Augmented:
     """Random views of a finite set's samples; see `visionr1.augment`."""
 
     originals: Shuffled
-    decoded: dict[str, Image.Image] = field(default_factory=dict)
-    """Images by sample id: they are read once."""
 
     def __call__(self, number: int, seed: Sequence[int]) -> Sample:
         sample = self.originals(number, seed)
-        if sample.id not in self.decoded:
-            self.decoded[sample.id] = sample.load_image()
-        return augmented(sample, self.decoded[sample.id], np.random.default_rng((*seed, number)))
+        return augmented(sample, sample.load_image(), np.random.default_rng((*seed, number)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import pytest
 
 from visionr1.dialects import get_dialect
 from visionr1.rewards import Reward
-from visionr1.rewards.watch import RULES, measure, num_duplicates, signs
+from visionr1.rewards.watch import RULES, count, measure, num_duplicates, signs
 from visionr1.samples import Boxes, GroundTruth
 
 SIZE = (640, 480)
@@ -21,7 +21,7 @@ def completion(*boxes: list[float]) -> str:
 
 
 def measured(*texts: str) -> dict[str, float | None]:
-    return measure([Reward().score(text, TRUTH) for text in texts], [TRUTH] * len(texts))
+    return measure([count(Reward().score(text, TRUTH), TRUTH) for text in texts])
 
 
 RIGHT = completion([100, 100, 200, 200], [300, 300, 400, 400])
@@ -62,7 +62,7 @@ def test_shares_are_of_all_boxes_of_the_step() -> None:
 def test_a_box_around_the_whole_image_is_right_where_the_object_fills_it() -> None:
     truth = GroundTruth(Boxes.of([[0, 0, 640, 470]], ["cat"]), ("cat",), SIZE, SIZE)
     score = Reward().score(completion([0, 0, 640, 480]), truth)
-    assert measure([score], [truth])["watch/whole_image"] == 0.0
+    assert measure([count(score, truth)])["watch/whole_image"] == 0.0
 
 
 def test_without_a_box_there_is_no_iou() -> None:

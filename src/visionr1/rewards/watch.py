@@ -4,8 +4,8 @@ The signs are those that the papers and the users of their code met: many boxes 
 length penalty is for), copies of one box, a box around the whole image, format errors that stay, groups without spread
 (which teach nothing), recall bought with boxes that barely overlap (what Vision-R1's precision is for), jumps of KL.
 
-`measure` turns a step's scores into numbers for its row in metrics.jsonl; `signs` reads those rows, in training or
-afterwards. Thresholds are ours: no paper states any.
+`count` and `measure` turn a step's scores into numbers for its row in metrics.jsonl; `signs` reads those rows, in
+training or afterwards. Thresholds are ours: no paper states any.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ WHOLE_IMAGE = 0.9
 WINDOW = 20
 
 Row = Mapping[str, Any]
+Counts = Mapping[str, float]
 Value = Callable[[Sequence[Row], Sequence[Row]], float | None]
 """Of the run's first window of rows and the one looked at; None where the rows do not tell."""
 
@@ -66,22 +67,32 @@ class Rule:
     value: Value
 
 
-def measure(scores: Sequence[Score], truths: Sequence[GroundTruth]) -> dict[str, float | None]:
-    """A step's numbers, over all its completions, each with its sample's truth.
+def count(score: Score, truth: GroundTruth) -> Counts:
+    """What `measure` adds up, of one completion."""
+    ious = [pair.iou for pair in score.pairs if pair.valid]
+    return {
+        "predicted": score.reply.num_predicted,
+        "duplicates": num_duplicates(score.reply.boxes.xyxy),
+        "whole_image": _num_whole_image(score, truth),
+        "format_errors": not score.reply.well_formed,
+        "valid": len(ious),
+        "iou": sum(ious),
+    }
+
+
+def measure(counts: Sequence[Counts]) -> dict[str, float | None]:
+    """A step's numbers, over all its completions.
 
     `duplicates` and `whole_image` are shares of the predicted boxes: those with IoU > 0.9 to an earlier box of the
     completion, and those that fill 90% of an image in which no true box does. `format_errors` is the share of
     completions with any; `valid_iou` the mean IoU of valid pairs, None if there is none.
     """
-    predicted = sum(score.reply.num_predicted for score in scores)
-    ious = [pair.iou for score in scores for pair in score.pairs if pair.valid]
-    duplicates = sum(num_duplicates(score.reply.boxes.xyxy) for score in scores)
-    whole = sum(_num_whole_image(score, truth) for score, truth in zip(scores, truths, strict=True))
+    total = {name: sum(count[name] for count in counts) for name in counts[0]}
     return {
-        "watch/duplicates": duplicates / predicted if predicted else 0.0,
-        "watch/whole_image": whole / predicted if predicted else 0.0,
-        "watch/format_errors": sum(not score.reply.well_formed for score in scores) / len(scores),
-        "watch/valid_iou": sum(ious) / len(ious) if ious else None,
+        "watch/duplicates": total["duplicates"] / max(total["predicted"], 1),
+        "watch/whole_image": total["whole_image"] / max(total["predicted"], 1),
+        "watch/format_errors": total["format_errors"] / len(counts),
+        "watch/valid_iou": total["iou"] / total["valid"] if total["valid"] else None,
     }
 
 

@@ -1,4 +1,5 @@
-"""The command line: two small functions per command, what it takes and what it does.
+"""The command line: two small functions per command, what it takes (`add_`) and what it does (`run_`, whose docstring
+is its help).
 
 Each imports its room when it is used, so that `--help` is quick and a part that is not installed is
 missed only where it is needed. `main` is the one boundary that catches VisionR1Error, and what the
@@ -79,64 +80,38 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"visionr1 {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def command(
-        name: str, run: Callable[[argparse.Namespace], None], about: str, example: str
-    ) -> argparse.ArgumentParser:
-        added = commands.add_parser(
-            name,
-            help=about,
-            description=f"{about[0].upper()}{about[1:]}.",
-            epilog=f"example:\n  {example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        added.set_defaults(run=run)
-        return added
-
-    add_demo(command("demo", run_demo, "train the model that ships on real images and report", "visionr1 demo"))
-    add_train(
-        command(
-            "train",
-            run_train,
-            "train a model by a recipe",
-            "visionr1 train paper_qwen25vl_7b --model models/Qwen2.5-VL-3B-Instruct --data my_boxes/ --run-dir runs/mine",
-        )
-    )
-    add_eval(command("eval", run_eval, "measure a model on a set with boxes", "visionr1 eval --model tiny --data bccd"))
-    add_compare(
-        command(
-            "compare",
-            run_compare,
-            "put stored results side by side, with paired differences",
-            "visionr1 compare before/evaluation/base.json after/evaluation/mine.json",
-        )
-    )
-    add_vqa(
-        command(
-            "vqa",
-            run_vqa,
-            "ask a model questions about images, through VLMEvalKit",
-            "visionr1 vqa GQA_TestDev_Balanced --model runs/mine --out runs/mine",
-        )
-    )
-    add_predict(
-        command(
-            "predict",
-            run_predict,
-            "find objects in one image, drawn and as JSON",
-            "visionr1 predict photo.jpg --categories cat,dog --model runs/mine",
-        )
-    )
-    add_report(command("report", run_report, "write one HTML page about a run", "visionr1 report runs/demo"))
-    add_data(command("data", run_data, "check a data set before training on it", "visionr1 data check my_boxes/"))
-    add_score(
-        command(
-            "score",
-            run_score,
-            "score completions against their true boxes",
-            f"visionr1 score rows.jsonl --explain > scores.jsonl\n\na row of rows.jsonl:\n  {SCORE_ROW}",
-        )
-    )
+    for add, run in (
+        (add_demo, run_demo),
+        (add_train, run_train),
+        (add_eval, run_eval),
+        (add_compare, run_compare),
+        (add_vqa, run_vqa),
+        (add_predict, run_predict),
+        (add_report, run_report),
+        (add_data, run_data),
+        (add_score, run_score),
+    ):
+        _add_command(commands, run.__name__.removeprefix("run_"), add, run)
     return parser
+
+
+def _add_command(
+    commands: Any,
+    name: str,
+    add: Callable[[argparse.ArgumentParser], None],
+    run: Callable[[argparse.Namespace], None],
+) -> None:
+    """A command that takes what `add` adds; the docstring of `run` is its help, then its example."""
+    about, _, example = (run.__doc__ or f"{name}.").partition("\n\n")
+    parser = commands.add_parser(
+        name,
+        help=about[0].lower() + about[1:].removesuffix("."),
+        description=about,
+        epilog=f"example:\n  {example.strip()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    add(parser)
 
 
 def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -164,7 +139,10 @@ def add_demo(parser: argparse.ArgumentParser) -> None:
 
 
 def run_demo(args: argparse.Namespace) -> None:
-    """visionr1 demo"""
+    """Train the model that ships on real images and report.
+
+    visionr1 demo
+    """
     from visionr1.embedded import recipe_path
     from visionr1.recipe import load_recipe
 
@@ -192,7 +170,10 @@ def add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def run_train(args: argparse.Namespace) -> None:
-    """visionr1 train"""
+    """Train a model by a recipe.
+
+    visionr1 train paper_qwen25vl_7b --model models/Qwen2.5-VL-3B-Instruct --data my_boxes/ --run-dir runs/mine
+    """
     from visionr1.embedded import recipe_path
     from visionr1.recipe import load_recipe, to_toml
 
@@ -274,7 +255,10 @@ def add_eval(parser: argparse.ArgumentParser) -> None:
 
 
 def run_eval(args: argparse.Namespace) -> None:
-    """visionr1 eval"""
+    """Measure a model on a set with boxes.
+
+    visionr1 eval --model tiny --data bccd
+    """
     from visionr1.evaluate import (
         DetectionResult,
         DetectionUnit,
@@ -440,7 +424,10 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
 
 
 def run_compare(args: argparse.Namespace) -> None:
-    """visionr1 compare"""
+    """Put stored results side by side, with paired differences.
+
+    visionr1 compare before/evaluation/base.json after/evaluation/mine.json
+    """
     from visionr1.evaluate import compare
 
     compared = compare(args.results, num_resamples=max(1, args.resamples))
@@ -465,7 +452,10 @@ def add_vqa(parser: argparse.ArgumentParser) -> None:
 
 
 def run_vqa(args: argparse.Namespace) -> None:
-    """visionr1 vqa"""
+    """Ask a model questions about images, through VLMEvalKit.
+
+    visionr1 vqa GQA_TestDev_Balanced --model runs/mine --out runs/mine
+    """
     with needs_extra("train"):
         from visionr1.models.policy import load_policy
         from visionr1.vqa import describe, evaluate_vqa
@@ -492,7 +482,10 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
 
 
 def run_predict(args: argparse.Namespace) -> None:
-    """visionr1 predict"""
+    """Find objects in one image, drawn and as JSON.
+
+    visionr1 predict photo.jpg --categories cat,dog --model runs/mine
+    """
     categories = [name.strip() for name in args.categories.split(",") if name.strip()]
     if not categories:
         raise DataError(f"--categories: expected names separated by commas, found {args.categories!r}")
@@ -516,7 +509,10 @@ def add_report(parser: argparse.ArgumentParser) -> None:
 
 
 def run_report(args: argparse.Namespace) -> None:
-    """visionr1 report"""
+    """Write one HTML page about a run.
+
+    visionr1 report runs/demo
+    """
     from visionr1.report import write_report
 
     print(write_report(args.run_dir, args.out or args.run_dir / "report.html"))
@@ -524,21 +520,17 @@ def run_report(args: argparse.Namespace) -> None:
 
 def add_data(parser: argparse.ArgumentParser) -> None:
     """visionr1 data"""
-    actions = parser.add_subparsers(metavar="ACTION", required=True)
-    about = "read every row and image, and score the truth as a reply"
-    check = actions.add_parser(
-        "check",
-        help=about,
-        description=f"{about.capitalize()}; ends with 2 if an image or a label cannot be trained on.",
-        epilog="example:\n  visionr1 data check my_boxes/ --split train --dialect qwen3",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    check.add_argument("data", metavar="DATA", help="what to check (see visionr1 --help)")
-    check.add_argument("--split", help="which part of a data folder (default: each)")
-    check.add_argument(
+    _add_command(parser.add_subparsers(metavar="ACTION", required=True), "check", add_check, run_data)
+
+
+def add_check(parser: argparse.ArgumentParser) -> None:
+    """visionr1 data check"""
+    parser.add_argument("data", metavar="DATA", help="what to check (see visionr1 --help)")
+    parser.add_argument("--split", help="which part of a data folder (default: each)")
+    parser.add_argument(
         "--dialect", default="qwen25", metavar="NAME", help=f"in which truths are written: {DIALECTS} (default: qwen25)"
     )
-    check.add_argument(
+    parser.add_argument(
         "--on-bad",
         choices=("raise", "skip"),
         default="raise",
@@ -547,7 +539,10 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 
 
 def run_data(args: argparse.Namespace) -> None:
-    """visionr1 data check"""
+    """Read every row and image of a data set, and score its truth as a reply.
+
+    visionr1 data check my_boxes/ --split train --dialect qwen3
+    """
     from visionr1.data_check import check_data
     from visionr1.dialects import get_dialect
     from visionr1.readers import data_path, find_splits, read_dataset
@@ -565,6 +560,7 @@ def run_data(args: argparse.Namespace) -> None:
 
 def add_score(parser: argparse.ArgumentParser) -> None:
     """visionr1 score"""
+    parser.epilog = f"{parser.epilog}\n\na row of rows.jsonl:\n  {SCORE_ROW}"
     parser.add_argument(
         "rows",
         metavar="FILE",
@@ -610,7 +606,10 @@ def add_score(parser: argparse.ArgumentParser) -> None:
 
 
 def run_score(args: argparse.Namespace) -> None:
-    """visionr1 score"""
+    """Score completions against their true boxes.
+
+    visionr1 score rows.jsonl --explain > scores.jsonl
+    """
     from visionr1.rewards.release import STEPS
     from visionr1.rewards.rows import make_scorer, score_rows, to_json
 

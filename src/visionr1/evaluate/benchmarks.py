@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, cast
 from typing import Protocol as TypingProtocol
 
 from visionr1.dialects import Dialect
@@ -83,12 +83,7 @@ class DetectionUnit:
         num_resamples: int | None,
     ) -> Mapping[str, DetectionResult]:
         """The results of files, COCO results or raw replies, under `protocol(whether they are replies)`."""
-
-        def chosen(is_replies: bool) -> Protocol:
-            found = protocol(is_replies)
-            assert isinstance(found, Protocol)
-            return found
-
+        chosen = cast(Callable[[bool], Protocol], protocol)
         parts = self._parts()
         return score_files(paths, self.table, parts, dialect=dialect, protocol=chosen, num_resamples=num_resamples)
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-from typing import Protocol as TypingProtocol
 
 import numpy as np
 
 from visionr1.errors import DataError
 from visionr1.evaluate.detection import DetectionResult, evaluate_boxes, evaluate_replies
+from visionr1.evaluate.grounding import GroundingResult
 from visionr1.evaluate.predictions import (
     Prediction,
     is_replies,
@@ -92,7 +92,7 @@ def score_files(
 def write_evaluation(
     folder: Path,
     name: str,
-    result: Storable,
+    result: DetectionResult | GroundingResult,
     predictions: Sequence[Prediction] | None,
     *,
     model: str,
@@ -106,10 +106,3 @@ def write_evaluation(
         write_predictions(folder / f"{name}.predictions.jsonl", predictions)
     write_json_atomic(folder / f"{name}.json", record)
     return record
-
-
-class Storable(TypingProtocol):
-    """A result of any kind."""
-
-    def to_json(self) -> dict[str, Any]:
-        """The record as a JSON object."""

@@ -5,10 +5,19 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from visionr1.evaluate import Detections
+from visionr1.evaluate.predictions import detections_of
+from visionr1.readers import CocoTable, read_table
 
 Problem = tuple[dict[str, Any], list[dict[str, Any]]]
 
@@ -56,6 +65,20 @@ PROBLEMS = st.builds(
     crowd=st.sampled_from([0.0, 0.2]),
     constant=st.booleans(),
 )
+
+
+def for_problems(test: Callable[[Problem], None]) -> Callable[[], None]:
+    """The test of one random problem, for thirty of them."""
+    return settings(max_examples=30)(given(PROBLEMS)(test))
+
+
+def read_problem(problem: Problem) -> tuple[CocoTable, Detections]:
+    """The table and the detections, as the readers make them of files."""
+    with TemporaryDirectory() as folder:
+        truth = Path(folder) / "truth.json"
+        truth.write_text(json.dumps(problem[0]))
+        table = read_table(truth)
+    return table, detections_of(problem[1], table, Path("results.json"))[0]
 
 
 def pycocotools_figures(truth: dict[str, Any], results: list[dict[str, Any]]) -> np.ndarray:

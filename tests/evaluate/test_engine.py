@@ -6,13 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
 
-from detection_problems import PROBLEMS, Problem, faster_figures, pycocotools_figures, random_problem
+from detection_problems import Problem, faster_figures, for_problems, pycocotools_figures, random_problem, read_problem
 from visionr1.embedded import embedded_path
 from visionr1.evaluate import COCO_RESULTS, Protocol
 from visionr1.evaluate.engine import Detections, coco_figures
-from visionr1.evaluate.predictions import detections_of
 from visionr1.readers import read_table
 
 SHARED = Path(__file__).parents[3] / "shared/data"
@@ -22,17 +20,12 @@ SETS = [
 ]
 
 
-def figures(
-    folder: Path, truth: dict[str, Any], results: list[dict[str, Any]], protocol: Protocol = COCO_RESULTS
-) -> np.ndarray:
-    file = folder / "truth.json"
-    file.write_text(json.dumps(truth))
-    table = read_table(file)
-    return np.array(coco_figures(table, detections_of(results, table, Path("results"))[0], protocol)[0])
+def figures(truth: dict[str, Any], results: list[dict[str, Any]], protocol: Protocol = COCO_RESULTS) -> np.ndarray:
+    return np.array(coco_figures(*read_problem((truth, results)), protocol)[0])
 
 
 @pytest.mark.parametrize("path", SETS, ids=lambda path: path.name)
-def test_real_sets_equal_both_oracles(path: Path, tmp_path: Path) -> None:
+def test_real_sets_equal_both_oracles(path: Path) -> None:
     truth = json.loads((path / "valid/annotations_without_background.json").read_text())
     rng = np.random.default_rng(0)
     results = []
@@ -43,24 +36,23 @@ def test_real_sets_equal_both_oracles(path: Path, tmp_path: Path) -> None:
             category = row["category_id"] if rng.random() < 0.8 else truth["categories"][0]["id"]
             found = {"image_id": row["image_id"], "category_id": category, "bbox": box.tolist()}
             results.append({**found, "score": float(rng.integers(1, 9)) / 8})
-    mine = figures(tmp_path, truth, results)
+    mine = figures(truth, results)
     assert mine[0] > 0.1  # the problem is neither trivial nor hopeless
     np.testing.assert_allclose(mine, pycocotools_figures(truth, results), rtol=0, atol=1e-12)
     np.testing.assert_allclose(mine, faster_figures(truth, results), rtol=0, atol=1e-12)
 
 
-@settings(max_examples=30)
-@given(PROBLEMS)
-def test_random_problems_equal_both_oracles(tmp_path_factory: pytest.TempPathFactory, problem: Problem) -> None:
+@for_problems
+def test_random_problems_equal_both_oracles(problem: Problem) -> None:
     truth, results = problem
     if not results or not truth["annotations"]:
         return
-    mine = figures(tmp_path_factory.mktemp("problem"), truth, results)
+    mine = figures(truth, results)
     np.testing.assert_allclose(mine, pycocotools_figures(truth, results), rtol=0, atol=1e-12)
     np.testing.assert_allclose(mine, faster_figures(truth, results), rtol=0, atol=1e-12)
 
 
-def test_annotation_id_0_is_a_truth_like_any_other(tmp_path: Path) -> None:
+def test_annotation_id_0_is_a_truth_like_any_other() -> None:
     truth, _ = random_problem(1, crowd=0)
     perfect = [
         {k: row[k] for k in ("image_id", "category_id", "bbox")} | {"score": 1.0} for row in truth["annotations"]
@@ -68,44 +60,44 @@ def test_annotation_id_0_is_a_truth_like_any_other(tmp_path: Path) -> None:
     for number, row in enumerate(truth["annotations"]):
         row["id"] = number
     assert pycocotools_figures(truth, perfect)[0] < 0.99  # what the others make of id 0
-    assert figures(tmp_path, truth, perfect)[0] == pytest.approx(1)
+    assert figures(truth, perfect)[0] == pytest.approx(1)
 
 
-def test_ids_as_strings_and_repeated_annotation_ids_change_nothing(tmp_path: Path) -> None:
+def test_ids_as_strings_and_repeated_annotation_ids_change_nothing() -> None:
     truth, results = random_problem(2)
-    plain = figures(tmp_path, truth, results)
+    plain = figures(truth, results)
     for row in truth["annotations"]:
         row["image_id"], row["id"] = str(row["image_id"]), 7
     for row in results:
         row["category_id"] = str(row["category_id"])
-    np.testing.assert_array_equal(figures(tmp_path, truth, results), plain)
+    np.testing.assert_array_equal(figures(truth, results), plain)
 
 
-def test_missing_area_and_iscrowd_are_box_area_and_0(tmp_path: Path) -> None:
+def test_missing_area_and_iscrowd_are_box_area_and_0() -> None:
     truth, results = random_problem(3, crowd=0)
     for row in truth["annotations"]:
         row["area"] = row["bbox"][2] * row["bbox"][3]
-    stated = figures(tmp_path, truth, results)
+    stated = figures(truth, results)
     for row in truth["annotations"]:
         del row["area"], row["iscrowd"]
-    np.testing.assert_array_equal(figures(tmp_path, truth, results), stated)
+    np.testing.assert_array_equal(figures(truth, results), stated)
 
 
-def test_no_predictions_score_0_and_no_truth_minus_1(tmp_path: Path) -> None:
+def test_no_predictions_score_0_and_no_truth_minus_1() -> None:
     truth, results = random_problem(4, crowd=0)
-    assert figures(tmp_path, truth, [])[0] == 0
-    assert figures(tmp_path, {**truth, "annotations": []}, results)[0] == -1
+    assert figures(truth, [])[0] == 0
+    assert figures({**truth, "annotations": []}, results)[0] == -1
 
 
-def test_a_category_absent_from_the_split_leaves_the_mean(tmp_path: Path) -> None:
+def test_a_category_absent_from_the_split_leaves_the_mean() -> None:
     truth, results = random_problem(5, categories=2)
-    before = figures(tmp_path, truth, results)
+    before = figures(truth, results)
     truth["categories"].append({"id": 9, "name": "absent"})
     stray = {"image_id": truth["images"][0]["id"], "category_id": 9, "bbox": [0.0, 0.0, 9.0, 9.0], "score": 1.0}
-    np.testing.assert_array_equal(figures(tmp_path, truth, [*results, stray]), before)
+    np.testing.assert_array_equal(figures(truth, [*results, stray]), before)
 
 
-def test_max_dets_beyond_100_hold_for_every_figure(tmp_path: Path) -> None:
+def test_max_dets_beyond_100_hold_for_every_figure() -> None:
     box = {"image_id": 1, "category_id": 1, "bbox": [10.0, 10.0, 50.0, 50.0]}
     truth = {
         "images": [{"id": 1, "file_name": "1.jpg", "width": 99, "height": 99}],
@@ -114,12 +106,12 @@ def test_max_dets_beyond_100_hold_for_every_figure(tmp_path: Path) -> None:
     }
     strays = [{**box, "bbox": [80.0, 80.0, 5.0, 5.0], "score": 0.9}] * 150
     protocol = Protocol(name="test", scores="file", max_dets=(100, 300, 1000))
-    wide = figures(tmp_path, truth, [*strays, {**box, "score": 0.5}], protocol)
+    wide = figures(truth, [*strays, {**box, "score": 0.5}], protocol)
     assert wide[:3] == pytest.approx([1 / 151] * 3)
-    assert figures(tmp_path, truth, [*strays, {**box, "score": 0.5}])[0] == 0
+    assert figures(truth, [*strays, {**box, "score": 0.5}])[0] == 0
 
 
-def test_order_decides_ties(tmp_path: Path) -> None:
+def test_order_decides_ties() -> None:
     rows = [{"id": i, "file_name": f"{i}.jpg", "width": 99, "height": 99} for i in (2, 1)]
     truth = {
         "images": rows,
@@ -128,8 +120,8 @@ def test_order_decides_ties(tmp_path: Path) -> None:
     }
     results = [{"image_id": i, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 1} for i in (1, 2)]
     by_file = Protocol(name="test", scores="file", order="file")
-    assert figures(tmp_path, truth, results, by_file)[0] == pytest.approx(1)  # image 2 stands first in the file
-    assert figures(tmp_path, truth, results)[0] == pytest.approx(0.5)  # image 1 by id
+    assert figures(truth, results, by_file)[0] == pytest.approx(1)  # image 2 stands first in the file
+    assert figures(truth, results)[0] == pytest.approx(0.5)  # image 1 by id
 
 
 def test_nan_is_refused(tmp_path: Path) -> None:

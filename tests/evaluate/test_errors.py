@@ -5,35 +5,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
 from scipy.optimize import linear_sum_assignment
 
-from detection_problems import PROBLEMS, Problem, random_problem
+from detection_problems import Problem, for_problems, random_problem, read_problem
 from visionr1.boxes import iou_matrix
 from visionr1.evaluate import COCO_RESULTS, DetectionResult, Detections, evaluate_boxes, matching
 from visionr1.evaluate.errors import FALSE_KINDS, MEANINGS
 from visionr1.evaluate.matching import match_boxes, overlaps
-from visionr1.evaluate.predictions import detections_of
-from visionr1.readers import CocoTable, read_table, table_of
+from visionr1.readers import table_of
 from visionr1.samples import Boxes, Query, Sample
-
-
-def read(folder: Path, problem: Problem) -> tuple[CocoTable, Detections]:
-    (folder / "truth.json").write_text(json.dumps(problem[0]))
-    table = read_table(folder / "truth.json")
-    return table, detections_of(problem[1], table, Path("results"))[0]
 
 
 def xyxy(xywh: np.ndarray) -> np.ndarray:
     return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
 
 
-@settings(max_examples=30)
-@given(PROBLEMS)
-def test_the_matching_is_that_of_an_assignment_image_by_image(
-    tmp_path_factory: pytest.TempPathFactory, problem: Problem
-) -> None:
-    table, found = read(tmp_path_factory.mktemp("problem"), problem)
+@for_problems
+def test_the_matching_is_that_of_an_assignment_image_by_image(problem: Problem) -> None:
+    table, found = read_problem(problem)
     mine = match_boxes(table, found, overlaps(table, found, 0.1), 0.3)
     total, number = 0.0, 0
     for image in range(len(table)):
@@ -49,10 +38,8 @@ def test_the_matching_is_that_of_an_assignment_image_by_image(
     assert all(mine.of_true[mine.of_found[d]] == d for d in matched.tolist())
 
 
-def test_pairs_do_not_depend_on_how_many_are_looked_at_together(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    table, found = read(tmp_path, random_problem(3, images=8))
+def test_pairs_do_not_depend_on_how_many_are_looked_at_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    table, found = read_problem(random_problem(3, images=8))
     whole = overlaps(table, found, 0.1)
     monkeypatch.setattr(matching, "PAIRS_AT_ONCE", 3)
     parts = overlaps(table, found, 0.1)

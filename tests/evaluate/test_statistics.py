@@ -1,27 +1,17 @@
 """Intervals: the fast resampling equals the real evaluator on the resampled set."""
 
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
 
-from detection_problems import PROBLEMS, Problem, random_problem
+from detection_problems import Problem, for_problems, random_problem, read_problem
 from visionr1.evaluate import COCO_RESULTS, DetectionResult, Protocol, evaluate_boxes, paired_difference
 from visionr1.evaluate.engine import Detections
-from visionr1.evaluate.predictions import detections_of
 from visionr1.evaluate.statistics import draws, figures, intervals
-from visionr1.readers import CocoTable, read_table
+from visionr1.readers import CocoTable
 
 IN_FILE_ORDER = replace(COCO_RESULTS, order="file")
-
-
-def read(folder: Path, problem: Problem) -> tuple[CocoTable, Detections]:
-    (folder / "truth.json").write_text(json.dumps(problem[0]))
-    table = read_table(folder / "truth.json")
-    return table, detections_of(problem[1], table, Path("results"))[0]
 
 
 def resampled(table: CocoTable, detections: Detections, times: np.ndarray) -> tuple[CocoTable, Detections]:
@@ -43,12 +33,9 @@ def headline(result: DetectionResult) -> np.ndarray:
     return np.array([result.metrics[name] for name in names])
 
 
-@settings(max_examples=30)
-@given(PROBLEMS)
-def test_a_resample_is_what_the_evaluator_says_of_the_resampled_set(
-    tmp_path_factory: pytest.TempPathFactory, problem: Problem
-) -> None:
-    table, detections = read(tmp_path_factory.mktemp("problem"), problem)
+@for_problems
+def test_a_resample_is_what_the_evaluator_says_of_the_resampled_set(problem: Problem) -> None:
+    table, detections = read_problem(problem)
     matches = evaluate_boxes(table, detections, protocol=IN_FILE_ORDER, num_resamples=1).matches
     assert matches is not None
     for times in draws(len(table), 3, seed=0):
@@ -58,8 +45,8 @@ def test_a_resample_is_what_the_evaluator_says_of_the_resampled_set(
         np.testing.assert_allclose(mine[known], headline(again)[known], rtol=0, atol=1e-12)
 
 
-def test_each_image_once_is_the_headline(tmp_path: Path) -> None:
-    table, detections = read(tmp_path, random_problem(1, images=20))
+def test_each_image_once_is_the_headline() -> None:
+    table, detections = read_problem(random_problem(1, images=20))
     for protocol in (COCO_RESULTS, IN_FILE_ORDER, Protocol(name="test", scores="file", max_dets=(1, 2, 3))):
         result = evaluate_boxes(table, detections, protocol=protocol, num_resamples=1)
         assert result.matches is not None
@@ -67,8 +54,8 @@ def test_each_image_once_is_the_headline(tmp_path: Path) -> None:
         np.testing.assert_allclose(once, list(result.metrics.values()), rtol=0, atol=1e-12)
 
 
-def test_interval_holds_the_value_and_is_the_same_each_time(tmp_path: Path) -> None:
-    table, detections = read(tmp_path, random_problem(2, images=40))
+def test_interval_holds_the_value_and_is_the_same_each_time() -> None:
+    table, detections = read_problem(random_problem(2, images=40))
     result = evaluate_boxes(table, detections, protocol=COCO_RESULTS, num_resamples=300)
     assert result.matches is not None
     assert intervals(result.matches, num_resamples=300) == result.interval
@@ -76,16 +63,16 @@ def test_interval_holds_the_value_and_is_the_same_each_time(tmp_path: Path) -> N
         assert low < result.metrics[name] < high
 
 
-def test_paired_difference_of_a_result_with_itself_is_0(tmp_path: Path) -> None:
-    table, detections = read(tmp_path, random_problem(3, images=10))
+def test_paired_difference_of_a_result_with_itself_is_0() -> None:
+    table, detections = read_problem(random_problem(3, images=10))
     matches = evaluate_boxes(table, detections, protocol=COCO_RESULTS, num_resamples=1).matches
     assert matches is not None
     for gained in paired_difference(matches, matches, num_resamples=20).values():
         assert gained.difference == 0 and gained.interval == (0, 0)
 
 
-def test_paired_difference_is_narrower_than_the_intervals_of_both(tmp_path: Path) -> None:
-    table, detections = read(tmp_path, random_problem(4, images=40, crowd=0))
+def test_paired_difference_is_narrower_than_the_intervals_of_both() -> None:
+    table, detections = read_problem(random_problem(4, images=40, crowd=0))
     worse = detections.keep(np.arange(len(detections)) % 10 != 0)
     first = evaluate_boxes(table, worse, protocol=COCO_RESULTS, num_resamples=200)
     second = evaluate_boxes(table, detections, protocol=COCO_RESULTS, num_resamples=200)
@@ -96,9 +83,9 @@ def test_paired_difference_is_narrower_than_the_intervals_of_both(tmp_path: Path
     assert width < 0.5 * (second.interval["recall"][1] - second.interval["recall"][0])
 
 
-def test_results_on_other_images_are_no_pair(tmp_path: Path) -> None:
+def test_results_on_other_images_are_no_pair() -> None:
     sets = [random_problem(seed, images=5) for seed in (5, 6)]
-    found = [evaluate_boxes(*read(tmp_path, own), protocol=COCO_RESULTS, num_resamples=1).matches for own in sets]
+    found = [evaluate_boxes(*read_problem(own), protocol=COCO_RESULTS, num_resamples=1).matches for own in sets]
     assert found[0] is not None and found[1] is not None
     with pytest.raises(ValueError, match="same images"):
         paired_difference(found[0], found[1])

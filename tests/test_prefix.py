@@ -10,6 +10,7 @@ from random_models import gradients, make_prompts, plain_logprobs, random_comple
 from torch import Tensor
 
 from visionr1.models.policy import Policy, Prompt, join_inputs, load_policy
+from visionr1.models.tree_attention import LONG_ROW
 from visionr1.prefix import PAD_TO, Group, group, pack, split, token_logprobs
 
 SIZES = [(120, 80), (80, 160), (120, 120)]  # width and height of each of three images
@@ -97,6 +98,20 @@ def test_several_images(policy: Policy) -> None:
     positions = policy.family.position_ids(policy.config, input_ids, inputs)
     both = replace(first, input_ids=input_ids, position_ids=positions, inputs=inputs)
     compare(policy, [both, third], random_completions(policy, [[5, 8, 3], [2, 9]]))
+
+
+def test_long_rows_attend_by_blocks_and_compute_the_same(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that is hard in one row, as on a GPU; on a CPU torch has FlexAttention's backward pass, but refuses it."""
+    first, second, third = make_prompts(policy, SIZES)
+    start = int((first.input_ids == policy.config.image_token_id).nonzero()[0])
+    input_ids = torch.cat((first.input_ids[start:], second.input_ids))
+    inputs = join_inputs([first, second])
+    positions = policy.family.position_ids(policy.config, input_ids, inputs)
+    both = replace(first, input_ids=input_ids, position_ids=positions, inputs=inputs)
+    monkeypatch.setattr("torch.nn.attention.flex_attention._validate_device", lambda *states: None)
+    monkeypatch.setitem(LONG_ROW, "cpu", 0)
+    monkeypatch.setattr("visionr1.models.tree_attention._stacked_attention", None)  # not to be called
+    compare(policy, [both, third, first], random_completions(policy, [[5, 0, 9, 1], [3, 12], [7]]))
 
 
 def test_earlier_calls_leave_nothing_behind(policy: Policy) -> None:

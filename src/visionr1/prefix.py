@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from visionr1.models import plain
+from visionr1.models.block_sparse import BLOCK
 from visionr1.models.family import Inputs
 from visionr1.models.plain import repeat_inputs
 from visionr1.models.policy import Policy, Prompt, image_features, join_inputs
-from visionr1.models.tree_attention import Tree, make_tree
+from visionr1.models.tree_attention import LONG_ROW, Tree
 
 PAD_TO = 64  # rows are as long as a multiple of this: a CPU prepares each new shape of a product anew
 
@@ -170,12 +171,12 @@ def pack(groups: Sequence[Group]) -> Rows:
             prefix_of.append(number)
             indices.append(index)
             end += len(ids)
-    padding = (0, -end % PAD_TO)
+    padding = (0, -end % (PAD_TO if end < LONG_ROW["cuda"] else BLOCK))
     prompts = [group.prompt for group in groups]
     return Rows(
         input_ids=pad(torch.cat(input_ids), padding)[None],
         position_ids=pad(torch.cat(position_ids, dim=1), padding)[:, None],
-        tree=make_tree(prefixes, branches, prefix_of),
+        tree=Tree(tuple(prefixes), tuple(branches), tuple(prefix_of), end + padding[1]),
         inputs=join_inputs(prompts),
         features=image_features(prompts),
         place=torch.cat([torch.arange(begin, begin + length) for begin, length in branches]),

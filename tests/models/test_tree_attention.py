@@ -1,14 +1,14 @@
-"""Attention by blocks against one dense tree mask."""
+"""Attention of prefixes and branches against one dense tree mask."""
 
 import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from visionr1.models.tree_attention import make_tree, tree_attention, tree_mask
+from visionr1.models.tree_attention import Tree, tree_attention, tree_mask
 
-PREFIXES = [(0, 5), (12, 3)]  # first place and length, of two samples in a row of 24, of which 21 are tokens
-BRANCHES = [(5, 4), (9, 1), (10, 2), (15, 2), (17, 4)]
-PREFIX_OF = [0, 0, 0, 1, 1]
+PREFIXES = ((0, 5), (12, 3))  # first place and length, of two samples in a row of 24, of which 21 are tokens
+BRANCHES = ((5, 4), (9, 1), (10, 2), (15, 2), (17, 4))
+PREFIX_OF = (0, 0, 0, 1, 1)
 TOKENS = 24
 
 
@@ -31,7 +31,7 @@ def test_it_is_that_of_the_dense_mask_gradients_included() -> None:
     expected = scaled_dot_product_attention(
         query, key.repeat_interleave(2, 1), value.repeat_interleave(2, 1), attn_mask=dense_mask(), scale=0.3
     )[0, :, tokens]
-    tree = make_tree(PREFIXES, BRANCHES, PREFIX_OF)
+    tree = Tree(PREFIXES, BRANCHES, PREFIX_OF, TOKENS)
     output, _ = tree_attention(nn.Module(), query, key, value, None, tree=tree, scaling=0.3)
     found = output[0].transpose(0, 1)[:, tokens]
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)

@@ -4,24 +4,35 @@ and itself.
 A dense tree mask would make every branch pay for every other one, which no kernel skips. Here the
 prefixes and the branches are cut out of the row and stacked, so the cost is P^2 + G x C x (P + C)
 for each sample instead of (P + G x C)^2, and the numbers are the same. Everything outside attention
-stays in one row, without padding between samples.
+stays in one row, without padding between samples. A long row on a GPU is not cut: there a kernel skips
+what nobody looks at (`block_sparse`).
 
 Registered with transformers under `NAME`; without a `tree` it is plain `sdpa`.
 Axis letters: T tokens of the row, S prefixes, N branches, C tokens of the longest branch, P of the
 longest prefix, H heads, D width of a head.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from visionr1.models.block_sparse import Span, block_sparse_attention, make_block_mask
+from visionr1.models.decode_attention import decode_attention
+
 NAME = "visionr1_tree"
+_CPU = torch.device("cpu")
+LONG_ROW = {"cuda": 2048}
+"""Tokens from which a row attends by blocks, by type of device. Shorter ones have at most 136 pairs of blocks a head,
+too few to win back what compiling and one more kernel cost; longer ones would copy a prompt's keys to every branch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,45 +57,77 @@ class Spans:
         flat = parts.transpose(1, 2).reshape(-1, row.shape[1]).index_select(0, self.real)
         return row.index_copy(0, self.place.index_select(0, self.real), flat)
 
-    def to(self, device: torch.device) -> "Spans":
-        """These spans on `device`."""
-        return Spans(self.count, self.place.to(device), self.real.to(device))
-
 
 @dataclass(frozen=True, slots=True)
-class Tree:
-    """Where the prefixes and branches of a row lie."""
+class Stacked:
+    """The prefixes and branches of a row, cut out of it."""
 
     prefixes: Spans
     branches: Spans
     prefix_of: Tensor
     """(N,) the prefix that each branch follows."""
     mask: Tensor
-    """(N, 1, C, P + C) True where a token of a branch may look."""
+    """(N, C, P + C) True where a token of a branch may look."""
+    _added: dict[tuple[int, torch.dtype], Tensor] = field(default_factory=dict)
+
+    def added(self, groups: int, dtype: torch.dtype) -> Tensor:
+        """(N, 1, groups x C, P + C) what the mask adds to scores, repeated for the heads that share a key. It is made
+        once: every layer keeps it for the gradient."""
+        if (groups, dtype) not in self._added:
+            values = self.mask.new_zeros(self.mask.shape, dtype=dtype).masked_fill_(~self.mask, -torch.inf)
+            self._added[groups, dtype] = values.repeat(1, groups, 1)[:, None]
+        return self._added[groups, dtype]
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Where the prefixes and branches of a row lie; what attention needs to know of it is made once, when it is first
+    asked for."""
+
+    prefixes: tuple[Span, ...]
+    branches: tuple[Span, ...]
+    prefix_of: tuple[int, ...]
+    """The prefix that each branch follows."""
+    num_tokens: int
+    """T, padding at its end included."""
+    device: torch.device = _CPU
 
     def to(self, device: torch.device) -> "Tree":
         """This tree on `device`."""
-        return Tree(
-            self.prefixes.to(device), self.branches.to(device), self.prefix_of.to(device), self.mask.to(device)
+        return replace(self, device=device)
+
+    @property
+    def is_long(self) -> bool:
+        """Whether its row attends by blocks."""
+        return self.num_tokens >= LONG_ROW.get(self.device.type, math.inf)
+
+    @cached_property
+    def blocks(self) -> BlockMask:
+        """Which blocks of the row look at which."""
+        return make_block_mask(self.prefixes, self.branches, self.prefix_of, self.num_tokens, self.device)
+
+    @cached_property
+    def stacked(self) -> Stacked:
+        """Prefixes and branches by themselves."""
+        owner = torch.tensor(self.prefix_of)
+        longest_prefix, longest = (max(length for _, length in spans) for spans in (self.prefixes, self.branches))
+        prefix_lengths = torch.tensor([length for _, length in self.prefixes])
+        sees_prefix = torch.arange(longest_prefix) < prefix_lengths[owner][:, None]  # (N, P)
+        causal = torch.ones(longest, longest, dtype=torch.bool).tril()
+        mask = torch.cat((sees_prefix[:, None].expand(-1, longest, -1), causal.expand(len(owner), -1, -1)), dim=2)
+        return Stacked(
+            self._spans(self.prefixes, longest_prefix),
+            self._spans(self.branches, longest),
+            owner.to(self.device),
+            mask.to(self.device),
         )
 
-
-def make_tree(prefixes: list[tuple[int, int]], branches: list[tuple[int, int]], prefix_of: list[int]) -> Tree:
-    """The tree of prefixes and branches, each given by its first place in the row and its length."""
-    owner = torch.tensor(prefix_of)
-    longest_prefix, longest = (max(length for _, length in spans) for spans in (prefixes, branches))
-    prefix_lengths = torch.tensor([length for _, length in prefixes])
-    sees_prefix = torch.arange(longest_prefix) < prefix_lengths[owner][:, None]  # (N, P)
-    causal = torch.ones(longest, longest, dtype=torch.bool).tril()
-    mask = torch.cat((sees_prefix[:, None].expand(-1, longest, -1), causal.expand(len(owner), -1, -1)), dim=2)
-    return Tree(_spans(prefixes, longest_prefix), _spans(branches, longest), owner, mask[:, None])
-
-
-def _spans(spans: list[tuple[int, int]], longest: int) -> Spans:
-    start, length = torch.tensor(spans).T
-    step = torch.arange(longest)
-    place = start[:, None] + torch.minimum(step, length[:, None] - 1)
-    return Spans(len(spans), place.flatten(), (step < length[:, None]).flatten().nonzero().flatten())
+    def _spans(self, spans: tuple[Span, ...], longest: int) -> Spans:
+        start, length = torch.tensor(spans).T
+        step = torch.arange(longest)
+        place = start[:, None] + torch.minimum(step, length[:, None] - 1)
+        real = (step < length[:, None]).flatten().nonzero().flatten()
+        return Spans(len(spans), place.flatten().to(self.device), real.to(self.device))
 
 
 def tree_attention(
@@ -101,41 +144,42 @@ def tree_attention(
     """The attention function of transformers' interface: (R, H, T, D) in, (R, T, H, D) out. With a
     `tree` there is one row."""
     if tree is None and query.shape[2] == 1:
-        return _decode_attention(query, key, value, attention_mask, scaling), None
+        return decode_attention(query, key, value, attention_mask, scaling), None
     if tree is None:
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
         return output, None
+    if tree.is_long:
+        return block_sparse_attention(query, key, value, tree.blocks, scaling).transpose(1, 2), None
+    return _stacked_attention(query, key, value, tree.stacked, scaling), None
+
+
+def _stacked_attention(query: Tensor, key: Tensor, value: Tensor, parts: Stacked, scaling: float | None) -> Tensor:
     _, heads, tokens, width = query.shape
-    groups = heads // key.shape[1]
-    prefix_keys, prefix_values = (repeat_kv(tree.prefixes.cut(states), groups) for states in (key, value))
+    prefix_keys, prefix_values = (parts.prefixes.cut(states) for states in (key, value))
     prefix = scaled_dot_product_attention(
-        tree.prefixes.cut(query), prefix_keys, prefix_values, is_causal=True, scale=scaling
+        parts.prefixes.cut(query), prefix_keys, prefix_values, is_causal=True, scale=scaling, enable_gqa=True
     )
 
     def with_prefix(of_prefix: Tensor, states: Tensor) -> Tensor:
-        of_branch = repeat_kv(tree.branches.cut(states), groups)
-        return torch.cat((of_prefix.index_select(0, tree.prefix_of), of_branch), dim=2)
+        return torch.cat((of_prefix.index_select(0, parts.prefix_of), parts.branches.cut(states)), dim=2)
 
-    branch = scaled_dot_product_attention(
-        tree.branches.cut(query),
+    branch = _grouped_attention(
+        parts.branches.cut(query),
         with_prefix(prefix_keys, key),
         with_prefix(prefix_values, value),
-        attn_mask=tree.mask,
-        scale=scaling,
+        parts.added(heads // key.shape[1], query.dtype),
+        scaling,
     )
-    output = tree.branches.put(tree.prefixes.put(query.new_zeros(tokens, heads * width), prefix), branch)
-    return output.view(1, tokens, heads, width), None
+    output = parts.branches.put(parts.prefixes.put(query.new_zeros(tokens, heads * width), prefix), branch)
+    return output.view(1, tokens, heads, width)
 
 
-def _decode_attention(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None
-) -> Tensor:
-    """Of one new token a row: heads that share a key are queries of one head, so that under a mask too
-    nothing of the cache is repeated for them."""
-    rows, heads, _, width = query.shape
-    shared = query.view(rows, key.shape[1], -1, width)
+def _grouped_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:
+    """Attention (N, H, L, D) of queries (N, H, L, D). Heads that share a key are queries of one head, so that under a
+    mask too no key is repeated for them."""
+    shared = query.reshape(len(query), key.shape[1], -1, query.shape[3])
     output = scaled_dot_product_attention(shared, key, value, attn_mask=mask, scale=scaling)
-    return output.view(rows, 1, heads, width)
+    return output.view(query.shape)
 
 
 def tree_mask(*, q_length: int, kv_length: int, attention_mask: Tensor | None, **kwargs: Any) -> Tensor | None:

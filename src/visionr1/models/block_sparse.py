@@ -1,0 +1,80 @@
+"""Attention of a long row that holds prefixes and branches, on a GPU: by blocks of the row, without a copy of any key.
+
+FlexAttention (Dong et al., arXiv 2412.05496; torch.nn.attention.flex_attention) compiles one kernel from a function
+that says which place looks at which, and a list of the blocks in which any does. Blocks that nobody looks at are
+skipped, those in which everybody looks need no mask, and heads share keys as they are. The list is made once a row,
+from the lengths alone, and serves all layers, forward and backward.
+Axis letters: T tokens of the row, S prefixes and branches, B blocks of the row, H heads, D width of a head.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
+
+BLOCK = 128
+"""Places of a block, each way: the kernels' own. A row of a multiple of it needs no check of its end."""
+
+Span = tuple[int, int]
+"""First place in the row, and length."""
+
+
+def make_block_mask(
+    prefixes: Sequence[Span], branches: Sequence[Span], prefix_of: Sequence[int], num_tokens: int, device: torch.device
+) -> BlockMask:
+    """The blocks of a row of `num_tokens` in which some place looks at another. Padding at the row's end looks at
+    itself: kernels are at their safest where no place is blind."""
+    end = max(start + length for start, length in (*prefixes, *branches))
+    spans = (*prefixes, *branches, *([(end, num_tokens - end)] if end < num_tokens else ()))
+    sees = torch.eye(len(spans), dtype=torch.float64)  # (S, S)
+    own_start, prefix_start, prefix_stop = torch.zeros(3, num_tokens, dtype=torch.int32)  # of each place
+    for start, length in spans:
+        own_start[start : start + length] = start
+    for number, ((start, length), owner) in enumerate(zip(branches, prefix_of, strict=True), start=len(prefixes)):
+        sees[number, owner] = 1
+        prefix_start[start : start + length] = prefixes[owner][0]
+        prefix_stop[start : start + length] = sum(prefixes[owner])
+    own_start, prefix_start, prefix_stop = (of.to(device) for of in (own_start, prefix_start, prefix_stop))
+
+    def looks(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        in_prefix: Tensor = (key >= prefix_start[query]) & (key < prefix_stop[query])
+        return in_prefix | ((key >= own_start[query]) & (key <= query))
+
+    edges = torch.arange(0, num_tokens + BLOCK, BLOCK)
+    begin, stop = torch.tensor([(start, start + length) for start, length in spans]).T[..., None]
+    inside = (stop.minimum(edges[1:]) - begin.maximum(edges[:-1])).clamp(min=0).double()  # (S, B) places
+    pairs = (inside.T @ sees @ inside).tril()  # (B, B) that look, all of the block below the diagonal
+    whole = (pairs == BLOCK**2).tril(-1)
+    return BlockMask.from_kv_blocks(
+        *_listed((pairs > 0) & ~whole, device),
+        *_listed(whole, device),
+        BLOCK_SIZE=BLOCK,
+        mask_mod=looks,
+        seq_lengths=(num_tokens, num_tokens),
+    )
+
+
+def _listed(blocks: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """How many blocks each row of blocks (B, B) has, and which, first."""
+    places = blocks.int().argsort(dim=1, descending=True, stable=True)
+    return blocks.sum(dim=1)[None, None].to(device, torch.int32), places[None, None].to(device, torch.int32)
+
+
+def block_sparse_attention(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, scaling: float | None) -> Tensor:
+    """Attention (1, H, T, D) of queries (1, H, T, D) to keys and values of as many heads or fewer."""
+    kind = query.device.type
+    if torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    output: Tensor = _kernel(kind)(query, key, value, block_mask=mask, scale=scaling, enable_gqa=True)
+    return output
+
+
+@cache
+def _kernel(kind: str) -> Callable[..., Any]:
+    """FlexAttention, compiled for the first row's length and then for any; nothing else runs in its place where that
+    fails. A CPU runs it operation by operation, forward alone, for tests."""
+    return torch.compile(flex_attention, fullgraph=True, backend="eager" if kind == "cpu" else "inductor")

@@ -1,0 +1,77 @@
+"""Attention by blocks: which blocks there are, and on a GPU the compiled kernel against stacked attention."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.attention.flex_attention import create_block_mask
+
+from visionr1.models.block_sparse import BLOCK, make_block_mask
+from visionr1.models.tree_attention import LONG_ROW, Tree, tree_attention
+
+CPU = torch.device("cpu")
+ROWS = [
+    (((0, 5), (12, 3)), ((5, 4), (9, 1), (10, 2), (15, 2), (17, 4)), (0, 0, 0, 1, 1), 24),  # all in one block
+    (((0, 300),), ((300, 60), (360, 1), (361, 250)), (0, 0, 0), 640),  # whole blocks of the prefix
+    (((0, 256), (640, 400)), ((256, 128), (384, 256), (1040, 300)), (0, 0, 1), 1408),  # edges at a block's, padding
+    (((0, 128),), ((128, 64), (192, 64), (256, 64), (320, 64)), (0, 0, 0, 0), 384),  # several branches fill a block
+    (((0, 1),), ((1, 700),), (0,), 701),  # a row that is no multiple of a block
+]
+
+
+def looking(prefixes: tuple, branches: tuple, prefix_of: tuple, tokens: int) -> Tensor:
+    """True (T, T) where a token may look; padding looks at itself."""
+    mask = torch.zeros(tokens, tokens, dtype=torch.bool)
+    end = max(start + length for start, length in (*prefixes, *branches))
+    for start, length in (*prefixes, *branches, (end, tokens - end)):
+        mask[start : start + length, start : start + length] = torch.ones(length, length).tril().bool()
+    for (start, length), owner in zip(branches, prefix_of, strict=True):
+        first, size = prefixes[owner]
+        mask[start : start + length, first : first + size] = True
+    return mask
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_blocks_are_those_that_a_dense_mask_has(row: tuple) -> None:
+    tokens, dense = row[-1], looking(*row)
+    mask = make_block_mask(*row, CPU)
+    places = torch.arange(tokens)
+    assert torch.equal(mask.mask_mod(CPU, CPU, places[:, None], places[None]), dense)
+    expected = create_block_mask(lambda b, h, q, k: dense[q, k], 1, 1, tokens, tokens, device="cpu", BLOCK_SIZE=BLOCK)
+    assert mask.shape == expected.shape and mask.BLOCK_SIZE == expected.BLOCK_SIZE
+    assert torch.equal(mask.to_dense(), expected.to_dense())
+    for name in ("kv", "full_kv", "q", "full_q"):
+        counts, wanted = getattr(mask, f"{name}_num_blocks"), getattr(expected, f"{name}_num_blocks")
+        assert torch.equal(counts, wanted), name
+        lists, orders = getattr(mask, f"{name}_indices"), getattr(expected, f"{name}_indices")
+        for count, mine, theirs in zip(counts.flatten(), lists.flatten(0, 2), orders.flatten(0, 2), strict=True):
+            assert torch.equal(mine[:count], theirs[:count]), name
+
+
+def test_a_long_row_on_a_gpu_attends_by_blocks() -> None:
+    prefixes, branches, prefix_of, _ = ROWS[1]
+    short, long = (Tree(prefixes, branches, prefix_of, LONG_ROW["cuda"] + more) for more in (-1, 0))
+    assert [tree.to(torch.device("cuda")).is_long for tree in (short, long)] == [False, True]
+    assert not long.is_long
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernel is compiled for GPUs")
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_the_compiled_kernel_is_stacked_attention(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, bound: float
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for row in ROWS:
+        *spans, tokens = row
+        inputs = [
+            torch.randn(1, heads, tokens, 64, generator=generator).to("cuda", dtype).requires_grad_()
+            for heads in (8, 2, 2)
+        ]
+        found = []
+        for start in (0, 10**9):
+            monkeypatch.setitem(LONG_ROW, "cuda", start)
+            tree = Tree(*spans, tokens).to(torch.device("cuda"))
+            output, _ = tree_attention(nn.Module(), *inputs, None, tree=tree, scaling=0.125)
+            output = output[:, : max(start + length for start, length in (*spans[0], *spans[1]))]
+            found.append([output, *torch.autograd.grad(output.float().square().sum(), inputs)])
+        for mine, theirs in zip(*found, strict=True):
+            assert (mine - theirs).norm() < bound * theirs.norm()

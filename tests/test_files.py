@@ -1,3 +1,4 @@
+import gzip
 import json
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def test_files_are_readable_as_others_are(tmp_path: Path) -> None:
 def test_lines_of_json_end_at_newlines_alone(tmp_path: Path) -> None:
     path, values = tmp_path / "rows.jsonl", [{"text": "a\u2028b\u2029c\x85d\x0be\x1cf\rg"}, {}]
     lines = [json.dumps(value, ensure_ascii=False) for value in values]
-    for text in ("\n".join(lines), "\n".join(lines) + "\n"):
+    for text in ("\n".join(lines), "\n".join(lines) + "\n", "\ufeff" + "\r\n \r\n".join(lines) + "\n\n"):
         write_text_atomic(path, text)
         assert read_json_lines(path) == values
     write_text_atomic(path, "")
@@ -53,5 +54,8 @@ def test_reading_names_the_file_and_the_line(tmp_path: Path) -> None:
         read_json(tmp_path / "rows.jsonl")
     with pytest.raises(DataError, match=r"^cannot read .*absent: No such file"):
         read_json(tmp_path / "absent")
+    (tmp_path / "rows.json.gz").write_bytes(gzip.compress(b"[]"))
+    with pytest.raises(DataError, match=r"rows.json.gz is compressed by gzip; unpack it first"):
+        read_json(tmp_path / "rows.json.gz")
     with pytest.raises(DataError, match=r"latin is not UTF-8"):
         read_text(tmp_path / "latin")

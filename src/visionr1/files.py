@@ -69,12 +69,11 @@ def read_json(path: Path) -> Any:
 
 
 def read_json_lines(path: Path) -> list[Any]:
-    """The values of a JSON Lines file; DataError naming the line that is not JSON.
+    """The values of a JSON Lines file, blank lines left out; DataError naming the line that is not JSON.
 
     A newline alone ends a line: other characters that break lines, such as U+2028, may stand in a model's reply.
     """
-    *lines, last = read_text(path).split("\n")
-    return _parse([*lines, last] if last else lines, path)
+    return _parse(read_text(path).removeprefix("\ufeff").split("\n"), path)
 
 
 def read_log(path: Path) -> tuple[list[Any], bool]:
@@ -86,6 +85,8 @@ def read_log(path: Path) -> tuple[list[Any], bool]:
 def _parse(lines: Sequence[str], path: Path) -> list[Any]:
     values = []
     for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         try:
             values.append(json.loads(line))
         except ValueError as error:
@@ -95,9 +96,12 @@ def _parse(lines: Sequence[str], path: Path) -> list[Any]:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        content = path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
+    if content.startswith(b"\x1f\x8b"):
+        raise DataError(f"{path} is compressed by gzip; unpack it first (gunzip)")
+    return content
 
 
 def _decode(content: bytes, path: Path) -> str:

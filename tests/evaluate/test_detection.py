@@ -208,6 +208,20 @@ def test_results_file_is_scored_without_images(tmp_path: Path) -> None:
     result = evaluate_file(write(tmp_path, "results.json", [RIGHT, {**RIGHT, "category_id": 99}]), data)
     assert result.metrics["AP"] == pytest.approx(1) and result.protocol.scores == "file"
     assert result.counts["unknown_categories"] == 1
+    assert "unknown categories" in format_results({"x": result})
+    with pytest.raises(DataError, match=r"results.json: category_id: .* such as 3 for 'cat', .* none in 1, but 'cat'"):
+        evaluate_file(write(tmp_path, "results.json", [{**RIGHT, "category_id": "cat"}]), data)
+
+
+def test_boxes_beyond_the_image_are_counted(tmp_path: Path) -> None:
+    """As boxes that are xyxy, or in pixels of another size, are."""
+    data = write(tmp_path, "truth.json", {**TRUTH, "images": [{"id": 1, "width": 30, "height": 30}, {"id": 2}]})
+    rows = [
+        RIGHT,
+        {**RIGHT, "bbox": [10, 10, 20, 21.5]},
+        {**RIGHT, "image_id": 2, "bbox": [0, 0, 999, 9]},
+    ]  # 2: no size
+    assert evaluate_file(write(tmp_path, "results.json", rows), data).counts["boxes_beyond_image"] == 1
 
 
 @pytest.mark.parametrize(
@@ -218,6 +232,7 @@ def test_results_file_is_scored_without_images(tmp_path: Path) -> None:
         ({**RIGHT, "bbox": [1, 2, 3]}, r"row 1: bbox: expected four finite numbers .* found \[1, 2, 3\]"),
         ({**RIGHT, "bbox": [1, 2, 3, float("nan")]}, "row 1: bbox: .*nan"),
         ({**RIGHT, "bbox": ["1", 2, 3, 4]}, "row 1: bbox"),  # a string is no number
+        ({"image_id": 1, "response": ""}, "row 1: expected a bbox .* or a text .*, found only 'image_id', 'response'"),
         ({**RIGHT, "score": float("nan")}, "row 1: score: expected a finite number, found nan"),
         ({**RIGHT, "score": float("inf")}, "row 1: score"),
         ({k: v for k, v in RIGHT.items() if k != "score"}, "row 1: score: .*found None"),
@@ -245,8 +260,8 @@ def test_no_predictions_is_a_result_of_0(tmp_path: Path) -> None:
 
 def test_raw_replies_are_scored_and_images_without_one_counted(tmp_path: Path) -> None:
     data = write(tmp_path, "truth.json", TRUTH)
-    reply = {"image_id": "1", "text": f"[{box('cat', 5, 5, 15, 15)}]", "input_size_wh": [50, 50]}
-    file = write(tmp_path, "replies.jsonl", json.dumps(reply) + "\n")
+    reply = {"image_id": "1", "text": f"[{box('cat', 5, 5, 15, 15)}]", "input_size_wh": [50.0, 50]}
+    file = write(tmp_path, "replies.jsonl", "\ufeff" + json.dumps(reply) + "\r\n\n")
     result = evaluate_file(file, data, dialect="qwen25")
     assert result.metrics["AP"] == pytest.approx(1) and result.counts["images_without_reply"] == 1
     with pytest.raises(DataError, match="--dialect"):

@@ -186,7 +186,7 @@ def test_a_bad_row_is_an_error_or_skipped_with_a_count(
     file = write(tmp_path, rows)
     with pytest.raises(DataError, match=message) as raised:
         read_coco(file)
-    assert str(file) in str(raised.value) and "on_bad='skip'" in str(raised.value)
+    assert str(file) in str(raised.value) and "--on-bad skip" in str(raised.value)
     skipped = read_coco(file, on_bad="skip")
     assert skipped.report.skipped == {reason: 1}
     assert len(skipped.samples) + sum(len(sample.truth) for sample in skipped.samples) < 5

@@ -85,8 +85,10 @@ def score_files(
         name: evaluate_boxes(table, detections, protocol=stated, kept=kept, num_resamples=num_resamples)
         for name, kept in parts.items()
     }
-    unknown = {"unknown_categories": num_unknown}
-    return {name: replace(result, counts={**result.counts, **unknown}) for name, result in results.items()}
+    sizes = table.sizes_wh[detections.image]
+    beyond = (detections.xywh[:, :2] + detections.xywh[:, 2:] > sizes + 1).any(axis=1) & sizes.all(axis=1)
+    odd = {"unknown_categories": num_unknown, "boxes_beyond_image": int(beyond.sum())}
+    return {name: replace(result, counts={**result.counts, **odd}) for name, result in results.items()}
 
 
 def write_evaluation(

@@ -139,7 +139,7 @@ def _prediction(row: Mapping[str, Any], where: str) -> Prediction:
         raise DataError(f"{where}: text: expected the reply as a string, found {row.get('text')!r:.60}")
     size = row.get("input_size_wh")
     if size is not None and not (
-        isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)
+        isinstance(size, list) and len(size) == 2 and all(is_number(side) and side == int(side) > 0 for side in size)
     ):
         raise DataError(f"{where}: input_size_wh: expected [width, height] in pixels, found {size!r:.60}")
     categories = row.get("categories") or []
@@ -150,7 +150,7 @@ def _prediction(row: Mapping[str, Any], where: str) -> Prediction:
         text=row["text"],
         sample_id=str(row.get("sample_id", identity)),
         truncated=bool(row.get("truncated", False)),
-        input_size_wh=(size[0], size[1]) if size else None,
+        input_size_wh=(int(size[0]), int(size[1])) if size else None,
         categories=tuple(categories),
         token_ends=_column(row, "token_ends", where),
         token_logprobs=_column(row, "token_logprobs", where),
@@ -178,7 +178,15 @@ def merged_detections(files: Mapping[Path, Rows], table: CocoTable) -> tuple[Det
                 f"{one} and {other} both have boxes of {table.categories[category]!r} in image "
                 f"{table.image_ids[image]!r}; files of one evaluation share none, so leave one out, or score them apart"
             )
-    return Detections(*map(np.concatenate, zip(*columns, strict=True))), sum(number for _, number in parts.values())
+    whole = Detections(*map(np.concatenate, zip(*columns, strict=True)))
+    unknown = sum(number for _, number in parts.values())
+    if unknown and not len(whole):
+        path, found = next((path, rows[0].get("category_id")) for path, rows in files.items() if rows)
+        raise DataError(
+            f"{path}: category_id: expected the id of a category, such as {table.category_ids[0]!r} for "
+            f"{table.categories[0]!r}, in any row, found none in {unknown}, but {found!r:.60}; correct them"
+        )
+    return whole, unknown
 
 
 def detections_of(rows: Rows, table: CocoTable, path: Path) -> tuple[Detections, int]:
@@ -241,6 +249,8 @@ def _is_box(box: object) -> bool:
 def _fault(row: Mapping[str, Any], place: int | None) -> str:
     if place is None:
         return f"image_id: expected the id of an image of the data set, found {row.get('image_id')!r:.60}"
+    if "bbox" not in row:
+        return f"expected a bbox (COCO results) or a text (replies), found only {', '.join(map(repr, row))}"
     if not _is_box(row.get("bbox")):
         return f"bbox: expected four finite numbers [x, y, width, height], found {row.get('bbox')!r:.80}"
     return f"score: expected a finite number, found {row.get('score')!r:.60}"

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 
 from visionr1.evaluate.benchmarks import Result
 
-_COUNTS = "replies well_formed unparsable truncated unknown_labels malformed_boxes images_without_reply".split()
+_COUNTS = (
+    "replies well_formed unparsable truncated unknown_labels malformed_boxes images_without_reply unknown_categories "
+    "boxes_beyond_image"
+).split()
 
 
 def format_results(results: Mapping[str, Result]) -> str:

@@ -45,7 +45,7 @@ class RowLog:
     def bad(self, reason: str, where: str, message: str) -> None:
         """A row that cannot be used: DataError, or skipped and counted."""
         if self.on_bad == "raise":
-            raise DataError(f"{self.path}: {where}: {message}; correct it, or skip such rows with on_bad='skip'")
+            raise DataError(f"{self.path}: {where}: {message}; correct it, or skip such rows (--on-bad skip)")
         self._skipped[reason] += 1
         self._examples.setdefault(reason, f"{where}: {message}")
 

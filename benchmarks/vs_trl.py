@@ -122,16 +122,16 @@ def run_ours(pipe: Connection, work: Work) -> None:
     """Our side: `visionr1.train.train`, stopped after each step where it shows its metrics."""
     from visionr1 import train as loop
     from visionr1.learners import Reinforced
-    from visionr1.progress import TrainingBar
+    from visionr1.progress import of_step
 
     gate = Gate(pipe)
 
-    class GatedBar(TrainingBar):
-        def show(self, row: Any) -> None:
-            if row["groups_without_spread"]:
-                raise SystemExit("a group has no gradient: the two sides would not do the same work")
-            update, rollout = row["seconds/update"], row["seconds/rollout"]
-            gate.step_done({"rollout": rollout, "update": update, "length": row["completion_length"]})
+    def gated(row: Any) -> tuple[float, str, str]:
+        if row["groups_without_spread"]:
+            raise SystemExit("a group has no gradient: the two sides would not do the same work")
+        update, rollout = row["seconds/update"], row["seconds/rollout"]
+        gate.step_done({"rollout": rollout, "update": update, "length": row["completion_length"]})
+        return of_step(row)
 
     def score(learner: Any, question: Any, completions: Any, stage: Any) -> Any:
         scores = paper_score(learner, question, completions, stage)
@@ -146,7 +146,7 @@ def run_ours(pipe: Connection, work: Work) -> None:
     probe = pipe.recv()
     torch.set_num_threads(work.threads)
     pipe.send(our_logprobs(load_policy(work.model), work.data, probe))
-    loop.TrainingBar, loop.load_policy = GatedBar, load  # type: ignore[misc]
+    loop.of_step, loop.load_policy = gated, load  # type: ignore[attr-defined]
     paper_score, Reinforced.score = Reinforced.score, score  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as folder:
         loop.train(recipe, Path(folder) / "run", progress=False)

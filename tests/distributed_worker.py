@@ -1,7 +1,8 @@
 """One process among several, started by a launcher: runs the command line for each job in a JSON file.
 
 A job has `arguments`; with `shards` the model is in FSDP2's, which accelerate itself offers only on GPUs; with `dies`,
-the last process kills itself in that step.
+the last process kills itself in that step; with `spoilt`, the loss of its second sample is no number in that step, and
+the command is to fail.
 """
 
 import json
@@ -17,6 +18,7 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from visionr1 import train
 from visionr1.cli import main
 from visionr1.distributed import make_accelerator
+from visionr1.learners import Supervised, SupervisedWork
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -33,19 +35,26 @@ def in_shards(device: str) -> Accelerator:
 
 def work(job: dict[str, Any]) -> None:
     """Do one job."""
-    take_step = train.take_step
+    take_step, loss = train.take_step, Supervised.loss
 
     def dying(run: train.Run, *arguments: Any) -> Any:
-        if run.position.step + 1 == job.get("dies") and not run.accelerator.is_main_process:
+        last, step = not run.accelerator.is_main_process, run.position.step + 1
+        if last and step == job.get("dies"):
             os.kill(os.getpid(), signal.SIGKILL)
+        if last and step == job.get("spoilt"):
+            Supervised.loss = spoilt  # type: ignore[method-assign]
         return take_step(run, *arguments)
+
+    def spoilt(self: Supervised, work: SupervisedWork) -> Any:
+        value, sums = loss(self, work)
+        return value * (float("nan") if 1 in work.rows.completion else 1), sums
 
     train.take_step = dying
     train.make_accelerator = in_shards if job.get("shards") else make_accelerator
     status = main(["train", *job["arguments"]])
-    train.take_step = take_step
-    if status:
-        sys.exit(status)
+    train.take_step, Supervised.loss = take_step, loss  # type: ignore[method-assign]
+    if status != (2 if "spoilt" in job else 0):
+        sys.exit(status or "the command was to fail")
 
 
 if __name__ == "__main__":

@@ -59,6 +59,7 @@ RECIPES = {
     "grpo": GRPO + "[optimizer]\ntokens_per_forward = 150\n",  # more passes on the process of two samples
     "sharded": GRPO + EVALUATED + "[grpo]\nbeta = 0\n",
     "plain": SFT.replace("{model}", "{plain}") + "[optimizer]\ntokens_per_forward = 1\n",  # weights without a gradient
+    "spoilt": SFT + "[optimizer]\ntokens_per_forward = 1\n",
     "dying": SFT.replace("steps = 3", "steps = 4"),
 }
 
@@ -82,12 +83,14 @@ def root(tmp_path_factory: pytest.TempPathFactory, qwen3_folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def two(root: Path) -> Path:
     """The runs of two processes, in one launch."""
+    special: dict[str, dict[str, Any]] = {"spoilt": {"spoilt": 2}, "sharded": {"shards": True}}
     jobs = [
-        {"arguments": arguments(root, name, "two"), "shards": name == "sharded"}
-        for name in ("sft", "grpo", "plain", "sharded")
+        {"arguments": arguments(root, name, "two"), **special.get(name, {})}
+        for name in ("sft", "grpo", "plain", "spoilt", "sharded")  # shards last: they stay what accelerate knows
     ]
     done = launch(root, jobs)
     assert done.returncode == 0, done.stderr
+    (root / "stderr").write_text(done.stderr, encoding="utf-8")
     return root / "two"
 
 
@@ -128,6 +131,12 @@ def assert_same_run(one: Path, two: Path) -> None:
 def test_two_processes_train_as_one(root: Path, two: Path, name: str) -> None:
     assert main(["train", *arguments(root, name, "one")]) == 0
     assert_same_run(root / "one" / name, two / name)
+
+
+def test_the_sample_whose_loss_is_no_number_is_named_wherever_it_was(root: Path, two: Path) -> None:
+    message = (root / "stderr").read_text(encoding="utf-8")
+    assert re.search(r"step 2: loss nan, .*; samples: scene-5\. The step changed no weight; .*spoilt.*step_1", message)
+    assert len(rows(two / "spoilt")) == 1
 
 
 def test_a_checkpoint_of_shards_goes_on_in_one_process(root: Path, two: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from visionr1 import sft, train
 from visionr1.cli import main
 from visionr1.files import read_json_lines
-from visionr1.learners import Reinforced
+from visionr1.learners import GroupWork, Reinforced, Supervised, SupervisedWork
 from visionr1.models.policy import Policy, load_policy
 from visionr1.readers import read_source
 from visionr1.recipe import Phase, load_recipe
@@ -376,12 +377,65 @@ def test_a_full_disk_under_the_metrics(
 def test_a_loss_that_is_no_number_stops_the_run(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    loss, calls = sft.loss, iter(range(100))
-    monkeypatch.setattr(sft, "loss", lambda *a: loss(*a) * (float("nan") if next(calls) == 2 else 1))
-    assert run(SFT, "run") == 2
+    loss, calls = Supervised.loss, iter(range(100))
+
+    def spoilt(self: Supervised, work: SupervisedWork) -> tuple[torch.Tensor, dict[str, Any]]:
+        value, sums = loss(self, work)
+        third = next(calls) >= 2 * 3 and work.rows.completion[0] == 1  # the steps' second samples, a part each
+        return value * (float("nan") if third else 1), sums
+
+    monkeypatch.setattr(Supervised, "loss", spoilt)
+    parts = ["--set", "optimizer.tokens_per_forward=1", "--set", "checkpoint.every=2"]
+    assert run(SFT, "run", *parts) == 2
     message = capsys.readouterr().err
-    assert re.search(r"step 3: loss nan.*samples: scene-0, scene-1.*last checkpoint: .*step_2", message)
-    assert [row["step"] for row in rows(tmp_path / "run")] == [1, 2]
+    assert re.search(r"step 4: loss nan.*samples: scene-3\. The step changed no weight; last .*step_3", message)
+    assert [row["step"] for row in rows(tmp_path / "run")] == [1, 2, 3]
+    monkeypatch.setattr(Supervised, "loss", loss)
+    assert run(SFT, "run", *parts, "--resume") == 0
+    assert run(SFT, "straight", *parts) == 0
+    assert rows(tmp_path / "run") == rows(tmp_path / "straight")
+    assert all(torch.equal(t, weights(tmp_path / "run")[name]) for name, t in weights(tmp_path / "straight").items())
+
+
+def test_what_is_written_before_a_loss_that_is_no_number_resumes_exactly(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loss, calls = Reinforced.loss, iter(range(100))
+
+    def spoilt(self: Reinforced, work: GroupWork) -> tuple[torch.Tensor, dict[str, Any]]:
+        value, sums = loss(self, work)
+        return value * (float("nan") if next(calls) == at else 1), sums
+
+    monkeypatch.setattr(Reinforced, "loss", spoilt)
+    settings = ["--set", "grpo.updates_per_rollout=2", "--set", "checkpoint.every=4"]
+    for at, samples, said in (
+        (5, "scene-4, scene-5", "made 1 update before, which no checkpoint holds; last checkpoint: none"),
+        (2, "scene-2, scene-3", "changed no weight; last checkpoint: "),
+    ):
+        calls = iter(range(100))
+        assert run(GRPO, f"run{at}", *settings) == 2
+        assert f"samples: {samples}. The step {said}" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "run2/checkpoints").iterdir()] == ["step_1"]
+    at = -1
+    assert run(GRPO, "run2", *settings, "--resume") == 0
+    assert run(GRPO, "straight", *settings) == 0
+    assert rows(tmp_path / "run2") == rows(tmp_path / "straight")
+    files = [tmp_path / name / "checkpoints/step_4/trainer_state.pt" for name in ("run2", "straight")]
+    again, straight = (torch.load(file, weights_only=True)["learner"] for file in files)
+    assert again == straight  # the stages heard of the second step once
+
+
+def test_a_run_in_another_thread_leaves_signals_alone() -> None:
+    before, seen = signal.getsignal(signal.SIGINT), []
+
+    def elsewhere() -> None:
+        with train.stop_signals() as stopped:
+            seen.append((list(stopped), signal.getsignal(signal.SIGINT)))
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert seen == [([], before)]
 
 
 def test_a_gradient_that_is_no_number_changes_no_weight(
@@ -393,6 +447,7 @@ def test_a_gradient_that_is_no_number_changes_no_weight(
     message = capsys.readouterr().err
     assert re.search(r"step 1: loss \d.*gradient norm nan; samples: scene-0, scene-1.*last checkpoint: none", message)
     assert not (tmp_path / "run/metrics.jsonl").exists()
+    assert not (tmp_path / "run/checkpoints").exists()
 
 
 def test_a_reward_that_raises_names_sample_and_completion(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,6 @@ from zlib import crc32
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from visionr1.draw import draw_boxes
 from visionr1.errors import DataError, RecipeError
@@ -33,6 +31,7 @@ from visionr1.evaluate import (
     ask,
 )
 from visionr1.models.policy import Policy
+from visionr1.progress import Bar
 from visionr1.readers import CocoDataset
 from visionr1.rollout import Completion, Sampling, generate
 from visionr1.samples import Boxes, Query, Reply, Sample
@@ -59,6 +58,7 @@ def predict_samples(
     Raises DataError if an image cannot be read or its prompt does not fit into the model's context.
     """
     predictions: list[Prediction] = []
+    piece = cache(lambda token: policy.decode_reply([token]))
     for start in range(0, len(samples), batch_size):
         batch = samples[start : start + batch_size]
         prompts = [policy.encode(sample.load_image(), sample.query, template) for sample in batch]
@@ -72,7 +72,7 @@ def predict_samples(
                     truncated=completion.truncated,
                     input_size_wh=prompt.input_size_wh,
                     categories=sample.query.categories,
-                    **_tokens(policy, completion),
+                    **_tokens(policy, completion, piece),
                 )
             )
         if keep:
@@ -82,10 +82,11 @@ def predict_samples(
     return predictions
 
 
-def _tokens(policy: Policy, completion: Completion) -> dict[str, Any]:
-    """Where each token of a completion ends in its text, and its log-probability, for `Prediction`."""
+def _tokens(policy: Policy, completion: Completion, piece: Callable[[int], str]) -> dict[str, Any]:
+    """Where each token of a completion ends in its text, and its log-probability, for `Prediction`; `piece` is the text
+    of one token."""
     ids = completion.token_ids[: len(completion.token_ids) - (not completion.truncated)].tolist()
-    pieces = [policy.decode_reply([token]) for token in ids]
+    pieces = [piece(token) for token in ids]
     ends = list(accumulate(map(len, pieces)))
     if "".join(pieces) != completion.text:  # some tokens are parts of a character, or lose a blank on their own
         ends = [len(policy.decode_reply(ids[: number + 1])) for number in range(len(ids))]
@@ -157,14 +158,14 @@ def collect_replies(
     if log:
         done = log.open({"weights": weights_sum(policy), **asking.facts}, shard)
     todo = [sample for sample in shard.of(asking.samples) if sample.id not in done]
-    with SampleBar(name, len(todo)) as bar:
+    with Bar() as bar:
         predictions = predict_samples(
             policy,
             todo,
             max_new_tokens=asking.protocol.max_new_tokens,
             batch_size=batch_size,
             template=asking.protocol.template,
-            progress=bar.show,
+            progress=lambda done, total: bar.show(done / total, name, f"{done} of {total}"),
             keep=log.append if log else None,
         )
     done |= {prediction.sample_id: prediction for prediction in predictions}
@@ -217,32 +218,6 @@ def weights_sum(policy: Policy) -> int:
         values = weight.detach().flatten()
         check = crc32(values[:: max(1, len(values) // 64)].float().cpu().numpy().tobytes(), check)
     return check
-
-
-class SampleBar:
-    """Samples done so far, on standard error: a bar on a terminal, a line each quarter elsewhere."""
-
-    def __init__(self, name: str, total: int) -> None:
-        console = Console(file=sys.stderr)
-        self._name, self._quarter = name, 0
-        self._lines = not console.is_terminal
-        columns = (TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn())
-        self._bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=self._lines)
-        self._task = self._bar.add_task(name, total=total)
-
-    def __enter__(self) -> SampleBar:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def show(self, done: int, total: int) -> None:
-        """Tell how many samples are done."""
-        self._bar.update(self._task, completed=done)
-        if self._lines and 4 * done // total > self._quarter:
-            self._quarter = 4 * done // total
-            print(f"{self._name}: {done} of {total}", file=sys.stderr, flush=True)
 
 
 def read_prediction(policy: Policy, sample: Sample, prediction: Prediction) -> Reply:

@@ -1,4 +1,4 @@
-"""What a training run shows: one bar on a terminal, a line now and then elsewhere."""
+"""What a long run shows on standard error: one bar on a terminal, a line now and then elsewhere."""
 
 import sys
 import time
@@ -18,19 +18,18 @@ SHOWN = {
     "reward/precision": "precision",
     "kl": "kl",
 }
-"""Which metrics, and what they are called there."""
+"""Which metrics of a training step, and what they are called there."""
 
 
-class TrainingBar:
-    """Use as a context; `show` takes each step's row of metrics."""
+class Bar:
+    """Use as a context; `show` says how far it is."""
 
     def __init__(self, *, enabled: bool = True) -> None:
         console = Console(file=sys.stderr)
-        self._enabled = enabled
         self._lines = enabled and not console.is_terminal
-        self._last_line = 0.0
+        self._last_line = -SECONDS_BETWEEN_LINES
         self._bar = Progress(
-            TextColumn("[bold]{task.fields[phase]}[/] step {task.fields[step]}"),
+            TextColumn("[bold]{task.description}"),
             BarColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
@@ -38,9 +37,9 @@ class TrainingBar:
             console=console,
             disable=not enabled or self._lines,
         )
-        self._task = self._bar.add_task("", total=1.0, phase="", step=0, text="")
+        self._task = self._bar.add_task("", total=1.0, text="")
 
-    def __enter__(self) -> "TrainingBar":
+    def __enter__(self) -> "Bar":
         self._bar.start()
         return self
 
@@ -52,14 +51,16 @@ class TrainingBar:
     ) -> None:
         self._bar.stop()
 
-    def show(self, row: Mapping[str, Any]) -> None:
-        """Show one step."""
-        if not self._enabled:
-            return
-        text = "  ".join(f"{name} {row[key]:.3f}" for key, name in SHOWN.items() if row.get(key) is not None)
-        self._bar.update(self._task, completed=row["progress"], phase=row["phase"], step=row["step"], text=text)
+    def show(self, share: float, name: str, text: str) -> None:
+        """Show what is going on, the share of it that is done, and what is to be said of it."""
+        self._bar.update(self._task, completed=share, description=name, text=text)
         now = time.monotonic()
-        if self._lines and (now - self._last_line >= SECONDS_BETWEEN_LINES or row["progress"] >= 1):
+        if self._lines and (now - self._last_line >= SECONDS_BETWEEN_LINES or share >= 1):
             self._last_line = now
-            percent = f"{100 * row['progress']:5.1f}%"
-            print(f"{percent}  {row['phase']} step {row['step']}  {text}", file=sys.stderr)
+            print(f"{100 * share:5.1f}%  {name}  {text}", file=sys.stderr, flush=True)
+
+
+def of_step(row: Mapping[str, Any]) -> tuple[float, str, str]:
+    """What `Bar.show` is to say of a training step, of its row of metrics."""
+    text = "  ".join(f"{name} {row[key]:.3f}" for key, name in SHOWN.items() if row.get(key) is not None)
+    return row["progress"], f"{row['phase']} step {row['step']}", text

@@ -8,6 +8,7 @@ this file on its share of every step's samples (see `distributed`); the main one
 
 import math
 import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -36,11 +37,11 @@ from visionr1.learners import Learner, Metrics, make_learner
 from visionr1.models.policy import Policy, load_policy, model_folder
 from visionr1.models.trainable import make_trainable
 from visionr1.optimizers import Optimizer, make_optimizer
-from visionr1.progress import TrainingBar
+from visionr1.progress import Bar, of_step
 from visionr1.recipe import Phase, Recipe
-from visionr1.run_folder import RunFolder
+from visionr1.run_folder import RunFolder, whole_folder
 from visionr1.stream import Stream, describe, open_stream, share
-from visionr1.trackers import Trackers
+from visionr1.trackers import open_trackers
 from visionr1.validate import LOG as EVALUATIONS
 from visionr1.validate import Validation
 
@@ -91,6 +92,7 @@ def train(recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool
     Raises RecipeError, DataError, CheckpointError or TrainingError. An interrupt (Ctrl-C, SIGTERM)
     ends the run after the step in progress, with a checkpoint, by KeyboardInterrupt.
     """
+    recipe.check_ends()
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     streams = [open_stream(phase, (recipe.seed, i)) for i, phase in enumerate(recipe.phases)]
@@ -101,9 +103,9 @@ def train(recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool
         run = start(recipe, run_dir, accelerator, data_read(recipe, streams, validation), resume=resume)
         position, folder = run.position, run.folder
         over = validation is not None and validation.is_over(run.evaluations)
-        bar = TrainingBar(enabled=progress and accelerator.is_main_process)
-        trackers = Trackers(recipe, run_dir, enabled=accelerator.is_main_process)
-        with stop_signals() as stopped, bar, trackers:
+        bar = Bar(enabled=progress and accelerator.is_main_process)
+        trackers = open_trackers(recipe, run_dir, done=position.step, enabled=accelerator.is_main_process)
+        with stop_signals() as stopped, bar, trackers as track:
             for index in range(position.phase, len(recipe.phases)):
                 phase, stream, steps = recipe.phases[index], streams[index], lengths[index]
                 if index > position.phase:
@@ -113,12 +115,12 @@ def train(recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool
                     row, rollouts, stopping = take_step(run, phase, steps, batches, stopped)
                     folder.append("metrics.jsonl", [row])
                     folder.append("rollouts.jsonl", rollouts)
-                    trackers.log(row)
-                    bar.show(row)
+                    track(row)
+                    bar.show(*of_step(row))
                     if validation and position.step % recipe.eval.every == 0:
                         over = evaluate(run, validation)
                         figures = {f"eval/{name}": value for name, value in run.evaluations[-1].items()}
-                        trackers.log({**figures, "step": position.step})
+                        track({**figures, "step": position.step})
                     every = recipe.checkpoint.every
                     if stopping or (every and position.step % every == 0):
                         write_checkpoint(run)
@@ -175,12 +177,16 @@ def take_step(
         with autocast(run.policy, recipe), gathered(run.trained, run.accelerator):
             return run.learner.collect(prepared, seeds, overall_progress(recipe, position, steps))
 
+    before = run.learner.state_dict()
     with torch.no_grad():
         collected = run.trained(collect)
-    for _ in range(run.learner.updates):
+    for number in range(run.learner.updates):
         update = update_weights(run, collected.work, rate)
         if not math.isfinite(update["loss"] + update["grad_norm"]):
-            raise TrainingError(not_finite(update, position, gather(sample_ids), run.folder))
+            if position.step and not number:
+                write_checkpoint(run, before)
+            samples = [sample_ids[place] for place in not_finite_parts(run, collected.work)]
+            raise TrainingError(not_finite(update, number, position, gather(samples) or gather(sample_ids), run.folder))
     more = run.learner.told(collected.work)
     told = gather([(time.perf_counter() - began, bool(stopped))])
     seconds = told[0][0]
@@ -204,28 +210,44 @@ def take_step(
 
 def update_weights(run: Run, work: Sequence[Any], rate: float) -> Metrics:
     """One optimizer step on all processes' `work`; none if the loss or the gradient is not finite."""
-    accelerator, optimizer, count = run.accelerator, run.optimizer, run.accelerator.num_processes
+    accelerator, optimizer = run.accelerator, run.optimizer
     totals: dict[str, torch.Tensor] = {"loss": torch.zeros((), device=run.policy.device)}
-    passes = max(gather([len(work)]))  # alike on all processes, whose gradients and shards meet in each
-    for number in range(passes):
-        part, counts = work[min(number, len(work) - 1)], number < len(work)
-        summed_later = number < passes - 1 and not accelerator.is_fsdp2  # whose shards have no room for it
-        with accelerator.no_sync(run.trained) if summed_later else nullcontext():
-            with autocast(run.policy, run.recipe):
-                loss, sums = run.trained(run.learner.loss, part)
-            (loss * (counts * count)).backward()  # gradients are averaged over processes: count makes it their sum
-        for name, value in {"loss": loss.detach(), **sums}.items():
+    parts = list(passes(work))
+    for number, (part, counts) in enumerate(parts, 1):
+        for name, value in backward(run, part, counts, last=number == len(parts)).items():
             totals[name] = totals.get(name, 0) + counts * value
     totals = accelerator.reduce(totals, "sum")
-    limit = run.recipe.optimizer.max_grad_norm or math.inf
-    norm = whole_tensor(accelerator.clip_grad_norm_(run.trained.parameters(), limit))
-    metrics = {**{name: float(total) for name, total in totals.items()}, "grad_norm": float(norm)}
+    norm = gradient_norm(run, run.recipe.optimizer.max_grad_norm or math.inf)
+    metrics = {**{name: float(total) for name, total in totals.items()}, "grad_norm": norm}
     if math.isfinite(metrics["loss"] + metrics["grad_norm"]):
         for parameters in optimizer.param_groups:
             parameters["lr"] = rate
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)  # not to be held through the next rollout
     return metrics
+
+
+def passes(work: Sequence[Any]) -> Iterator[tuple[Any, bool]]:
+    """The parts of this process's work, as many on all processes, whose gradients and shards meet in each, and whether
+    they count: who has fewer repeats its last."""
+    for number in range(max(gather([len(work)]))):
+        yield work[min(number, len(work) - 1)], number < len(work)
+
+
+def backward(run: Run, part: Any, counts: bool, *, last: bool) -> Metrics:
+    """Add a part's gradient, or nothing unless it `counts`; its loss and sums. Processes add theirs up with the `last`
+    one of a step, but those of shards, which have no room for it, with each."""
+    accelerator = run.accelerator
+    with nullcontext() if last or accelerator.is_fsdp2 else accelerator.no_sync(run.trained):
+        with autocast(run.policy, run.recipe):
+            loss, sums = run.trained(run.learner.loss, part)
+        (loss * (counts * accelerator.num_processes)).backward()  # gradients are averaged over processes
+    return {"loss": loss.detach(), **sums}
+
+
+def gradient_norm(run: Run, limit: float = math.inf) -> float:
+    """The norm of the gradient, which is scaled down to `limit`."""
+    return float(whole_tensor(run.accelerator.clip_grad_norm_(run.trained.parameters(), limit)))
 
 
 def evaluate(run: Run, validation: Validation) -> bool:
@@ -244,12 +266,12 @@ def evaluate(run: Run, validation: Validation) -> bool:
     return validation.is_over(run.evaluations)
 
 
-def write_checkpoint(run: Run) -> None:
-    """All that the run needs to go on from here, on however many processes."""
+def write_checkpoint(run: Run, learner: Metrics | None = None) -> None:
+    """All that the run needs to go on from here, on however many processes; `learner` is its state if not as it is."""
     state = {
         "position": asdict(run.position),
         "optimizer": whole(run.optimizer.state_dict(), run.accelerator),
-        "learner": run.learner.state_dict(),
+        "learner": learner or run.learner.state_dict(),
         "data": run.data,
     }
     run.folder.write_checkpoint(
@@ -314,8 +336,7 @@ def num_steps(phase: Phase, stream: Stream) -> int:
         return phase.steps
     if phase.minutes:
         return 10**9
-    if stream.num_samples is None:
-        raise RecipeError(f"phase {phase.name}: scenes never end, so set train.steps or train.minutes")
+    assert stream.num_samples is not None  # else `check_ends` has said so
     return math.ceil(phase.epochs * stream.num_samples / phase.batch_size)
 
 
@@ -353,9 +374,10 @@ def initial_model(recipe: Recipe, run_dir: Path) -> Path:
         return model_folder(recipe.model.path)
     from visionr1.models.tiny import build_tiny
 
-    folder, temporary = run_dir / "initial", run_dir / ".initial.partial"
+    folder = run_dir / "initial"
     if not folder.exists():
-        build_tiny(temporary, seed=recipe.seed).rename(folder)
+        with whole_folder(folder) as new:
+            build_tiny(new, seed=recipe.seed)
     return folder
 
 
@@ -392,20 +414,36 @@ def _as_it_is(item: Any) -> Any:
     return item
 
 
-def not_finite(metrics: Metrics, position: Position, samples: Sequence[str], folder: RunFolder) -> str:
-    """What to say when a loss or gradient is not a number."""
-    kept = folder.latest_checkpoint()
+def not_finite_parts(run: Run, work: Sequence[Any]) -> list[int]:
+    """The places, among this process's samples, of those in parts of a step's `work` whose loss or gradient, by itself,
+    is not finite: done again part by part, for the step has added them up. Shards show it on all processes."""
+    places: set[int] = set()
+    for part, counts in passes(work):
+        run.optimizer.zero_grad(set_to_none=True)
+        loss = backward(run, part, True, last=False)["loss"]
+        if not math.isfinite(float(loss) + gradient_norm(run)) and counts:
+            places |= {completion // run.learner.group_size for completion in part.rows.completion.tolist()}
+    return sorted(places)
+
+
+def not_finite(metrics: Metrics, done: int, position: Position, samples: Sequence[str], folder: RunFolder) -> str:
+    """What to say when a loss or gradient is not a number, after `done` updates of a step."""
+    changed = f"made {done} update{'s' * (done > 1)} before, which no checkpoint holds" if done else "changed no weight"
     return (
         f"step {position.step + 1}: loss {metrics['loss']}, gradient norm {metrics['grad_norm']}; "
-        f"samples: {', '.join(samples)}. The weights were not changed by it; "
-        f"last checkpoint: {kept or 'none'}. Try a lower learning rate"
+        f"samples: {', '.join(samples)}. The step {changed}; "
+        f"last checkpoint: {folder.latest_checkpoint() or 'none'}. Try a lower learning rate"
     )
 
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """A list that is empty until the process is asked to stop; asked twice, it stops at once."""
+    """A list that is empty until the process is asked to stop; asked twice, it stops at once. Python lets the main
+    thread alone hear of it: in another, nothing changes."""
     received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
 
     def receive(number: int, frame: FrameType | None) -> None:
         if received:

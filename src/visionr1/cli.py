@@ -1,4 +1,4 @@
-"""The command line: two small functions per command, what it takes (`add_`) and what it does (`run_`, whose docstring
+"""The command line: two small functions per command, what it takes (`_add_`) and what it does (`run_`, whose docstring
 is its help).
 
 Each imports its room when it is used, so that `--help` is quick and a part that is not installed is
@@ -81,15 +81,15 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     for add, run in (
-        (add_demo, run_demo),
-        (add_train, run_train),
-        (add_eval, run_eval),
-        (add_compare, run_compare),
-        (add_vqa, run_vqa),
-        (add_predict, run_predict),
-        (add_report, run_report),
-        (add_data, run_data),
-        (add_score, run_score),
+        (_add_demo, run_demo),
+        (_add_train, run_train),
+        (_add_eval, run_eval),
+        (_add_compare, run_compare),
+        (_add_vqa, run_vqa),
+        (_add_predict, run_predict),
+        (_add_report, run_report),
+        (_add_data, run_data),
+        (_add_score, run_score),
     ):
         _add_command(commands, run.__name__.removeprefix("run_"), add, run)
     return parser
@@ -128,8 +128,7 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_demo(parser: argparse.ArgumentParser) -> None:
-    """visionr1 demo"""
+def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run-dir",
         type=Path,
@@ -151,8 +150,7 @@ def run_demo(args: argparse.Namespace) -> None:
     demo(load_recipe(recipe_path("demo")), args.run_dir or next_run_dir())
 
 
-def add_train(parser: argparse.ArgumentParser) -> None:
-    """visionr1 train"""
+def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help='TOML file, or the name of one that ships, such as "demo"')
     parser.add_argument("--model", help="start from this model instead of the recipe's")
     parser.add_argument("--data", metavar="DATA", help="train on this instead of the recipe's data")
@@ -194,8 +192,7 @@ def run_train(args: argparse.Namespace) -> None:
         print(f"{result.steps} steps; the trained model is in {result.model_dir}")
 
 
-def add_eval(parser: argparse.ArgumentParser) -> None:
-    """visionr1 eval"""
+def _add_eval(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--model", metavar="MODEL", help='transformers folder, run folder, or "tiny"')
     source.add_argument(
@@ -414,8 +411,7 @@ def _model_evaluator(args: argparse.Namespace) -> ModelEvaluator:
     )
 
 
-def add_compare(parser: argparse.ArgumentParser) -> None:
-    """visionr1 compare"""
+def _add_compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "results", nargs="+", type=Path, metavar="RESULT", help="files that `visionr1 eval --out DIR` left in DIR"
     )
@@ -434,8 +430,7 @@ def run_compare(args: argparse.Namespace) -> None:
     print(json.dumps(compared.to_json()) if args.json else compared.table())
 
 
-def add_vqa(parser: argparse.ArgumentParser) -> None:
-    """visionr1 vqa"""
+def _add_vqa(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "benchmark",
         metavar="BENCHMARK",
@@ -471,8 +466,7 @@ def run_vqa(args: argparse.Namespace) -> None:
     print(json.dumps(record) if args.json else describe(record))
 
 
-def add_predict(parser: argparse.ArgumentParser) -> None:
-    """visionr1 predict"""
+def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", type=Path, metavar="IMAGE", help="image file")
     parser.add_argument("--categories", required=True, metavar="A,B", help="what to look for, separated by commas")
     parser.add_argument("--model", default="tiny", metavar="MODEL", help='model or run folder (default: "tiny")')
@@ -502,8 +496,7 @@ def run_predict(args: argparse.Namespace) -> None:
     print(json.dumps({**record, "drawn": str(out)}, indent=2, ensure_ascii=False))
 
 
-def add_report(parser: argparse.ArgumentParser) -> None:
-    """visionr1 report"""
+def _add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_dir", type=Path, metavar="RUN", help="folder of a run")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where to (default: RUN/report.html)")
 
@@ -518,13 +511,11 @@ def run_report(args: argparse.Namespace) -> None:
     print(write_report(args.run_dir, args.out or args.run_dir / "report.html"))
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
-    """visionr1 data"""
-    _add_command(parser.add_subparsers(metavar="ACTION", required=True), "check", add_check, run_data)
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    _add_command(parser.add_subparsers(metavar="ACTION", required=True), "check", _add_check, run_data)
 
 
-def add_check(parser: argparse.ArgumentParser) -> None:
-    """visionr1 data check"""
+def _add_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", help="what to check (see visionr1 --help)")
     parser.add_argument("--split", help="which part of a data folder (default: each)")
     parser.add_argument(
@@ -558,8 +549,7 @@ def run_data(args: argparse.Namespace) -> None:
         raise DataError(f"samples that cannot be trained on: {failures}; see above")
 
 
-def add_score(parser: argparse.ArgumentParser) -> None:
-    """visionr1 score"""
+def _add_score(parser: argparse.ArgumentParser) -> None:
     parser.epilog = f"{parser.epilog}\n\na row of rows.jsonl:\n  {SCORE_ROW}"
     parser.add_argument(
         "rows",

@@ -43,6 +43,8 @@ from visionr1.readers.v3det import read_v3det
 from visionr1.samples import Sample, normalize_label
 
 Result = DetectionResult | GroundingResult
+ByKind = Callable[[bool], ReplyProtocol]
+"""The protocol for a file of predictions, given whether it holds replies."""
 
 
 class Reading(TypedDict):
@@ -76,11 +78,7 @@ class DetectionUnit:
         return {name: score(kept=kept, num_resamples=num_resamples) for name, kept in self._parts().items()}
 
     def score_files(
-        self,
-        paths: Sequence[Path],
-        dialect: str | None,
-        protocol: Callable[[bool], ReplyProtocol],
-        num_resamples: int | None,
+        self, paths: Sequence[Path], dialect: str | None, protocol: ByKind, num_resamples: int | None
     ) -> Mapping[str, DetectionResult]:
         """The results of files, COCO results or raw replies, under `protocol(whether they are replies)`."""
         chosen = cast(Callable[[bool], Protocol], protocol)
@@ -112,11 +110,7 @@ class GroundingUnit:
         return {self.name: result}
 
     def score_files(
-        self,
-        paths: Sequence[Path],
-        dialect: str | None,
-        protocol: Callable[[bool], ReplyProtocol],
-        num_resamples: int | None,
+        self, paths: Sequence[Path], dialect: str | None, protocol: ByKind, num_resamples: int | None
     ) -> Mapping[str, GroundingResult]:
         """The result of files: boxes, or raw replies."""
         chosen = protocol(True)
@@ -214,12 +208,10 @@ class BenchmarkResult:
         rows = [["", "images", *(["samples"] if by_sample else []), *titles]]
         for name, result in self.results.items():
             counted = [str(result.counts[key]) for key in (["images", "samples"] if by_sample else ["images"])]
-            rows.append([name, *counted, *(_cell(result, metric) for metric in metrics)])
+            rows.append([name, *counted, *(cell(result, metric) for metric in metrics)])
         if self.benchmark.averaged:
             rows += self._means(metrics, by_sample)
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        lines.insert(1, "-" * max(map(len, lines)))
+        lines = aligned(rows)
         if self.missing:
             lines.append(f"NOT all of {self.benchmark.name}: missing are {', '.join(self.missing)}")
         lines += self.notes
@@ -238,7 +230,15 @@ class BenchmarkResult:
         return rows
 
 
-def _cell(result: Result, metric: str) -> str:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table, its first row ruled off."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
+
+
+def cell(result: Result, metric: str) -> str:
+    """A figure x 100 with its interval."""
     value, interval = result.metrics.get(metric), result.interval.get(metric)
     if value is None or value < 0:
         return "n/a"

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from visionr1.evaluate.engine import Detections
 from visionr1.evaluate.matching import Matching, Pairs, match_boxes, overlaps
-from visionr1.readers.coco import CocoTable, Index
-from visionr1.samples import Boxes, normalize_label
+from visionr1.readers.coco import CocoTable, Index, table_of
+from visionr1.samples import Boxes, Query, Sample, normalize_label
 
 NEAR = 0.1
 """IoU from which a box is about an object at all."""
@@ -112,28 +112,13 @@ def _kinds(
 
 def image_errors(predicted: Boxes, truth: Boxes, threshold: float = 0.5) -> tuple[list[str], list[bool]]:
     """For one image, the kind of each predicted box, empty for a right one, and whether each true one is not found."""
-    labels = [normalize_label(label) for label in (*truth.labels, *predicted.labels)]
-    names = tuple(dict.fromkeys(labels))
-    category = np.array([names.index(label) for label in labels], dtype=np.intp)
-    xywh = np.concatenate(
-        [np.concatenate([b.xyxy[:, :2], b.xyxy[:, 2:] - b.xyxy[:, :2]], 1) for b in (truth, predicted)]
-    )
-    number = len(truth)
-    table = CocoTable(
-        path=Path(),
-        image_ids=(0,),
-        file_names=("",),
-        sizes_wh=np.zeros((1, 2), dtype=np.int64),
-        category_ids=tuple(range(len(names))),
-        categories=names,
-        image=np.zeros(number, dtype=np.intp),
-        category=category[:number],
-        xywh=xywh[:number],
-        area=xywh[:number, 2:].prod(axis=1),
-        iscrowd=np.zeros(number, dtype=bool),
-    )
-    images, ones = np.zeros(len(predicted), dtype=np.intp), np.ones(len(predicted))
-    found = Detections(images, category[number:], xywh[number:], ones)
+    said, true = (tuple(map(normalize_label, boxes.labels)) for boxes in (predicted, truth))
+    names = tuple(dict.fromkeys((*true, *said)))
+    query = Query("detection", names or ("",))
+    table = table_of([Sample("", Path(), query, Boxes(truth.xyxy, true), (1, 1))])
+    category = np.array([names.index(label) for label in said], dtype=np.intp)
+    xywh = np.concatenate([predicted.xyxy[:, :2], predicted.xyxy[:, 2:] - predicted.xyxy[:, :2]], axis=1)
+    found = Detections(np.zeros(len(said), dtype=np.intp), category, xywh, np.ones(len(said)))
     pairs = overlaps(table, found, min(NEAR, threshold))
     matching = match_boxes(table, found, pairs, threshold)
     kinds, _ = _kinds(table, found, pairs, matching, threshold)

@@ -7,7 +7,7 @@ printed without one.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from typing import Any, Literal, Self, TypeVar, get_args, get_type_hints
@@ -194,38 +194,28 @@ def _read_field(protocol: type[ReplyProtocol], key: str, text: str) -> Any:
         if text not in choices:
             raise RecipeError(f"protocol field {key}: expected one of {', '.join(choices)}, found {text!r}")
         return text
+    expected, fits = _CHECKS[key]
     try:
         value = tuple(map(int, text.split(","))) if get_args(kind) else kind(text)
     except ValueError:
         value = None
-    if not _fits(key, value):
-        raise RecipeError(f"protocol field {key}: expected {_EXPECTED[key]}, found {text!r}")
+    if value is None or not fits(value):
+        raise RecipeError(f"protocol field {key}: expected {expected}, found {text!r}")
     return value
 
 
-_EXPECTED = {
-    "template": "an instruction with {} where the categories stand",
-    "constant_score": "a finite number",
-    "max_dets": "three numbers of boxes, ascending, such as 1,10,100",
-    "match_iou": "an IoU above 0 and at most 1",
-    "max_new_tokens": "a number of tokens",
-    "min_score": "a finite number",
-    "num_negatives": "a number of categories, 0 or more",
+_CHECKS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "template": ("an instruction with {} where the categories stand", lambda text: "{}" in text),
+    "constant_score": ("a finite number", math.isfinite),
+    "max_dets": (
+        "three numbers of boxes, ascending, such as 1,10,100",
+        lambda limits: len(limits) == 3 and 0 < limits[0] < limits[1] < limits[2],
+    ),
+    "match_iou": ("an IoU above 0 and at most 1", lambda iou: 0 < iou <= 1),
+    "max_new_tokens": ("a number of tokens", lambda number: number > 0),
+    "min_score": ("a finite number", math.isfinite),
+    "num_negatives": ("a number of categories, 0 or more", lambda number: number >= 0),
 }
-
-
-def _fits(key: str, value: Any) -> bool:
-    if key == "template":
-        return value is not None and "{}" in value
-    if value is None:
-        return False
-    if key == "max_dets":
-        return len(value) == 3 and bool(0 < value[0] < value[1] < value[2])
-    if key == "match_iou":
-        return bool(0 < value <= 1)
-    if key == "num_negatives":
-        return bool(value >= 0)
-    return math.isfinite(value) if key in ("constant_score", "min_score") else bool(value > 0)
 
 
 def _nearest(text: str, known: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from visionr1.evaluate.benchmarks import Result
+from visionr1.evaluate.benchmarks import Result, aligned, cell
 
 _COUNTS = (
     "replies well_formed unparsable truncated unknown_labels malformed_boxes images_without_reply unknown_categories "
@@ -19,7 +19,7 @@ def format_results(results: Mapping[str, Result]) -> str:
     marked = {name: f"{name} *" if results[name].protocol != first else name for name in names}
     keys = dict.fromkeys(key for result in results.values() for key in result.metrics)
     rows = [["", *(marked[name] for name in names)]]
-    rows += [[key, *(_cell(results[name], key) for name in names)] for key in keys]
+    rows += [[key, *(cell(results[name], key) for name in names)] for key in keys]
     rows.append(["boxes an image / true", *(_boxes(results[name]) for name in names)])
     if any(_asked_fewer(result) for result in results.values()):
         rows.append(["categories asked, of all", *(_asked(results[name]) for name in names)])
@@ -30,9 +30,7 @@ def format_results(results: Mapping[str, Result]) -> str:
         [f"fault: {kind.replace('_', ' ')}", *(str(results[name].faults.get(kind, 0)) for name in names)]
         for kind in kinds
     ]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines.insert(1, "-" * max(map(len, lines)))
+    lines = aligned(rows)
     for protocol, name in {results[name].protocol: name for name in reversed(names)}.items():
         lines.append(f"{'' if protocol == first else f'* {name}: '}{protocol.line()}")
     images = {result.counts["images"] for result in results.values()}
@@ -40,14 +38,6 @@ def format_results(results: Mapping[str, Result]) -> str:
     around = "[95% bootstrap interval over images]" if intervals else "no intervals; --resamples 1000 computes them"
     lines.append(f"{'/'.join(map(str, sorted(images)))} images; figures x 100; {around}")
     return "\n".join(lines)
-
-
-def _cell(result: Result, key: str) -> str:
-    value = result.metrics.get(key)
-    if value is None or value < 0:
-        return "n/a"
-    interval = result.interval.get(key)
-    return f"{100 * value:.1f}" + (f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else "")
 
 
 def _boxes(result: Result) -> str:

@@ -138,10 +138,7 @@ class OptimizerSection:
         _check(self.weight_decay >= 0, "optimizer.weight_decay", "0 or more", self.weight_decay)
         _check(min(self.betas) >= 0 and max(self.betas) < 1, "optimizer.betas", "from 0 to below 1", self.betas)
         _check(self.max_grad_norm >= 0, "optimizer.max_grad_norm", "0 or more", self.max_grad_norm)
-        _check(
-            self.tokens_per_forward > 0, "optimizer.tokens_per_forward", "1 or more",
-            self.tokens_per_forward,
-        )  # fmt: skip
+        _check(self.tokens_per_forward > 0, "optimizer.tokens_per_forward", "1 or more", self.tokens_per_forward)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,9 +150,7 @@ class SFTSection:
     right (then top to bottom)."""
 
     def __post_init__(self) -> None:
-        _check(
-            self.coordinate_weight > 0, "sft.coordinate_weight", "above 0", self.coordinate_weight
-        )
+        _check(self.coordinate_weight > 0, "sft.coordinate_weight", "above 0", self.coordinate_weight)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,10 +202,7 @@ class GRPOSection:
 
     def __post_init__(self) -> None:
         _check(self.beta >= 0, "grpo.beta", "0 or more", self.beta)
-        _check(
-            self.updates_per_rollout >= 1, "grpo.updates_per_rollout", "1 or more",
-            self.updates_per_rollout,
-        )  # fmt: skip
+        _check(self.updates_per_rollout >= 1, "grpo.updates_per_rollout", "1 or more", self.updates_per_rollout)
         _check(0 < self.clip < 1, "grpo.clip", "between 0 and 1", self.clip)
 
 
@@ -425,9 +417,7 @@ def _set(table: dict[str, Any], override: str) -> None:
 
 def _index(node: list[Any], key: str, override: str) -> int:
     if not key.isdigit() or int(key) >= len(node):
-        raise RecipeError(
-            f"--set {override}: expected a number below {len(node)} in place of {key!r}"
-        )
+        raise RecipeError(f"--set {override}: expected a number below {len(node)} in place of {key!r}")
     return int(key)
 
 
@@ -440,9 +430,7 @@ def build_record(kind: Any, table: Mapping[str, Any], where: str, also: tuple[st
             near = get_close_matches(key, known, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(sorted(known))}"
             raise RecipeError(f"unknown key {_join(where, key)}; {hint}")
-    return kind(
-        **{key: _convert(types[key], value, _join(where, key)) for key, value in table.items()}
-    )
+    return kind(**{key: _convert(types[key], value, _join(where, key)) for key, value in table.items()})
 
 
 def _convert(kind: Any, value: Any, where: str) -> Any:
@@ -463,10 +451,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
             raise RecipeError(f"{where}: expected {len(arguments)} values, found {value!r}")
         return tuple(_convert(k, v, where) for k, v in zip(arguments, value, strict=True))
     if origin is not None and issubclass(origin, Mapping):
-        return {
-            key: _convert(arguments[1], item, _join(where, key))
-            for key, item in _table(value, where).items()
-        }
+        return {key: _convert(arguments[1], item, _join(where, key)) for key, item in _table(value, where).items()}
     if kind is float and type(value) is int:
         return float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):

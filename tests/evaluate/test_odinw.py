@@ -96,6 +96,28 @@ def test_without_a_large_set_there_is_no_second_mean(tmp_path: Path) -> None:
     assert "n/a" in whole.table() and len(whole.missing) == 34 and not whole.notes
 
 
+def test_sets_under_another_protocol_than_the_first_are_marked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where prompts name only what is there in one set, its figures and the mean are comparable to none of the rest."""
+    file = "valid/annotations_without_background.json"
+    write_set(tmp_path / "odinw/Aquarium", file, ("fish", "shark"), 2)
+    write_set(tmp_path / "odinw/pothole", file, ("pothole", "hole"), 2)
+    box = '[{"bbox_2d": [1, 2, 3], "label": "fish"}]'
+    for name, asked in (("Aquarium", ["fish", "shark"]), ("pothole", ["pothole"])):
+        rows = [{"image_id": i, "text": box, "categories": asked, "input_size_wh": [40, 30]} for i in (0, 1)]
+        (tmp_path / "said").mkdir(exist_ok=True)
+        (tmp_path / f"said/{name}.json").write_text(json.dumps(rows))
+    command = ["eval", "--predictions", str(tmp_path / "said"), "--data", str(tmp_path / "odinw"), "--resamples", "2"]
+    assert cli.main([*command, "--benchmark", "odinw13", "--dialect", "qwen25"]) == 0
+    text = capsys.readouterr().out
+    assert "pothole *" in text and "mean of 2 *" in text and "Aquarium *" not in text
+    assert "* pothole: protocol default with categories=present: " in text and "\nprotocol default: qwen25" in text
+    heads = text.splitlines()[0]
+    assert all(name in heads for name in ("AR100", "precision", "recall", "F1", "boxes an image / true", "faults"))
+    assert text.count("not four numbers 2") == 2
+
+
 def test_the_four_out_of_domain_sets_of_the_paper(tmp_path: Path) -> None:
     (vector,) = [one for one in odinw_sets("vision_r1_ood") if one.name == "vector"]
     said = write_set(tmp_path / vector.path, vector.annotations, ("circle",), 3)

@@ -141,7 +141,7 @@ class Find(TypingProtocol):
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Benchmark:
-    """A benchmark: `find(data, split, ...)` reads its units; `metrics` are the columns of its table.
+    """A benchmark: `find(data, split, ...)` reads its units.
 
     `protocol` is the one it is run under unless told otherwise; `fixed` are fields that belong to the benchmark
     whatever protocol is named. `averaged`: the mean over its results is a figure that papers report.
@@ -150,7 +150,6 @@ class Benchmark:
     name: str
     find: Find
     protocol: ReplyProtocol = DEFAULT
-    metrics: tuple[str, ...] = ("AP", "AP50", "F1")
     averaged: bool = False
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
@@ -199,34 +198,36 @@ class BenchmarkResult:
         }
 
     def table(self) -> str:
-        """The results with their number of images, the means, what is missing, and the one protocol of all."""
+        """The results with all that must stand beside AP, the means, what is missing, and the protocols."""
         first = next(iter(self.results.values()))
-        metrics = [name for name in self.benchmark.metrics if any(name in r.metrics for r in self.results.values())]
-        suppressed = isinstance(first.protocol, Protocol) and first.protocol.suppression == "truth"
-        titles = [f"NMS-{name}" if suppressed and name.startswith("AP") else name for name in metrics]
-        by_sample = "samples" in first.counts
-        rows = [["", "images", *(["samples"] if by_sample else []), *titles]]
+        metrics = list(dict.fromkeys(metric for result in self.results.values() for metric in result.metrics))
+        nms = isinstance(first.protocol, Protocol) and first.protocol.suppression == "truth"
+        sizes = ["images", *(["samples"] if "samples" in first.counts else [])]
+        titles = [f"NMS-{metric}" if nms and metric.startswith("AP") else metric for metric in metrics]
+        rows = [["", *sizes, *titles, "boxes an image / true", "faults"]]
         for name, result in self.results.items():
-            counted = [str(result.counts[key]) for key in (["images", "samples"] if by_sample else ["images"])]
-            rows.append([name, *counted, *(cell(result, metric) for metric in metrics)])
+            mark = "" if result.protocol == first.protocol else " *"
+            figures = [cell(result, metric, with_interval=metric == metrics[0]) for metric in metrics]
+            faults = ", ".join(f"{kind.replace('_', ' ')} {number}" for kind, number in result.faults.items())
+            counted = [str(result.counts[key]) for key in sizes]
+            rows.append([f"{name}{mark}", *counted, *figures, boxes_an_image(result), faults])
         if self.benchmark.averaged:
-            rows += self._means(metrics, by_sample)
+            rows += self._means(metrics, len(sizes))
         lines = aligned(rows)
         if self.missing:
             lines.append(f"NOT all of {self.benchmark.name}: missing are {', '.join(self.missing)}")
         lines += self.notes
-        lines += sorted({result.protocol.line() for result in self.results.values()})
-        lines.append("figures x 100; [95% bootstrap interval over images]")
-        return "\n".join(lines)
+        return "\n".join(lines + footer(self.results))
 
-    def _means(self, metrics: Sequence[str], by_sample: bool) -> list[list[str]]:
+    def _means(self, metrics: Sequence[str], num_sizes: int) -> list[list[str]]:
         large = sum(result.counts["images"] >= SMALL_SET for result in self.results.values())
+        mixed = " *" if len({result.protocol for result in self.results.values()}) > 1 else ""
         titles = {False: f"mean of {len(self.results)}", True: f"mean of the {large} with {SMALL_SET} images or more"}
         rows = []
         for without, title in titles.items():
             means = [self.mean(metric, without_small=without) for metric in metrics]
             cells = ["n/a" if mean is None else f"{100 * mean:.1f}" for mean in means]
-            rows.append([title, *([""] * (1 + by_sample)), *cells])
+            rows.append([title + mixed, *[""] * num_sizes, *cells, "", ""])
         return rows
 
 
@@ -237,12 +238,30 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
 
 
-def cell(result: Result, metric: str) -> str:
+def cell(result: Result, metric: str, *, with_interval: bool = True) -> str:
     """A figure x 100 with its interval."""
-    value, interval = result.metrics.get(metric), result.interval.get(metric)
+    value, interval = result.metrics.get(metric), result.interval.get(metric) if with_interval else None
     if value is None or value < 0:
         return "n/a"
     return f"{100 * value:.1f}" + (f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else "")
+
+
+def boxes_an_image(result: Result) -> str:
+    """How many boxes were predicted, and how many there are."""
+    images = result.counts["images"]
+    return f"{result.counts['predicted_boxes'] / images:.1f} / {result.counts['true_boxes'] / images:.1f}"
+
+
+def footer(results: Mapping[str, Result]) -> list[str]:
+    """Each protocol once, with * and a name where it is not that of the first result, and what the figures are."""
+    names: dict[ReplyProtocol, str] = {}
+    for name, result in results.items():
+        names.setdefault(result.protocol, name)
+    lines = [f"{f'* {name}: ' if place else ''}{one.line()}" for place, (one, name) in enumerate(names.items())]
+    images = sorted({result.counts["images"] for result in results.values()})
+    intervals = any(result.interval for result in results.values())
+    around = "[95% bootstrap interval over images]" if intervals else "no intervals; --resamples 1000 computes them"
+    return [*lines, f"{'/'.join(map(str, images))} images; figures x 100; {around}"]
 
 
 def get_benchmark(name: str) -> Benchmark:
@@ -396,19 +415,14 @@ V3DET_FIXED = {
 BENCHMARKS = {
     benchmark.name: benchmark
     for benchmark in (
-        Benchmark(name="coco", find=_find_coco, metrics=("AP", "AP50", "AP75", "AR100", "F1")),
+        Benchmark(name="coco", find=_find_coco),
         *(Benchmark(name=name, find=_find_odinw(name), averaged=True) for name in ODINW),  # type: ignore[arg-type]
         *(
-            Benchmark(
-                name=name,
-                find=_find_refer(name),
-                protocol=GROUNDING_DEFAULT,
-                metrics=(*REC.names, "accuracy strict"),
-            )
+            Benchmark(name=name, find=_find_refer(name), protocol=GROUNDING_DEFAULT)
             for name in ("refcoco", "refcoco+", "refcocog")
         ),
-        Benchmark(name="grefcoco", find=_find_refer("grefcoco"), protocol=GREC_DEFAULT, metrics=GREC.names),
-        Benchmark(name="lisa", find=_find_lisa, protocol=GROUNDING_DEFAULT, metrics=(*REC.names, "accuracy strict")),
+        Benchmark(name="grefcoco", find=_find_refer("grefcoco"), protocol=GREC_DEFAULT),
+        Benchmark(name="lisa", find=_find_lisa, protocol=GROUNDING_DEFAULT),
         Benchmark(name="d3", find=_find_d3, protocol=Protocol(name="d3", prompt="per_category")),
         Benchmark(
             name="ovdeval",
@@ -421,7 +435,6 @@ BENCHMARKS = {
             name="v3det",
             find=_find_v3det,
             protocol=Protocol(name="v3det", categories="present", num_negatives=20, **V3DET_FIXED),  # type: ignore[arg-type]
-            metrics=("AP", "AP50", "AP75", "F1"),
             fixed=V3DET_FIXED,
         ),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from visionr1.evaluate.benchmarks import Result, aligned, cell
+from visionr1.evaluate.benchmarks import Result, aligned, boxes_an_image, cell, footer
 
 _COUNTS = (
     "replies well_formed unparsable truncated unknown_labels malformed_boxes images_without_reply unknown_categories "
@@ -20,7 +20,7 @@ def format_results(results: Mapping[str, Result]) -> str:
     keys = dict.fromkeys(key for result in results.values() for key in result.metrics)
     rows = [["", *(marked[name] for name in names)]]
     rows += [[key, *(cell(results[name], key) for name in names)] for key in keys]
-    rows.append(["boxes an image / true", *(_boxes(results[name]) for name in names)])
+    rows.append(["boxes an image / true", *(boxes_an_image(results[name]) for name in names)])
     if any(_asked_fewer(result) for result in results.values()):
         rows.append(["categories asked, of all", *(_asked(results[name]) for name in names)])
     counts = [key for key in _COUNTS if any(result.counts.get(key) for result in results.values())]
@@ -30,19 +30,7 @@ def format_results(results: Mapping[str, Result]) -> str:
         [f"fault: {kind.replace('_', ' ')}", *(str(results[name].faults.get(kind, 0)) for name in names)]
         for kind in kinds
     ]
-    lines = aligned(rows)
-    for protocol, name in {results[name].protocol: name for name in reversed(names)}.items():
-        lines.append(f"{'' if protocol == first else f'* {name}: '}{protocol.line()}")
-    images = {result.counts["images"] for result in results.values()}
-    intervals = any(result.interval for result in results.values())
-    around = "[95% bootstrap interval over images]" if intervals else "no intervals; --resamples 1000 computes them"
-    lines.append(f"{'/'.join(map(str, sorted(images)))} images; figures x 100; {around}")
-    return "\n".join(lines)
-
-
-def _boxes(result: Result) -> str:
-    images = result.counts["images"]
-    return f"{result.counts['predicted_boxes'] / images:.1f} / {result.counts['true_boxes'] / images:.1f}"
+    return "\n".join(aligned(rows) + footer(results))
 
 
 def _asked_fewer(result: Result) -> bool:

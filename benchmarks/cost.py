@@ -1,15 +1,19 @@
 """What a GRPO step costs by the model of docs/speed.md: FLOPs by phase, without and with a shared prefix.
 
     python benchmarks/cost.py [--model 7m|3b|7b] [--image-tokens N] [--prompt-tokens P] [--group-size G] [--length C]
+                              [--trains all|language|adapters]
 
-Of one sample, with a reference model; a product of matrices counts two FLOPs a weight, its backward pass twice its
-forward pass. The last line is a JSON object.
+Of one sample, with a reference model; a product of matrices counts two FLOPs a weight, and in a backward pass as much
+for the gradient of its input and for that of its weights, where they train. The last line is a JSON object.
 """
 
 import argparse
 import json
 from dataclasses import dataclass
+from typing import Literal, get_args
 
+Trains = Literal["all", "language", "adapters"]
+"""All weights, all but the vision tower's, or adapters beside weights that stay."""
 PATCHES = 4
 """Of an image token."""
 
@@ -34,25 +38,46 @@ SHAPES = {
 """The model of benchmarks/vs_trl.py, Qwen2.5-VL-3B and -7B."""
 
 
-def forward(shape: Shape, images: int, prompts: int, branches: int, image: int, prompt: int, length: int) -> float:
-    """FLOPs of one pass over so many images, prompts and completions that follow them."""
-    tokens = prompts * prompt + branches * length
-    pairs = prompts * prompt**2 / 2 + branches * length * (prompt + length / 2)
-    vision = 2 * shape.vision * PATCHES * image * images
-    return vision + 2 * shape.text * tokens + shape.attention * pairs
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """FLOPs of one forward pass."""
+
+    vision: float
+    text: float
+    attention: float
+    scored: float
+
+    @property
+    def total(self) -> float:
+        """Of all parts."""
+        return self.vision + self.text + self.attention + self.scored
 
 
-def step(shape: Shape, image: int, prompt: int, group: int, length: int, shared: bool) -> dict[str, float]:
-    """FLOPs by phase of one sample; `shared` reads image and prompt once, else each completion reads them."""
+def forward(shape: Shape, copies: int, branches: int, image: int, prompt: int, length: int) -> Pass:
+    """One pass over so many copies of image and prompt and so many completions that follow them."""
+    return Pass(
+        vision=2 * shape.vision * PATCHES * image * copies,
+        text=2 * shape.text * (copies * prompt + branches * length),
+        attention=shape.attention * (copies * prompt**2 / 2 + branches * length * (prompt + length / 2)),
+        scored=2 * shape.head * branches * length,
+    )
+
+
+def step(
+    shape: Shape, image: int, prompt: int, group: int, length: int, shared: bool, trains: Trains = "all"
+) -> dict[str, float]:
+    """FLOPs by phase of one sample; `shared` reads image and prompt once, else each completion reads them. Where the
+    tower does not train, the shared way has its features from the rollout."""
     copies = 1 if shared else group
-    scored = 2 * shape.head * group * length
-    passed = forward(shape, copies, copies, group, image, prompt, length)
-    prefill = forward(shape, copies, copies, 0, image, prompt, 0)
+    rollout = forward(shape, copies, group, image, prompt, length)
+    later = rollout if trains == "all" or not shared else forward(shape, copies, group, 0, prompt, length)
+    tower = 3 if trains == "all" else 1
+    products = 2 if trains == "adapters" else 3
     return {
-        "rollout": forward(shape, copies, copies, group, image, prompt, length) + scored,
-        "of it prefill": prefill,
-        "reference": passed + scored,
-        "update": 3 * (passed + scored),
+        "rollout": rollout.total,
+        "of it prefill": forward(shape, copies, 0, image, prompt, 0).total,
+        "reference": later.total,
+        "update": tower * later.vision + products * (later.text + later.scored) + 3 * later.attention,
     }
 
 
@@ -64,9 +89,10 @@ def main() -> None:
     parser.add_argument("--prompt-tokens", type=int, default=300, help="image tokens included")
     parser.add_argument("--group-size", type=int, default=8)
     parser.add_argument("--length", type=int, default=64)
+    parser.add_argument("--trains", choices=get_args(Trains), default="all")
     args = parser.parse_args()
     workload = (args.image_tokens, args.prompt_tokens, args.group_size, args.length)
-    alone, shared = (step(SHAPES[args.model], *workload, shared=way) for way in (False, True))
+    alone, shared = (step(SHAPES[args.model], *workload, shared=way, trains=args.trains) for way in (False, True))
     print(f"{'GFLOP a sample':<16} {'each alone':>12} {'shared':>12} {'ratio':>7}")
     for phase, flops in alone.items():
         print(f"{phase:<16} {flops / 1e9:12.1f} {shared[phase] / 1e9:12.1f} {flops / shared[phase]:7.2f}")

@@ -1,5 +1,6 @@
 """Shared-prefix rows against transformers' own forward pass over one completion at a time."""
 
+import logging
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from visionr1.models.policy import Policy, Prompt, join_inputs, load_policy
 from visionr1.models.tree_attention import LONG_ROW
-from visionr1.prefix import PAD_TO, Group, group, pack, split, token_logprobs
+from visionr1.prefix import PAD_TO, Group, check_budget, group, pack, split, token_logprobs
 
 SIZES = [(120, 80), (80, 160), (120, 120)]  # width and height of each of three images
 UNEQUAL = [[5, 0, 9, 1], [3, 12], [7, 7, 2]]  # tokens of each completion of each of three prompts
@@ -80,6 +81,23 @@ def test_groups_split_over_rows_and_micro_batches(policy: Policy) -> None:
     assert len(parts) > len(prompts)
     assert all(sum(g.num_tokens for g in part) <= budget for part in parts)
     compare(policy, prompts, random_completions(policy, UNEQUAL), budget)
+
+
+def test_short_groups_fill_the_rows_of_long_ones() -> None:
+    nowhere = torch.zeros(3, 1)  # a prompt of one token, which a row does not hold
+    prompt = Prompt(torch.zeros(1), nowhere, {}, (28, 28), "")
+    groups = [Group(prompt, (torch.zeros(length),), (i,)) for i, length in enumerate([3, 6, 5, 4, 7, 4, 20])]
+    lengths = [[part.num_tokens for part in batch] for batch in split(groups, 10)]
+    assert lengths == [[20], [7, 3], [6, 4], [5, 4]]
+
+
+def test_a_completion_that_is_longer_than_a_pass_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="visionr1"):
+        for sample, prompt in (("fits", 77), ("first", 78), ("second", 99)):
+            check_budget(sample, prompt, 10, tokens_per_forward=87)
+    (record,) = caplog.records
+    assert "first: its prompt takes 78 tokens and its completion up to 10" in record.message
+    assert "optimizer.tokens_per_forward = 87" in record.message
 
 
 def test_image_at_the_start(policy: Policy) -> None:

@@ -23,7 +23,7 @@ from visionr1.errors import CheckpointError, DataError, TrainingError
 from visionr1.models.adapters import adapters_off, base_checksum, has_adapters
 from visionr1.models.policy import Policy, Prompt
 from visionr1.models.trainable import vision_trains
-from visionr1.prefix import Group, Rows, group, pack, split, token_logprobs
+from visionr1.prefix import Group, Rows, check_budget, group, pack, split, token_logprobs
 from visionr1.recipe import Recipe
 from visionr1.rewards import AdaptiveStages, FixedStages, Reward, Score, Stage, Stages
 from visionr1.rewards.watch import Counts, count, measure
@@ -107,7 +107,7 @@ class Supervised(Learner):
         prompts = [encode(self.policy, sample) for sample in samples]
         pairs = zip(samples, prompts, strict=True)
         targets = [(sft.target(self.policy, sample, prompt, self.recipe.sft),) for sample, prompt in pairs]
-        check_fit(self.policy, samples, prompts, [len(target) for (target,) in targets])
+        check_fit(self.policy, self.recipe, samples, prompts, [len(target) for (target,) in targets])
         parts = split(group(prompts, targets), self.recipe.optimizer.tokens_per_forward)
         return [pack(part) for part in parts]
 
@@ -208,7 +208,7 @@ class Reinforced(Learner):
     def prepare(self, samples: list[Sample]) -> list[Question]:
         """Encoded prompts with their truths."""
         prompts = [encode(self.policy, sample) for sample in samples]
-        check_fit(self.policy, samples, prompts, [self.recipe.rollout.max_new_tokens] * len(samples))
+        check_fit(self.policy, self.recipe, samples, prompts, [self.recipe.rollout.max_new_tokens] * len(samples))
         if self.recipe.rollout.engine != "vllm":  # which alone looks at the images again
             prompts = [replace(prompt, image=None) for prompt in prompts]
         return [
@@ -374,8 +374,11 @@ def encode(policy: Policy, sample: Sample) -> Prompt:
         raise DataError(f"sample {sample.id}: {error}") from error
 
 
-def check_fit(policy: Policy, samples: Sequence[Sample], prompts: Sequence[Prompt], num_new: Sequence[int]) -> None:
-    """Raise DataError if a prompt and its `num_new` tokens are more than the model's context."""
+def check_fit(
+    policy: Policy, recipe: Recipe, samples: Sequence[Sample], prompts: Sequence[Prompt], num_new: Sequence[int]
+) -> None:
+    """Raise DataError if a prompt and its `num_new` tokens are more than the model's context; say where they are more
+    than a pass is to take."""
     for sample, prompt, new in zip(samples, prompts, num_new, strict=True):
         if len(prompt.input_ids) + new > policy.context:
             raise DataError(
@@ -383,6 +386,7 @@ def check_fit(policy: Policy, samples: Sequence[Sample], prompts: Sequence[Promp
                 f"up to {new}, but the model's context holds {policy.context}; "
                 "use smaller images or lower rollout.max_new_tokens"
             )
+        check_budget(sample.id, len(prompt.input_ids), new, recipe.optimizer.tokens_per_forward)
 
 
 def make_learner(policy: Policy, recipe: Recipe, load_initial: Callable[[], Policy]) -> Learner:

@@ -15,6 +15,7 @@ family has no file here (`models/plain.py`) get a row for each completion, with 
 Axis letters: A axes of position ids, R rows, T tokens, N completion tokens in all.
 """
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -29,6 +30,8 @@ from visionr1.models.plain import repeat_inputs
 from visionr1.models.policy import Policy, Prompt, image_features, join_inputs
 from visionr1.models.tree_attention import LONG_ROW, Tree
 
+_log = logging.getLogger("visionr1")
+_told: set[int] = set()
 PAD_TO = 64  # rows are as long as a multiple of this: a CPU prepares each new shape of a product anew
 
 
@@ -94,24 +97,38 @@ def group(prompts: Sequence[Prompt], completions: Sequence[Sequence[Tensor]]) ->
 
 
 def split(groups: Iterable[Group], tokens_per_forward: int) -> list[list[Group]]:
-    """The groups in micro-batches of at most `tokens_per_forward` tokens, of like length.
+    """The groups in micro-batches of at most `tokens_per_forward` tokens: the longest first, each into
+    the first that has room.
 
-    A group that is longer by itself is split; one completion never is. On the plain path, where every
-    completion repeats its prompt, each micro-batch is of one group.
+    A group that is longer by itself is split; one completion never is (see `check_budget`). On the
+    plain path, where every completion repeats its prompt, each micro-batch is of one group.
     """
     groups = list(groups)
     if groups and groups[0].prompt.is_plain:
         return [[part] for group in groups for part in _fit_plain(group, tokens_per_forward)]
     whole = [part for group in groups for part in _fit(group, tokens_per_forward)]
     batches: list[list[Group]] = []
-    room = 0
+    room: list[int] = []
     for part in sorted(whole, key=lambda part: -part.num_tokens):
-        if part.num_tokens > room:
+        place = next((i for i, free in enumerate(room) if part.num_tokens <= free), len(room))
+        if place == len(room):
             batches.append([])
-            room = tokens_per_forward
-        batches[-1].append(part)
-        room -= part.num_tokens
+            room.append(tokens_per_forward)
+        batches[place].append(part)
+        room[place] -= part.num_tokens
     return batches
+
+
+def check_budget(sample: str, prompt: int, completion: int, tokens_per_forward: int) -> None:
+    """Say, once for each budget, where one completion of so many tokens takes more with its prompt than a pass may."""
+    if prompt + completion > tokens_per_forward and tokens_per_forward not in _told:
+        _told.add(tokens_per_forward)
+        _log.warning(
+            "sample %s: its prompt takes %d tokens and its completion up to %d, which is more than "
+            "optimizer.tokens_per_forward = %d; a completion is never cut, so such a one gets a pass of its own: if "
+            "memory runs out, use smaller images or lower rollout.max_new_tokens (said once)",
+            *(sample, prompt, completion, tokens_per_forward),
+        )
 
 
 def _fit(group: Group, tokens: int) -> list[Group]:

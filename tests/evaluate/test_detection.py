@@ -227,7 +227,7 @@ def test_boxes_beyond_the_image_are_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({**RIGHT, "image_id": 7}, "row 1: image_id: expected the id of an image of the data set, found 7"),
+        ({**RIGHT, "image_id": 7}, "row 1: image_id: expected the id of an image of .*truth.json, found 7"),
         ({**RIGHT, "image_id": None}, "row 1: image_id: .*found None"),
         ({**RIGHT, "bbox": [1, 2, 3]}, r"row 1: bbox: expected four finite numbers .* found \[1, 2, 3\]"),
         ({**RIGHT, "bbox": [1, 2, 3, float("nan")]}, "row 1: bbox: .*nan"),

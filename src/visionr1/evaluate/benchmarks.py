@@ -254,7 +254,7 @@ def boxes_an_image(result: Result) -> str:
 
 def footer(results: Mapping[str, Result]) -> list[str]:
     """Each protocol once, with * and a name where it is not that of the first result, and what the figures are."""
-    names: dict[ReplyProtocol, str] = {}
+    names: dict[Protocol | GroundingProtocol, str] = {}
     for name, result in results.items():
         names.setdefault(result.protocol, name)
     lines = [f"{f'* {name}: ' if place else ''}{one.line()}" for place, (one, name) in enumerate(names.items())]

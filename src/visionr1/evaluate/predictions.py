@@ -200,9 +200,9 @@ def detections_of(rows: Rows, table: CocoTable, path: Path) -> tuple[Detections,
         image = _places([row["image_id"] for row in rows], images)
         xywh, score = _boxes([row["bbox"] for row in rows]), _numbers([row["score"] for row in rows])
     except KeyError:
-        raise _first_fault(rows, images, path) from None
+        raise _first_fault(rows, images, path, table.path) from None
     if xywh is None or score is None or (image < 0).any():
-        raise _first_fault(rows, images, path)
+        raise _first_fault(rows, images, path, table.path)
     category = _places([row.get("category_id") for row in rows], categories)
     known = category >= 0
     return Detections(image, category, xywh, score).keep(known), int((~known).sum())
@@ -234,11 +234,11 @@ def _boxes(values: list[Any]) -> Array | None:
     return None if numbers is None else numbers.reshape(-1, 4)
 
 
-def _first_fault(rows: Rows, images: Mapping[Id, int], path: Path) -> DataError:
+def _first_fault(rows: Rows, images: Mapping[Id, int], path: Path, data: Path) -> DataError:
     for index, row in enumerate(rows):
         place = images.get(read_id(row.get("image_id")))  # type: ignore[arg-type]
         if place is None or not _is_box(row.get("bbox")) or not is_number(row.get("score")):
-            return DataError(f"{path}: row {index}: {_fault(row, place)}; correct it")
+            return DataError(f"{path}: row {index}: {_fault(row, place, data)}; correct it")
     raise AssertionError("no row is at fault")
 
 
@@ -246,9 +246,9 @@ def _is_box(box: object) -> bool:
     return isinstance(box, list) and len(box) == 4 and all(map(is_number, box))
 
 
-def _fault(row: Mapping[str, Any], place: int | None) -> str:
+def _fault(row: Mapping[str, Any], place: int | None, data: Path) -> str:
     if place is None:
-        return f"image_id: expected the id of an image of the data set, found {row.get('image_id')!r:.60}"
+        return f"image_id: expected the id of an image of {data}, found {row.get('image_id')!r:.60}"
     if "bbox" not in row:
         return f"expected a bbox (COCO results) or a text (replies), found only {', '.join(map(repr, row))}"
     if not _is_box(row.get("bbox")):

@@ -162,6 +162,7 @@ BAD_ROWS: list[tuple[Callable[[Rows], None], str, str]] = [
     (annotation(bbox=None), "bad_box", "bbox: .*found None"),
     (annotation(bbox=[10, 10, -4, 4]), "inverted_box", "bbox: .*no negative side"),
     (annotation(area=NAN), "bad_area", "area: expected a finite number"),
+    (annotation(iscrowd="0"), "bad_iscrowd", "iscrowd: expected 0 or 1, found '0'"),  # which Python takes for true
     (image(id=5), "duplicate_image_id", r"images\[1\]: id: expected one that no other image has, found 5 again"),
     (image(id=None), "images_without_id", r"images\[1\]: id"),
     (image(width=-1), "bad_image_size", "width, height: expected whole numbers"),
@@ -211,6 +212,7 @@ ADJUSTED: list[tuple[Callable[[Rows], None], str, list[float] | None]] = [
     (annotation(bbox=[5, 5, 0, 5]), "empty_boxes_left_out", None),
     (annotation(iscrowd=1), "crowd_regions_left_out", None),
     (annotation(id=1), "duplicate_annotation_ids", [0.5, 0, 20.5, 5.5]),
+    (annotation(area=None), "areas_computed", [0.5, 0, 20.5, 5.5]),
     (lambda rows: rows["annotations"][1].pop("area"), "areas_computed", [0.5, 0, 20.5, 5.5]),
 ]
 

@@ -443,12 +443,12 @@ def _read_annotations(rows: list[Any], images: dict[Id, int], categories: dict[I
         elif own is not None:
             seen.add(own)
         box = row["bbox"]
-        if "area" not in row:
+        if row.get("area") is None:
             log.adjust("areas_computed", f"annotations[{index}]", "no area; width x height is used")
         image.append(images[read_id(row["image_id"])])  # type: ignore[index]
         category.append(categories[read_id(row["category_id"])])  # type: ignore[index]
         xywh.append(box)
-        area.append(row["area"] if "area" in row else box[2] * box[3])
+        area.append(box[2] * box[3] if row.get("area") is None else row["area"])
         crowd.append(bool(row.get("iscrowd")))
     return {
         "image": np.array(image, dtype=np.intp),
@@ -473,6 +473,8 @@ def _fault_of(row: Any, images: dict[Id, int], categories: dict[Id, int]) -> tup
         return "bad_box", f"bbox: expected four finite numbers [x, y, width, height], found {box!r:.80}"
     if box[2] < 0 or box[3] < 0:
         return "inverted_box", f"bbox: expected [x, y, width, height] with no negative side, found {box!r}"
-    if "area" in row and not is_number(row["area"]):
+    if row.get("area") is not None and not is_number(row["area"]):
         return "bad_area", f"area: expected a finite number, found {row['area']!r:.60}"
+    if row.get("iscrowd") not in (0, 1, None):
+        return "bad_iscrowd", f"iscrowd: expected 0 or 1, found {row['iscrowd']!r:.60}"
     return None

@@ -63,34 +63,38 @@ def test_annotation_id_0_is_a_truth_like_any_other() -> None:
     assert figures(truth, perfect)[0] == pytest.approx(1)
 
 
-def test_ids_as_strings_and_repeated_annotation_ids_change_nothing() -> None:
-    truth, results = random_problem(2)
+@for_problems
+def test_ids_as_strings_and_repeated_annotation_ids_change_nothing(problem: Problem) -> None:
+    truth, results = problem
     plain = figures(truth, results)
-    for row in truth["annotations"]:
-        row["image_id"], row["id"] = str(row["image_id"]), 7
+    for number, row in enumerate(truth["annotations"]):
+        row["image_id"], row["id"] = str(row["image_id"]), number % 2
     for row in results:
         row["category_id"] = str(row["category_id"])
     np.testing.assert_array_equal(figures(truth, results), plain)
 
 
-def test_missing_area_and_iscrowd_are_box_area_and_0() -> None:
-    truth, results = random_problem(3, crowd=0)
+@for_problems
+def test_missing_area_and_iscrowd_are_box_area_and_0(problem: Problem) -> None:
+    truth, results = problem
     for row in truth["annotations"]:
-        row["area"] = row["bbox"][2] * row["bbox"][3]
+        row["area"], row["iscrowd"] = row["bbox"][2] * row["bbox"][3], 0
     stated = figures(truth, results)
     for row in truth["annotations"]:
         del row["area"], row["iscrowd"]
     np.testing.assert_array_equal(figures(truth, results), stated)
 
 
-def test_no_predictions_score_0_and_no_truth_minus_1() -> None:
-    truth, results = random_problem(4, crowd=0)
-    assert figures(truth, [])[0] == 0
+@for_problems
+def test_no_predictions_score_0_and_no_truth_minus_1(problem: Problem) -> None:
+    truth, results = problem
+    assert figures(truth, [])[0] == (0 if any(not row["iscrowd"] for row in truth["annotations"]) else -1)
     assert figures({**truth, "annotations": []}, results)[0] == -1
 
 
-def test_a_category_absent_from_the_split_leaves_the_mean() -> None:
-    truth, results = random_problem(5, categories=2)
+@for_problems
+def test_a_category_absent_from_the_split_leaves_the_mean(problem: Problem) -> None:
+    truth, results = problem
     before = figures(truth, results)
     truth["categories"].append({"id": 9, "name": "absent"})
     stray = {"image_id": truth["images"][0]["id"], "category_id": 9, "bbox": [0.0, 0.0, 9.0, 9.0], "score": 1.0}

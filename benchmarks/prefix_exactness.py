@@ -1,12 +1,13 @@
 """How exact the shared prefix is: log-probabilities and gradients against transformers' plain forward.
 
-    python benchmarks/prefix_exactness.py [--width 256] [--layers 4]
+    python benchmarks/prefix_exactness.py [--width 256] [--layers 4] [--device cuda] [--blocks]
 
 For each family a model with random weights, 3 images, G = 8 completions of 0 to 64 tokens: the plain way
 runs each completion as a row of its own; ours packs the groups behind their prompts into one row. In
 float32 the two are compared with each other. In bfloat16 both are compared with float32's plain way on
 the same weights (rounded to bfloat16), for there the plain way is itself inexact: `ratio` is our error
-over its error, by the root mean square of log-probabilities. The last line is a JSON object.
+over its error, by the root mean square of log-probabilities. With `--blocks` the rows attend by blocks, as long ones do
+on a GPU; there the kernel is the compiled one, on a CPU its operations one by one. The last line is a JSON object.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+import torch.nn.attention.flex_attention as flex
 from random_families import build_internvl, build_smolvlm
 from random_models import (
     build_qwen3,
@@ -29,6 +31,7 @@ from random_models import (
 from torch import Tensor
 
 from visionr1.models.policy import Policy, load_policy
+from visionr1.models.tree_attention import LONG_ROW
 from visionr1.prefix import group, pack, token_logprobs
 
 SIZES = [(320, 240), (240, 320), (400, 200)]
@@ -47,16 +50,16 @@ def both_ways(policy: Policy) -> dict[str, tuple[Tensor, Tensor]]:
             if len(completion)
         ]
     ).float()
-    weights = torch.linspace(-1, 1, len(plain))
+    weights = torch.linspace(-1, 1, len(plain), device=plain.device)
     expected = gradients(policy, (weights * plain).sum()).float()
-    shared = token_logprobs(policy, pack(group(prompts, completions))).float()
+    shared = token_logprobs(policy, pack(group(prompts, completions)).to(policy.device)).float()
     found = gradients(policy, (weights * shared).sum()).float()
     return {"plain": (plain.detach(), expected), "shared": (shared.detach(), found)}
 
 
-def differences(folder: Path) -> dict[str, float]:
+def differences(folder: Path, device: str) -> dict[str, float]:
     """A family's row of the table."""
-    policy = sharpen(load_policy(folder), 2.0)
+    policy = sharpen(load_policy(folder, device=device), 2.0)
     policy.model.bfloat16().float()  # weights that both precisions can hold
     exact = both_ways(policy)
     policy.model.bfloat16()
@@ -84,7 +87,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)
-    size = vars(parser.parse_args())
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--blocks", action="store_true", help="attend by blocks in every row")
+    args = parser.parse_args()
+    size = {"width": args.width, "layers": args.layers}
+    LONG_ROW[torch.device(args.device).type] = 0 if args.blocks else 10**9
+    if args.device == "cpu":  # which torch has a backward pass for, but refuses
+        flex._validate_device = lambda *states: None
     builders = {
         "qwen2_5_vl": build_qwen25,
         "internvl": build_internvl,
@@ -98,7 +107,7 @@ def main() -> None:
         folders = [build(Path(name) / kind, qwen3, **size) for kind, build in builders.items()]
         results = {}
         for folder in (qwen3, *folders):
-            row = results[folder.name] = differences(folder)
+            row = results[folder.name] = differences(folder, args.device)
             dlogp = f"{row['bf16_max_abs_dlogp']:.3f} ({row['bf16_plain_max_abs_dlogp']:.3f})"
             dgrad = f"{row['bf16_gradient_difference']:.3f} ({row['bf16_plain_gradient_difference']:.3f})"
             print(

@@ -174,7 +174,7 @@ def random_completions(policy: Policy, lengths: list[list[int]]) -> list[list[to
 
 def plain_inputs(policy: Policy, prompt: Prompt, input_ids: torch.Tensor) -> dict[str, torch.Tensor]:
     """What transformers' own forward pass and `generate` take: token ids (1, T) and the prompt's images."""
-    inputs = {"input_ids": input_ids, **prompt.inputs}
+    inputs = {"input_ids": input_ids, **{name: tensor.to(input_ids.device) for name, tensor in prompt.inputs.items()}}
     if "image_grid_thw" in inputs:  # models with positions of three axes want to be told where images are
         inputs["mm_token_type_ids"] = (input_ids == policy.config.image_token_id).int()
     return inputs
@@ -183,12 +183,12 @@ def plain_inputs(policy: Policy, prompt: Prompt, input_ids: torch.Tensor) -> dic
 def plain_logprobs(policy: Policy, prompt: Prompt, completion: torch.Tensor) -> torch.Tensor:
     """Log-probabilities (T,) of one completion by transformers' own forward pass: its positions, its
     causal mask, one row."""
-    input_ids = torch.cat((prompt.input_ids, completion))[None]
+    input_ids = torch.cat((prompt.input_ids, completion))[None].to(policy.device)
     logits = policy.model(
         **plain_inputs(policy, prompt, input_ids),
     ).logits[0, len(prompt.input_ids) - 1 : -1].float()
     logits = logits.index_fill(-1, policy.suppressed_ids, -torch.inf)
-    return logits.log_softmax(-1).gather(-1, completion[:, None])[:, 0]
+    return logits.log_softmax(-1).gather(-1, completion[:, None].to(policy.device))[:, 0]
 
 
 def gradients(policy: Policy, value: torch.Tensor) -> torch.Tensor:

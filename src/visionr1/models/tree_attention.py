@@ -163,23 +163,16 @@ def _stacked_attention(query: Tensor, key: Tensor, value: Tensor, parts: Stacked
     def with_prefix(of_prefix: Tensor, states: Tensor) -> Tensor:
         return torch.cat((of_prefix.index_select(0, parts.prefix_of), parts.branches.cut(states)), dim=2)
 
-    branch = _grouped_attention(
-        parts.branches.cut(query),
+    own = parts.branches.cut(query)
+    branch = scaled_dot_product_attention(
+        own.reshape(len(own), key.shape[1], -1, width),  # heads that share a key as queries of one: none is repeated
         with_prefix(prefix_keys, key),
         with_prefix(prefix_values, value),
-        parts.added(heads // key.shape[1], query.dtype),
-        scaling,
-    )
+        attn_mask=parts.added(heads // key.shape[1], query.dtype),
+        scale=scaling,
+    ).view(own.shape)
     output = parts.branches.put(parts.prefixes.put(query.new_zeros(tokens, heads * width), prefix), branch)
     return output.view(1, tokens, heads, width)
-
-
-def _grouped_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:
-    """Attention (N, H, L, D) of queries (N, H, L, D). Heads that share a key are queries of one head, so that under a
-    mask too no key is repeated for them."""
-    shared = query.reshape(len(query), key.shape[1], -1, query.shape[3])
-    output = scaled_dot_product_attention(shared, key, value, attn_mask=mask, scale=scaling)
-    return output.view(query.shape)
 
 
 def tree_mask(*, q_length: int, kv_length: int, attention_mask: Tensor | None, **kwargs: Any) -> Tensor | None:

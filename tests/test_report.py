@@ -127,6 +127,11 @@ def test_marks_a_result_under_another_protocol(page: Page, tmp_path: Path) -> No
     path.write_text(path.read_text().replace('"constant_score": 1.0', '"constant_score": 0.99'))
     text = read_page(run).text
     assert "Vision-R1 *" in text and "* Under another protocol than the first: not comparable." in text
+    assert "AP 18.9" in text and "→" not in text and "+6.6" in text  # the gain is what results.json says
+    path.write_text(path.read_text().replace('"split": "test"', '"split": "valid"'))
+    text = read_page(run).text
+    assert "Vision-R1 * +" in text and "+ On other data than the first: not comparable." in text
+    assert text.count("0 of ") == 6 + NUM_WORST  # the boxes of the one on the same data as the last
 
 
 def test_names_the_signs_of_reward_hacking(page: Page, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from visionr1.evaluate import Protocol
 from visionr1.evaluate.errors import FALSE_KINDS, MEANINGS
 from visionr1.files import read_json, read_json_lines, read_log, read_text, write_text_atomic
 from visionr1.gallery import Shown, check, color_of, legend, side_by_side
-from visionr1.readers import read_source
+from visionr1.readers import data_path, read_dataset
 from visionr1.rewards.watch import WINDOW, signs
 from visionr1.samples import Boxes, Sample
 
@@ -200,7 +200,7 @@ def _headline(run: Run) -> str:
         return ""
     first, last = run.evaluations[0].record, run.evaluations[-1].record
     value = f"AP {_percent(last['metrics']['AP'])}"
-    if len(run.evaluations) > 1:
+    if len(run.evaluations) > 1 and not _mark(last, first):
         value = f'AP <span class="from">{_percent(first["metrics"]["AP"])} →</span> {_percent(last["metrics"]["AP"])}'
     gain = run.gain.get("AP")
     said = ""
@@ -222,24 +222,26 @@ def _results(run: Run) -> str:
     if not run.evaluations:
         return ""
     records = [e.record for e in run.evaluations]
-    marks = [" *" if _protocol(record) != _protocol(records[0]) else "" for record in records]
-    names = [NAMES.get(e.name, e.name) + mark for e, mark in zip(run.evaluations, marks, strict=True)]
+    marks = "".join(_mark(record, records[0]) for record in records)
+    names = [_marked(e, run) for e in run.evaluations]
+    compared = len(records) > 1 and not _mark(records[-1], records[0])
     heads = ["", *names]
     rows = [
         [escape(key), *(_metric_cell(record, key) for record in records), *_gain_cell(run.gain, key)]
         for key in records[0]["metrics"]
     ]
     categories = [
-        [escape(name), *_before_after([record["per_category"].get(name, {}).get("AP", -1) for record in records])]
+        [escape(name), *_before_after([r["per_category"].get(name, {}).get("AP", -1) for r in records], compared)]
         for name in dict.fromkeys(name for record in records for name in record["per_category"])
     ]
-    change = ["change"] if len(records) > 1 else []
+    change = ["change"] if compared else []
     counted = [*_counts(records, "counts"), *_counts(records, "faults")]
     return (
         f"<h2>Result</h2>\n{_table([*heads, *(['change'] if run.gain else [])], rows, 'main')}"
         '<p class="caption">All x 100; in brackets the 95% bootstrap interval over images, '
         "of a change over the same images for both."
-        f"{' * Under another protocol than the first: not comparable.' if any(marks) else ''}</p>"
+        f"{' * Under another protocol than the first: not comparable.' if '*' in marks else ''}"
+        f"{' + On other data than the first: not comparable.' if '+' in marks else ''}</p>"
         '<div class="grid2">'
         f"<div><h3>AP of each category</h3>{_table([*heads, *change], categories)}</div>"
         f"<div><h3>Replies and boxes</h3>{_table(heads, counted)}</div>"
@@ -247,17 +249,27 @@ def _results(run: Run) -> str:
     )
 
 
-def _before_after(values: Sequence[float]) -> list[str]:
-    """Shares x 100, and the last minus the first where there are several."""
+def _mark(record: Row, first: Row) -> str:
+    """What stands at a result that is not to be compared with the first."""
+    other_data = (record["data"], record["split"]) != (first["data"], first["split"])
+    return f"{' *' if _protocol(record) != _protocol(first) else ''}{' +' if other_data else ''}"
+
+
+def _marked(evaluation: Evaluation, run: Run) -> str:
+    return NAMES.get(evaluation.name, evaluation.name) + _mark(evaluation.record, run.evaluations[0].record)
+
+
+def _before_after(values: Sequence[float], compared: bool) -> list[str]:
+    """Shares x 100, and the last minus the first if these may be `compared`."""
     cells = [_percent(value) for value in values]
-    if len(values) == 1:
+    if not compared:
         return cells
     return [*cells, _signed(values[-1] - values[0]) if min(values[0], values[-1]) >= 0 else "n/a"]
 
 
 def _errors(run: Run) -> str:
     """Errors of boxes by kind, size, crowding and category, of each evaluation."""
-    shown = [(NAMES.get(e.name, e.name), e.record["errors"]) for e in run.evaluations if e.record.get("errors")]
+    shown = [(_marked(e, run), e.record["errors"]) for e in run.evaluations if e.record.get("errors")]
     if not shown:
         return ""
     names, errors = [name for name, _ in shown], [found for _, found in shown]
@@ -359,16 +371,18 @@ def _worst(run: Run) -> str:
 
 def _shown_samples(run: Run) -> Sequence[Sample]:
     """The samples of the last evaluation, if there are replies to draw."""
-    if not run.evaluations or not all(e.predictions for e in run.evaluations):
+    if not run.evaluations or not run.evaluations[-1].predictions:
         return ()
     record = run.evaluations[-1].record
-    return read_source(record["data"], split=record["split"])
+    how: dict[str, Any] = {"split": record["split"] or None, "on_bad": record.get("on_bad", "raise")}
+    return read_dataset(data_path(record["data"]), **how).samples
 
 
 def _drawn(run: Run, samples: Sequence[Sample], key: str) -> str:
-    colors = color_of(samples[0].query.categories)
+    colors, last = color_of(samples[0].query.categories), run.evaluations[-1].record
+    shown = [e for e in run.evaluations if e.predictions and "+" not in _mark(e.record, last)]
     return "".join(
-        side_by_side(sample, _panels(sample, run.evaluations), colors, f"{key}{i}") for i, sample in enumerate(samples)
+        side_by_side(sample, _panels(sample, shown), colors, f"{key}{i}") for i, sample in enumerate(samples)
     )
 
 

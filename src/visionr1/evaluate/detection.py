@@ -23,6 +23,7 @@ from visionr1.evaluate.errors import NEAR, box_errors
 from visionr1.evaluate.matching import match_boxes, overlaps
 from visionr1.evaluate.predictions import Prediction
 from visionr1.evaluate.protocols import DEFAULT, Protocol
+from visionr1.evaluate.release_salvage import release_list
 from visionr1.evaluate.statistics import MAX_CATEGORIES, MAX_RESAMPLED, NUM_RESAMPLES, Matches, intervals
 from visionr1.evaluate.token_scores import token_scores
 from visionr1.readers.coco import CocoTable, Index, table_of
@@ -148,7 +149,7 @@ def evaluate_replies(
         raise DataError(f"protocol {protocol.name} takes scores from a results file, but these are replies; set scores")
     protocol = replace(protocol, dialect=dialect.name)
     places = {identity: index for index, identity in enumerate(table.image_ids)}
-    read = partial(_parse, table=table, places=places, dialect=dialect)
+    read = partial(_parse, table=table, places=places, dialect=dialect, release=protocol.salvage == "release")
     replies = [read(prediction) for prediction in predictions]
     images = [places[prediction.image_id] for prediction in predictions]
     asked = [prediction.categories or table.categories for prediction in predictions]
@@ -279,7 +280,10 @@ def evaluate_boxes(
     )
 
 
-def _parse(prediction: Prediction, table: CocoTable, places: Mapping[Any, int], dialect: Dialect) -> Reply:
+def _parse(
+    prediction: Prediction, table: CocoTable, places: Mapping[Any, int], dialect: Dialect, *, release: bool
+) -> Reply:
+    """The reply; with `release` its boxes are those that Vision-R1's release reads in JSON, its faults the same."""
     place = places.get(prediction.image_id)
     if place is None:
         raise DataError(f"a prediction has image_id {prediction.image_id!r}, which {table.path} does not have")
@@ -288,12 +292,17 @@ def _parse(prediction: Prediction, table: CocoTable, places: Mapping[Any, int], 
         raise DataError(
             f"{table.path}: image {prediction.image_id!r}: width, height: needed to read replies, but missing"
         )
-    return dialect.parse(
-        prediction.text,
+    read = partial(
+        dialect.parse,
         size_wh=(width, height),
         input_size_wh=_input_size(prediction, (width, height), dialect),
         categories=prediction.categories or table.categories,
     )
+    reply = read(prediction.text)
+    if release and dialect.prompt_family == "qwen":
+        whole = read(release_list(prediction.text))
+        reply = replace(reply, boxes=whole.boxes, num_malformed=whole.num_malformed)
+    return reply
 
 
 def _input_size(prediction: Prediction, size_wh: Size, dialect: Dialect) -> Size:

@@ -68,6 +68,8 @@ class Protocol(ReplyProtocol):
     categories: Literal["all", "present", "every"] = "all"
     """Which are asked for: all that the set asks of the image (D3: its group's), those that the image's own truth holds
     (which tells what is there), or every one of the set (D3's inter-group setting)."""
+    salvage: Literal["items", "release"] = "items"
+    """Which boxes of a faulty reply: of every complete item, or those of Vision-R1's release (`release_salvage.py`)."""
     num_negatives: int = 0
     """With categories=present: how many absent ones are asked too, drawn by sample id; all may fit no prompt."""
     scores: Literal["constant", "rank", "token", "file"] = "constant"
@@ -98,7 +100,9 @@ class Protocol(ReplyProtocol):
             "file": "as in the file",
         }
         return (
-            f"protocol {self.name}: {self.reply_line(asked)}box score {stated[self.scores]}; "
+            f"protocol {self.name}: {self.reply_line(asked)}"
+            f"{'salvage as in the release; ' if self.dialect and self.salvage == 'release' else ''}"
+            f"box score {stated[self.scores]}; "
             f"ties by {self.order.replace('_', ' ')} order, then emission; "
             f"maxDets {'/'.join(map(str, self.max_dets))}; {'NMS-AP; ' if self.suppression == 'truth' else ''}"
             f"IoU >=; precision, recall, F1 at IoU {self.match_iou:g}" + (f"; {self.metric}" if self.metric else "")
@@ -118,9 +122,10 @@ PROTOCOLS = {
     for protocol in (
         DEFAULT,
         # Vision-R1's released evaluation (Griffon, Vision-R1/eval): pycocotools' defaults, 512 tokens.
-        Protocol(name="vision_r1_coco", constant_score=0.99, order="image_id", max_new_tokens=512),
+        Protocol(name="vision_r1_coco", salvage="release", constant_score=0.99, order="image_id", max_new_tokens=512),
         Protocol(
             name="vision_r1_odinw",
+            salvage="release",
             prompt="per_category",
             categories="present",
             constant_score=0.99,

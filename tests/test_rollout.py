@@ -120,7 +120,7 @@ def test_dropping_ended_rows_changes_nothing(policy: Policy, monkeypatch: pytest
 
 def test_a_full_cache_grows(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     before = sample(policy, temperature=0.0)
-    monkeypatch.setattr(rollout, "GROWTH", 3)
+    monkeypatch.setattr(rollout.Decoder, "block", 3)
     assert token_ids(sample(policy, temperature=0.0)) == token_ids(before)
 
 

@@ -401,6 +401,10 @@ def make_learner(policy: Policy, recipe: Recipe, load_initial: Callable[[], Poli
         from visionr1.rollout_vllm import open_vllm
 
         engine = open_vllm(policy, recipe)
+    elif recipe.rollout.compile:
+        from visionr1.rollout_compiled import CompiledDecoder
+
+        engine = CompiledDecoder(policy)
     if not recipe.grpo.beta:
         return Reinforced(policy, recipe, None, engine)
     if has_adapters(policy.model):

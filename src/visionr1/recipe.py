@@ -167,6 +167,9 @@ class RolloutSection:
     """Sample from so many most probable tokens; 0 is all."""
     engine: Literal["builtin", "vllm"] = "builtin"
     """"vllm" samples with vLLM, on a GPU (see visionr1.rollout_vllm); evaluation stays with the built-in one."""
+    compile: bool = False
+    """Compile the built-in engine's decode step (see visionr1.rollout_compiled): needs a C++ compiler, and keeps the
+    memory of keys and values between steps."""
     vllm_memory: float = 0.3
     """Share of the GPU's memory that vLLM takes for its copy of the weights and its cache."""
     batch_size: int = 0
@@ -186,6 +189,7 @@ class RolloutSection:
         _check(0 < self.vllm_memory < 1, "rollout.vllm_memory", "between 0 and 1", self.vllm_memory)
         _check(self.batch_size >= 0, "rollout.batch_size", "0 (all) or more", self.batch_size)
         if self.engine == "vllm":
+            _check(not self.compile, "rollout.compile", "false (vLLM compiles by itself)", self.compile)
             _check(self.batch_size == 0, "rollout.batch_size", "0 (vLLM sees to it by itself)", self.batch_size)
 
 

@@ -21,7 +21,7 @@ from visionr1.models.policy import Policy, Prompt, image_features, join_inputs, 
 
 KEEP_SHARE = 0.75
 """Ended rows are dropped once fewer than this share is still running: dropping copies the cache."""
-GROWTH = 128
+BLOCK = 64
 """Columns by which the cache grows when it is full."""
 
 
@@ -67,35 +67,6 @@ class RolloutEngine(Protocol):
         """See `generate`."""
 
 
-class BranchCache:
-    """Keys and values of the running rows: what layers write into and read from while decoding."""
-
-    def __init__(self, prefill: DynamicCache, num_completions: int, dtype: torch.dtype) -> None:
-        self.length: int = prefill.get_seq_length()
-        self._layers = [
-            [
-                _widen(part.to(dtype).repeat_interleave(num_completions, dim=0), self.length)
-                for part in (layer.keys, layer.values)
-            ]
-            for layer in prefill.layers
-        ]
-
-    def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any) -> tuple[Tensor, Tensor]:
-        """Write one column (N, heads, 1, D) and return all columns so far."""
-        parts = self._layers[layer]
-        for i, new in enumerate((keys, values)):
-            if parts[i].shape[2] == self.length:
-                parts[i] = _widen(parts[i], self.length)
-            parts[i][:, :, self.length] = new[:, :, 0]
-        end = self.length + 1
-        return parts[0][:, :, :end], parts[1][:, :, :end]
-
-    def keep(self, rows: Tensor) -> None:
-        """Drop all rows but `rows`."""
-        for parts in self._layers:
-            parts[:] = [part[rows] for part in parts]
-
-
 @torch.no_grad()
 def generate(
     policy: Policy,
@@ -104,8 +75,9 @@ def generate(
     seeds: Seeds = (),
     *,
     progress: Callable[[int, int], None] | None = None,
+    decoder: "Decoder | None" = None,
 ) -> list[list[Completion]]:
-    """The replies to each prompt; greedy ones need no `seeds`.
+    """The replies to each prompt; greedy ones need no `seeds`. `decoder` is what goes from token to token, see there.
 
     A prompt's replies are drawn from its own seed alone, so that they do not depend on which others are in the batch.
 
@@ -121,25 +93,22 @@ def generate(
             if progress:
                 progress(len(groups) * max_new_tokens // len(prompts), max_new_tokens)
         return groups
+    decoder = decoder or Decoder()
     device, eos_ids = policy.device, torch.tensor(policy.eos_ids, device=policy.device)
     hidden, prefill, is_prompt = _prefill(policy, prompts)
-    cache = BranchCache(prefill, num_completions, _cache_dtype(prefill, device))
+    cache = BranchCache(prefill, is_prompt, sampling, decoder)
     hidden = hidden.repeat_interleave(num_completions, dim=0)
-    is_prompt = is_prompt.repeat_interleave(num_completions, dim=0)
-    decoder = policy.decoder
-    cosine, sine = _rotations(decoder, prompts, sampling, hidden)
+    cosine, sine = _rotations(policy.decoder, prompts, sampling, hidden)
 
-    total = len(prompts) * num_completions
+    total = len(hidden)
     token_ids = torch.zeros((total, max_new_tokens), dtype=torch.long, device=device)
     logprobs = torch.zeros((total, max_new_tokens), device=device)
     lengths = torch.full((total,), max_new_tokens, device=device)
     rows = torch.arange(total, device=device)  # which completions the running rows are
     running = torch.ones(total, dtype=torch.bool, device=device)
-    visible = None if is_prompt.all() else nn.functional.pad(is_prompt, (0, max_new_tokens), value=True)[:, None, None]
     uniform = _uniform(seeds, sampling).to(device) if sampling.temperature else None
+    tokens, chosen = _choose(policy, hidden, sampling, None if uniform is None else uniform[:, 0])
     for step in range(max_new_tokens):
-        logits = policy.logits(hidden, temperature=sampling.temperature or 1.0)
-        tokens, chosen = _sample(logits, sampling, None if uniform is None else uniform[rows, step])
         token_ids[rows, step] = tokens
         logprobs[rows, step] = chosen
         ended = running & torch.isin(tokens, eos_ids)
@@ -150,19 +119,120 @@ def generate(
             progress(step + 1, max_new_tokens)
         if not num_running or step + 1 == max_new_tokens:
             break
-        if num_running < KEEP_SHARE * len(rows):
-            left = running.nonzero().flatten()
-            rows, running, tokens = rows[left], running[left], tokens[left]
-            cosine, sine, visible = cosine[left], sine[left], None if visible is None else visible[left]
-            cache.keep(left)
-        mask = None if visible is None else visible[..., : cache.length + 1]
-        states = decoder.embed_tokens(tokens)[:, None]
+        num_rows = decoder.num_rows(num_running, len(rows))
+        if num_rows < len(rows):
+            kept = running.argsort(descending=True, stable=True)[:num_rows]
+            rows, running, tokens, cosine, sine = (part[kept] for part in (rows, running, tokens, cosine, sine))
+            cache.keep(kept)
+        cache.open_column()
         rotation = cosine[:, step : step + 1], sine[:, step : step + 1]
-        for layer in decoder.layers:
-            states = layer(states, position_embeddings=rotation, attention_mask=mask, past_key_values=cache)
-        cache.length += 1
-        hidden = decoder.norm(states)[:, 0]
+        numbers = None if uniform is None else uniform[rows, step + 1]
+        tokens, chosen = decoder.step(policy, cache, tokens, rotation, sampling, numbers)
     return _completions(policy, token_ids.cpu(), logprobs.cpu(), lengths.cpu(), running, rows, num_completions)
+
+
+def decode(
+    policy: Policy,
+    cache: "BranchCache",
+    tokens: Tensor,
+    rotation: tuple[Tensor, Tensor],
+    sampling: Sampling,
+    uniform: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """The next token (N,) of each row after `tokens` (N,), whose `rotation` is cosine and sine (N, 1, D), and its
+    log-probability; `uniform` as in `_sample`."""
+    states = policy.decoder.embed_tokens(tokens)[:, None]
+    for layer in policy.decoder.layers:
+        # `forward`, not a call: FSDP2's hooks cannot be compiled, and find nothing to gather (distributed.gathered).
+        states = layer.forward(states, position_embeddings=rotation, attention_mask=cache.mask, past_key_values=cache)
+    return _choose(policy, policy.decoder.norm(states)[:, 0], sampling, uniform)
+
+
+def _choose(policy: Policy, hidden: Tensor, sampling: Sampling, uniform: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Token (N,) after each hidden state (N, D), and its log-probability."""
+    return _sample(policy.logits(hidden, temperature=sampling.temperature or 1.0), sampling, uniform)
+
+
+class Decoder:
+    """How `generate` goes from one token to the next: here operation by operation, with few rows and columns to spare.
+    `rollout_compiled` has another, which takes fewer shapes and compiles them."""
+
+    block = BLOCK
+    """Columns by which the cache grows."""
+
+    def num_rows(self, num_running: int, num_rows: int) -> int:
+        """How many of `num_rows` rows to keep, of which `num_running` must be."""
+        return num_running if num_running < KEEP_SHARE * num_rows else num_rows
+
+    def memory(self, place: int, shape: tuple[int, ...], room: int, like: Tensor) -> Tensor:
+        """Dense memory (N, heads, columns, D) for part `place` of a cache that will have `room` columns at most."""
+        return like.new_empty(shape)
+
+    def step(
+        self,
+        policy: Policy,
+        cache: "BranchCache",
+        tokens: Tensor,
+        rotation: tuple[Tensor, Tensor],
+        sampling: Sampling,
+        uniform: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """See `decode`."""
+        return decode(policy, cache, tokens, rotation, sampling, uniform)
+
+
+class BranchCache:
+    """Keys and values (N, heads, columns, D) of the running rows: what layers write into and read from while decoding.
+
+    Attention reads all columns, those not yet written under `mask`, because it is fastest on whole tensors.
+    """
+
+    def __init__(self, prefill: DynamicCache, is_prompt: Tensor, sampling: Sampling, decoder: Decoder) -> None:
+        """Each row (B, P) of `prefill`, whose prompts lie where `is_prompt`, becomes G rows."""
+        self._decoder, device = decoder, is_prompt.device
+        self.length: int = is_prompt.shape[1]
+        self._room = self._columns(self.length + sampling.max_new_tokens)
+        dtype = _cache_dtype(prefill, device)
+        self.parts = [part.to(dtype) for layer in prefill.layers for part in (layer.keys, layer.values)]
+        self._visible = nn.functional.pad(is_prompt, (0, self._room - self.length))[:, None, None]
+        self.column = torch.zeros(1, dtype=torch.long, device=device)
+        """(1,) the column to be written."""
+        self.keep(torch.arange(len(is_prompt), device=device).repeat_interleave(sampling.num_completions))
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with `rows` of those there are."""
+        self._visible = self._visible[rows]
+        self._arrange(rows)
+
+    def open_column(self) -> None:
+        """Let every row see, and write, one column more."""
+        if self.length == self.mask.shape[-1]:
+            self._arrange(torch.arange(len(self.mask), device=self.mask.device))
+        self.mask[..., self.length] = True
+        self.column.fill_(self.length)
+        self.length += 1
+
+    def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any) -> tuple[Tensor, Tensor]:
+        """Write the column (N, heads, 1, D) and return all of them."""
+        own = self.parts[2 * layer], self.parts[2 * layer + 1]
+        for part, new in zip(own, (keys, values), strict=True):
+            part.index_copy_(2, self.column, new.to(part.dtype))
+        return own
+
+    def _arrange(self, rows: Tensor) -> None:
+        """Lay out `rows` anew, with room for one column more."""
+        columns, length = self._columns(self.length + 1), self.length
+        self.mask = self._visible[..., :columns]
+        """(N, 1, 1, columns) which of them a row may look at."""
+        for place, part in enumerate(self.parts):
+            kept = part[:, :, :length].index_select(0, rows)
+            shape = (*kept.shape[:2], columns, kept.shape[3])
+            self.parts[place] = self._decoder.memory(place, shape, self._room, part)
+            self.parts[place][:, :, :length] = kept
+            self.parts[place][:, :, length:] = 0
+
+    def _columns(self, length: int) -> int:
+        return -(-length // self._decoder.block) * self._decoder.block
 
 
 class _Draw(LogitsProcessor):  # type: ignore[misc]
@@ -307,15 +377,9 @@ def _completions(
 
 def _cache_dtype(prefill: DynamicCache, device: torch.device) -> torch.dtype:
     """Of the keys that attention will use: casting them once spares a cast per token."""
+    if device.type == "cpu":
+        return torch.float32  # as attention computes there: see `tree_attention`
     if torch.is_autocast_enabled(device.type):
         return torch.get_autocast_dtype(device.type)
     dtype: torch.dtype = prefill.layers[0].keys.dtype
     return dtype
-
-
-def _widen(part: Tensor, length: int) -> Tensor:
-    """The first `length` columns of `part` (N, heads, T, D), with room for more."""
-    rows, heads, _, width = part.shape
-    wider = part.new_empty((rows, heads, length + GROWTH, width))
-    wider[:, :, :length] = part[:, :, :length]
-    return wider

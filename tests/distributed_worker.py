@@ -1,12 +1,13 @@
 """One process among several, started by a launcher: runs the command line for each job in a JSON file.
 
-A job has `arguments`; with `shards` the model is in FSDP2's, which accelerate itself offers only on GPUs; with `dies`,
-the last process kills itself in that step; with `spoilt`, the loss of its second sample is no number in that step, and
-the command is to fail.
+A job has `arguments`; with `shards` policy and reference are in FSDP2's, which accelerate itself offers only on GPUs;
+with `again`, its run folder is a copy of that one; with `dies`, the last process kills itself in that step; with
+`spoilt`, the loss of its second sample is no number in that step, and the command is to fail.
 """
 
 import json
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from torch.distributed.tensor import DTensor
 
 from visionr1 import train
 from visionr1.cli import main
@@ -41,6 +43,8 @@ def work(job: dict[str, Any]) -> None:
         last, step = not run.accelerator.is_main_process, run.position.step + 1
         if last and step == job.get("dies"):
             os.kill(os.getpid(), signal.SIGKILL)
+        if "shards" in job:
+            assert all(isinstance(weight, DTensor) for weight in run.learner.reference.model.parameters())
         if last and step == job.get("spoilt"):
             Supervised.loss = spoilt  # type: ignore[method-assign]
         return take_step(run, *arguments)
@@ -49,6 +53,8 @@ def work(job: dict[str, Any]) -> None:
         value, sums = loss(self, work)
         return value * (float("nan") if 1 in work.rows.completion else 1), sums
 
+    if "again" in job and os.environ["RANK"] == "0":  # for which the others wait
+        shutil.copytree(job["again"], job["arguments"][2])
     train.take_step = dying
     train.make_accelerator = in_shards if job.get("shards") else make_accelerator
     status = main(["train", *job["arguments"]])
@@ -61,5 +67,9 @@ if __name__ == "__main__":
     from test_train import score_by_letters
 
     score_by_letters()
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED"):
+        import deepspeed.ops
+
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # gloo's sums, without building any of its own
     for job in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
         work(job)

@@ -7,6 +7,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,10 +20,12 @@ from visionr1.cli import main
 from visionr1.distributed import lost_processes_named, make_accelerator
 from visionr1.errors import RecipeError, TrainingError
 from visionr1.recipe import load_recipe
+from visionr1.stream import share
 from visionr1.train import check_processes
 
 WORKER = Path(__file__).parent / "distributed_worker.py"
 EXAMPLES = Path(__file__).parents[1] / "examples/accelerate"
+TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 SFT = """
 method = "sft"
 threads = 1
@@ -57,8 +60,10 @@ max_new_tokens = 8
 RECIPES = {
     "sft": SFT,
     "grpo": GRPO + "[optimizer]\ntokens_per_forward = 150\n",  # more passes on the process of two samples
-    "sharded": GRPO + EVALUATED + "[grpo]\nbeta = 0\n",
+    "sharded": GRPO + EVALUATED + "[optimizer]\ntokens_per_forward = 150\n",
+    "adapters": GRPO + "[lora]\nrank = 2\n",
     "plain": SFT.replace("{model}", "{plain}") + "[optimizer]\ntokens_per_forward = 1\n",  # weights without a gradient
+    "decayed": SFT + "[optimizer]\nweight_decay = 0.1\n",
     "spoilt": SFT + "[optimizer]\ntokens_per_forward = 1\n",
     "dying": SFT.replace("steps = 3", "steps = 4"),
 }
@@ -83,10 +88,18 @@ def root(tmp_path_factory: pytest.TempPathFactory, qwen3_folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def two(root: Path) -> Path:
     """The runs of two processes, in one launch."""
-    special: dict[str, dict[str, Any]] = {"spoilt": {"spoilt": 2}, "sharded": {"shards": True}}
+    in_shards = {"shards": True}
+    special: dict[str, dict[str, Any]] = {"spoilt": {"spoilt": 2}, "sharded": in_shards, "adapters": in_shards}
     jobs = [
         {"arguments": arguments(root, name, "two"), **special.get(name, {})}
-        for name in ("sft", "grpo", "plain", "spoilt", "sharded")  # shards last: they stay what accelerate knows
+        for name in (
+            "sft",
+            "grpo",
+            "plain",
+            "spoilt",
+            "sharded",
+            "adapters",
+        )  # shards last: they stay what accelerate knows
     ]
     done = launch(root, jobs)
     assert done.returncode == 0, done.stderr
@@ -94,16 +107,45 @@ def two(root: Path) -> Path:
     return root / "two"
 
 
+@pytest.fixture(scope="module")
+def zero(root: Path) -> Path:
+    """The runs of two processes that share the optimizer by ZeRO-2, in one launch."""
+    pytest.importorskip("deepspeed")
+    alone(root, "decayed")
+    jobs: list[dict[str, Any]] = [
+        {"arguments": arguments(root, "decayed", "zero")},
+        {"arguments": arguments(root, "grpo", "zero")},
+        {"arguments": arguments(root, "adapters", "zero")},
+        {"arguments": arguments(root, "spoilt", "zero"), "spoilt": 2},
+        {"arguments": [*arguments(root, "spoilt", "zero"), "--resume"]},
+        {"arguments": [*arguments(root, "decayed", "again"), "--resume"], "again": str(root / "zero/decayed")},
+        {"arguments": [*arguments(root, "decayed", "taken"), "--resume"], "again": str(root / "one/decayed")},
+    ]
+    launcher = ["accelerate.commands.launch", "--config_file", str(EXAMPLES / "zero2.yaml"), "--main_process_port", "0"]
+    done = launch(root, jobs, [*launcher, "--num_processes", "2"])
+    assert done.returncode == 0, done.stderr
+    (root / "zero/stderr").write_text(done.stderr, encoding="utf-8")
+    return root / "zero"
+
+
+def alone(root: Path, name: str) -> Path:
+    """The run of one process, which is made once."""
+    folder = root / "one" / name
+    assert folder.exists() or main(["train", *arguments(root, name, "one")]) == 0
+    return folder
+
+
 def arguments(root: Path, name: str, where: str) -> list[str]:
     return [str(root / f"{name}.toml"), "--run-dir", str(root / where / name)]
 
 
-def launch(root: Path, jobs: list[dict[str, Any]]) -> subprocess.CompletedProcess[str]:
-    """Two processes by torchrun, which `accelerate launch` too starts its processes with."""
+def launch(
+    root: Path, jobs: list[dict[str, Any]], launcher: Sequence[str] = TORCHRUN
+) -> subprocess.CompletedProcess[str]:
+    """Two processes, by torchrun or by `accelerate launch`, which starts its own with that."""
     (root / "jobs.json").write_text(json.dumps(jobs), encoding="utf-8")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     return subprocess.run(
-        [*torchrun, str(WORKER), str(root / "jobs.json")],
+        [sys.executable, "-m", *launcher, str(WORKER), str(root / "jobs.json")],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -127,10 +169,9 @@ def assert_same_run(one: Path, two: Path) -> None:
     assert_same_update(one, two)
 
 
-@pytest.mark.parametrize("name", ["sft", "grpo", "plain", "sharded"])
+@pytest.mark.parametrize("name", ["sft", "grpo", "plain", "sharded", "adapters"])
 def test_two_processes_train_as_one(root: Path, two: Path, name: str) -> None:
-    assert main(["train", *arguments(root, name, "one")]) == 0
-    assert_same_run(root / "one" / name, two / name)
+    assert_same_run(alone(root, name), two / name)
 
 
 def test_the_sample_whose_loss_is_no_number_is_named_wherever_it_was(root: Path, two: Path) -> None:
@@ -145,40 +186,81 @@ def test_a_checkpoint_of_shards_goes_on_in_one_process(root: Path, two: Path) ->
     assert_same_run(two / "sharded", left)
 
 
+@pytest.mark.parametrize("name", ["decayed", "grpo", "adapters", "spoilt"])
+def test_two_processes_train_as_one_by_zero(root: Path, zero: Path, name: str) -> None:
+    assert_same_run(alone(root, name), zero / name)
+
+
+def test_zero_changes_nothing_by_a_step_without_numbers(root: Path, zero: Path) -> None:
+    message = (zero / "stderr").read_text(encoding="utf-8")
+    assert re.search(r"step 2: loss nan, .*; samples: scene-\d.* The step changed no weight; .*spoilt.*step_1", message)
+    assert_same_run(alone(root, "spoilt"), zero / "spoilt")  # which went on from there
+
+
+def test_zero_goes_on_bit_for_bit(root: Path, zero: Path) -> None:
+    again = root / "again/decayed"
+    assert rows(again) == rows(zero / "decayed")
+    assert (again / "final/model.safetensors").read_bytes() == (zero / "decayed/final/model.safetensors").read_bytes()
+
+
+def test_zero_and_one_process_go_on_from_each_other(root: Path, zero: Path) -> None:
+    assert_same_run(root / "one/decayed", root / "taken/decayed")
+    left = Path(shutil.copytree(zero / "decayed", root / "left/decayed"))
+    assert main(["train", *arguments(root, "decayed", "left"), "--resume"]) == 0
+    assert_same_run(zero / "decayed", left)
+
+
+@pytest.mark.parametrize("size", [4, 7, 16])
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_a_sample_with_its_group_belongs_to_one_process(size: int, count: int) -> None:
+    parts = [share(range(size), index, count) for index in range(count)]
+    assert [sample for part in parts for sample in part] == list(range(size))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
 def test_a_death_is_named_and_the_run_goes_on(root: Path) -> None:
     done = launch(root, [{"arguments": arguments(root, "dying", "two"), "dies": 4}])
     assert done.returncode != 0
     assert "another process of this run has ended or cannot be reached" in done.stderr
     assert "--resume" in done.stderr
     assert main(["train", *arguments(root, "dying", "two"), "--resume"]) == 0
-    assert main(["train", *arguments(root, "dying", "one")]) == 0
-    assert_same_run(root / "one/dying", root / "two/dying")
+    assert_same_run(alone(root, "dying"), root / "two/dying")
 
 
 @pytest.mark.parametrize(
     ("change", "sharded", "message"),
     [
         ("train.batch_size=1", False, "train.batch_size: expected a sample for each of 2 processes or more, found 1"),
-        ("model.dtype=bfloat16", True, 'model.dtype: in shards (FSDP2) expected "float32"'),
-        ("rollout.engine=vllm", True, 'rollout.engine: in shards (FSDP2) expected "builtin", found "vllm"'),
-        ("optimizer.name=muon", True, 'optimizer.name: in shards (FSDP2) expected "adamw", found "muon"'),
+        ("model.dtype=bfloat16", True, 'model.dtype: in shards (FSDP2, ZeRO-2) expected "float32"'),
+        ("rollout.engine=vllm", True, 'rollout.engine: in shards (FSDP2, ZeRO-2) expected "builtin", found "vllm"'),
+        ("optimizer.name=muon", True, 'optimizer.name: in shards (FSDP2, ZeRO-2) expected "adamw", found "muon"'),
     ],
 )
 def test_a_recipe_that_does_not_suit_the_processes_is_refused(
     root: Path, change: str, sharded: bool, message: str
 ) -> None:
     recipe = load_recipe(root / "sft.toml", [change])
-    with pytest.raises(RecipeError, match=re.escape(message)):
-        check_processes(recipe, SimpleNamespace(num_processes=2, is_fsdp2=sharded))  # type: ignore[arg-type]
+    kinds = [(True, "FSDP"), (False, "DEEPSPEED")] if sharded else [(False, "MULTI_GPU")]
+    for fsdp2, kind in kinds:
+        processes = SimpleNamespace(num_processes=2, is_fsdp2=fsdp2, distributed_type=kind)
+        with pytest.raises(RecipeError, match=re.escape(message)):
+            check_processes(recipe, processes)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("variable", ["ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP"])
+@pytest.mark.parametrize(
+    ("variable", "message"),
+    [
+        ("ACCELERATE_USE_DEEPSPEED", 'install it with: pip install "visionr1[deepspeed]"'),
+        ("ACCELERATE_USE_FSDP", "examples/accelerate/fsdp2.yaml"),
+    ],
+)
 def test_what_a_launcher_asks_in_vain_is_refused(
-    root: Path, variable: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    root: Path, variable: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(variable, "true")
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
     assert main(["train", *arguments(root, "sft", "refused")]) == 2
-    assert "examples/accelerate/fsdp2.yaml" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_processes_wait_while_one_writes_a_large_checkpoint() -> None:
@@ -217,3 +299,5 @@ def test_launcher_settings_are_accelerate_s(path: Path) -> None:
     if path.stem == "fsdp2":
         assert settings.fsdp_config["fsdp_version"] == 2
         assert settings.fsdp_config["fsdp_cpu_ram_efficient_loading"] is False
+    if path.stem == "zero2":
+        assert settings.deepspeed_config["zero_stage"] == 2

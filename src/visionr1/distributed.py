@@ -1,7 +1,8 @@
 """What the processes of one run need of each other, by accelerate. Alone, a process finds every one of these a no-op.
 
 `accelerate launch` or `torchrun` starts the processes and says by its environment how the model is spread: whole on
-each (DDP) or in shards (FSDP2). Each takes its share of a step's samples, all completions of a sample on one process.
+each (DDP), in shards (FSDP2), or whole with its optimizer in shards (ZeRO-2, see `zero`). Each takes its share of a
+step's samples, all completions of a sample on one process.
 """
 
 from __future__ import annotations
@@ -9,19 +10,21 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
+from importlib import import_module
 from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
-from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, gather_object
+from accelerate import Accelerator, DistributedType
+from accelerate.utils import InitProcessGroupKwargs, fsdp2_prepare_model, gather_object
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map_only
 
-from visionr1.errors import RecipeError, TrainingError
+from visionr1.errors import RecipeError, TrainingError, needs_extra
 
 Item = TypeVar("Item")
 PATIENCE = timedelta(hours=2)
@@ -33,14 +36,28 @@ def make_accelerator(device: str) -> Accelerator:
 
     Raises RecipeError if the launcher asks for what cannot be had.
     """
-    if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
-        raise RecipeError("DeepSpeed is not supported; FSDP2 shards the same: examples/accelerate/fsdp2.yaml")
+    zero, group = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true", InitProcessGroupKwargs(timeout=PATIENCE)
+    if zero:
+        with needs_extra("deepspeed"):
+            import_module("deepspeed")
+        if device == "cpu":
+            group.backend = "gloo"  # without it accelerate counts one process here, and with cpu=True no DeepSpeed
     accelerator = Accelerator(
-        cpu=device == "cpu",
+        cpu=device == "cpu" and not zero,
         mixed_precision="no",
         device_placement=False,
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+        kwargs_handlers=[group],
     )
+    if zero:
+        plugin, found = accelerator.state.deepspeed_plugin, accelerator.device.type
+        offloaded = {plugin.offload_optimizer_device, plugin.offload_param_device} != {"none"}
+        if plugin.zero_stage != 2 or offloaded or "ACCELERATE_DEEPSPEED_CONFIG_FILE" in os.environ:
+            raise RecipeError(
+                "of DeepSpeed, only ZeRO stage 2 is supported, with nothing offloaded and no file of settings of "
+                "its own: examples/accelerate/zero2.yaml"
+            )
+        if found != torch.device(device).type:
+            raise RecipeError(f'model.device: DeepSpeed takes "{found}" where there is one, found "{device}"')
     if os.environ.get("ACCELERATE_USE_FSDP") == "true":
         if not accelerator.is_fsdp2:
             raise RecipeError("only FSDP version 2, over GPUs, is supported: examples/accelerate/fsdp2.yaml")
@@ -61,12 +78,41 @@ class Trained(nn.Module):
         return function(*arguments)
 
 
+def in_shards(accelerator: Accelerator) -> bool:
+    """Whether the optimizer's state, at least, is cut up among processes: by FSDP2 or ZeRO-2."""
+    return bool(accelerator.is_fsdp2 or accelerator.distributed_type == DistributedType.DEEPSPEED)
+
+
+def summing(trained: Any, accelerator: Accelerator, *, last: bool) -> AbstractContextManager[Any]:
+    """For a backward pass: processes add their gradients up with the `last` of a step, and shards, which have no room
+    for those of others, with each."""
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        trained.set_gradient_accumulation_boundary(last)
+    return nullcontext() if last or in_shards(accelerator) else accelerator.no_sync(trained)
+
+
+def frozen(accelerator: Accelerator, model: nn.Module) -> nn.Module:
+    """`model`, which never trains, to be called with functions of it; under FSDP2 in shards, of which one layer's are
+    put together at a time, so that all processes must call it equally often."""
+    trained = Trained(model)
+    if accelerator.is_fsdp2:
+        fsdp2_prepare_model(accelerator, trained).set_reshard_after_forward(True)
+    return trained
+
+
 def gather(items: Sequence[Item]) -> list[Item]:
     """The items of all processes, in order, on each."""
     if not dist.is_initialized():
         return list(items)
     gathered: list[Item] = gather_object(list(items))
     return gathered
+
+
+def passes(work: Sequence[Item]) -> Iterator[tuple[Item, bool]]:
+    """The parts of this process's work, as many on all processes, whose gradients and shards meet in each, and whether
+    they count: who has fewer repeats its last."""
+    for number in range(max(gather([len(work)]))):
+        yield work[min(number, len(work) - 1)], number < len(work)
 
 
 def whole_tensor(tensor: Tensor) -> Tensor:
@@ -85,16 +131,16 @@ def whole(state: dict[str, Any], accelerator: Accelerator) -> dict[str, Any]:
     return collected
 
 
-def in_shards(state: dict[str, Any], parameters: Sequence[nn.Parameter]) -> dict[str, Any]:
+def cut(state: dict[str, Any], parameters: Sequence[nn.Parameter]) -> dict[str, Any]:
     """An optimizer's state from `whole`, each tensor cut as its parameter is."""
 
-    def cut(parameter: nn.Parameter, value: Any) -> Any:
+    def shard(parameter: nn.Parameter, value: Any) -> Any:
         if isinstance(parameter, DTensor) and getattr(value, "shape", None) == parameter.shape:
             return distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
         return value
 
     of_parameters = {
-        index: {name: cut(parameters[index], value) for name, value in values.items()}
+        index: {name: shard(parameters[index], value) for name, value in values.items()}
         for index, values in state["state"].items()
     }
     return {**state, "state": of_parameters}

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from visionr1 import grpo, sft
-from visionr1.distributed import gather
+from visionr1.distributed import Trained, gather, passes
 from visionr1.errors import CheckpointError, DataError, TrainingError
 from visionr1.models.adapters import adapters_off, base_checksum, has_adapters
 from visionr1.models.policy import Policy, Prompt
@@ -183,7 +183,7 @@ class GroupWork:
     weights: Tensor
     sampled: Tensor
     """Log-probabilities that the rollout engine said it drew the tokens with, on the CPU."""
-    reference: Tensor | None
+    reference: Tensor | None = None
     old: Tensor | None = None
     """Log-probabilities at the first update, which later ones are compared with."""
 
@@ -198,6 +198,8 @@ class Reinforced(Learner):
         super().__init__(policy, recipe)
         self.reference = reference
         self.engine = engine
+        self.refer: Callable[..., Any] = _call
+        """Runs a function in the forward pass of the reference, as often on all processes."""
         self.reference_sum = 0 if reference is None else base_checksum(reference.model)
         self.vision_trains = vision_trains(policy)
         self.updates = recipe.grpo.updates_per_rollout
@@ -298,7 +300,7 @@ class Reinforced(Learner):
         if self.reference is None:
             groups = [g for g, a in zip(groups, advantages, strict=True) if a.any()] or groups[:1]
         parts = split(groups, self.recipe.optimizer.tokens_per_forward)
-        return [
+        work = [
             self._make_part(
                 part,
                 advantages.flatten(),
@@ -308,6 +310,11 @@ class Reinforced(Learner):
             )
             for part in parts
         ]
+        if self.reference is not None:
+            with torch.no_grad(), adapters_off(self.reference.model):
+                for own, _ in passes(work):
+                    own.reference = self.refer(self._logprobs, self.reference, own.rows)
+        return work
 
     def _make_part(
         self, part: Sequence[Group], advantages: Tensor, lengths: Tensor, total: int, sampled: Tensor
@@ -315,12 +322,7 @@ class Reinforced(Learner):
         rows, device = pack(part), self.policy.device
         weights = grpo.token_weights(rows.completion, lengths, total, self.recipe.grpo.mean_over).to(device)
         per_token = advantages[rows.completion].to(device)
-        rows = rows.to(device)
-        reference = None
-        if self.reference is not None:
-            with torch.no_grad(), adapters_off(self.reference.model):
-                reference = self._logprobs(self.reference, rows)
-        return GroupWork(rows, per_token, weights, sampled, reference)
+        return GroupWork(rows.to(device), per_token, weights, sampled)
 
     def loss(self, work: GroupWork) -> tuple[Tensor, Metrics]:
         """GRPO's loss and KL."""
@@ -389,8 +391,14 @@ def check_fit(
         check_budget(sample.id, len(prompt.input_ids), new, recipe.optimizer.tokens_per_forward)
 
 
-def make_learner(policy: Policy, recipe: Recipe, load_initial: Callable[[], Policy]) -> Learner:
-    """The learner that the recipe's method names; `load_initial` loads the reference model.
+def make_learner(
+    policy: Policy,
+    recipe: Recipe,
+    load_initial: Callable[[], Policy],
+    freeze: Callable[[nn.Module], Callable[..., Any]] = Trained,
+) -> Learner:
+    """The learner that the recipe's method names; `load_initial` loads the reference model, and `freeze`, as
+    `distributed.frozen`, leaves of it what this process holds.
 
     A policy with adapters is its own reference: without them it is the model it started from.
     """
@@ -411,7 +419,13 @@ def make_learner(policy: Policy, recipe: Recipe, load_initial: Callable[[], Poli
         return Reinforced(policy, recipe, policy, engine)
     reference = load_initial()
     reference.model.requires_grad_(False)
-    return Reinforced(policy, recipe, reference, engine)
+    learner = Reinforced(policy, recipe, reference, engine)
+    learner.refer = freeze(reference.model)
+    return learner
+
+
+def _call(function: Callable[..., Item], *arguments: Any) -> Item:
+    return function(*arguments)
 
 
 def means(rows: Sequence[dict[str, float | None]]) -> Metrics:

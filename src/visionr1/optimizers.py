@@ -12,9 +12,10 @@ from itertools import chain
 from typing import Any
 
 import torch
-from torch import nn
+from accelerate import Accelerator
+from torch import Tensor, nn
 
-from visionr1.distributed import in_shards
+from visionr1.distributed import cut, whole_tensor
 from visionr1.recipe import OptimizerSection
 
 NOT_IN_TOWERS = ("embed", "lm_head")  # embeddings and the output layer: tables, not maps
@@ -45,6 +46,10 @@ class Optimizer:
         for weight, _ in self.masters:
             weight.grad = None
 
+    def clip(self, trained: nn.Module, accelerator: Accelerator, limit: float) -> Tensor:
+        """Scale the gradient of `trained` down to norm `limit`; its norm before."""
+        return whole_tensor(accelerator.clip_grad_norm_(trained.parameters(), limit))
+
     @torch.no_grad()
     def step(self) -> None:
         """One step of each part."""
@@ -65,7 +70,7 @@ class Optimizer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`, whole; where processes hold shards of the parameters, each takes its own."""
         for part, own in zip(self.parts, state["parts"], strict=True):
-            part.load_state_dict(in_shards(own, [p for group in part.param_groups for p in group["params"]]))
+            part.load_state_dict(cut(own, [p for group in part.param_groups for p in group["params"]]))
         for (weight, master), own in zip(self.masters, state["masters"], strict=True):
             master.copy_(own)
             weight.copy_(master)
@@ -80,11 +85,12 @@ def make_optimizer(model: nn.Module, settings: OptimizerSection) -> Optimizer:
     orthogonal = [p for name, p in named if settings.name == "muon" and _is_inner_matrix(name, p)]
     chosen = set(map(id, orthogonal))
     rest = [p for _, p in named if id(p) not in chosen]
+    groups = [
+        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+    ]
     adamw = torch.optim.AdamW(
-        [
-            {"params": [p for p in rest if p.ndim >= 2], "weight_decay": settings.weight_decay},
-            {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
-        ],
+        [group for group in groups if group["params"]],  # adapters are matrices all
         lr=0.0,
         betas=settings.betas,
         fused=True,

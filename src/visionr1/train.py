@@ -11,8 +11,10 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,12 +27,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from visionr1.distributed import (
     Trained,
+    frozen,
     gather,
     gathered,
+    in_shards,
     lost_processes_named,
     make_accelerator,
+    passes,
+    summing,
     whole,
-    whole_tensor,
 )
 from visionr1.errors import CheckpointError, RecipeError, TrainingError, VisionR1Error
 from visionr1.learners import Learner, Metrics, make_learner
@@ -44,6 +49,9 @@ from visionr1.stream import Stream, describe, open_stream, share
 from visionr1.trackers import open_trackers
 from visionr1.validate import LOG as EVALUATIONS
 from visionr1.validate import Validation
+from visionr1.zero import spread
+
+NEEDED_BY_SHARDS = {"model.dtype": "float32", "optimizer.name": "adamw", "rollout.engine": "builtin"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +150,11 @@ def start(recipe: Recipe, run_dir: Path, accelerator: Accelerator, data: dict[st
     policy = load(recipe, checkpoint or initial, initial, device)
     make_trainable(policy, recipe)
     policy.model.eval()  # to stay: with dropout, the policy that samples would not be the one that is scored
-    learner = make_learner(policy, recipe, lambda: load(recipe, initial, initial, device))
     optimizer = make_optimizer(policy.model, recipe.optimizer)
     if not policy.shares_prefix:  # such a model may have weights that no reply depends on, like LLaVA's last CLIP layer
         accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
-    trained, *optimizer.parts = accelerator.prepare(Trained(policy.model), *optimizer.parts)
+    trained, optimizer = spread(Trained(policy.model), optimizer, accelerator)
+    learner = make_learner(policy, recipe, lambda: load(recipe, initial, initial, device), partial(frozen, accelerator))
     position = Position()
     if checkpoint:
         state = folder.read_state(checkpoint)
@@ -227,27 +235,24 @@ def update_weights(run: Run, work: Sequence[Any], rate: float) -> Metrics:
     return metrics
 
 
-def passes(work: Sequence[Any]) -> Iterator[tuple[Any, bool]]:
-    """The parts of this process's work, as many on all processes, whose gradients and shards meet in each, and whether
-    they count: who has fewer repeats its last."""
-    for number in range(max(gather([len(work)]))):
-        yield work[min(number, len(work) - 1)], number < len(work)
-
-
 def backward(run: Run, part: Any, counts: bool, *, last: bool) -> Metrics:
     """Add a part's gradient, or nothing unless it `counts`; its loss and sums. Processes add theirs up with the `last`
     one of a step, but those of shards, which have no room for it, with each."""
     accelerator = run.accelerator
-    with nullcontext() if last or accelerator.is_fsdp2 else accelerator.no_sync(run.trained):
+
+    def measure() -> tuple[torch.Tensor, Metrics]:
         with autocast(run.policy, run.recipe):
-            loss, sums = run.trained(run.learner.loss, part)
+            return run.learner.loss(part)
+
+    with summing(run.trained, accelerator, last=last):
+        loss, sums = run.trained(measure)
         (loss * (counts * accelerator.num_processes)).backward()  # gradients are averaged over processes
     return {"loss": loss.detach(), **sums}
 
 
 def gradient_norm(run: Run, limit: float = math.inf) -> float:
     """The norm of the gradient, which is scaled down to `limit`."""
-    return float(whole_tensor(run.accelerator.clip_grad_norm_(run.trained.parameters(), limit)))
+    return float(run.optimizer.clip(run.trained, run.accelerator, limit))
 
 
 def evaluate(run: Run, validation: Validation) -> bool:
@@ -291,12 +296,12 @@ def check_processes(recipe: Recipe, accelerator: Accelerator) -> None:
     count, fewest = accelerator.num_processes, min(phase.batch_size for phase in recipe.phases)
     if fewest < count:
         raise RecipeError(f"train.batch_size: expected a sample for each of {count} processes or more, found {fewest}")
-    if accelerator.is_fsdp2 and recipe.model.dtype != "float32":
-        raise RecipeError('model.dtype: in shards (FSDP2) expected "float32"; model.autocast = "bfloat16" is as fast')
-    if accelerator.is_fsdp2 and recipe.optimizer.name != "adamw":
-        raise RecipeError(f'optimizer.name: in shards (FSDP2) expected "adamw", found "{recipe.optimizer.name}"')
-    if accelerator.is_fsdp2 and recipe.rollout.engine != "builtin":
-        raise RecipeError(f'rollout.engine: in shards (FSDP2) expected "builtin", found "{recipe.rollout.engine}"')
+    for key, expected in NEEDED_BY_SHARDS.items() if in_shards(accelerator) else ():
+        found = attrgetter(key)(recipe)
+        if found != expected:
+            raise RecipeError(
+                f'{key}: in shards (FSDP2, ZeRO-2) expected "{expected}", found "{found}": docs/training.md'
+            )
 
 
 def data_read(recipe: Recipe, streams: Sequence[Stream], validation: Validation | None) -> dict[str, str]:
@@ -420,7 +425,7 @@ def not_finite_parts(run: Run, work: Sequence[Any]) -> list[int]:
     places: set[int] = set()
     for part, counts in passes(work):
         run.optimizer.zero_grad(set_to_none=True)
-        loss = backward(run, part, True, last=False)["loss"]
+        loss = backward(run, part, True, last=in_shards(run.accelerator))["loss"]
         if not math.isfinite(float(loss) + gradient_norm(run)) and counts:
             places |= {completion // run.learner.group_size for completion in part.rows.completion.tolist()}
     return sorted(places)

@@ -7,27 +7,19 @@ from io import BytesIO
 from pathlib import Path
 from zlib import crc32
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from visionr1.files import write_bytes_atomic
 from visionr1.rewards import Score
 from visionr1.samples import Boxes, GroundTruth, normalize_label
 
-Color = tuple[int, int, int]
+Color = tuple[int, ...]
 
-PALETTE: tuple[Color, ...] = (
-    (230, 57, 70),
-    (29, 122, 196),
-    (46, 160, 67),
-    (245, 159, 0),
-    (140, 82, 199),
-    (0, 168, 168),
-    (222, 88, 160),
-    (121, 85, 61),
-    (98, 114, 30),
-    (255, 112, 67),
-    (63, 81, 181),
-    (158, 157, 36),
+PALETTE: tuple[Color, ...] = tuple(
+    map(
+        ImageColor.getrgb,
+        "#e63946 #1d7ac4 #2ea043 #f59f00 #8c52c7 #00a8a8 #de58a0 #79553d #62721e #ff7043 #3f51b5 #9e9d24".split(),
+    )
 )
 DARK, LIGHT = (20, 20, 20), (255, 255, 255)
 SMALLEST_EDGE = 480

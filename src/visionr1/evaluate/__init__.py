@@ -6,13 +6,12 @@ from visionr1.evaluate.benchmarks import (
     Benchmark,
     BenchmarkResult,
     DetectionUnit,
-    GroundingUnit,
     Result,
     Unit,
     evaluate_benchmark,
     get_benchmark,
 )
-from visionr1.evaluate.compare import Comparison, compare
+from visionr1.evaluate.compare import compare
 from visionr1.evaluate.detection import DetectionResult, evaluate_boxes, evaluate_detection, evaluate_replies
 from visionr1.evaluate.engine import Detections
 from visionr1.evaluate.export import coco_results, to_supervision
@@ -31,12 +30,10 @@ __all__ = [
     "WHOLE",
     "Benchmark",
     "BenchmarkResult",
-    "Comparison",
     "DetectionResult",
     "DetectionUnit",
     "Detections",
     "Difference",
-    "GroundingUnit",
     "Prediction",
     "Protocol",
     "ReplyLog",

@@ -87,15 +87,10 @@ def read_rows(path: Path) -> Rows:
 
 def predictions_file(folder: Path, name: str) -> Path:
     """The file of predictions for the set `name` in a folder; DataError if there is none."""
-    files = predictions_files(folder, name)
+    files = [folder / f"{name}{ending}" for ending in (".json", ".jsonl", ".predictions.jsonl")]
     if file := next((file for file in files if file.is_file()), None):
         return file
     raise DataError(f"{folder}: no predictions for {name}; expected {', '.join(file.name for file in files)}")
-
-
-def predictions_files(folder: Path, name: str) -> list[Path]:
-    """Where the predictions for the set `name` may lie in a folder."""
-    return [folder / f"{name}{ending}" for ending in (".json", ".jsonl", ".predictions.jsonl")]
 
 
 def is_replies(files: Iterable[Rows]) -> bool:
@@ -236,21 +231,18 @@ def _boxes(values: list[Any]) -> Array | None:
 
 def _first_fault(rows: Rows, images: Mapping[Id, int], path: Path, data: Path) -> DataError:
     for index, row in enumerate(rows):
-        place = images.get(read_id(row.get("image_id")))  # type: ignore[arg-type]
-        if place is None or not _is_box(row.get("bbox")) or not is_number(row.get("score")):
-            return DataError(f"{path}: row {index}: {_fault(row, place, data)}; correct it")
+        if fault := _fault(row, images, data):
+            return DataError(f"{path}: row {index}: {fault}; correct it")
     raise AssertionError("no row is at fault")
 
 
-def _is_box(box: object) -> bool:
-    return isinstance(box, list) and len(box) == 4 and all(map(is_number, box))
-
-
-def _fault(row: Mapping[str, Any], place: int | None, data: Path) -> str:
-    if place is None:
+def _fault(row: Mapping[str, Any], images: Mapping[Id, int], data: Path) -> str:
+    """What is wrong with a row; empty if nothing."""
+    if read_id(row.get("image_id")) not in images:
         return f"image_id: expected the id of an image of {data}, found {row.get('image_id')!r:.60}"
     if "bbox" not in row:
         return f"expected a bbox (COCO results) or a text (replies), found only {', '.join(map(repr, row))}"
-    if not _is_box(row.get("bbox")):
-        return f"bbox: expected four finite numbers [x, y, width, height], found {row.get('bbox')!r:.80}"
-    return f"score: expected a finite number, found {row.get('score')!r:.60}"
+    box, score = row["bbox"], row.get("score")
+    if not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box))):
+        return f"bbox: expected four finite numbers [x, y, width, height], found {box!r:.80}"
+    return "" if is_number(score) else f"score: expected a finite number, found {score!r:.60}"

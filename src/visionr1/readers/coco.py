@@ -70,33 +70,30 @@ class CocoTable:
         rows = [np.flatnonzero(self.image == index) for index in range(len(self))]
         order = np.concatenate([rows[i] for i in images]) if len(images) else np.zeros(0, dtype=np.intp)
         return replace(
-            self,
+            self._rows(order),
             image_ids=tuple(self.image_ids[i] for i in images),
             file_names=tuple(self.file_names[i] for i in images),
             sizes_wh=self.sizes_wh[list(images)],
             image=np.repeat(np.arange(len(images)), [len(rows[i]) for i in images]),
-            category=self.category[order],
-            xywh=self.xywh[order],
-            area=self.area[order],
-            iscrowd=self.iscrowd[order],
         )
 
     def of_categories(self, kept: Sequence[int]) -> CocoTable:
         """The table with the categories at these positions alone, in this order; every image stays."""
         place = np.full(len(self.categories), -1, dtype=np.intp)
         place[list(kept)] = np.arange(len(kept))
-        rows = place[self.category] >= 0
+        table = self._rows(np.flatnonzero(place[self.category] >= 0))
         return replace(
-            self,
+            table,
             category_ids=tuple(self.category_ids[i] for i in kept),
             categories=tuple(self.categories[i] for i in kept),
-            image=self.image[rows],
-            category=place[self.category[rows]],
-            xywh=self.xywh[rows],
-            area=self.area[rows],
-            iscrowd=self.iscrowd[rows],
+            category=place[table.category],
             descendants={},
         )
+
+    def _rows(self, rows: Index) -> CocoTable:
+        """These annotations alone."""
+        columns = {name: getattr(self, name)[rows] for name in ("image", "category", "xywh", "area", "iscrowd")}
+        return replace(self, **columns)
 
     def check_names(self) -> None:
         """DataError if two categories have one name as labels are compared (strip, casefold)."""

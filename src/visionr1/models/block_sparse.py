@@ -40,8 +40,9 @@ def make_block_mask(
     own_start, prefix_start, prefix_stop = (of.to(device) for of in (own_start, prefix_start, prefix_stop))
 
     def looks(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        in_prefix: Tensor = (key >= prefix_start[query]) & (key < prefix_stop[query])
-        return in_prefix | ((key >= own_start[query]) & (key <= query))
+        own: Tensor = (key >= own_start[query]) & (key <= query)
+        prefix: Tensor = (key >= prefix_start[query]) & (key < prefix_stop[query])
+        return own | prefix
 
     edges = torch.arange(0, num_tokens + BLOCK, BLOCK)
     begin, stop = torch.tensor([(start, start + length) for start, length in spans]).T[..., None]

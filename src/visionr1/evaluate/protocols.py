@@ -101,7 +101,7 @@ class Protocol(ReplyProtocol):
         }
         return (
             f"protocol {self.name}: {self.reply_line(asked)}"
-            f"{'salvage as in the release; ' if self.dialect and self.salvage == 'release' else ''}"
+            f"{'faulty replies cut as in the release; ' if self.dialect and self.salvage == 'release' else ''}"
             f"box score {stated[self.scores]}; "
             f"ties by {self.order.replace('_', ' ')} order, then emission; "
             f"maxDets {'/'.join(map(str, self.max_dets))}; {'NMS-AP; ' if self.suppression == 'truth' else ''}"

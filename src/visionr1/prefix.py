@@ -24,11 +24,10 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from visionr1.models import plain
-from visionr1.models.block_sparse import BLOCK
 from visionr1.models.family import Inputs
 from visionr1.models.plain import repeat_inputs
 from visionr1.models.policy import Policy, Prompt, image_features, join_inputs
-from visionr1.models.tree_attention import LONG_ROW, Tree
+from visionr1.models.tree_attention import Tree
 
 _log = logging.getLogger("visionr1")
 _told: set[int] = set()
@@ -188,7 +187,7 @@ def pack(groups: Sequence[Group]) -> Rows:
             prefix_of.append(number)
             indices.append(index)
             end += len(ids)
-    padding = (0, -end % (PAD_TO if end < LONG_ROW["cuda"] else BLOCK))
+    padding = (0, -end % PAD_TO)
     prompts = [group.prompt for group in groups]
     return Rows(
         input_ids=pad(torch.cat(input_ids), padding)[None],

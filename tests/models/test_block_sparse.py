@@ -1,11 +1,14 @@
 """Attention by blocks: which blocks there are, and on a GPU the compiled kernel against stacked attention."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 from torch.nn.attention.flex_attention import create_block_mask
 
-from visionr1.models.block_sparse import BLOCK, make_block_mask
+from visionr1.models.block_sparse import BLOCK, block_sparse_attention, make_block_mask
 from visionr1.models.tree_attention import LONG_ROW, Tree, tree_attention
 
 CPU = torch.device("cpu")
@@ -14,15 +17,15 @@ ROWS = [
     (((0, 300),), ((300, 60), (360, 1), (361, 250)), (0, 0, 0), 640),  # whole blocks of the prefix
     (((0, 256), (640, 400)), ((256, 128), (384, 256), (1040, 300)), (0, 0, 1), 1408),  # edges at a block's, padding
     (((0, 128),), ((128, 64), (192, 64), (256, 64), (320, 64)), (0, 0, 0, 0), 384),  # several branches fill a block
-    (((0, 1),), ((1, 700),), (0,), 701),  # a row that is no multiple of a block
+    (((0, 1),), ((1, 570),), (0,), 576),  # padding of many blocks
 ]
 
 
 def looking(prefixes: tuple, branches: tuple, prefix_of: tuple, tokens: int) -> Tensor:
-    """True (T, T) where a token may look; padding looks at itself."""
-    mask = torch.zeros(tokens, tokens, dtype=torch.bool)
-    end = max(start + length for start, length in (*prefixes, *branches))
-    for start, length in (*prefixes, *branches, (end, tokens - end)):
+    """True (T, T) where a place may look; padding, to a power of two, looks at itself."""
+    places = max(BLOCK, 2 ** math.ceil(math.log2(tokens)))
+    mask = torch.eye(places, dtype=torch.bool)
+    for start, length in (*prefixes, *branches):
         mask[start : start + length, start : start + length] = torch.ones(length, length).tril().bool()
     for (start, length), owner in zip(branches, prefix_of, strict=True):
         first, size = prefixes[owner]
@@ -32,12 +35,11 @@ def looking(prefixes: tuple, branches: tuple, prefix_of: tuple, tokens: int) -> 
 
 @pytest.mark.parametrize("row", ROWS)
 def test_blocks_are_those_that_a_dense_mask_has(row: tuple) -> None:
-    tokens, dense = row[-1], looking(*row)
-    mask = make_block_mask(*row, CPU)
-    places = torch.arange(tokens)
+    dense, mask = looking(*row), make_block_mask(*row, CPU)
+    places = torch.arange(len(dense))
     assert torch.equal(mask.mask_mod(CPU, CPU, places[:, None], places[None]), dense)
-    expected = create_block_mask(lambda b, h, q, k: dense[q, k], 1, 1, tokens, tokens, device="cpu", BLOCK_SIZE=BLOCK)
-    assert mask.shape == expected.shape and mask.BLOCK_SIZE == expected.BLOCK_SIZE
+    expected = create_block_mask(lambda b, h, q, k: dense[q, k], 1, 1, *dense.shape, device="cpu", BLOCK_SIZE=BLOCK)
+    assert mask.shape == expected.shape == (1, 1, *dense.shape) and mask.BLOCK_SIZE == expected.BLOCK_SIZE
     assert torch.equal(mask.to_dense(), expected.to_dense())
     for name in ("kv", "full_kv", "q", "full_q"):
         counts, wanted = getattr(mask, f"{name}_num_blocks"), getattr(expected, f"{name}_num_blocks")
@@ -45,6 +47,16 @@ def test_blocks_are_those_that_a_dense_mask_has(row: tuple) -> None:
         lists, orders = getattr(mask, f"{name}_indices"), getattr(expected, f"{name}_indices")
         for count, mine, theirs in zip(counts.flatten(), lists.flatten(0, 2), orders.flatten(0, 2), strict=True):
             assert torch.equal(mine[:count], theirs[:count]), name
+
+
+def test_rows_of_like_length_take_one_compilation() -> None:
+    counted = []
+    for tokens in (700, 1024, 900, 1025):
+        mask = make_block_mask(((0, 400),), ((400, 100), (500, 77)), (0, 0), tokens, CPU)
+        query, key = torch.zeros(1, 2, tokens, 8), torch.zeros(1, 1, tokens, 8)
+        assert block_sparse_attention(query, key, key, mask, 0.3).shape == query.shape
+        counted.append(counters["stats"]["unique_graphs"])
+    assert counted[0] == counted[1] == counted[2] == counted[3] - 1
 
 
 def test_a_long_row_on_a_gpu_attends_by_blocks() -> None:

@@ -3,8 +3,9 @@
 FlexAttention (Dong et al., arXiv 2412.05496; torch.nn.attention.flex_attention) compiles one kernel from a function
 that says which place looks at which, and a list of the blocks in which any does. Blocks that nobody looks at are
 skipped, those in which everybody looks need no mask, and heads share keys as they are. The list is made once a row,
-from the lengths alone, and serves all layers, forward and backward.
-Axis letters: T tokens of the row, S prefixes and branches, B blocks of the row, H heads, D width of a head.
+from the lengths alone, and serves all layers, forward and backward. Kernels are compiled for lengths that are powers of
+two, to which queries and keys are padded; blocks of padding see themselves alone and cost next to nothing.
+Axis letters: T places of the padded row, S prefixes and branches, B blocks, H heads, D width of a head.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
+from torch.nn.functional import pad
 
 BLOCK = 128
-"""Places of a block, each way: the kernels' own. A row of a multiple of it needs no check of its end."""
+"""Places of a block, each way: the kernels' own."""
 
 Span = tuple[int, int]
 """First place in the row, and length."""
@@ -25,12 +27,13 @@ Span = tuple[int, int]
 def make_block_mask(
     prefixes: Sequence[Span], branches: Sequence[Span], prefix_of: Sequence[int], num_tokens: int, device: torch.device
 ) -> BlockMask:
-    """The blocks of a row of `num_tokens` in which some place looks at another. Padding at the row's end looks at
-    itself: kernels are at their safest where no place is blind."""
-    end = max(start + length for start, length in (*prefixes, *branches))
-    spans = (*prefixes, *branches, *([(end, num_tokens - end)] if end < num_tokens else ()))
+    """The blocks of a row of `num_tokens`, padded, in which some place looks at another. Padding looks at itself:
+    kernels are at their safest where no place is blind."""
+    places = max(BLOCK, 1 << (num_tokens - 1).bit_length())
+    spans = (*prefixes, *branches)
     sees = torch.eye(len(spans), dtype=torch.float64)  # (S, S)
-    own_start, prefix_start, prefix_stop = torch.zeros(3, num_tokens, dtype=torch.int32)  # of each place
+    own_start = torch.arange(places, dtype=torch.int32)  # of each place: where its own span begins,
+    prefix_start, prefix_stop = torch.zeros(2, places, dtype=torch.int32)  # and where its prefix begins and ends
     for start, length in spans:
         own_start[start : start + length] = start
     for number, ((start, length), owner) in enumerate(zip(branches, prefix_of, strict=True), start=len(prefixes)):
@@ -44,17 +47,18 @@ def make_block_mask(
         prefix: Tensor = (key >= prefix_start[query]) & (key < prefix_stop[query])
         return own | prefix
 
-    edges = torch.arange(0, num_tokens + BLOCK, BLOCK)
+    edges = torch.arange(0, places + BLOCK, BLOCK)
     begin, stop = torch.tensor([(start, start + length) for start, length in spans]).T[..., None]
-    inside = (stop.minimum(edges[1:]) - begin.maximum(edges[:-1])).clamp(min=0).double()  # (S, B) places
-    pairs = (inside.T @ sees @ inside).tril()  # (B, B) that look, all of the block below the diagonal
+    inside = (stop.minimum(edges[1:]) - begin.maximum(edges[:-1])).clamp(min=0).double()  # (S, B) tokens
+    pairs = inside.T @ sees @ inside  # (B, B) that look, below the diagonal; on it each place looks at itself
     whole = (pairs == BLOCK**2).tril(-1)
+    part = ((pairs > 0).tril() | torch.eye(len(pairs), dtype=torch.bool)) & ~whole
     return BlockMask.from_kv_blocks(
-        *_listed((pairs > 0) & ~whole, device),
+        *_listed(part, device),
         *_listed(whole, device),
         BLOCK_SIZE=BLOCK,
         mask_mod=looks,
-        seq_lengths=(num_tokens, num_tokens),
+        seq_lengths=(places, places),
     )
 
 
@@ -70,12 +74,16 @@ def block_sparse_attention(query: Tensor, key: Tensor, value: Tensor, mask: Bloc
     if torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    tokens, places = query.shape[2], mask.seq_lengths[0]
+    query, key, value = (pad(states, (0, 0, 0, places - tokens)) for states in (query, key, value))
     output: Tensor = _kernel(kind)(query, key, value, block_mask=mask, scale=scaling, enable_gqa=True)
-    return output
+    return output[:, :, :tokens]
 
 
 @cache
 def _kernel(kind: str) -> Callable[..., Any]:
-    """FlexAttention, compiled for the first row's length and then for any; nothing else runs in its place where that
-    fails. A CPU runs it operation by operation, forward alone, for tests."""
-    return torch.compile(flex_attention, fullgraph=True, backend="eager" if kind == "cpu" else "inductor")
+    """FlexAttention, compiled for each length; nothing else runs in its place where that fails. A CPU runs it operation
+    by operation, forward alone, for tests."""
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)  # a few for each length
+    backend = "eager" if kind == "cpu" else "inductor"
+    return torch.compile(flex_attention, fullgraph=True, dynamic=False, backend=backend)

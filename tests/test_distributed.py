@@ -101,7 +101,7 @@ def two(root: Path) -> Path:
             "adapters",
         )  # shards last: they stay what accelerate knows
     ]
-    done = launch(root, jobs)
+    done = launch(root, jobs, accelerate("ddp"))
     assert done.returncode == 0, done.stderr
     (root / "stderr").write_text(done.stderr, encoding="utf-8")
     return root / "two"
@@ -121,8 +121,7 @@ def zero(root: Path) -> Path:
         {"arguments": [*arguments(root, "decayed", "again"), "--resume"], "again": str(root / "zero/decayed")},
         {"arguments": [*arguments(root, "decayed", "taken"), "--resume"], "again": str(root / "one/decayed")},
     ]
-    launcher = ["accelerate.commands.launch", "--config_file", str(EXAMPLES / "zero2.yaml"), "--main_process_port", "0"]
-    done = launch(root, jobs, [*launcher, "--num_processes", "2"])
+    done = launch(root, jobs, accelerate("zero2"))
     assert done.returncode == 0, done.stderr
     (root / "zero/stderr").write_text(done.stderr, encoding="utf-8")
     return root / "zero"
@@ -137,6 +136,12 @@ def alone(root: Path, name: str) -> Path:
 
 def arguments(root: Path, name: str, where: str) -> list[str]:
     return [str(root / f"{name}.toml"), "--run-dir", str(root / where / name)]
+
+
+def accelerate(settings: str) -> list[str]:
+    """`accelerate launch` of two processes by an example's settings."""
+    file = str(EXAMPLES / f"{settings}.yaml")
+    return ["accelerate.commands.launch", "--config_file", file, "--num_processes", "2", "--main_process_port", "0"]
 
 
 def launch(

@@ -61,7 +61,7 @@ RECIPES = {
     "sft": SFT,
     "grpo": GRPO + "[optimizer]\ntokens_per_forward = 150\n",  # more passes on the process of two samples
     "sharded": GRPO + EVALUATED + "[optimizer]\ntokens_per_forward = 150\n",
-    "adapters": GRPO + "[lora]\nrank = 2\n",
+    "adapters": GRPO + EVALUATED + "[lora]\nrank = 2\n",
     "plain": SFT.replace("{model}", "{plain}") + "[optimizer]\ntokens_per_forward = 1\n",  # weights without a gradient
     "decayed": SFT + "[optimizer]\nweight_decay = 0.1\n",
     "spoilt": SFT + "[optimizer]\ntokens_per_forward = 1\n",
@@ -257,12 +257,17 @@ def test_a_recipe_that_does_not_suit_the_processes_is_refused(
     [
         ("ACCELERATE_USE_DEEPSPEED", 'install it with: pip install "visionr1[deepspeed]"'),
         ("ACCELERATE_USE_FSDP", "examples/accelerate/fsdp2.yaml"),
+        ("ACCELERATE_DEEPSPEED_ZERO_STAGE", "zero_stage: expected 2, found true: examples/accelerate/zero2.yaml"),
+        ("ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE", "offload_param_device: expected none, found true"),
+        ("ACCELERATE_DEEPSPEED_CONFIG_FILE", "config_file: expected none, found true"),
     ],
 )
 def test_what_a_launcher_asks_in_vain_is_refused(
     root: Path, variable: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(variable, "true")
+    if "DEEPSPEED" in variable:
+        monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     monkeypatch.setitem(sys.modules, "deepspeed", None)
     assert main(["train", *arguments(root, "sft", "refused")]) == 2
     assert message in capsys.readouterr().err

@@ -29,6 +29,8 @@ from visionr1.errors import RecipeError, TrainingError, needs_extra
 Item = TypeVar("Item")
 PATIENCE = timedelta(hours=2)
 """How long a process waits for another, which may be writing a checkpoint of 100 GB to a slow disk."""
+ZERO = {"ZERO_STAGE": "2", "OFFLOAD_OPTIMIZER_DEVICE": "none", "OFFLOAD_PARAM_DEVICE": "none", "CONFIG_FILE": "none"}
+"""What is supported of DeepSpeed, as accelerate's launcher says it to the processes."""
 
 
 def make_accelerator(device: str) -> Accelerator:
@@ -38,6 +40,10 @@ def make_accelerator(device: str) -> Accelerator:
     """
     zero, group = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true", InitProcessGroupKwargs(timeout=PATIENCE)
     if zero:
+        for name, expected in ZERO.items():
+            found = os.environ.get(f"ACCELERATE_DEEPSPEED_{name}", expected)
+            if found != expected:
+                raise RecipeError(f"{name.lower()}: expected {expected}, found {found}: examples/accelerate/zero2.yaml")
         with needs_extra("deepspeed"):
             import_module("deepspeed")
         if device == "cpu":
@@ -48,16 +54,8 @@ def make_accelerator(device: str) -> Accelerator:
         device_placement=False,
         kwargs_handlers=[group],
     )
-    if zero:
-        plugin, found = accelerator.state.deepspeed_plugin, accelerator.device.type
-        offloaded = {plugin.offload_optimizer_device, plugin.offload_param_device} != {"none"}
-        if plugin.zero_stage != 2 or offloaded or "ACCELERATE_DEEPSPEED_CONFIG_FILE" in os.environ:
-            raise RecipeError(
-                "of DeepSpeed, only ZeRO stage 2 is supported, with nothing offloaded and no file of settings of "
-                "its own: examples/accelerate/zero2.yaml"
-            )
-        if found != torch.device(device).type:
-            raise RecipeError(f'model.device: DeepSpeed takes "{found}" where there is one, found "{device}"')
+    if zero and accelerator.device.type != torch.device(device).type:
+        raise RecipeError(f'model.device: expected "{accelerator.device.type}", DeepSpeed\'s here, found "{device}"')
     if os.environ.get("ACCELERATE_USE_FSDP") == "true":
         if not accelerator.is_fsdp2:
             raise RecipeError("only FSDP version 2, over GPUs, is supported: examples/accelerate/fsdp2.yaml")

@@ -78,7 +78,9 @@ def test_the_resolved_recipe_states_every_value(tmp_path: Path) -> None:
         ("reward.weights.count=1", lambda r: r.reward.weights == {**PAPER_WEIGHTS, "count": 1}),
         ("reward.weights.precision=2", lambda r: r.reward.weights == {**PAPER_WEIGHTS, "precision": 2}),
         ("reward.weights={format=1}", lambda r: r.reward.weights == {"format": 1}),
-        ("data.0.scenes.cells=1", lambda r: r.phases[0].data[0].scenes == {"max_objects": 3, "cells": 1}),
+        ("phase.first.steps=99", lambda r: r.phases[0].steps == 99 and r.phases[1].minutes == 2.5),
+        ("phase.first.data.0.scenes.cells=1", lambda r: r.phases[0].data[0].scenes == {"max_objects": 3, "cells": 1}),
+        ("train.schedule=cosine", lambda r: {phase.schedule for phase in r.phases} == {"cosine"}),
         ("optimizer.betas=[0.9, 0.95]", lambda r: r.optimizer.betas == (0.9, 0.95)),
         ("reward.adaptive=true", lambda r: r.reward.adaptive is True),
     ],
@@ -142,14 +144,40 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     [
         ("seed", "expected section.key=value"),
         ("=1", "expected section.key=value"),
-        ("phase.7.steps=1", "expected a number below 2 in place of '7'"),
-        ("phase.x.steps=1", "expected a number below 2 in place of 'x'"),
+        ("phase.7.steps=1", "expected first, second, a number below 2 in place of '7'"),
+        ("phase.x.steps=1", "expected first, second, a number below 2 in place of 'x'"),
         ("seed.deeper=1", "seed is not a table"),
+        ("train.steps=2", r"the phases of this recipe differ in steps; set phase\.first\.steps or phase\.second\.steps"),
+        ("data.0.weight=2", r"differ in data; set phase\.first\.data\.0\.weight or phase\.second\.data\.0\.weight"),
+        ("train={steps = 2}", "expected section.key=value"),
+        ("train.stpes=2", "unknown key train.stpes; did you mean steps"),
+        ('model.path="x', "this value is not TOML"),
+        ("optimizer.betas=[0.9, 0.95", "this value is not TOML"),
+        ("optimizer.learning_rate=1e-5", r"unknown key optimizer.learning_rate; did you mean train\.learning_rate\?"),
+        ("max_new_tokens=9", r"did you mean rollout\.max_new_tokens or eval\.max_new_tokens\?"),
+        ("reward.weights.fromat=1", r"reward\.weights: unknown criteria \['fromat'\]"),
+        ("eval.protocol=nonsense", r"eval\.protocol: unknown protocol 'nonsense'"),
     ],
 )
 def test_a_wrong_override_is_named(tmp_path: Path, override: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         load_recipe(written(tmp_path, CURRICULUM), [override])
+
+
+@pytest.mark.parametrize("override", ["train.steps=7", "phase.0.steps=7", "phase.train.steps=7"])
+def test_one_phase_is_set_in_a_recipe_as_it_was_written_back_too(tmp_path: Path, override: str) -> None:
+    first = load_recipe(written(tmp_path, "[train]\nsteps = 40\n[[data]]\nlimit = 5\n"))
+    again = written(tmp_path, to_toml(first))
+    assert load_recipe(again, [override]) == parse_recipe({"train": {"steps": 7}, "data": [{"limit": 5}]})
+    assert load_recipe(again, ["data.0.limit=6"]).phases[0].data[0].limit == 6
+
+
+def test_what_one_phase_is_given_is_its_own(tmp_path: Path) -> None:
+    text = '[[data]]\nlimit = 5\n[[phase]]\nname = "a"\n[[phase]]\nname = "b"\n'
+    changes = ["data.0.split=all", "phase.a.data.0.limit=6"]
+    first, second = (phase.data[0] for phase in load_recipe(written(tmp_path, text), changes).phases)
+    assert (first.limit, second.limit) == (6, 5)
+    assert first.split == second.split == "all"
 
 
 def test_data_from_the_command_line_keeps_the_source_s_settings() -> None:

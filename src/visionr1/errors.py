@@ -35,6 +35,15 @@ class TrainingError(VisionR1Error, RuntimeError):
 
 
 @contextmanager
+def naming(where: str) -> Iterator[None]:
+    """What visionr1 raises inside this block says first where it belongs, such as the key of a recipe."""
+    try:
+        yield
+    except VisionR1Error as error:
+        raise type(error)(f"{where}: {error}") from error
+
+
+@contextmanager
 def needs_extra(extra: str) -> Iterator[None]:
     """Import an optional part inside this block; a package it lacks raises MissingDependency."""
     try:

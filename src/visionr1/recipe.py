@@ -6,18 +6,20 @@ type or out of range raises RecipeError naming the file, the key, and the neares
 
 `[train]` holds the settings of the whole run; where there are `[[phase]]` tables, each is one part
 of the run in order and overrides any of them (a curriculum: its own data, batch, learning rate).
+`--set train.steps=9` sets all phases that agree in it, `--set phase.NAME.steps=9` (or its number) one.
 """
 
 import json
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from visionr1.errors import RecipeError
+from visionr1.errors import RecipeError, naming
 from visionr1.evaluate.protocols import read_protocol
 from visionr1.rewards import RewardOptions
 from visionr1.scenes import SceneConfig
@@ -220,7 +222,8 @@ class RewardSection(RewardOptions):
     """They rise instead once mean recall and precision have reached .75."""
 
     def __post_init__(self) -> None:
-        RewardOptions.__post_init__(self)
+        with naming("reward.weights"):  # build_record has seen to the others
+            RewardOptions.__post_init__(self)
         _check(0 <= self.stage_step <= 1, "reward.stage_step", "from 0 to 1", self.stage_step)
         if self.adaptive:
             _check(self.stage_step == 1, "reward.stage_step", "1 where reward.adaptive is true", self.stage_step)
@@ -265,7 +268,8 @@ class EvalSection:
         _check(self.patience >= 0, "eval.patience", "0 (never) or more", self.patience)
         _check(self.max_new_tokens >= 0, "eval.max_new_tokens", "0 (the protocol's) or more", self.max_new_tokens)
         _check(self.batch_size >= 1, "eval.batch_size", "1 or more", self.batch_size)
-        read_protocol(self.protocol)
+        with naming("eval.protocol"):
+            read_protocol(self.protocol)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -333,33 +337,35 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"cannot read recipe {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"recipe {path} is not TOML: {error}") from error
+    with naming(f"recipe {path}"):
+        table = _spread(table)
     for override in overrides:
         _set(table, override)
-    try:
+    with naming(f"recipe {path}"):
         return parse_recipe(table)
-    except RecipeError as error:
-        raise RecipeError(f"recipe {path}: {error}") from error
 
 
 def parse_recipe(table: Mapping[str, Any]) -> Recipe:
     """The recipe that a parsed TOML document states."""
-    rest = dict(table)
-    base = _table(rest.pop("train", {}), "train")
-    if "data" in rest:
-        base = {**base, "data": rest.pop("data")}
-    phases = rest.pop("phase", [{}])
-    if not isinstance(phases, list) or not phases:
-        raise RecipeError("phase: expected [[phase]] tables")
+    rest = _spread(table)
+    phases = rest.pop("phase")
     if "phases" in rest:
         raise RecipeError("unknown key phases; did you mean phase?")
     recipe: Recipe = build_record(Recipe, rest, "", also=("train", "data", "phase"))
-    return replace(
-        recipe,
-        phases=tuple(
-            build_record(Phase, {**base, **_table(phase, f"phase.{i}")}, f"phase.{i}" if i else "train")
-            for i, phase in enumerate(phases)
-        ),
-    )
+    whole = (build_record(Phase, phase, f"phase.{i}" if i else "train") for i, phase in enumerate(phases))
+    return replace(recipe, phases=tuple(whole))
+
+
+def _spread(table: Mapping[str, Any]) -> dict[str, Any]:
+    """`table` with what `[train]` and `[[data]]` say put into each phase, which is then whole; at least one."""
+    rest = deepcopy(dict(table))
+    base = _table(rest.pop("train", {}), "train")
+    if "data" in rest:
+        base = {**base, "data": rest.pop("data")}
+    phases = rest.get("phase", [{}])
+    if not isinstance(phases, list) or not phases:
+        raise RecipeError("phase: expected [[phase]] tables")
+    return {**rest, "phase": [deepcopy({**base, **_table(phase, f"phase.{i}")}) for i, phase in enumerate(phases)]}
 
 
 def to_toml(recipe: Recipe) -> str:
@@ -396,16 +402,31 @@ def _value(value: Any) -> str:
 
 
 def _set(table: dict[str, Any], override: str) -> None:
-    """Put "a.b.0.c=value" into `table`; the value is TOML, or else the text itself."""
+    """Put "a.b.0.c=value" into `table`, whose phases are whole; the value is TOML, or else the text itself."""
     path, equals, text = override.partition("=")
-    if not equals or not path:
+    keys = path.strip().split(".")
+    if not equals or not path or keys == ["train"]:
         raise RecipeError(f"--set {override}: expected section.key=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except tomllib.TOMLDecodeError as error:
+        if text.strip()[:1] in ("'", '"', "[", "{"):
+            raise RecipeError(f"--set {override}: this value is not TOML: {error}") from error
         value = text
-    *parents, last = path.strip().split(".")
-    node: Any = table
+    if keys[0] not in ("train", "data"):
+        _put(table, keys, value, override)
+        return
+    key, *_ = keys = keys[keys[0] == "train" :]
+    phases = table["phase"]
+    if any(phase.get(key) != phases[0].get(key) for phase in phases):
+        ways = " or ".join(f"phase.{phase.get('name', i)}.{'.'.join(keys)}" for i, phase in enumerate(phases))
+        raise RecipeError(f"--set {override}: the phases of this recipe differ in {key}; set {ways}")
+    for phase in phases:
+        _put(phase, keys, deepcopy(value), override)
+
+
+def _put(node: Any, keys: Sequence[str], value: Any, override: str) -> None:
+    *parents, last = keys
     unset: Any = Recipe()
     for key in parents:
         unset = getattr(unset, key, None)
@@ -420,8 +441,13 @@ def _set(table: dict[str, Any], override: str) -> None:
 
 
 def _index(node: list[Any], key: str, override: str) -> int:
-    if not key.isdigit() or int(key) >= len(node):
-        raise RecipeError(f"--set {override}: expected a number below {len(node)} in place of {key!r}")
+    """The place of the entry that has this number or, alone, this name."""
+    names = [entry.get("name") for entry in node if isinstance(entry, dict)]
+    if names.count(key) == 1:
+        return names.index(key)
+    if not key.isdecimal() or int(key) >= len(node):
+        named = "".join(f"{name}, " for name in names if name)
+        raise RecipeError(f"--set {override}: expected {named}a number below {len(node)} in place of {key!r}")
     return int(key)
 
 
@@ -431,10 +457,18 @@ def build_record(kind: Any, table: Mapping[str, Any], where: str, also: tuple[st
     known = (*types, *also)
     for key in table:
         if key not in known:
-            near = get_close_matches(key, known, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(sorted(known))}"
+            elsewhere = [name for name in _all_keys() if name.endswith(f".{key}")]
+            near = elsewhere or get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"known keys: {', '.join(sorted(known))}"
             raise RecipeError(f"unknown key {_join(where, key)}; {hint}")
     return kind(**{key: _convert(types[key], value, _join(where, key)) for key, value in table.items()})
+
+
+def _all_keys() -> list[str]:
+    """Every section.key that a recipe can have."""
+    sections = {name: kind for name, kind in get_type_hints(Recipe).items() if is_dataclass(kind)}
+    sections |= {"train": Phase, "data": DataSource}
+    return [f"{name}.{item.name}" for name, kind in sections.items() for item in fields(kind)]
 
 
 def _convert(kind: Any, value: Any, where: str) -> Any:

@@ -321,6 +321,12 @@ def test_a_run_that_never_began_can_be_started_again(run: Run, capsys: pytest.Ca
     assert run(SFT, "run") == 0
 
 
+def test_a_device_that_is_not_there_is_named_with_another(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(SFT, "run", "--set", "model.device=cuda:99") == 2
+    assert "found 'cuda:99'" in (message := capsys.readouterr().err)
+    assert "--set model.device=cpu" in message
+
+
 def test_data_of_a_late_phase_is_opened_first(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(SFT, "run", "--set", 'phase.1.data=[{source = "nowhere.json"}]') == 2
     message = capsys.readouterr().err

@@ -72,7 +72,7 @@ def test_what_cannot_be_evaluated_is_named_before_training(
     assert not (tmp_path / "run").exists()
     with pytest.raises(RecipeError, match="unknown protocol 'nonsense'"):
         EvalSection(protocol=("nonsense",))
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match=r"eval: .* expected split 'nothing' .* data\.split, eval\.split"):
         Validation.open(EvalSection(split="nothing"))
     image = {"id": 1, "file_name": "a.png", "width": 9, "height": 9}
     empty = {"images": [image], "categories": [{"id": 1, "name": "cat"}], "annotations": []}

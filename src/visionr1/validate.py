@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from visionr1.distributed import gather
-from visionr1.errors import DataError
+from visionr1.errors import DataError, naming
 from visionr1.evaluate import Protocol, ask, evaluate_detection, read_protocol
 from visionr1.models.policy import Policy
 from visionr1.predict import MAX_NEW_TOKENS, predict_samples, stated
@@ -42,7 +42,8 @@ class Validation:
         protocol = read_protocol(settings.protocol)
         tokens = settings.max_new_tokens or protocol.max_new_tokens or MAX_NEW_TOKENS
         protocol = replace(protocol, max_new_tokens=tokens)
-        dataset = read_dataset(data_path(settings.source), split=settings.split)
+        with naming("eval"):
+            dataset = read_dataset(data_path(settings.source), split=settings.split)
         samples, table = list(dataset.samples), dataset.table
         if 0 < settings.limit < len(samples):
             places = np.linspace(0, len(samples) - 1, settings.limit).round().astype(int).tolist()

@@ -412,7 +412,7 @@ def check_device(name: str) -> None:
     except (RuntimeError, AssertionError) as error:
         raise RecipeError(
             f'device: expected "cpu", or "cuda" or "cuda:1" where there is one, found {name!r} '
-            f"({str(error).partition(chr(10))[0]})"
+            f"({str(error).partition(chr(10))[0]}); choose with --device cpu, of a recipe --set model.device=cpu"
         ) from error
 
 

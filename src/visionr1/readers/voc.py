@@ -14,7 +14,7 @@ import numpy as np
 
 from visionr1.errors import DataError
 from visionr1.files import read_text
-from visionr1.readers.coco import CocoDataset, CocoTable, table_samples
+from visionr1.readers.coco import CHOOSE_SPLIT, CocoDataset, CocoTable, table_samples
 from visionr1.readers.rows import OnBad, RowLog, is_safe_name
 
 CATEGORIES = tuple(
@@ -76,7 +76,7 @@ def _stems(folder: Path, split: str | None) -> list[str]:
     file = lists / f"{_SPLITS.get(split, split)}.txt"
     if not is_safe_name(file.name) or not file.is_file():
         found = ", ".join(sorted(path.stem for path in lists.glob("*.txt"))[:9]) or "no list"
-        raise DataError(f"{folder}: expected split {split!r} in ImageSets/Main, found {found}; choose with --split")
+        raise DataError(f"{folder}: expected split {split!r} in ImageSets/Main, found {found}; {CHOOSE_SPLIT}")
     return [line.split()[0] for line in read_text(file).splitlines() if line.strip()]
 
 

@@ -9,8 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src/visionr1"
 ORDER = """
-errors files embedded boxes samples dialects prompts rewards hosts readers scenes augment evaluate draw data_check
-recipe distributed optimizers zero models prefix rollout rollout_compiled rollout_vllm grpo sft
+errors files embedded images boxes samples dialects prompts rewards hosts readers scenes augment evaluate draw
+data_check recipe distributed optimizers zero models prefix rollout rollout_compiled rollout_vllm grpo sft
 stream learners run_folder progress trackers
 predict vqa validate train charts gallery report demo cli __main__
 """.split()
@@ -19,7 +19,7 @@ TENSOR_SIDE = set("""
 distributed optimizers zero models prefix rollout rollout_compiled rollout_vllm grpo sft learners run_folder train
 predict vqa validate demo cli
 """.split())
-LINE_BUDGET = 15_900
+LINE_BUDGET = 16_000
 """Of the package, comments and blank lines included; raise it in the commit that says what for."""
 
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -39,7 +39,7 @@ def test_sizes_are_positive() -> None:
     [
         (None, "cannot read this image"),  # missing file
         (b"not an image", "cannot read this image"),  # garbage
-        ("small", "the annotations say 8x8 pixels, but the file has 4x4"),  # stale annotations
+        ("small", "the annotations say 8x8 pixels, but the file has 4x4; put the image there"),  # stale annotations
     ],
 )
 def test_a_bad_image_is_named(tmp_path: Path, content: bytes | str | None, message: str) -> None:

@@ -160,8 +160,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         default=[],
         dest="overrides",
         metavar="KEY=VALUE",
-        help="change one setting of the recipe, such as train.learning_rate=1e-5 (of all phases that agree in it; of "
-        "one: phase.NAME.learning_rate, or its number from 0); may be repeated",
+        help="change one setting of the recipe, such as train.learning_rate=1e-5 (of all phases that agree in it; of one: "
+        "phase.NAME.learning_rate, or its number from 0); may be repeated",
     )
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="what the run leaves (default: runs/RECIPE)")
     parser.add_argument("--resume", action="store_true", help="continue the run in --run-dir")
@@ -486,8 +486,9 @@ def run_predict(args: argparse.Namespace) -> None:
         raise DataError(f"--categories: expected names separated by commas, found {args.categories!r}")
     with needs_extra("train"):
         from visionr1.models.policy import load_policy
-        from visionr1.predict import image_size, predict_image
+        from visionr1.predict import predict_image
     from visionr1.draw import save_png
+    from visionr1.images import image_size
 
     image_size(args.image)  # before the model loads
     policy = load_policy(args.model, device=args.device, dtype=args.dtype)

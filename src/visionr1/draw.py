@@ -10,6 +10,7 @@ from zlib import crc32
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from visionr1.files import write_bytes_atomic
+from visionr1.images import to_rgb
 from visionr1.rewards import Score
 from visionr1.samples import Boxes, GroundTruth, normalize_label
 
@@ -40,12 +41,12 @@ def draw_boxes(
     captions: Sequence[str] | None = None,
     title: str = "",
 ) -> Image.Image:
-    """A copy of the RGB `image` with `boxes` (original pixels) and their captions, by default the labels.
+    """A copy of `image` in RGB with `boxes` (original pixels) and their captions, by default the labels.
 
     Small images are enlarged so that the text can be read. `categories` fixes the colours; `title` stands above.
     """
     scale = max(1.0, SMALLEST_EDGE / min(image.size))
-    canvas = image.convert("RGB")
+    canvas = to_rgb(image)
     if scale > 1:
         canvas = canvas.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
     unit = max(1, round(min(canvas.size) / 300))

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from visionr1.draw import draw_boxes
-from visionr1.errors import DataError, RecipeError
+from visionr1.errors import RecipeError
 from visionr1.evaluate import (
     DEFAULT,
     WHOLE,
@@ -30,6 +30,7 @@ from visionr1.evaluate import (
     Unit,
     ask,
 )
+from visionr1.images import image_size
 from visionr1.models.policy import Policy
 from visionr1.progress import Bar
 from visionr1.readers import CocoDataset
@@ -249,12 +250,3 @@ def predict_image(
         "text": prediction.text,
     }
     return draw_boxes(sample.load_image(), reply.boxes, categories=categories), record
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Width and height of an image file; DataError if it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot read this image ({error})") from error

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from visionr1.errors import DataError
+from visionr1.images import read_image, to_rgb
 
 Size = tuple[int, int]
 Task = Literal["detection", "grounding", "referring"]
@@ -111,24 +110,14 @@ class Sample:
     image_id: int | str = ""
 
     def load_image(self) -> Image.Image:
-        """The image in RGB.
+        """A copy of the image in RGB; of a file, upright unless `size_wh` is its size as stored (`images.read_image`).
 
         Raises DataError, naming the file, if it is missing, cannot be decoded or has another size than `size_wh`.
         """
         if isinstance(self.image, Image.Image):
-            return self.image
-        name = f"image of sample {self.id!r}" if isinstance(self.image, bytes) else str(self.image)
-        try:
-            with Image.open(BytesIO(self.image) if isinstance(self.image, bytes) else self.image) as opened:
-                image = opened.convert("RGB")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise DataError(f"{name}: cannot read this image ({error}); replace the file or drop its row") from error
-        if image.size != self.size_wh:
-            raise DataError(
-                f"{name}: the annotations say {self.size_wh[0]}x{self.size_wh[1]} pixels, but the file has "
-                f"{image.size[0]}x{image.size[1]}; correct width and height in the annotation file"
-            )
-        return image
+            return to_rgb(self.image)
+        name = f"image of sample {self.id!r}" if isinstance(self.image, bytes) else None
+        return read_image(self.image, name=name, size_wh=self.size_wh)
 
     def ground_truth(self, input_size_wh: Size) -> GroundTruth:
         """What a reward needs of this sample, given the size that the processor made of the image."""

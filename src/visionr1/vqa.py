@@ -18,6 +18,7 @@ from PIL import Image
 
 from visionr1.errors import DataError, MissingDependency, RecipeError
 from visionr1.files import write_json_atomic
+from visionr1.images import read_image
 from visionr1.models.policy import Policy
 from visionr1.rollout import Sampling, generate
 from visionr1.samples import Query
@@ -140,8 +141,7 @@ def _model(policy: Policy, max_new_tokens: int) -> Any:
             if len(images) != 1:
                 raise DataError(f"a question of {dataset} has {len(images)} images; models here look at one")
             question = "\n".join(part["value"] for part in message if part["type"] == "text")
-            with Image.open(images[0]) as opened:
-                return answer(policy, opened.convert("RGB"), question, max_new_tokens=max_new_tokens)
+            return answer(policy, read_image(Path(images[0])), question, max_new_tokens=max_new_tokens)
 
     return Answerer()
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
 
 from visionr1.errors import DataError
 from visionr1.readers import CocoDataset, data_path, one_category_each, read_coco, read_source, read_table, table_of
@@ -243,8 +243,12 @@ def test_sizes_that_are_not_given_are_read_from_the_image(tmp_path: Path) -> Non
         del row["width"], row["height"]
     data = read_coco(write(tmp_path, rows))
     assert data.samples[1].size_wh == (40, 30) and data.report.adjusted == {"images_without_size": 2}
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (30, 40)).save(tmp_path / "5.png", exif=exif)
+    assert read_coco(tmp_path).samples[0].load_image().size == (40, 30)  # upright
     (tmp_path / "5.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"no width and height in the file, and .*5\.png cannot be read"):
+    with pytest.raises(DataError, match=r"no width and height in the file, and .*5\.png: cannot read"):
         read_coco(tmp_path)
 
 

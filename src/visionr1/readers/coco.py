@@ -21,18 +21,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from visionr1.boxes import Array, clip_xyxy
 from visionr1.errors import DataError
 from visionr1.files import read_json
+from visionr1.images import image_size
 from visionr1.readers.rows import Id, OnBad, ReadReport, RowLog, is_number, is_safe_name, read_id
 from visionr1.samples import Boxes, Query, Sample, Size, normalize_label
 
 Index = NDArray[np.intp]
 
 ANNOTATION_NAMES = ("annotations_without_background.json", "_annotations.coco.json", "annotations.json")
-CHOOSE_SPLIT = "choose with split= (--split; in a recipe data.split, eval.split)"
 KINDS = "a COCO JSON file, a folder that holds one, a folder of Pascal VOC (Annotations/), or VLM-R1's rows (.jsonl)"
 """What a data source may be, for messages."""
 SPLIT_ALIASES = {"val": "valid", "validation": "valid"}
@@ -258,7 +257,7 @@ def find_annotations(path: Path, split: str | None) -> Path:
         raise DataError(f"{path}: found no {' or '.join(ANNOTATION_NAMES)} in this folder; expected {KINDS}")
     wanted = f"split {split!r}" if split else "one annotation file"
     has = f"the splits {', '.join(found)}"
-    raise DataError(f"{path}: expected {wanted} in this folder, found {has}; {CHOOSE_SPLIT}")
+    raise DataError(f"{path}: expected {wanted} in this folder, found {has}; choose with split= (--split)")
 
 
 def find_splits(path: Path) -> dict[str, Path]:
@@ -304,16 +303,15 @@ def _image_path(table: CocoTable, index: int, folder: Path, log: RowLog) -> Path
 
 
 def _size(table: CocoTable, index: int, image: Path, log: RowLog) -> Size | None:
-    """Width and height from the file, else from the image's header."""
+    """Width and height from the file, else from the image, upright."""
     width, height = table.sizes_wh[index].tolist()
     if width and height:
         return width, height
     where = f"images[{index}] (id {table.image_ids[index]})"
     try:
-        with Image.open(image) as opened:
-            size = opened.size
-    except (OSError, ValueError, SyntaxError) as error:
-        log.bad("unreadable_image", where, f"no width and height in the file, and {image} cannot be read ({error})")
+        size = image_size(image)
+    except DataError as error:
+        log.bad("unreadable_image", where, f"no width and height in the file, and {error}")
         return None
     log.adjust("images_without_size", where, "width and height were read from the image")
     return size

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
-from PIL import Image
-
 from visionr1.errors import DataError
+from visionr1.images import image_size
 from visionr1.readers.rows import Id, OnBad, ReadReport, RowLog, is_number, is_safe_name
 from visionr1.samples import Boxes, Query, Sample, Size
 
@@ -121,17 +119,16 @@ class GroundingRows:
         return path
 
     def _size(self, where: str, image: Path | bytes, size_wh: tuple[object, object]) -> Size | None:
-        """Width and height as the row gives them, else from the image's header, else unknown: (0, 0)."""
+        """Width and height as the row gives them, else from the image, upright, else unknown: (0, 0)."""
         width, height = size_wh
         if isinstance(width, int | float) and isinstance(height, int | float) and width > 0 and height > 0:
             return int(width), int(height)
         if isinstance(image, Path) and not image.is_file():
             return 0, 0
         try:
-            with Image.open(BytesIO(image) if isinstance(image, bytes) else image) as opened:
-                return opened.size
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            self.log.bad("unreadable_image", where, f"image: no width and height, and it cannot be read ({error})")
+            return image_size(image, name="its bytes" if isinstance(image, bytes) else None)
+        except DataError as error:
+            self.log.bad("unreadable_image", where, f"image: no width and height, and {error}")
             return None
 
 

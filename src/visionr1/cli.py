@@ -160,8 +160,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         default=[],
         dest="overrides",
         metavar="KEY=VALUE",
-        help="change one setting of the recipe, such as train.learning_rate=1e-5 (of all phases that agree in it; of one: "
-        "phase.NAME.learning_rate, or its number from 0); may be repeated",
+        help="change one setting of the recipe, such as train.learning_rate=1e-5 (of all phases that agree in it; of "
+        "one: phase.NAME.learning_rate, or its number from 0); may be repeated",
     )
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="what the run leaves (default: runs/RECIPE)")
     parser.add_argument("--resume", action="store_true", help="continue the run in --run-dir")

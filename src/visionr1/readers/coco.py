@@ -32,6 +32,7 @@ from visionr1.samples import Boxes, Query, Sample, Size, normalize_label
 Index = NDArray[np.intp]
 
 ANNOTATION_NAMES = ("annotations_without_background.json", "_annotations.coco.json", "annotations.json")
+CHOOSE_SPLIT = "choose with split= (--split; in a recipe data.split, eval.split)"
 KINDS = "a COCO JSON file, a folder that holds one, a folder of Pascal VOC (Annotations/), or VLM-R1's rows (.jsonl)"
 """What a data source may be, for messages."""
 SPLIT_ALIASES = {"val": "valid", "validation": "valid"}
@@ -257,7 +258,7 @@ def find_annotations(path: Path, split: str | None) -> Path:
         raise DataError(f"{path}: found no {' or '.join(ANNOTATION_NAMES)} in this folder; expected {KINDS}")
     wanted = f"split {split!r}" if split else "one annotation file"
     has = f"the splits {', '.join(found)}"
-    raise DataError(f"{path}: expected {wanted} in this folder, found {has}; choose with split= (--split)")
+    raise DataError(f"{path}: expected {wanted} in this folder, found {has}; {CHOOSE_SPLIT}")
 
 
 def find_splits(path: Path) -> dict[str, Path]:

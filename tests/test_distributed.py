@@ -64,6 +64,8 @@ RECIPES = {
     "adapters": GRPO + EVALUATED + "[lora]\nrank = 2\n",
     "plain": SFT.replace("{model}", "{plain}") + "[optimizer]\ntokens_per_forward = 1\n",  # weights without a gradient
     "decayed": SFT + "[optimizer]\nweight_decay = 0.1\n",
+    "rounded": SFT.replace("[train]\nsteps = 3", 'autocast = "bfloat16"\n[train]\nsteps = 1')
+    + "[optimizer]\ntokens_per_forward = 1\n",  # a sample a row, on any number of processes, so that all round alike
     "spoilt": SFT + "[optimizer]\ntokens_per_forward = 1\n",
     "dying": SFT.replace("steps = 3", "steps = 4"),
 }
@@ -114,6 +116,7 @@ def zero(root: Path) -> Path:
     alone(root, "decayed")
     jobs: list[dict[str, Any]] = [
         {"arguments": arguments(root, "decayed", "zero")},
+        {"arguments": arguments(root, "rounded", "zero")},
         {"arguments": arguments(root, "grpo", "zero")},
         {"arguments": arguments(root, "adapters", "zero")},
         {"arguments": arguments(root, "spoilt", "zero"), "spoilt": 2},
@@ -200,6 +203,12 @@ def test_zero_changes_nothing_by_a_step_without_numbers(root: Path, zero: Path) 
     message = (zero / "stderr").read_text(encoding="utf-8")
     assert re.search(r"step 2: loss nan, .*; samples: scene-\d.* The step changed no weight; .*spoilt.*step_1", message)
     assert_same_run(alone(root, "spoilt"), zero / "spoilt")  # which went on from there
+
+
+def test_zero_computes_in_the_precision_of_the_recipe(root: Path, zero: Path) -> None:
+    rounded, expected = (rows(folder)[0]["grad_norm"] for folder in (zero / "rounded", alone(root, "rounded")))
+    exact = rows(zero / "decayed")[0]["grad_norm"]  # the same samples and weights, in float32
+    assert abs(rounded - expected) < 0.1 * abs(exact - expected)
 
 
 def test_zero_goes_on_bit_for_bit(root: Path, zero: Path) -> None:

@@ -14,14 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
-from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
 
-from visionr1.errors import RecipeError, TrainingError
+from visionr1.errors import RecipeError
+from visionr1.models.compiling import compiling
 from visionr1.models.policy import Policy, Prompt
 from visionr1.rollout import BranchCache, Completion, Decoder, Sampling, Seeds, decode, generate
-
-_NOT_COMPILED = (TorchDynamoException, FailOnRecompileLimitHit, CppCompileError, InvalidCxxCompiler)
 
 
 class CompiledDecoder(Decoder):
@@ -75,18 +72,6 @@ class CompiledDecoder(Decoder):
         for tensor, columns in ((cache.mask, 3), *((part, 2) for part in cache.parts)):
             torch._dynamo.maybe_mark_dynamic(tensor, columns)
         torch.compiler.cudagraph_mark_step_begin()
-        try:
-            # DDP would cut the graph into its buckets of gradients, of which there are none.
-            with torch._dynamo.config.patch(optimize_ddp=False):
-                chosen = self._decode(policy, cache, tokens, rotation, sampling, uniform)
-        except _NOT_COMPILED as error:
-            raise TrainingError(
-                f"the decode step cannot be compiled: {_first_line(error)}. rollout.compile needs a C++ compiler that "
-                "torch.compile finds (on Debian: apt install g++ python3-dev), on a GPU Triton too; install it, or set "
-                "rollout.compile = false"
-            ) from error
+        with compiling("the decode step", "set rollout.compile = false"):
+            chosen = self._decode(policy, cache, tokens, rotation, sampling, uniform)
         return chosen[0].clone(), chosen[1].clone()  # a CUDA graph writes the next ones over them
-
-
-def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

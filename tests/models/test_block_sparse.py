@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
-from torch.nn.attention.flex_attention import create_block_mask
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
+from visionr1.errors import TrainingError
 from visionr1.models.block_sparse import BLOCK, block_sparse_attention, make_block_mask
 from visionr1.models.tree_attention import LONG_ROW, Tree, tree_attention
 
@@ -57,6 +58,17 @@ def test_rows_of_like_length_take_one_compilation() -> None:
         assert block_sparse_attention(query, key, key, mask, 0.3).shape == query.shape
         counted.append(counters["stats"]["unique_graphs"])
     assert counted[0] == counted[1] == counted[2] == counted[3] - 1
+
+
+def test_what_cannot_be_compiled_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(graph: object, inputs: object) -> None:
+        raise RuntimeError("no compiler here")
+
+    broken = torch.compile(flex_attention, fullgraph=True, backend=refuse)
+    monkeypatch.setattr("visionr1.models.block_sparse._kernel", lambda kind: broken)
+    mask, states = make_block_mask(((0, 9),), ((9, 3),), (0,), 12, CPU), torch.zeros(1, 1, 12, 8)
+    with pytest.raises(TrainingError, match=r"long row cannot be compiled: .*no compiler here.*tokens_per_forward"):
+        block_sparse_attention(states, states, states, mask, None)
 
 
 def test_a_long_row_on_a_gpu_attends_by_blocks() -> None:

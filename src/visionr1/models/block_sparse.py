@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.nn.functional import pad
 
+from visionr1.models.compiling import compiling
+
 BLOCK = 128
 """Places of a block, each way: the kernels' own."""
 
@@ -76,14 +78,14 @@ def block_sparse_attention(query: Tensor, key: Tensor, value: Tensor, mask: Bloc
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     tokens, places = query.shape[2], mask.seq_lengths[0]
     query, key, value = (pad(states, (0, 0, 0, places - tokens)) for states in (query, key, value))
-    output: Tensor = _kernel(kind)(query, key, value, block_mask=mask, scale=scaling, enable_gqa=True)
+    with compiling("attention of a long row", "lower optimizer.tokens_per_forward below 2048", recompile_limit=64):
+        output: Tensor = _kernel(kind)(query, key, value, block_mask=mask, scale=scaling, enable_gqa=True)
     return output[:, :, :tokens]
 
 
 @cache
 def _kernel(kind: str) -> Callable[..., Any]:
-    """FlexAttention, compiled for each length; nothing else runs in its place where that fails. A CPU runs it operation
-    by operation, forward alone, for tests."""
-    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)  # a few for each length
+    """FlexAttention, compiled a few times for each length. A CPU runs it operation by operation, forward alone, for
+    tests."""
     backend = "eager" if kind == "cpu" else "inductor"
     return torch.compile(flex_attention, fullgraph=True, dynamic=False, backend=backend)

@@ -69,6 +69,23 @@ def test_interrupt_is_status_130(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert cli.main(["report", str(tmp_path)]) == 130
 
 
+@pytest.mark.parametrize("number", ["0", "-5", "1.5", "many"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        ["eval", "--model", "tiny", "--data", "bccd", "--max-new-tokens"],
+        ["eval", "--model", "tiny", "--data", "bccd", "--batch-size"],
+        ["vqa", "GQA", "--model", "tiny", "--out", "o", "--max-new-tokens"],
+        ["predict", "photo.jpg", "--categories", "cat", "--max-new-tokens"],
+    ],
+)
+def test_counts_are_whole_numbers_from_1(said: list[str], number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([*said, number])
+    assert stopped.value.code == 2
+    assert f"{said[-1]}: expected a number from 1 up, but found '{number}'" in capsys.readouterr().err
+
+
 def test_dry_run_prints_the_resolved_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["train", "demo", "--dry-run", "--set", "train.learning_rate=0.5", "--model", "m"]) == 0
     out = capsys.readouterr().out

@@ -15,8 +15,8 @@ from random_models import sharpen
 from visionr1 import cli
 from visionr1.errors import DataError
 from visionr1.evaluate import DetectionResult, DetectionUnit, Prediction, ReplyLog, Shard, read_protocol
-from visionr1.models.policy import Prompt, load_policy
-from visionr1.predict import Asking, collect_replies, evaluate_model, predict_samples
+from visionr1.models.policy import Policy, Prompt, load_policy
+from visionr1.predict import Asking, collect_replies, evaluate_model, predict_image, predict_samples
 from visionr1.readers import CocoDataset, data_path, read_coco
 from visionr1.samples import Query, Sample
 
@@ -110,11 +110,30 @@ def test_predict_draws_and_prints_json(qwen25_folder: Path, tmp_path: Path, caps
     assert Image.open(out).format == "PNG"
 
 
+def test_boxes_that_were_not_asked_for_are_apart_and_not_drawn(
+    qwen25_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replies(policy: Policy, samples: Sequence[Sample], **_: Any) -> list[Prediction]:
+        items = [{"bbox_2d": [4, 4, 30, 20], "label": " Cat"}, {"bbox_2d": [40, 10, 60, 40], "label": "dog"}]
+        return [Prediction(sample_id="", image_id="", text=json.dumps(items), input_size_wh=(64, 48))]
+
+    monkeypatch.setattr("visionr1.predict.predict_samples", replies)
+    Image.new("RGB", (64, 48), "white").save(tmp_path / "photo.png")
+    drawn, record = predict_image(load_policy(qwen25_folder), tmp_path / "photo.png", ["cat"])
+    assert record["boxes"] == [{"xyxy": [4, 4, 30, 20], "label": " Cat"}]
+    assert record["not_asked_for"] == [{"xyxy": [40, 10, 60, 40], "label": "dog"}]
+    white = (255, 255, 255)
+    assert drawn.crop((0, 0, drawn.width // 2, drawn.height)).getcolors() != [(320 * 480, white)]
+    assert {color for _, color in drawn.crop((340, 0, 640, 480)).getcolors() or ()} == {white}
+
+
 @pytest.mark.parametrize(
     ("said", "message"),
     [
         (["predict", "none.png", "--categories", "cat"], "none.png: cannot read this image"),  # before any model loads
         (["predict", "none.png", "--categories", " , "], "--categories: expected names"),
+        (["predict", "none.png", "--categories", "cat,dog, Cat"], "--categories: expected each name once"),
+        (["predict", ".", "--categories", "cat"], ". is a folder; predict takes one image"),
         (["eval", "--model", "nowhere", "--data", "nowhere"], "no such file or folder"),
         (["eval", "--predictions", "nowhere.json", "--data", "bccd"], "nowhere.json"),
     ],
@@ -122,6 +141,17 @@ def test_predict_draws_and_prints_json(qwen25_folder: Path, tmp_path: Path, caps
 def test_users_errors(said: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(said) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_drawing_never_replaces_its_photo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (64, 48), "white").save(photo)
+    before = photo.read_bytes()
+    for out in (photo, tmp_path / "x" / ".." / "photo.png", tmp_path / "drawn.jpg"):
+        (tmp_path / "x").mkdir(exist_ok=True)
+        assert cli.main(["predict", str(photo), "--categories", "cat", "--model", "nowhere", "--out", str(out)]) == 2
+        assert "--out: expected a .png file other than the image itself" in capsys.readouterr().err
+    assert photo.read_bytes() == before
 
 
 def test_weights_of_another_precision_are_stated(

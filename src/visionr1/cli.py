@@ -244,8 +244,10 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dialect", metavar="NAME", help=f"how replies write boxes: {DIALECTS} (default: as the model folder says)"
     )
-    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="images at once (default: 16)")
-    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="of a reply (default: the protocol's, or 1024)")
+    parser.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="images at once (default: 16)")
+    parser.add_argument(
+        "--max-new-tokens", type=_positive, metavar="N", help="of a reply (default: the protocol's, or 1024)"
+    )
     _add_model_arguments(parser)
     parser.add_argument(
         "--on-bad", choices=("raise", "skip"), default="raise", help="stop at a bad row, or count it (default: raise)"
@@ -442,7 +444,9 @@ def _add_vqa(parser: argparse.ArgumentParser) -> None:
         "--tsv", type=Path, metavar="FILE", help="ask this file of VLMEvalKit's format instead of its own"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="what it leaves: the record in DIR/vqa")
-    parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="of an answer (default: 128)")
+    parser.add_argument(
+        "--max-new-tokens", type=_positive, default=128, metavar="N", help="of an answer (default: 128)"
+    )
     _add_model_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
 
@@ -471,8 +475,10 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", type=Path, metavar="IMAGE", help="image file")
     parser.add_argument("--categories", required=True, metavar="A,B", help="what to look for, separated by commas")
     parser.add_argument("--model", default="tiny", metavar="MODEL", help='model or run folder (default: "tiny")')
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the drawn image (default: IMAGE.boxes.png, here)")
-    parser.add_argument("--max-new-tokens", type=int, default=1024, metavar="N", help="of the reply (default: 1024)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the drawn PNG (default: IMAGE.boxes.png, here)")
+    parser.add_argument(
+        "--max-new-tokens", type=_positive, default=1024, metavar="N", help="of the reply (default: 1024)"
+    )
     _add_model_arguments(parser)
 
 
@@ -481,19 +487,27 @@ def run_predict(args: argparse.Namespace) -> None:
 
     visionr1 predict photo.jpg --categories cat,dog --model runs/mine
     """
-    categories = [name.strip() for name in args.categories.split(",") if name.strip()]
+    from visionr1.images import image_size
+    from visionr1.samples import normalized_labels
+
+    categories = _names(args.categories)
     if not categories:
         raise DataError(f"--categories: expected names separated by commas, found {args.categories!r}")
+    if len(normalized_labels(tuple(categories))) < len(categories):
+        raise DataError(f"--categories: expected each name once, found {args.categories!r}")
+    if args.image.is_dir():
+        raise DataError(f"{args.image} is a folder; predict takes one image (eval a whole set)")
+    image_size(args.image)  # before the model loads
+    out = args.out or Path(f"{args.image.stem}.boxes.png")
+    if out.suffix.lower() != ".png" or (out.exists() and out.samefile(args.image)):
+        raise DataError(f"--out: expected a .png file other than the image itself, found {out}")
     with needs_extra("train"):
         from visionr1.models.policy import load_policy
         from visionr1.predict import predict_image
     from visionr1.draw import save_png
-    from visionr1.images import image_size
 
-    image_size(args.image)  # before the model loads
     policy = load_policy(args.model, device=args.device, dtype=args.dtype)
     drawn, record = predict_image(policy, args.image, categories, max_new_tokens=args.max_new_tokens)
-    out = args.out or Path(f"{args.image.stem}.boxes.png")
     save_png(drawn, out)
     print(json.dumps({**record, "drawn": str(out)}, indent=2, ensure_ascii=False))
 
@@ -656,10 +670,14 @@ def _open_rows(name: str) -> AbstractContextManager[IO[bytes]]:
         raise DataError(f"cannot read {name}: {error.strerror}") from error
 
 
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()):
-        raise argparse.ArgumentTypeError(f"expected a number from 0 up, but found {text!r}")
+def _count(text: str, least: int = 0) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text) >= least):
+        raise argparse.ArgumentTypeError(f"expected a number from {least} up, but found {text!r}")
     return int(text)
+
+
+def _positive(text: str) -> int:
+    return _count(text, 1)
 
 
 def _names(text: str) -> list[str]:

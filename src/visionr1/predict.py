@@ -35,7 +35,7 @@ from visionr1.models.policy import Policy
 from visionr1.progress import Bar
 from visionr1.readers import CocoDataset
 from visionr1.rollout import Completion, Sampling, generate
-from visionr1.samples import Boxes, Query, Reply, Sample
+from visionr1.samples import Boxes, Query, Reply, Sample, normalize_label, normalized_labels
 
 MAX_NEW_TOKENS = 1024
 """Of a reply, unless said otherwise."""
@@ -235,18 +235,28 @@ def read_prediction(policy: Policy, sample: Sample, prediction: Prediction) -> R
 def predict_image(
     policy: Policy, path: Path, categories: Sequence[str], *, max_new_tokens: int = MAX_NEW_TOKENS
 ) -> tuple[Image.Image, dict[str, Any]]:
-    """The image file with the boxes found drawn on it, and the reply as a JSON object; DataError if it is no image."""
+    """The image file with the boxes found drawn on it, and the reply as a JSON object; DataError if it is no image.
+
+    Boxes with a label that was not asked for are listed by themselves and not drawn.
+    """
     sample = Sample(path.name, path, Query("detection", tuple(categories)), Boxes.empty(), image_size(path))
     (prediction,) = predict_samples(policy, [sample], max_new_tokens=max_new_tokens)
     reply = read_prediction(policy, sample, prediction)
-    boxes = zip(reply.boxes.xyxy.tolist(), reply.boxes.labels, strict=True)
+    known = normalized_labels(tuple(categories))
+    asked: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
+    for xyxy, label in zip(reply.boxes.xyxy.tolist(), reply.boxes.labels, strict=True):
+        own = asked if normalize_label(label) in known else others
+        own.append({"xyxy": [round(side, 2) for side in xyxy], "label": label})
     record = {
         "image": str(path),
         "size_wh": list(sample.size_wh),
-        "boxes": [{"xyxy": [round(side, 2) for side in xyxy], "label": label} for xyxy, label in boxes],
+        "boxes": asked,
+        "not_asked_for": others,
         "num_malformed": reply.num_malformed,
         "truncated": prediction.truncated,
         "faults": [{"kind": str(f.kind), "item": f.item, "detail": f.detail} for f in reply.faults],
         "text": prediction.text,
     }
-    return draw_boxes(sample.load_image(), reply.boxes, categories=categories), record
+    drawn = Boxes.of([box["xyxy"] for box in asked], [box["label"] for box in asked])
+    return draw_boxes(sample.load_image(), drawn, categories=categories), record

@@ -1,4 +1,4 @@
-"""Write a COCO data set as the rows that a host trains on: images, instructions and JSON ground truths.
+"""Write a data set as the rows that a host trains on: images, instructions and JSON ground truths.
 
     python examples/prepare.py trl --data my_boxes/ --model Qwen/Qwen2.5-VL-7B-Instruct --out rows/
 
@@ -18,8 +18,9 @@ from visionr1.dialects import DIALECTS, get_dialect
 from visionr1.errors import DataError, VisionR1Error
 from visionr1.files import write_text_atomic
 from visionr1.hosts import to_json
+from visionr1.models.policy import model_folder
 from visionr1.prompts import instruction
-from visionr1.readers import data_path, read_coco
+from visionr1.readers import read_source
 from visionr1.rewards.rows import PRESETS
 from visionr1.samples import Size
 
@@ -80,9 +81,9 @@ def _grid_size(processor: Any, image: Image.Image) -> Size:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("host", choices=sorted(SHAPES))
-    parser.add_argument("--data", required=True, help='COCO JSON file, data folder or "bccd"')
+    parser.add_argument("--data", required=True, help='a data set, as of visionr1 train: COCO, VOC, rows or "bccd"')
     parser.add_argument("--split", default="train", help="which part of a data folder (default: train)")
-    parser.add_argument("--model", required=True, help="the model to be trained: a transformers folder or hub name")
+    parser.add_argument("--model", required=True, help='a transformers folder, a hub name or "tiny"')
     parser.add_argument("--out", required=True, type=Path, help="folder for SPLIT.jsonl and images/")
     parser.add_argument("--dialect", default="qwen25", choices=sorted(DIALECTS), help="how the model writes boxes")
     parser.add_argument("--preset", default="paper", choices=list(PRESETS), help="which reward (default: paper)")
@@ -95,14 +96,15 @@ def main() -> None:
     from transformers import AutoImageProcessor
 
     arguments = parse_arguments()
-    processor = AutoImageProcessor.from_pretrained(arguments.model, backend="pil")
+    try:
+        processor = AutoImageProcessor.from_pretrained(str(model_folder(arguments.model)), backend="pil")
+    except OSError as error:
+        raise DataError(f"--model {arguments.model}: no image processor: {str(error).splitlines()[0]}") from error
     if arguments.max_pixels:
         processor.size["longest_edge"] = arguments.max_pixels
     family = get_dialect(arguments.dialect).prompt_family
     rows = []
-    for index, sample in enumerate(
-        read_coco(data_path(arguments.data), split=arguments.split).samples[: arguments.limit]
-    ):
+    for index, sample in enumerate(read_source(arguments.data, split=arguments.split)[: arguments.limit]):
         image = sample.load_image()
         size = input_size(processor, image)
         path = (arguments.out / "images" / f"{arguments.split}_{index:06d}.png").resolve()

@@ -17,11 +17,12 @@ from transformers import AutoModelForImageTextToText
 from trl import GRPOConfig, GRPOTrainer
 
 from visionr1.hosts.trl import reward_functions
+from visionr1.models.policy import model_folder
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="a transformers folder or hub name")
+    parser.add_argument("--model", required=True, help='a transformers folder, a hub name or "tiny"')
     parser.add_argument("--rows", required=True, help="train.jsonl, as examples/prepare.py writes it")
     parser.add_argument("--output", required=True, help="folder for checkpoints and logs")
     parser.add_argument(
@@ -43,6 +44,7 @@ def load_rows(path):
 
 def main():
     arguments = parse_arguments()
+    model = str(model_folder(arguments.model))
     config = GRPOConfig(
         output_dir=arguments.output,
         loss_type="grpo",
@@ -59,8 +61,8 @@ def main():
         report_to="none",
     )
     trainer = GRPOTrainer(
-        model=AutoModelForImageTextToText.from_pretrained(arguments.model, dtype=arguments.dtype),
-        processing_class=load_processor(arguments.model),
+        model=AutoModelForImageTextToText.from_pretrained(model, dtype=arguments.dtype),
+        processing_class=load_processor(model),
         reward_funcs=reward_functions(step=arguments.step),
         train_dataset=load_rows(arguments.rows),
         args=config,

@@ -96,6 +96,8 @@ def test_trl_gets_one_function_per_part() -> None:
         "log_metric": None,
     }
     assert [function(**call) for function in functions] == [[1.0, 0.0]] * 3
+    call["completions"] = [RIGHT, NOISE]  # of prompts that are text
+    assert [function(**call) for function in functions] == [[1.0, 0.0]] * 3
 
 
 def test_trl_stage_comes_from_the_trainer_state() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from visionr1.errors import DataError
 from visionr1.hosts import from_json
 from visionr1.readers import read_source
 
@@ -94,6 +95,21 @@ def test_a_wrong_data_set_is_one_line(qwen25_folder: Path, tmp_path: Path) -> No
     found = subprocess.run([*command, "--out", tmp_path], capture_output=True, text=True, check=False)
     assert found.returncode == 1
     assert found.stderr.splitlines()[-1].startswith("error: ") and "no such file or folder" in found.stderr
+
+
+def test_the_model_that_ships_has_a_name_and_one_that_is_not_there_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare = load(EXAMPLES / "prepare.py")
+    options = ["prepare.py", "trl", "--data", "bccd", "--out", str(tmp_path), "--limit", "1", "--model"]
+    monkeypatch.setattr(sys, "argv", [*options, "tiny"])
+    prepare.main()
+    row = json.loads((tmp_path / "train.jsonl").read_text(encoding="utf-8"))
+    with Image.open(row["image"]) as image:
+        assert image.width % 40 == image.height % 40 == 0  # its patches are 20 pixels, merged by two
+    monkeypatch.setattr(sys, "argv", [*options, str(tmp_path / "none")])
+    with pytest.raises(DataError, match=r"--model .*none: no image processor"):
+        prepare.main()
 
 
 @pytest.mark.parametrize("host", HOSTS)

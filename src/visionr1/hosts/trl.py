@@ -1,7 +1,7 @@
 """TRL (`GRPOTrainer(reward_funcs=reward_functions())`): one reward function per part, so that TRL logs each.
 
-The data set needs a column `ground_truth` (see `ground_truth.to_json`) and `prompt` as messages. Their sum, with the
-default `reward_weights`, is the paper's reward (Eq. 7).
+The data set needs a column `ground_truth` (see `ground_truth.to_json`) and `prompt` as messages or as text. Their sum,
+with the default `reward_weights`, is the paper's reward (Eq. 7).
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 from visionr1.hosts.core import part_of, parts_of, score, trainer_progress
 
 RewardFunction = Callable[..., list[float]]
+Completion = str | list[dict[str, str]]
+"""Text where the row's prompt is text, else messages, of which the last is the model's."""
 
 
 def reward_functions(*, step: float = 1.0, preset: str = "paper") -> list[RewardFunction]:
@@ -24,13 +26,17 @@ def reward_functions(*, step: float = 1.0, preset: str = "paper") -> list[Reward
 
 def _part(part: str, step: float) -> RewardFunction:
     def reward(
-        completions: list[list[dict[str, str]]], ground_truth: list[str], trainer_state: Any = None, **columns: Any
+        completions: list[Completion], ground_truth: list[str], trainer_state: Any = None, **columns: Any
     ) -> list[float]:
         progress = trainer_progress(trainer_state)
         return [
-            part_of(score(messages[-1]["content"], truth, step=step, progress=progress), part)
-            for messages, truth in zip(completions, ground_truth, strict=True)
+            part_of(score(_text(completion), truth, step=step, progress=progress), part)
+            for completion, truth in zip(completions, ground_truth, strict=True)
         ]
 
     reward.__name__ = f"visionr1_{part}"
     return reward
+
+
+def _text(completion: Completion) -> str:
+    return completion if isinstance(completion, str) else completion[-1]["content"]

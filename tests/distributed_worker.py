@@ -1,7 +1,7 @@
 """One process among several, started by a launcher: runs the command line for each job in a JSON file.
 
 A job has `arguments`; with `shards` policy and reference are in FSDP2's, which accelerate itself offers only on GPUs;
-with `again`, its run folder is a copy of that one; with `dies`, the last process kills itself in that step; with
+with `again`, its run folder is a copy of that one, unfinished; with `dies`, the last process kills itself in that step; with
 `spoilt`, the loss of its second sample is no number in that step, and the command is to fail.
 """
 
@@ -54,7 +54,7 @@ def work(job: dict[str, Any]) -> None:
         return value * (float("nan") if 1 in work.rows.completion else 1), sums
 
     if "again" in job and os.environ["RANK"] == "0":  # for which the others wait
-        shutil.copytree(job["again"], job["arguments"][2])
+        shutil.copytree(job["again"], job["arguments"][2], ignore=shutil.ignore_patterns("final"))
     train.take_step = dying
     train.make_accelerator = in_shards if job.get("shards") else make_accelerator
     status = main(["train", *job["arguments"]])

@@ -245,6 +245,7 @@ def test_adapters_of_another_model_are_refused(
     assert run(text, "run", "--set", "lora.rank=2") == 0
     tensors = load_file(model / "model.safetensors")
     save_file({n: 2 * t for n, t in tensors.items()}, model / "model.safetensors", metadata={"format": "pt"})
+    shutil.rmtree(tmp_path / "run/final")
     assert run(text, "run", "--set", "lora.rank=2", "--resume") == 2
     assert "belong to a base model with other weights" in capsys.readouterr().err
 
@@ -311,6 +312,7 @@ def test_another_reference_model_is_refused(
     assert run(text, "run") == 0
     tensors = load_file(model / "model.safetensors")
     save_file({n: 2 * t for n, t in tensors.items()}, model / "model.safetensors", metadata={"format": "pt"})
+    shutil.rmtree(tmp_path / "run/final")
     assert run(text, "run", "--resume") == 2
     assert "is not the one that this run started from" in capsys.readouterr().err
 
@@ -339,12 +341,18 @@ def test_nothing_to_resume(run: Run, capsys: pytest.CaptureFixture[str]) -> None
     assert "there is no run in" in capsys.readouterr().err
 
 
-def test_a_finished_run_resumed_stays_as_it_is(run: Run, tmp_path: Path) -> None:
-    assert run(GRPO, "run") == 0
-    before = rows(tmp_path / "run"), weights(tmp_path / "run")
-    assert run(GRPO, "run", "--resume") == 0
-    assert before[0] == rows(tmp_path / "run")
-    assert all(torch.equal(tensor, weights(tmp_path / "run")[name]) for name, tensor in before[1].items())
+def test_a_finished_run_resumed_stays_as_it_is(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(GRPO, "run", "--set", "checkpoint.every=0") == 0
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    assert not (tmp_path / "run/checkpoints").exists()
+    capsys.readouterr()
+    assert run(GRPO, "run", "--set", "checkpoint.every=0", "--resume") == 0
+    folder = tmp_path / "run"
+    said = f"{folder} is finished already: {len(rows(folder))} steps; the trained model is in {folder}/final\n"
+    assert capsys.readouterr().out == said
+    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    assert run(GRPO, "run", "--set", "train.steps=9", "--resume") == 2  # not finished by that
+    assert "with a changed recipe" in capsys.readouterr().err
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(
@@ -512,6 +520,7 @@ def test_a_checkpoint_without_its_weights_is_refused(
     dropped = next(name for name in tensors if "mlp" in name)
     del tensors[dropped]
     save_file(tensors, file, metadata={"format": "pt"})
+    shutil.rmtree(tmp_path / "run/final")
     assert run(SFT, "run", "--resume") == 2
     assert "do not fit its config.json" in capsys.readouterr().err
 

@@ -1,6 +1,7 @@
 """Evaluation during training: the figures of `visionr1 eval`, the best model kept, an end when nothing improves."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def test_a_run_is_evaluated_and_ends_when_nothing_improves(run: Any, tmp_path: P
     assert saved[0] == saved[1]
     assert saved[2] == saved[3]
     assert saved[0] != saved[2]
+    shutil.rmtree(killed / "final")
     assert run(EVALUATED, "killed", "--resume") == 0  # over is over
     assert rows(killed, LOG) == evaluations
 

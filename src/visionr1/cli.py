@@ -190,7 +190,8 @@ def run_train(args: argparse.Namespace) -> None:
         from visionr1.train import train
     result = train(recipe, args.run_dir or Path("runs") / path.stem, resume=args.resume)
     if os.environ.get("RANK", "0") == "0":  # of several processes one tells
-        print(f"{result.steps} steps; the trained model is in {result.model_dir}")
+        already = f"{result.run_dir} is finished already: " if result.was_finished else ""
+        print(f"{already}{result.steps} steps; the trained model is in {result.model_dir}")
 
 
 def _add_eval(parser: argparse.ArgumentParser) -> None:

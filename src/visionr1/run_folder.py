@@ -86,6 +86,11 @@ class RunFolder:
                 recover(left.with_name(found[1]))
         return folder
 
+    def is_finished(self, recipe: Recipe) -> bool:
+        """Whether a run by this very recipe has left final/, the last that it writes."""
+        stated = self.path / "recipe.toml"
+        return self.final.is_dir() and stated.is_file() and stated.read_text(encoding="utf-8") == to_toml(recipe)
+
     def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add rows to the log `name`."""
         if not self.writes:

@@ -62,6 +62,8 @@ class RunResult:
     model_dir: Path
     """final/"""
     steps: int
+    was_finished: bool = False
+    """It was all there, and nothing was done."""
 
 
 @dataclass(slots=True)
@@ -98,9 +100,12 @@ def train(recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool
     """Run `recipe` in folder `run_dir`; see `run_folder` for what it leaves there.
 
     Raises RecipeError, DataError, CheckpointError or TrainingError. An interrupt (Ctrl-C, SIGTERM)
-    ends the run after the step in progress, with a checkpoint, by KeyboardInterrupt.
+    ends the run after the step in progress, with a checkpoint, by KeyboardInterrupt. Of a finished
+    run, resumed, nothing is read or changed.
     """
     recipe.check_ends()
+    if resume and (done := RunFolder(run_dir)).is_finished(recipe):
+        return RunResult(run_dir, done.final, len(done.rows("metrics.jsonl")), was_finished=True)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     streams = [open_stream(phase, (recipe.seed, i)) for i, phase in enumerate(recipe.phases)]

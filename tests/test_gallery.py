@@ -34,7 +34,8 @@ def test_panels_say_what_they_show_and_share_one_image() -> None:
     html = side_by_side(sample(), [Shown("Truth", TRUTH), said], color_of(("cat", "dog")), "image0")
     assert html.count("data:image/jpeg;base64,") == 1 and html.count('<use href="#image0"') == 1
     assert "2 objects" in html and "0 of 2 found, 1 false" in html
-    assert 'class="box false unknown"' in html
+    assert 'class="box false unknown"' in html and 'class="box lost k1"' in html
+    assert html.rindex('class="box lost') < html.index('class="box false')  # what was not found lies below
     assert "<id>" not in html and "<cat>" not in html
 
 

@@ -175,6 +175,19 @@ def test_shows_every_chart_and_image_with_words(page: Page) -> None:
     assert page.text.count("0 of ") == 2 * (6 + NUM_WORST)  # base and trained, no box right
 
 
+def test_the_worst_images_are_not_drawn_twice(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", trained=False)
+    path = run / "evaluation/trained.json"
+    samples = read_source("bccd", split="test")
+    for worst, new in (((0, 12, 3), 1), ((0, 12), 0)):  # the first and the thirteenth stand above
+        rows = [{"image_id": str(samples[i].image_id), "errors": 9} for i in worst]
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps({**record, "errors": {**record["errors"], "worst_images": rows}}))
+        page = read_page(run)
+        assert f"Drawn above already: {samples[0].id}, {samples[12].id}." in page.text
+        assert sum(tag == "svg" for tag, _ in page.tags) == (6 + new) * 3
+
+
 def test_errors_by_kind_size_crowding_and_category(page: Page, tmp_path: Path) -> None:
     text = page.text
     assert all(meaning in text for meaning in MEANINGS.values())

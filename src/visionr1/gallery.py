@@ -1,6 +1,6 @@
 """Boxes over the same image, side by side, as inline SVG: what is true, and what each model said.
 
-Colours mark categories; a dashed box is a false one, a dotted one an object that was not found. Class names are those
+Colours mark categories; a dashed box is a false one, a filled one an object that was not found. Class names are those
 of `report.css`.
 """
 
@@ -60,14 +60,14 @@ def color_of(labels: Sequence[str]) -> dict[str, int]:
 
 
 def legend(labels: Sequence[str]) -> str:
-    """What the colours and the dashes mean."""
+    """What colours, dashes and fillings mean."""
     items = "".join(
         f'<li class="k{color}"><span class="swatch"></span>{escape(label)}</li>'
         for label, color in zip(labels, color_of(labels).values(), strict=True)
     )
     dashed = '<li><span class="swatch dashed"></span>false: no object of its category is matched to it at IoU 0.5</li>'
-    dotted = '<li><span class="swatch dotted"></span>an object that was not found</li>'
-    return f'<ul class="keys">{items}{dashed}{dotted}</ul>'
+    filled = '<li><span class="swatch filled"></span>an object that was not found</li>'
+    return f'<ul class="keys">{items}{dashed}{filled}</ul>'
 
 
 def _panel(sample: Sample, panel: Shown, colors: Mapping[str, int], key: str, *, first: bool) -> str:
@@ -78,12 +78,12 @@ def _panel(sample: Sample, panel: Shown, colors: Mapping[str, int], key: str, *,
         else f'<use href="#{key}"/>'
     )
     kinds = panel.kinds or [""] * len(panel.boxes)
-    boxes = "".join(
+    lost = zip(panel.not_found.xyxy.tolist(), panel.not_found.labels, strict=True)
+    boxes = "".join(_box(xyxy, label, colors, "not found") for xyxy, label in lost)
+    boxes += "".join(
         _box(xyxy, label, colors, kind)
         for xyxy, label, kind in zip(panel.boxes.xyxy.tolist(), panel.boxes.labels, kinds, strict=True)
     )
-    lost = zip(panel.not_found.xyxy.tolist(), panel.not_found.labels, strict=True)
-    boxes += "".join(_box(xyxy, label, colors, "not found") for xyxy, label in lost)
     words = _in_words(panel, len(sample.truth))
     return (
         f'<figure><svg viewBox="0 0 {width} {height}" role="img" '

@@ -344,7 +344,7 @@ def _gallery(run: Run) -> str:
     samples = _shown_samples(run)
     if not samples:
         return ""
-    shown = samples[:: max(1, len(samples) // NUM_IMAGES)][:NUM_IMAGES]
+    shown = _evenly_spaced(samples)
     return (
         "<h2>Boxes on test images</h2>\n"
         f"<p>{len(shown)} of {len(samples)} images, evenly spaced in the order of the file; "
@@ -353,8 +353,12 @@ def _gallery(run: Run) -> str:
     )
 
 
+def _evenly_spaced(samples: Sequence[Sample]) -> Sequence[Sample]:
+    return samples[:: max(1, len(samples) // NUM_IMAGES)][:NUM_IMAGES]
+
+
 def _worst(run: Run) -> str:
-    """The images with the most errors in the last evaluation."""
+    """The images with the most errors in the last evaluation; of those drawn above, the names."""
     samples = _shown_samples(run)
     found = run.evaluations[-1].record.get("errors", {}).get("worst_images", []) if samples else []
     by_id = {str(sample.image_id): sample for sample in samples}
@@ -362,10 +366,13 @@ def _worst(run: Run) -> str:
     if not shown:
         return ""
     name = NAMES.get(run.evaluations[-1].name, run.evaluations[-1].name)
+    above = [sample for sample in shown if sample in _evenly_spaced(samples)]
+    new = [sample for sample in shown if sample not in above]
+    drawn_above = f" Drawn above already: {escape(', '.join(sample.id for sample in above))}." if above else ""
     return (
         f"<h2>Worst cases</h2>\n<p>The images with the most errors of {escape(name)}, false boxes and objects not "
-        "found together. Point at a box to see its kind.</p>"
-        f"{legend(shown[0].query.categories)}{_drawn(run, shown, 'worst')}"
+        f"found together. Point at a box to see its kind.{drawn_above}</p>"
+        f"{legend(new[0].query.categories) + _drawn(run, new, 'worst') if new else ''}"
     )
 
 

@@ -219,7 +219,7 @@ class RewardSection(RewardOptions):
     stage_step: float = 1.0
     """STEP: the share of training after which the thresholds rise; 1 is never."""
     adaptive: bool = False
-    """They rise instead once mean recall and precision have reached .75."""
+    """They rise instead once mean recall and precision, before f and over 20 steps, have both reached .75."""
 
     def __post_init__(self) -> None:
         with naming("reward.weights"):  # build_record has seen to the others

@@ -3,7 +3,7 @@
 import pytest
 
 from visionr1.rewards import AdaptiveStages, FixedStages, Stage
-from visionr1.rewards.stages import ADVANCED, BEGINNER
+from visionr1.rewards.stages import ADVANCED, BEGINNER, WINDOW
 
 
 def test_the_papers_thresholds() -> None:
@@ -26,20 +26,25 @@ def test_fixed_stages(step: float, progress: float, stage: Stage) -> None:
 
 
 def test_adaptive_stages_need_a_full_window_of_both() -> None:
-    stages = AdaptiveStages(window=2)
-    stages.observe(0.9, 0.9)
+    stages = AdaptiveStages()
+    for _ in range(WINDOW - 1):
+        stages.observe(0.9, 0.75)
     assert stages.at(1.0) == BEGINNER  # the window is not full
     stages.observe(0.9, 0.5)
     assert stages.at(1.0) == BEGINNER  # precision lags
-    stages.observe(0.9, 1.0)
+    for _ in range(WINDOW - 1):
+        stages.observe(0.9, 0.75)
+        assert stages.at(1.0) == BEGINNER  # by what it was in one step of the window
+    stages.observe(0.9, 0.75)
     assert stages.at(0.0) == ADVANCED
     stages.observe(0.0, 0.0)
     assert stages.at(0.0) == ADVANCED  # never back
 
 
 def test_adaptive_stages_survive_a_checkpoint() -> None:
-    stages, resumed = AdaptiveStages(window=2), AdaptiveStages(window=2)
-    stages.observe(0.9, 0.9)
+    stages, resumed = AdaptiveStages(), AdaptiveStages()
+    for _ in range(WINDOW - 1):
+        stages.observe(0.9, 0.9)
     resumed.load_state_dict(stages.state_dict())
     resumed.observe(0.8, 0.8)
     assert resumed.at(0.0) == ADVANCED

@@ -68,17 +68,21 @@ class FixedStages:
         """No state."""
 
 
+WINDOW = 20
+"""Steps that `AdaptiveStages` looks back on."""
+THRESHOLD = 0.75
+"""What both means must reach over them."""
+
+
 @dataclass(slots=True)
 class AdaptiveStages:
-    """Moves on by itself once mean recall and mean precision over the last `window` steps both reach `threshold`.
+    """Moves on by itself once mean recall and mean precision over the last `WINDOW` steps both reach `THRESHOLD`.
 
     The paper leaves the moment open; both means are taken before f (Eq. 5, 6), at the stage's own xi0.
     """
 
-    window: int = 20
-    threshold: float = 0.75
-    advanced: bool = False
-    recent: deque[tuple[float, float]] = field(default_factory=deque)
+    advanced: bool = field(init=False, default=False)
+    recent: deque[tuple[float, float]] = field(init=False, default_factory=lambda: deque((), WINDOW))
 
     def at(self, progress: float) -> Stage:
         """See `Stages.at`."""
@@ -87,10 +91,8 @@ class AdaptiveStages:
     def observe(self, recall: float, precision: float) -> None:
         """See `Stages.observe`."""
         self.recent.append((recall, precision))
-        if len(self.recent) > self.window:
-            self.recent.popleft()
         means = [sum(values) / len(self.recent) for values in zip(*self.recent, strict=True)]
-        self.advanced |= len(self.recent) == self.window and min(means) >= self.threshold
+        self.advanced |= len(self.recent) == WINDOW and min(means) >= THRESHOLD
 
     def state_dict(self) -> dict[str, object]:
         """Whether the switch has happened, and the steps that decide it."""
@@ -99,4 +101,4 @@ class AdaptiveStages:
     def load_state_dict(self, state: dict[str, object]) -> None:
         """See `Stages.load_state_dict`."""
         self.advanced = bool(state["advanced"])
-        self.recent = deque((float(r), float(p)) for r, p in state["recent"])  # type: ignore[attr-defined]
+        self.recent = deque(((float(r), float(p)) for r, p in state["recent"]), WINDOW)  # type: ignore[attr-defined]

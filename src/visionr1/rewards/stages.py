@@ -82,7 +82,7 @@ class AdaptiveStages:
     """
 
     advanced: bool = field(init=False, default=False)
-    recent: deque[tuple[float, float]] = field(init=False, default_factory=lambda: deque((), WINDOW))
+    recent: deque[tuple[float, float]] = field(init=False, default_factory=lambda: deque(maxlen=WINDOW))
 
     def at(self, progress: float) -> Stage:
         """See `Stages.at`."""

@@ -1,7 +1,7 @@
 """One process among several, started by a launcher: runs the command line for each job in a JSON file.
 
 A job has `arguments`; with `shards` policy and reference are in FSDP2's, which accelerate itself offers only on GPUs;
-with `again`, its run folder is a copy of that one, unfinished; with `dies`, the last process kills itself in that step; with
+with `again`, its run folder is that one, unfinished; with `dies`, the last process kills itself in that step; with
 `spoilt`, the loss of its second sample is no number in that step, and the command is to fail.
 """
 

@@ -19,7 +19,7 @@ TENSOR_SIDE = set("""
 distributed optimizers zero models prefix rollout rollout_compiled rollout_vllm grpo sft learners run_folder train
 predict vqa validate demo cli
 """.split())
-LINE_BUDGET = 16_000
+LINE_BUDGET = 16_200
 """Of the package, comments and blank lines included; raise it in the commit that says what for."""
 
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 
 from visionr1.models.family import EncodedImage, Inputs
 
@@ -17,6 +18,39 @@ class PatchConv3d(nn.Conv3d):
         return nn.functional.linear(input.flatten(1), weight, self.bias)
 
 
+class SegmentAttention(nn.Module):
+    """Attention of the vision tower's patches (T, D) within segments: windows, or whole images. Those of one length are
+    stacked, so that there are a few products a layer; transformers' own takes one segment after the other."""
+
+    qkv: nn.Linear
+    proj: nn.Linear
+    num_heads: int
+    scaling: float
+
+    def forward(
+        self, hidden_states: Tensor, cu_seqlens: Tensor, position_embeddings: tuple[Tensor, Tensor], **kwargs: Any
+    ) -> Tensor:
+        """`cu_seqlens` are the first places of the segments, and T."""
+        states = self.qkv(hidden_states).unflatten(1, (3, self.num_heads, -1))
+        cosine, sine = (part[:, None].float() for part in position_embeddings)
+        parts = (*(_rotate(part, cosine, sine) for part in states[:, :2].unbind(1)), states[:, 2])
+        output = torch.empty_like(parts[2])
+        lengths = cu_seqlens.diff()
+        for length in lengths.unique().tolist():
+            places = cu_seqlens[:-1][lengths == length][:, None] + torch.arange(length, device=cu_seqlens.device)
+            query, key, value = (part[places].transpose(1, 2) for part in parts)
+            attended = scaled_dot_product_attention(query, key, value, scale=self.scaling).transpose(1, 2)
+            output = output.index_copy(0, places.flatten(), attended.flatten(0, 1))
+        projected: Tensor = self.proj(output.flatten(1))
+        return projected
+
+
+def _rotate(state: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    first, second = state.float().chunk(2, dim=-1)
+    turned = state.float() * cosine + torch.cat((-second, first), dim=-1) * sine
+    return turned.to(state.dtype)
+
+
 class Qwen25VL:
     """`Qwen2_5_VLForConditionalGeneration` of transformers."""
 
@@ -27,6 +61,8 @@ class Qwen25VL:
 
     def prepare(self, model: Any) -> None:
         model.model.visual.patch_embed.proj.__class__ = PatchConv3d
+        for block in model.model.visual.blocks:
+            block.attn.__class__ = SegmentAttention
 
     def encode_image(self, config: Any, image_processor: Any, tokenizer: Any, image: Image.Image) -> EncodedImage:
         pixels = image_processor(images=[image], return_tensors="pt")

@@ -21,8 +21,6 @@ from visionr1.models.policy import Policy, Prompt, image_features, join_inputs, 
 
 KEEP_SHARE = 0.75
 """Ended rows are dropped once fewer than this share is still running: dropping copies the cache."""
-BLOCK = 64
-"""Columns by which the cache grows when it is full."""
 
 
 Seeds = Sequence[Sequence[int]]
@@ -157,8 +155,8 @@ class Decoder:
     """How `generate` goes from one token to the next: here operation by operation, with few rows and columns to spare.
     `rollout_compiled` has another, which takes fewer shapes and compiles them."""
 
-    block = BLOCK
-    """Columns by which the cache grows."""
+    block = 64
+    """Columns by which the cache grows when it is full."""
 
     def num_rows(self, num_running: int, num_rows: int) -> int:
         """How many of `num_rows` rows to keep, of which `num_running` must be."""

@@ -514,7 +514,7 @@ def run_predict(args: argparse.Namespace) -> None:
 
 
 def _add_report(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_dir", type=Path, metavar="RUN", help="folder of a run")
+    parser.add_argument("run_dir", type=Path, metavar="RUN", help="folder of a run, or one that eval --out wrote")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where to (default: RUN/report.html)")
 
 

@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from visionr1 import cli
 from visionr1.data_check import check_data
@@ -53,6 +53,18 @@ def test_a_corrupt_image_fails_the_check_and_the_command(tmp_path: Path, capsys:
     assert said.err == "error: samples that cannot be trained on: 1; see above\n"
     assert cli.main(["data", "check", str(tmp_path), "--dialect", "qwen2"]) == 2
     assert "error: unknown dialect 'qwen2'; known: qwen25, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stored", [(40, 30), (30, 40)])
+def test_a_photo_on_its_side_fits_boxes_of_either_view(tmp_path: Path, stored: tuple[int, int]) -> None:
+    tiny_set(tmp_path, [[5, 5, 20, 20]])  # annotated as 40x30
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", stored).save(tmp_path / "a.png", exif=exif)
+    assert check_data(read_coco(tmp_path), get_dialect("qwen25")).failures == ()
+    Image.new("RGB", (30, 50)).save(tmp_path / "a.png", exif=exif)
+    (failure,) = check_data(read_coco(tmp_path), get_dialect("qwen25")).failures
+    assert "the file has 30x50 as stored, 50x30 turned as its EXIF says" in failure
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from random_models import sharpen
 
 from visionr1 import cli
@@ -101,7 +101,9 @@ def test_eval_leaves_its_result_and_replies_which_score_the_same(
 
 
 def test_predict_draws_and_prints_json(qwen25_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Image.new("RGB", (64, 48), "white").save(tmp_path / "photo.png")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (48, 64), "white").save(tmp_path / "photo.png", exif=exif)  # a camera held upright
     out = tmp_path / "drawn.png"
     said = ["predict", str(tmp_path / "photo.png"), "--categories", "cat, dog", "--model", str(qwen25_folder)]
     assert cli.main([*said, "--out", str(out), "--max-new-tokens", str(LIMIT)]) == 0

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
 from visionr1 import sft, train
 from visionr1.cli import main
@@ -195,6 +196,10 @@ def test_what_a_run_leaves(run: Run, tmp_path: Path, qwen3_folder: Path) -> None
     assert main(["train", str(folder / "recipe.toml"), "--dry-run"]) == 0
     trained, before = load_policy(folder), load_policy(qwen3_folder)  # final/ is an ordinary folder
     assert trained.dialect is before.dialect
+    model = AutoModelForImageTextToText.from_pretrained(folder / "final")  # for whoever has transformers alone
+    assert torch.equal(model.lm_head.weight, trained.model.lm_head.weight)
+    assert len(AutoTokenizer.from_pretrained(folder / "final")) == len(before.tokenizer)
+    assert AutoImageProcessor.from_pretrained(folder / "final", backend="pil").size == before.image_processor.size
     assert not torch.equal(trained.model.lm_head.weight, before.model.lm_head.weight)
 
 

@@ -77,7 +77,8 @@ def _eight_bits(grey: NDArray[np.generic]) -> NDArray[np.uint8]:
     low, high, full = float(grey.min()), float(grey.max()), 1 if floats else 65535
     if not 0 <= low <= high <= full:
         raise ValueError(f"expected grey values from 0 to {full}, found {low:g} to {high:g}; save it with 8 bits")
-    return np.rint(grey * 255.0).astype(np.uint8) if floats else (grey.astype(np.uint16) >> 8).astype(np.uint8)
+    values = grey.astype(np.float64)
+    return np.rint(values * 255 if floats else values // 256).astype(np.uint8)
 
 
 @contextmanager

@@ -181,7 +181,7 @@ def read_settings(settings: Sequence[str], base: P, named: Mapping[str, P]) -> P
             base = replace(base, **{key: _read_field(type(base), key, value)})
             changes[key] = value
         elif position:
-            raise RecipeError(f"--protocol {setting}: a protocol's name comes first, then FIELD=VALUE")
+            raise RecipeError(f"{setting}: a protocol's name comes first, then FIELD=VALUE")
         elif setting not in named:
             raise RecipeError(f"unknown protocol {setting!r}{_nearest(setting, named)}; {_known(named)}")
         else:

@@ -68,7 +68,23 @@ def test_fields_are_overridden_and_the_name_says_so() -> None:
     assert protocol.scores == "rank" and protocol.max_dets == (1, 10, 500) and protocol.constant_score == 0.5
     assert protocol.name == "qwen3vl with scores=rank, max_dets=1,10,500, constant_score=.5, max_new_tokens=7"
     assert protocol.parse == "strict" and protocol.max_new_tokens == 7
-    assert read_protocol([], COCO_RESULTS) is COCO_RESULTS and read_protocol(["prompt=joint"]) != DEFAULT
+    assert read_protocol([], COCO_RESULTS) is COCO_RESULTS and read_protocol(["prompt=joint"]).name != "default"
+
+
+def test_two_names_of_one_protocol_are_one() -> None:
+    """`--scores constant` and no setting at all: neither is marked, and their results may be subtracted."""
+    same, other = read_protocol(["scores=constant"]), read_protocol(["scores=rank"])
+    assert same == DEFAULT and len({same, DEFAULT}) == 1 and other != DEFAULT
+    samples = [sample("a", ["cat"])]
+    results = {
+        protocol.name: evaluate_replies(
+            table_of(samples), [said("a", "[]")], dialect=QWEN3, protocol=protocol, num_resamples=0
+        )
+        for protocol in (DEFAULT, same, other)
+    }
+    text = format_results(results)
+    assert text.count("protocol default") == 2 and "default with scores=constant *" not in text
+    assert "default with scores=rank *" in text
 
 
 @pytest.mark.parametrize(

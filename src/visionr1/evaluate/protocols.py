@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any, Literal, Self, TypeVar, get_args, get_type_hints
 
@@ -19,7 +19,8 @@ from visionr1.errors import RecipeError
 class ReplyProtocol:
     """What the protocols of every task say: how a model is asked, and how its replies are read."""
 
-    name: str
+    name: str = field(compare=False)
+    """Not compared: two names may state one protocol, as "default" and "default with scores=constant" do."""
     template: str = ""
     """The instruction, {} for what is asked; empty for the paper's for the dialect's model family (`prompts.py`)."""
     parse: Literal["salvage", "strict"] = "salvage"

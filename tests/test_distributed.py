@@ -66,7 +66,7 @@ RECIPES = {
     "decayed": SFT + "[optimizer]\nweight_decay = 0.1\n",
     "rounded": SFT.replace("[train]\nsteps = 3", 'autocast = "bfloat16"\n[train]\nsteps = 1')
     + "[optimizer]\ntokens_per_forward = 1\n",  # a sample a row, on any number of processes, so that all round alike
-    "spoilt": SFT + "[optimizer]\ntokens_per_forward = 1\n",
+    "spoilt": SFT.replace("every = 2", "every = 1") + "[optimizer]\ntokens_per_forward = 1\n",
     "dying": SFT.replace("steps = 3", "steps = 4"),
 }
 

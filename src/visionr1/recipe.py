@@ -232,7 +232,7 @@ class RewardSection(RewardOptions):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointSection:
     every: int = 100
-    """Steps between checkpoints; 0 writes none but where the run is interrupted or its loss is no number."""
+    """Steps between checkpoints; 0 writes none but on an interrupt."""
     keep: int = 2
     """How many of the newest are kept."""
 

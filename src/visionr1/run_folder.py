@@ -8,6 +8,8 @@
     checkpoints/step_N  a model folder (LoRA: its adapters) and trainer_state.pt, complete or absent
     best/               the model of the best evaluation
     final/              the trained model; both are ordinary transformers folders (LoRA: merged, and adapter/ in them)
+    initial/            the model that training started from, where the recipe makes one
+    wandb_id, tensorboard/, mlflow/  of the trackers that the recipe names
 
 Folders are written under another name and renamed when they are whole. A checkpoint keeps the lengths of
 the logs; resuming cuts them back to those, so that no row is missing or twice. A run begins in a folder
@@ -97,7 +99,7 @@ class RunFolder:
             return
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         if text:
-            with self._writing(self.path / name), (self.path / name).open("ab") as log:
+            with self.writing(self.path / name), (self.path / name).open("ab") as log:
                 log.write(text.encode())
 
     def rows(self, name: str) -> list[dict[str, Any]]:
@@ -120,11 +122,12 @@ class RunFolder:
         if not self.writes:
             return
         final = self.checkpoints / f"step_{step}"
-        with self._writing(final), whole_folder(final) as folder:
+        with self.writing(final), whole_folder(final) as folder:
             policy.save_trained(folder, weights)
             torch.save({**state, "log_lengths": self._log_lengths()}, folder / STATE_FILE)
         for old in self._checkpoints()[:-keep]:
-            shutil.rmtree(old)
+            with self.writing(old):  # it goes at once, under a name that the next start removes
+                shutil.rmtree(old.rename(_beside(old)[0]), ignore_errors=True)
 
     def read_state(self, checkpoint: Path) -> dict[str, Any]:
         """The trainer state in `checkpoint`, and the logs' lengths then; CheckpointError if it cannot be read."""
@@ -156,7 +159,7 @@ class RunFolder:
         """Write the model folder `name` whole; `weights` as in `write_checkpoint`."""
         if not self.writes:
             return
-        with self._writing(self.path / name), whole_folder(self.path / name) as folder:
+        with self.writing(self.path / name), whole_folder(self.path / name) as folder:
             policy.save(folder, dtype, weights=weights)
 
     def _checkpoints(self) -> list[Path]:
@@ -185,7 +188,7 @@ class RunFolder:
         return {log.name: log.stat().st_size for log in self._logs()}
 
     @contextmanager
-    def _writing(self, path: Path) -> Iterator[None]:
+    def writing(self, path: Path) -> Iterator[None]:
         """What cannot be written, as on a full disk (RuntimeError: torch), is the user's to mend: TrainingError."""
         try:
             yield

@@ -104,14 +104,14 @@ def train(recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool
     run, resumed, nothing is read or changed.
     """
     recipe.check_ends()
-    if resume and (done := RunFolder(run_dir)).is_finished(recipe):
-        return RunResult(run_dir, done.final, len(done.rows("metrics.jsonl")), was_finished=True)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
+    accelerator, found = make_accelerator(recipe.model.device), RunFolder(run_dir)
+    if gather([resume and found.is_finished(recipe)])[0]:  # as the first process sees it, for all to stop or none
+        return RunResult(run_dir, found.final, len(found.rows("metrics.jsonl")), was_finished=True)
     streams = [open_stream(phase, (recipe.seed, i)) for i, phase in enumerate(recipe.phases)]
     lengths = [num_steps(phase, stream) for phase, stream in zip(recipe.phases, streams, strict=True)]
     validation = Validation.open(recipe.eval) if recipe.eval.every else None
-    accelerator = make_accelerator(recipe.model.device)
     with lost_processes_named():
         run = start(recipe, run_dir, accelerator, data_read(recipe, streams, validation), resume=resume)
         position, folder = run.position, run.folder
@@ -150,7 +150,7 @@ def start(recipe: Recipe, run_dir: Path, accelerator: Accelerator, data: dict[st
     device = recipe.model.device if accelerator.num_processes == 1 else str(accelerator.device)
     with accelerator.main_process_first():
         folder = RunFolder.open(run_dir, recipe, resume=resume, writes=accelerator.is_main_process)
-        initial = initial_model(recipe, run_dir)
+        initial = initial_model(recipe, folder)
     checkpoint = folder.latest_checkpoint()
     policy = load(recipe, checkpoint or initial, initial, device)
     make_trainable(policy, recipe)
@@ -190,14 +190,11 @@ def take_step(
         with autocast(run.policy, recipe), gathered(run.trained, run.accelerator):
             return run.learner.collect(prepared, seeds, overall_progress(recipe, position, steps))
 
-    before = run.learner.state_dict()
     with torch.no_grad():
         collected = run.trained(collect)
     for number in range(run.learner.updates):
         update = update_weights(run, collected.work, rate)
         if not math.isfinite(update["loss"] + update["grad_norm"]):
-            if position.step and not number:
-                write_checkpoint(run, before)
             samples = [sample_ids[place] for place in not_finite_parts(run, collected.work)]
             raise TrainingError(not_finite(update, number, position, gather(samples) or gather(sample_ids), run.folder))
     more = run.learner.told(collected.work)
@@ -276,12 +273,12 @@ def evaluate(run: Run, validation: Validation) -> bool:
     return validation.is_over(run.evaluations)
 
 
-def write_checkpoint(run: Run, learner: Metrics | None = None) -> None:
-    """All that the run needs to go on from here, on however many processes; `learner` is its state if not as it is."""
+def write_checkpoint(run: Run) -> None:
+    """All that the run needs to go on from here, on however many processes."""
     state = {
         "position": asdict(run.position),
         "optimizer": whole(run.optimizer.state_dict(), run.accelerator),
-        "learner": learner or run.learner.state_dict(),
+        "learner": run.learner.state_dict(),
         "data": run.data,
     }
     run.folder.write_checkpoint(
@@ -378,15 +375,15 @@ def learning_rate(phase: Phase, step: int, steps: int, progress: float) -> float
     return final + (peak - final) * remaining
 
 
-def initial_model(recipe: Recipe, run_dir: Path) -> Path:
+def initial_model(recipe: Recipe, run_folder: RunFolder) -> Path:
     """The folder of the model that training starts from."""
     if recipe.model.path != "tiny-random":
         return model_folder(recipe.model.path)
     from visionr1.models.tiny import build_tiny
 
-    folder = run_dir / "initial"
+    folder = run_folder.path / "initial"
     if not folder.exists():
-        with whole_folder(folder) as new:
+        with run_folder.writing(folder), whole_folder(folder) as new:
             build_tiny(new, seed=recipe.seed)
     return folder
 
@@ -437,12 +434,13 @@ def not_finite_parts(run: Run, work: Sequence[Any]) -> list[int]:
 
 
 def not_finite(metrics: Metrics, done: int, position: Position, samples: Sequence[str], folder: RunFolder) -> str:
-    """What to say when a loss or gradient is not a number, after `done` updates of a step."""
-    changed = f"made {done} update{'s' * (done > 1)} before, which no checkpoint holds" if done else "changed no weight"
+    """What to say when a loss or gradient is not a number, after `done` updates of a step. The weights are not kept:
+    they may be why, and a checkpoint of them would take the place of a good one."""
+    changed = f"made {done} update{'s' * (done > 1)} before" if done else "changed no weight"
     return (
         f"step {position.step + 1}: loss {metrics['loss']}, gradient norm {metrics['grad_norm']}; "
-        f"samples: {', '.join(samples)}. The step {changed}; "
-        f"last checkpoint: {folder.latest_checkpoint() or 'none'}. Try a lower learning rate"
+        f"samples: {', '.join(samples)}. The step {changed}; last checkpoint: {folder.latest_checkpoint() or 'none'}. "
+        "--resume repeats these steps; start a new run with a lower learning rate, from a checkpoint by --model"
     )
 
 

@@ -148,7 +148,7 @@ def test_detr_matches_by_loss_not_by_overlap_alone() -> None:
     ("options", "message"),
     [
         ({"weights": {"recal": 1.0}}, r"unknown criteria \['recal'\]; known: format, recall, precision, count"),
-        ({"weights": {}}, "at least one criterion"),
+        ({"weights": {}}, "above 0"),
         ({"weights": {"recall": -1.0}}, r"finite and not negative, but found \{'recall': -1.0\}"),
         ({"weights": {"recall": float("nan")}}, "finite and not negative"),
         ({"matching": "hungarian"}, "unknown matching 'hungarian'; known: iou, iou\\+label, detr, detr\\+label"),

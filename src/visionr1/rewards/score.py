@@ -73,10 +73,10 @@ class RewardOptions:
     def __post_init__(self) -> None:
         if unknown := set(self.weights) - set(CRITERIA):
             raise RecipeError(f"unknown criteria {sorted(unknown)}; known: {', '.join(CRITERIA)}")
-        if not self.weights:
-            raise RecipeError("a reward needs at least one criterion in its weights, but has none")
         if wrong := {name: weight for name, weight in self.weights.items() if not 0 <= weight < math.inf}:
             raise RecipeError(f"the weights of criteria must be finite and not negative, but found {wrong}")
+        if not any(self.weights.values()):
+            raise RecipeError(f"a reward needs a criterion of a weight above 0, but found {dict(self.weights)}")
         for name, value, known in (
             ("matching", self.matching, get_args(Matching)),
             ("precision_over", self.precision_over, get_args(Denominator)),

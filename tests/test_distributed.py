@@ -241,23 +241,27 @@ def test_a_death_is_named_and_the_run_goes_on(root: Path) -> None:
     assert_same_run(alone(root, "dying"), root / "two/dying")
 
 
+SHARDS = ["FSDP2", "ZeRO-2"]
+
+
 @pytest.mark.parametrize(
-    ("change", "sharded", "message"),
+    ("change", "kinds", "message"),
     [
-        ("train.batch_size=1", False, "train.batch_size: expected a sample for each of 2 processes or more, found 1"),
-        ("model.dtype=bfloat16", True, 'model.dtype: in shards (FSDP2, ZeRO-2) expected "float32"'),
-        ("rollout.engine=vllm", True, 'rollout.engine: in shards (FSDP2, ZeRO-2) expected "builtin", found "vllm"'),
-        ("optimizer.name=muon", True, 'optimizer.name: in shards (FSDP2, ZeRO-2) expected "adamw", found "muon"'),
+        ("train.batch_size=1", ["MULTI_GPU"], "expected a sample for each of 2 processes or more, found 1"),
+        ("model.dtype=bfloat16", SHARDS, 'model.dtype: in shards ({}) expected "float32", found "bfloat16"'),
+        ("rollout.engine=vllm", SHARDS, 'rollout.engine: in shards ({}) expected "builtin", found "vllm"'),
+        ("optimizer.name=muon", SHARDS, 'optimizer.name: in shards ({}) expected "adamw", found "muon"'),
+        ("rollout.compile=true", ["FSDP2"], "rollout.compile: in shards (FSDP2) expected false, found true"),
     ],
 )
 def test_a_recipe_that_does_not_suit_the_processes_is_refused(
-    root: Path, change: str, sharded: bool, message: str
+    root: Path, change: str, kinds: list[str], message: str
 ) -> None:
     recipe = load_recipe(root / "sft.toml", [change])
-    kinds = [(True, "FSDP"), (False, "DEEPSPEED")] if sharded else [(False, "MULTI_GPU")]
-    for fsdp2, kind in kinds:
-        processes = SimpleNamespace(num_processes=2, is_fsdp2=fsdp2, distributed_type=kind)
-        with pytest.raises(RecipeError, match=re.escape(message)):
+    for kind in kinds:
+        known_as = {"ZeRO-2": "DEEPSPEED"}.get(kind, kind)
+        processes = SimpleNamespace(num_processes=2, is_fsdp2=kind == "FSDP2", distributed_type=known_as)
+        with pytest.raises(RecipeError, match=re.escape(message.format(kind))):
             check_processes(recipe, processes)  # type: ignore[arg-type]
 
 

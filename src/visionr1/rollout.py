@@ -141,7 +141,7 @@ def decode(
     log-probability; `uniform` as in `_sample`."""
     states = policy.decoder.embed_tokens(tokens)[:, None]
     for layer in policy.decoder.layers:
-        # `forward`, not a call: FSDP2's hooks cannot be compiled, and find nothing to gather (distributed.gathered).
+        # `forward`, not a call: FSDP2's hooks find nothing to gather (distributed.gathered).
         states = layer.forward(states, position_embeddings=rotation, attention_mask=cache.mask, past_key_values=cache)
     return _choose(policy, policy.decoder.norm(states)[:, 0], sampling, uniform)
 

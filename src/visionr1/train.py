@@ -6,6 +6,7 @@ to continue as if it had never stopped. Where a launcher has started several pro
 this file on its share of every step's samples (see `distributed`); the main one writes.
 """
 
+import json
 import math
 import signal
 import threading
@@ -52,6 +53,8 @@ from visionr1.validate import Validation
 from visionr1.zero import spread
 
 NEEDED_BY_SHARDS = {"model.dtype": "float32", "optimizer.name": "adamw", "rollout.engine": "builtin"}
+NEEDED_BY_FSDP2 = {**NEEDED_BY_SHARDS, "rollout.compile": False}
+"""Its weights are put together elsewhere for each rollout, so that CUDA graphs would be recorded anew for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,12 +301,14 @@ def check_processes(recipe: Recipe, accelerator: Accelerator) -> None:
     count, fewest = accelerator.num_processes, min(phase.batch_size for phase in recipe.phases)
     if fewest < count:
         raise RecipeError(f"train.batch_size: expected a sample for each of {count} processes or more, found {fewest}")
-    for key, expected in NEEDED_BY_SHARDS.items() if in_shards(accelerator) else ():
+    if not in_shards(accelerator):
+        return
+    kind, needed = ("FSDP2", NEEDED_BY_FSDP2) if accelerator.is_fsdp2 else ("ZeRO-2", NEEDED_BY_SHARDS)
+    for key, expected in needed.items():
         found = attrgetter(key)(recipe)
         if found != expected:
-            raise RecipeError(
-                f'{key}: in shards (FSDP2, ZeRO-2) expected "{expected}", found "{found}": docs/training.md'
-            )
+            stated = f"expected {json.dumps(expected)}, found {json.dumps(found)}"
+            raise RecipeError(f"{key}: in shards ({kind}) {stated}: docs/training.md")
 
 
 def data_read(recipe: Recipe, streams: Sequence[Stream], validation: Validation | None) -> dict[str, str]:

@@ -30,6 +30,7 @@ from visionr1.evaluate import (
     Unit,
     ask,
 )
+from visionr1.evaluate.protocols import ASKED
 from visionr1.images import image_size
 from visionr1.models.policy import Policy
 from visionr1.progress import Bar
@@ -136,9 +137,9 @@ class Asking:
     def facts(self) -> dict[str, Any]:
         """All that the replies depend on besides the model: how they are scored is not among it."""
         said = self.protocol.to_json()
-        asked = ("prompt", "categories", "num_negatives", "template", "decoding", "max_new_tokens")
-        keys = (*asked, "dialect", "dtype", "image_processor")
-        return {"samples": len(self.samples), **{key: said[key] for key in keys if key in said}}
+        prompts = repr([(sample.id, sample.query, sample.size_wh) for sample in self.samples])
+        stated = {key: said[key] for key in (*ASKED, "dialect") if key in said}
+        return {"samples": len(self.samples), "prompts": crc32(prompts.encode()), **stated}
 
 
 def collect_replies(

@@ -572,7 +572,8 @@ def _rows(path: Path) -> list[Row]:
 def _by_image(rows: Sequence[Row]) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(str(row["image_id"]), []).append(row)
+        if "replies_of" not in row:
+            found.setdefault(str(row["image_id"]), []).append(row)
     return found
 
 

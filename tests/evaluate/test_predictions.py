@@ -73,6 +73,43 @@ def test_files_that_are_not_of_one_evaluation(tmp_path: Path) -> None:
             evaluate_file(write(tmp_path, *files), data, dialect="qwen25")
 
 
+def test_a_first_row_says_how_replies_are_read_and_were_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth, _ = random_problem(6, images=4)
+    data = write_json(tmp_path / "truth.json", truth)
+    said = [{"image_id": row["id"], **REPLY} for row in truth["images"]]
+    words = {"prompt": "joint", "categories": "all", "template": "", "max_new_tokens": 7, "dtype": "float32"}
+    header = {"replies_of": {"model": "m", "dialect": "qwen25", "decoding": "greedy", **words}}
+    (stated,) = write(tmp_path, [header, *said])
+    found = evaluate_file(stated, data, num_resamples=0)
+    line = found.protocol.line()
+    assert found == evaluate_file(stated, data, dialect="qwen25", num_resamples=0)
+    assert "default: qwen25, greedy, float32, 7 tokens; all categories in one prompt; salvage parse; " in line
+    assert evaluate_file(stated, data, protocol=found.protocol, num_resamples=0) == found  # as `compare` does
+    line = evaluate_file(stated, data, protocol=["qwen25vl"], num_resamples=0).protocol.line()
+    assert "qwen25vl (asked otherwise): qwen25, greedy, float32, 7 tokens; all categories in one prompt; " in line
+    (raw,) = write(tmp_path, said)
+    with pytest.raises(DataError, match="say how they write boxes with --dialect"):
+        evaluate_file(raw, data)
+    raws = evaluate_file(raw, data, dialect="qwen25", protocol=["qwen25vl"], num_resamples=0).protocol
+    assert "qwen25, taken as all categories in a prompt each: wording and decoding are not stated; " in raws.line()
+    assert (raws.template, raws.decoding, raws.max_new_tokens, raws.name) == ("", "", 0, "qwen25vl")
+
+
+def test_what_the_table_says_of_odd_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth, results = random_problem(6, images=4)
+    command = ["eval", "--data", str(write_json(tmp_path / "truth.json", truth)), "--resamples", "0", "--predictions"]
+    said = [{"image_id": truth["images"][0]["id"], "sample_id": name, **REPLY} for name in ("one", "two")]
+    assert cli.main([*command, *map(str, write(tmp_path, said)), "--dialect", "qwen25"]) == 0
+    assert "prompts answered again" in capsys.readouterr().out
+    assert cli.main([*command, *map(str, write(tmp_path, [*results, {**results[0], "category_id": 99}]))]) == 0
+    assert "unknown categories" in capsys.readouterr().out
+    (tmp_path / "empty.jsonl").write_text("")
+    assert cli.main([*command, str(tmp_path / "empty.jsonl"), "--dialect", "qwen25"]) == 2
+    assert "empty.jsonl: expected replies or boxes, found no row" in capsys.readouterr().err
+
+
 def test_boxes_of_expressions_in_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_refcoco(tmp_path)
     boxes = [{"sample_id": "100", "bbox": BOXES[11]}, {"sample_id": "101", "bbox": BOXES[12]}]

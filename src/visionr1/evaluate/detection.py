@@ -180,6 +180,7 @@ def evaluate_replies(
             **result.counts,
             **_reply_counts(predictions, replies),
             "images_without_reply": len(table) - len(set(images)),
+            "prompts_answered_again": len(images) - len(set(zip(images, map(tuple, asked), strict=True))),
             "categories_asked": sum(map(len, asked)),
             "categories_times_images": len(table) * len(table.categories),
         },

@@ -19,7 +19,7 @@ from visionr1.boxes import Array, giou_matrix, iou_matrix
 from visionr1.dialects import Dialect
 from visionr1.errors import DataError
 from visionr1.evaluate.predictions import Prediction, Rows, is_replies, read_files, replies_dialect, replies_of
-from visionr1.evaluate.protocols import ReplyProtocol
+from visionr1.evaluate.protocols import ReplyProtocol, as_asked
 from visionr1.evaluate.statistics import NUM_RESAMPLES, Difference, draws, percentiles
 from visionr1.readers.rows import is_number
 from visionr1.samples import Boxes, FaultKind, Reply, Sample
@@ -216,9 +216,9 @@ def score_grounding_files(
     A row of boxes is `sample_id`, `bbox` xywh in original pixels, and `score`, 1 where it is left out; among equal
     scores the order of the file decides. Raises DataError naming the row.
     """
-    files = read_files(paths)
+    files, asked = read_files(paths)
     if is_replies(files.values()):
-        said, own = replies_of(files), replies_dialect(paths, dialect)
+        said, own, protocol = replies_of(files), replies_dialect(paths, dialect, asked), as_asked(protocol, asked)
         return score_grounding(samples, said, metric, dialect=own, protocol=protocol, num_resamples=num_resamples)
     protocol = replace(protocol, decoding="")
     return _result(samples, _boxes_of(files, samples, protocol), metric, protocol, num_resamples)

@@ -22,7 +22,7 @@ from visionr1.evaluate.predictions import (
     replies_of,
     write_predictions,
 )
-from visionr1.evaluate.protocols import COCO_RESULTS, DEFAULT, Protocol, read_protocol
+from visionr1.evaluate.protocols import COCO_RESULTS, DEFAULT, Protocol, as_asked, read_protocol
 from visionr1.files import write_json_atomic
 from visionr1.readers import OnBad, data_path, truth_table
 from visionr1.readers.coco import CocoTable
@@ -70,10 +70,10 @@ def score_files(
 
     `protocol(whether the files hold replies)` is asked once the files are read.
     """
-    files = read_files(predictions)
+    files, asked = read_files(predictions)
     stated = protocol(is_replies(files.values()))
     if is_replies(files.values()):
-        said, own = replies_of(files), replies_dialect(predictions, dialect)
+        said, own, stated = replies_of(files), replies_dialect(predictions, dialect, asked), as_asked(stated, asked)
         score = partial(evaluate_replies, table, said, dialect=own, protocol=stated)
         return {name: score(kept=kept, num_resamples=num_resamples) for name, kept in parts.items()}
     detections, num_unknown = merged_detections(files, table)

@@ -54,24 +54,34 @@ class Prediction:
         }
 
 
-def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
-    """One row each, whole or not at all."""
-    rows = [json.dumps(prediction.to_json(), ensure_ascii=False) for prediction in predictions]
+def write_predictions(
+    path: Path, predictions: Iterable[Prediction], replies_of: Mapping[str, Any] | None = None
+) -> None:
+    """One row each, whole or not at all; before them a row that says what they are `replies_of`, where that is known"""
+    first = [{"replies_of": replies_of}] if replies_of else []
+    records = chain(first, (prediction.to_json() for prediction in predictions))
+    rows = [json.dumps(record, ensure_ascii=False) for record in records]
     write_text_atomic(path, "".join(row + "\n" for row in rows))
 
 
-def read_files(paths: Sequence[Path]) -> dict[Path, Rows]:
-    """The rows of each predictions file, the shards of one evaluation; DataError if they cannot be of one."""
+def read_files(paths: Sequence[Path]) -> tuple[dict[Path, Rows], Mapping[str, Any]]:
+    """The rows of each predictions file, the shards of one evaluation, and what a first row says they are replies of.
+
+    Raises DataError if they cannot be of one evaluation, or if replies are expected and there are none.
+    """
     files, headers = {path: read_rows(path) for path in paths}, {}
     for path, rows in files.items():
-        if rows and "replies_of" in rows[0]:  # a part that `--shard` left
+        if rows and "replies_of" in rows[0]:  # as `visionr1 eval` wrote it
             headers[path], *files[path] = rows
+    if not any(files.values()) and (headers or all(path.suffix == ".jsonl" for path in paths)):
+        raise DataError(f"{paths[0]}: expected replies or boxes, found no row; results without a box are [] (.json)")
     kinds = {is_replies([rows]): path for path, rows in files.items() if rows}
     unlike = kinds if len(kinds) > 1 else {json.dumps(header): path for path, header in headers.items()}
     if len(unlike) > 1:
         first, second, *_ = unlike.values()
         raise DataError(f"{first} and {second} are not of one evaluation; score them apart")
-    return files
+    stated = next(iter(headers.values()), {}).get("replies_of")
+    return files, stated if isinstance(stated, dict) else {}
 
 
 def read_rows(path: Path) -> Rows:
@@ -98,9 +108,10 @@ def is_replies(files: Iterable[Rows]) -> bool:
     return any(rows and "text" in rows[0] for rows in files)
 
 
-def replies_dialect(paths: Sequence[Path], name: str | None) -> Dialect:
-    """The dialect that replies are to be read in; DataError where it is not said."""
-    if name is None:
+def replies_dialect(paths: Sequence[Path], name: str | None, replies_of: Mapping[str, Any]) -> Dialect:
+    """The dialect that replies are to be read in: `name`, or that of their first row; DataError where none is said."""
+    name = name or replies_of.get("dialect")
+    if not isinstance(name, str):
         raise DataError(f"{paths[0]} holds raw replies; say how they write boxes with --dialect, such as qwen25")
     return get_dialect(name)
 

@@ -30,6 +30,7 @@ class ReplyProtocol:
     dialect: str = ""
     """How the replies write boxes, and in which coordinate space; empty for boxes in original pixels."""
     decoding: str = "greedy"
+    """Empty where a file of predictions does not say."""
     dtype: str = ""
     """Of the weights that replied; empty where a file of predictions does not say."""
     image_processor: str = ""
@@ -54,6 +55,8 @@ class ReplyProtocol:
         """How the replies came to be and are read, for `line`; empty for files of boxes."""
         if not self.dialect:
             return ""
+        if not self.decoding:
+            return f"{self.dialect}, taken as {asked}: wording and decoding are not stated; {self.parse} parse; "
         asked += f', "{self.template}"' if self.template else ""
         tokens = f", {self.max_new_tokens} tokens" if self.max_new_tokens else ""
         weights = f", {self.dtype}" if self.dtype else ""
@@ -189,6 +192,24 @@ def read_settings(settings: Sequence[str], base: P, named: Mapping[str, P]) -> P
             base = named[setting]
     changed = ", ".join(f"{key}={value}" for key, value in changes.items())
     return replace(base, name=f"{base.name} with {changed}") if changed else base
+
+
+ASKED = ("prompt", "categories", "num_negatives", "template", "decoding", "max_new_tokens", "dtype", "image_processor")
+"""Fields that replies depend on, and not only their scoring."""
+
+
+def as_asked(protocol: P, replies_of: Mapping[str, Any]) -> P:
+    """A protocol for replies in files: how they were asked is what their first row says, or not known.
+
+    Where they were asked otherwise than the protocol asks, its name says so.
+    """
+    if protocol.dtype:  # that of a stored result
+        return protocol
+    own = {key: getattr(protocol, key) for key in ASKED if hasattr(protocol, key)}
+    said = {key: replies_of[key] for key, value in own.items() if isinstance(replies_of.get(key), type(value))}
+    unlike = any(said.get(key, own.get(key)) != own.get(key) for key in ASKED[:4])
+    unknown = {} if said else {"template": "", "decoding": "", "max_new_tokens": 0}
+    return replace(protocol, **said, **unknown, name=protocol.name + " (asked otherwise)" * unlike)
 
 
 def _read_field(protocol: type[ReplyProtocol], key: str, text: str) -> Any:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from visionr1.evaluate.benchmarks import Result, aligned, boxes_an_image, cell, footer
 
 _COUNTS = (
-    "replies well_formed unparsable truncated unknown_labels malformed_boxes images_without_reply unknown_categories "
-    "boxes_beyond_image"
+    "replies well_formed unparsable truncated unknown_labels malformed_boxes images_without_reply "
+    "prompts_answered_again unknown_categories boxes_beyond_image"
 ).split()
 
 

@@ -212,6 +212,55 @@ def test_an_evaluation_that_was_stopped_goes_on(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_finished_evaluation_is_neither_asked_again_nor_replaced(
+    qwen25_folder: Path,
+    few: CocoDataset,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    def listen(policy: Policy, samples: Sequence[Sample], **options: Any) -> list[Prediction]:
+        asked.extend(sample.id for sample in samples)
+        return predict_samples(policy, samples, **options)
+
+    monkeypatch.setattr("visionr1.predict.predict_samples", listen)
+    command = ["eval", "--model", str(qwen25_folder), "--data", str(few.table.path), "--out", str(tmp_path)]
+    command += ["--resamples", "2"]
+    name = qwen25_folder.name
+    path = tmp_path / f"evaluation/{name}.json"
+    assert cli.main([*command, "--max-new-tokens", "3"]) == 0
+    assert len(asked) == 3 and f"stored: {path}" in capsys.readouterr().err
+    before, said = path.read_bytes(), path.with_name(f"{name}.predictions.jsonl").read_bytes()
+    asked.clear()
+    for more in (
+        [],
+        ["--protocol", "default"],
+        ["--protocol", "scores=rank"],
+        ["--protocol", "qwen3vl", "--protocol", "template=Find {}."],  # asks in other words, so this one is asked
+        ["--scores", "constant,token"],
+        ["--shard", "2/2"],
+    ):
+        assert cli.main([*command, "--max-new-tokens", "3", *more]) == 0
+        assert len(asked) == (3 if "qwen3vl" in more else 0)
+        asked.clear()
+        assert path.read_bytes() == before and path.with_name(f"{name}.predictions.jsonl").read_bytes() == said
+    names = [f"{name}{more}" for more in ("", "-scores=rank", "-qwen3vl-template=Find_.", "-constant", "-token")]
+    assert {file.stem for file in path.parent.glob("*.json")} == set(names)
+    capsys.readouterr()
+    stored = [str(path), str(path.with_name(f"{name}-constant.json"))]
+    assert cli.main(["compare", *stored, str(path.with_name(f"{name}-scores=rank.json")), "--resamples", "2"]) == 0
+    text = capsys.readouterr().out
+    assert f"{name}-constant - {name}: paired over the images" in text and f"{name}-scores=rank *" in text
+    assert cli.main(["report", str(tmp_path)]) == 0
+    capsys.readouterr()
+    assert cli.main([*command, "--max-new-tokens", "4"]) == 2
+    error = capsys.readouterr().err
+    assert f"{name}.predictions.jsonl holds replies of another evaluation: max_new_tokens: expected 4, found 3" in error
+    assert asked == [] and path.read_bytes() == before
+
+
 def test_shards_and_scores_through_the_command_line(
     qwen25_folder: Path, few: CocoDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -230,7 +279,7 @@ def test_shards_and_scores_through_the_command_line(
         for scores in ("constant", "rank", "token")
         for ending in ("json", "predictions.jsonl")
     )
-    row = json.loads((tmp_path / f"evaluation/{name}-token.predictions.jsonl").read_text().splitlines()[0])
+    row = json.loads((tmp_path / f"evaluation/{name}-token.predictions.jsonl").read_text().splitlines()[1])
     assert len(row["token_ends"]) == len(row["token_logprobs"]) and row["token_ends"][-1] == len(row["text"])
     for wrong in (["--shard", "3/2"], ["--shard", "x"]):
         assert cli.main([*command, *wrong]) == 2

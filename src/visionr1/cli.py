@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -207,7 +208,12 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     )
     _add_data_arguments(parser)
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="keep result and replies in DIR/evaluation; what was stopped goes on"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="keep result and replies in DIR/evaluation, as NAME.json, or NAME-PROTOCOL.json with --protocol or "
+        "--scores; what was stopped goes on, replies that are there are not asked again, and a result of anything else "
+        "is never replaced",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     parser.add_argument(
@@ -251,7 +257,10 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     )
     _add_model_arguments(parser)
     parser.add_argument(
-        "--on-bad", choices=("raise", "skip"), default="raise", help="stop at a bad row, or count it (default: raise)"
+        "--on-bad",
+        choices=("raise", "skip"),
+        default="raise",
+        help="stop at a bad row of DATA, or count it (default: raise); one of --predictions always stops",
     )
 
 
@@ -274,6 +283,8 @@ def run_eval(args: argparse.Namespace) -> None:
 
     if args.benchmark and (args.scores or args.coco_results):
         raise RecipeError("--scores and --coco-results are not for a --benchmark; use --protocol scores=...")
+    if args.coco_results and len(args.scores) > 1:
+        raise RecipeError(f"--coco-results holds one score a box: choose one of --scores {','.join(args.scores)}")
     if not args.benchmark:
         args.split = args.split or "test"
     if args.shard:
@@ -283,8 +294,9 @@ def run_eval(args: argparse.Namespace) -> None:
         _run_benchmark(args)
         return
     name, log, predictions = Path(args.model).name if args.model else args.predictions[0].stem, None, None
-    protocols = {f"{name}-{scores}": [*args.protocol, f"scores={scores}"] for scores in args.scores}
-    protocols = protocols or {name: args.protocol}
+    stem = _under_protocol(name, args)
+    protocols = {f"{stem}-{scores}": [*args.protocol, f"scores={scores}"] for scores in args.scores}
+    protocols = protocols or {stem: args.protocol}
     results: dict[str, DetectionResult] = {}
     if args.predictions:
         table = truth_table(data_path(args.data), split=args.split, on_bad=args.on_bad)
@@ -298,7 +310,7 @@ def run_eval(args: argparse.Namespace) -> None:
     else:
         dataset = read_dataset(data_path(args.data), split=args.split, on_bad=args.on_bad)
         print(*(f"{line}\n" for line in dataset.report.lines()), sep="", end="", file=sys.stderr)
-        log = _reply_log(args, args.out / "evaluation", name, args.data, args.split) if args.out else None
+        log = _reply_log(args, args.out / "evaluation", name, protocols) if args.out else None
         stated = {of: read_protocol(settings) for of, settings in protocols.items()}  # before the model loads
         table, unit = dataset.table, DetectionUnit(name=name, table=dataset.table, samples=dataset.samples)
         of_all, predictions = _model_evaluator(args).evaluate(unit, stated, log)
@@ -308,8 +320,9 @@ def run_eval(args: argparse.Namespace) -> None:
             results[of] = result
     if args.out:
         for key, result in results.items():
-            facts = _facts(args, args.predictions)
+            facts = _facts(args, args.predictions) | {"replies_of": log.replies_of if log else None}
             write_evaluation(args.out / "evaluation", key, result, predictions, **facts)
+            print(f"stored: {args.out / 'evaluation' / key}.json", file=sys.stderr)
     if log:
         log.remove()
     first = next(iter(results.values()))
@@ -323,14 +336,18 @@ def run_eval(args: argparse.Namespace) -> None:
 
 def _run_benchmark(args: argparse.Namespace) -> None:
     from visionr1.evaluate import evaluate_benchmark, get_benchmark, write_evaluation, write_predictions
+    from visionr1.evaluate.offline import check_replaced
     from visionr1.evaluate.predictions import predictions_file
     from visionr1.files import write_json_atomic
 
     benchmark = get_benchmark(args.benchmark)
     protocol = benchmark.read_protocol(args.protocol)  # before anything is read
     found = benchmark.find(Path(args.data), args.split, with_images=bool(args.model), on_bad=args.on_bad)
+    folder = args.out / _under_protocol(benchmark.name, args) if args.out else None
+    whole_file = folder and folder.with_name(f"{folder.name}.json")
+    if whole_file:
+        check_replaced(whole_file, _facts(args, args.predictions))
     evaluator = _model_evaluator(args) if args.model else None
-    folder = args.out / benchmark.name if args.out else None
 
     def by_kind(is_replies: bool) -> ReplyProtocol:
         return benchmark.read_protocol(args.protocol, results=not is_replies)
@@ -339,15 +356,15 @@ def _run_benchmark(args: argparse.Namespace) -> None:
         print(*(f"{unit.name}: {line}\n" for line in unit.report), sep="", end="", file=sys.stderr)
         predictions, log, files = None, None, args.predictions
         if evaluator:
-            log = _reply_log(args, folder, unit.name, args.data, args.split) if folder else None
+            log = _reply_log(args, folder, unit.name, [unit.name]) if folder else None
             of_all, predictions = evaluator.evaluate(unit, {"": protocol}, log)
             results = of_all[""]
         else:
             if len(found.names) > 1 or not all(map(Path.is_file, files)):
                 files = [predictions_file(files[0], unit.name)]
             results = unit.score_files(files, args.dialect, by_kind, args.resamples)
-        if folder and predictions is not None:
-            write_predictions(folder / f"{unit.name}.predictions.jsonl", predictions)
+        if folder and log and predictions is not None:
+            write_predictions(folder / f"{unit.name}.predictions.jsonl", predictions, log.replies_of)
         if folder:
             facts = _facts(args, files) | {"benchmark": benchmark.name, "unit": unit.name}
             for name, result in results.items():
@@ -357,9 +374,16 @@ def _run_benchmark(args: argparse.Namespace) -> None:
         return results
 
     whole = evaluate_benchmark(benchmark, found, evaluate)
-    if folder:
-        write_json_atomic(folder.with_suffix(".json"), _facts(args, args.predictions) | whole.to_json())
+    if whole_file:
+        write_json_atomic(whole_file, _facts(args, args.predictions) | whole.to_json())
+        print(f"stored: {whole_file}", file=sys.stderr)
     print(json.dumps(whole.to_json()) if args.json else whole.table())
+
+
+def _under_protocol(name: str, args: argparse.Namespace) -> str:
+    """The name of a result: its own, and what `--protocol` says besides the default."""
+    said = [re.sub(r"[^\w=.,+-]+", "_", setting)[:60] for setting in args.protocol if setting != "default"]
+    return "-".join([name, *said])
 
 
 def _facts(args: argparse.Namespace, files: Sequence[Path] | None) -> dict[str, Any]:
@@ -380,7 +404,7 @@ def _run_shard(args: argparse.Namespace) -> None:
     units: Iterable[Unit]
     if args.benchmark:
         benchmark = get_benchmark(args.benchmark)
-        protocol, folder = benchmark.read_protocol(args.protocol), args.out / benchmark.name
+        protocol, folder = benchmark.read_protocol(args.protocol), args.out / _under_protocol(benchmark.name, args)
         units = benchmark.find(Path(args.data), args.split, with_images=True, on_bad=args.on_bad).units
     else:
         protocol, folder = read_protocol(args.protocol), args.out / "evaluation"
@@ -389,17 +413,18 @@ def _run_shard(args: argparse.Namespace) -> None:
     evaluator = _model_evaluator(args)
     kept = asked = 0
     for unit in units:
-        log = _reply_log(args, folder, unit.name, args.data, args.split)
+        log = _reply_log(args, folder, unit.name)
         replies, samples = evaluator.collect(unit, protocol, log, shard)
         kept, asked = kept + replies, asked + samples
     print(f"shard {args.shard} is done; {kept} of {asked} replies are in {args.out}", end="; ")
     print("the same command without --shard scores them" if kept == asked else "other shards are to come")
 
 
-def _reply_log(args: argparse.Namespace, folder: Path, name: str, data: str, split: str | None) -> ReplyLog:
+def _reply_log(args: argparse.Namespace, folder: Path, name: str, results: Iterable[str] = ()) -> ReplyLog:
     from visionr1.evaluate import ReplyLog
 
-    return ReplyLog(folder, name, {"model": args.model, "data": data, "split": split})
+    of = {"benchmark": args.benchmark, "unit": name} if args.benchmark else {}
+    return ReplyLog(folder, name, {"model": args.model, "data": args.data, "split": args.split, **of}, results)
 
 
 def _model_evaluator(args: argparse.Namespace) -> ModelEvaluator:

@@ -228,7 +228,7 @@ def _results(run: Run) -> str:
     heads = ["", *names]
     rows = [
         [escape(key), *(_metric_cell(record, key) for record in records), *_gain_cell(run.gain, key)]
-        for key in records[0]["metrics"]
+        for key in dict.fromkeys(key for record in records for key in record["metrics"])
     ]
     categories = [
         [escape(name), *_before_after([r["per_category"].get(name, {}).get("AP", -1) for r in records], compared)]
@@ -326,6 +326,8 @@ def _protocol(record: Row) -> Protocol:
 
 
 def _metric_cell(record: Row, key: str) -> str:
+    if key not in record["metrics"]:  # AR has the protocol's number of boxes in its name
+        return ""
     interval = record["interval"].get(key)
     around = f' <span class="soft">({_percent(interval[0])} to {_percent(interval[1])})</span>' if interval else ""
     return _percent(record["metrics"][key]) + around
@@ -585,6 +587,6 @@ def _read_evaluations(folder: Path, initial: str) -> list[Evaluation]:
             read_json(path),
             _by_image(_rows(path.with_suffix(".predictions.jsonl"))),
         )
-        for path in sorted(folder.glob("*.json"))
+        for path in sorted(folder.glob("*.json"), key=lambda path: path.stem)
     ]
     return sorted(found, key=lambda evaluation: evaluation.record["model"] != initial)

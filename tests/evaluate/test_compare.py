@@ -19,6 +19,7 @@ from visionr1.evaluate import (
     DetectionUnit,
     Prediction,
     compare,
+    evaluate_file,
     to_supervision,
     write_evaluation,
     write_predictions,
@@ -54,14 +55,16 @@ def test_results_on_the_same_images_have_a_paired_difference(
 def test_another_protocol_or_other_data_is_marked_and_not_subtracted(tmp_path: Path) -> None:
     truth, results = random_problem(2, images=8)
     first = store(tmp_path, "first", results, truth)
-    constant = store(tmp_path, "constant", results, truth, "--protocol", "mmdet")
+    assert store(tmp_path, "constant", results, truth).is_file()
+    store(tmp_path, "constant", results, truth, "--protocol", "mmdet")
+    constant = tmp_path / "evaluation/constant-mmdet.json"
     (tmp_path / "other").mkdir()
     more_truth, more_results = random_problem(2, images=9)
     other = store(tmp_path / "other", "first", more_results, more_truth)
     compared = compare([first, constant, other])
     text = compared.table()
-    assert "constant *" in text and "* constant: protocol mmdet" in text
-    assert "constant - " in text and "no difference: another protocol" in text
+    assert "constant-mmdet *" in text and "* constant-mmdet: protocol mmdet" in text
+    assert "constant-mmdet - " in text and "no difference: another protocol" in text
     assert f"{other.with_suffix('')} +" in text and "+ On other data than the first: not comparable." in text
     assert "no difference: other data" in text
     assert set(compared.to_json()["differences"].values()) == {
@@ -127,6 +130,36 @@ def test_scores_side_by_side_are_marked(tmp_path: Path, capsys: pytest.CaptureFi
     assert list(json.loads(capsys.readouterr().out)) == ["r-file", "r-constant"]
     assert cli.main(["eval", *files, "--scores", "best"]) == 2
     assert "expected one of constant, rank, token, file" in capsys.readouterr().err
+
+
+def test_a_result_is_replaced_by_none_of_anything_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth, results = random_problem(4)
+    path = store(tmp_path, "r", results, truth)
+    before = path.read_bytes()
+    assert store(tmp_path, "r", results, truth).read_bytes() == before  # the same again
+    for name in ("truth", "r"):
+        (tmp_path / "other").mkdir(exist_ok=True)
+        (tmp_path / f"other/{name}.json").write_bytes((tmp_path / f"{name}.json").read_bytes())
+    command = ["eval", "--out", str(tmp_path), "--resamples", "0", "--predictions"]
+    for said, data, more, message in (
+        ("other/r.json", "truth.json", [], "model: expected"),
+        ("r.json", "other/truth.json", [], "data: expected"),
+        ("r.json", "truth.json", ["--on-bad", "skip"], 'on_bad: expected "skip", found "raise"'),
+    ):
+        assert cli.main([*command, str(tmp_path / said), "--data", str(tmp_path / data), *more]) == 2
+        error = capsys.readouterr().err
+        assert f"{path} holds a result of another evaluation: {message}" in error
+        assert "choose another --out, or delete it" in error and path.read_bytes() == before
+    facts = {"model": str(tmp_path / "r.json"), "data": str(tmp_path / "truth.json"), "split": "test"}
+    result = evaluate_file(tmp_path / "r.json", tmp_path / "truth.json", protocol=["mmdet"], num_resamples=0)
+    with pytest.raises(DataError, match=r"protocol max_dets: expected \[100, 300, 1000\], found \[1, 10, 100\]"):
+        write_evaluation(tmp_path / "evaluation", "r", result, None, **facts)
+
+
+def test_one_file_of_boxes_has_one_score_a_box(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["eval", "--model", "tiny", "--data", "bccd", "--coco-results", str(tmp_path / "boxes.json")]
+    assert cli.main([*command, "--scores", "constant,rank"]) == 2
+    assert "one score a box: choose one of --scores constant,rank" in capsys.readouterr().err
 
 
 def test_coco_results_score_the_same_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,6 +14,7 @@ import numpy as np
 from visionr1.errors import DataError
 from visionr1.evaluate.detection import DetectionResult, evaluate_boxes, evaluate_replies
 from visionr1.evaluate.grounding import GroundingResult
+from visionr1.evaluate.parts import check_same
 from visionr1.evaluate.predictions import (
     Prediction,
     is_replies,
@@ -23,7 +25,7 @@ from visionr1.evaluate.predictions import (
     write_predictions,
 )
 from visionr1.evaluate.protocols import COCO_RESULTS, DEFAULT, Protocol, as_asked, read_protocol
-from visionr1.files import write_json_atomic
+from visionr1.files import read_json, write_json_atomic
 from visionr1.readers import OnBad, data_path, truth_table
 from visionr1.readers.coco import CocoTable
 
@@ -97,14 +99,32 @@ def write_evaluation(
     result: DetectionResult | GroundingResult,
     predictions: Sequence[Prediction] | None,
     *,
+    replies_of: Mapping[str, Any] | None = None,
     model: str,
     data: str,
     split: str,
     **more: Any,
 ) -> Mapping[str, Any]:
-    """Write NAME.json (the result and what it is of) and, of replies, NAME.predictions.jsonl; return the former."""
-    record = {"model": model, "data": data, "split": split, **more, **result.to_json()}
+    """Write NAME.json (the result and what it is of) and, of replies, NAME.predictions.jsonl; return the former.
+
+    Raises DataError rather than replace a result of anything else, or under another protocol.
+    """
+    facts = {"model": model, "data": data, "split": split, **more}
+    record = {**facts, **result.to_json()}
+    check_replaced(folder / f"{name}.json", {**facts, "protocol": record["protocol"]})
     if predictions is not None:
-        write_predictions(folder / f"{name}.predictions.jsonl", predictions)
+        write_predictions(folder / f"{name}.predictions.jsonl", predictions, replies_of)
     write_json_atomic(folder / f"{name}.json", record)
     return record
+
+
+def check_replaced(path: Path, stated: Mapping[str, Any]) -> None:
+    """Raise DataError if there is a result at `path` that is of something else than `stated`."""
+
+    def flat(record: Mapping[str, Any]) -> dict[str, Any]:
+        rules = {f"protocol {key}": value for key, value in record.get("protocol", {}).items() if key != "name"}
+        return {key: record.get(key) for key in stated if key != "protocol"} | rules
+
+    if path.exists():
+        found = read_json(path)
+        check_same(path, "a result", flat(json.loads(json.dumps(stated))), flat(found if type(found) is dict else {}))

@@ -208,7 +208,7 @@ def as_asked(protocol: P, replies_of: Mapping[str, Any]) -> P:
     own = {key: getattr(protocol, key) for key in ASKED if hasattr(protocol, key)}
     said = {key: replies_of[key] for key, value in own.items() if isinstance(replies_of.get(key), type(value))}
     unlike = any(said.get(key, own.get(key)) != own.get(key) for key in ASKED[:4])
-    unknown = {} if said else {"template": "", "decoding": "", "max_new_tokens": 0}
+    unknown: dict[str, Any] = {} if said else {"template": "", "decoding": "", "max_new_tokens": 0}
     return replace(protocol, **said, **unknown, name=protocol.name + " (asked otherwise)" * unlike)
 
 

@@ -260,6 +260,7 @@ def test_a_model_is_asked(
     benchmark: str,
     write: Callable[[Path], Path],
     replies: list[int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     write(tmp_path / "data")
     command = ["eval", "--benchmark", benchmark, "--data", str(tmp_path / "data"), "--model", str(qwen25_folder)]
@@ -279,6 +280,11 @@ def test_a_model_is_asked(
         assert said == [["a blue car", "a red car"]] * 4  # the order does not tell which is there
     if benchmark == "v3det":
         assert said == [["animal", "bird", "robin", "Sword", "sword"]] * 2  # 20 negatives, of which there are but these
+    monkeypatch.setattr("visionr1.predict.generate", pytest.fail)  # scored otherwise: nothing is asked again
+    before = (tmp_path / f"out/{benchmark}.json").read_bytes()
+    assert cli.main([*command, "--protocol", "match_iou=0.6"]) == 0
+    assert (tmp_path / f"out/{benchmark}-match_iou=0.6.json").is_file()
+    assert (tmp_path / f"out/{benchmark}.json").read_bytes() == before
 
 
 def test_results_of_two_models_are_compared_in_pairs(
@@ -293,6 +299,8 @@ def test_results_of_two_models_are_compared_in_pairs(
         out = ("--split", "val", "--out", str(tmp_path / name / "out"))
         command = ["eval", "--benchmark", "refcoco", "--data", str(tmp_path / "ref"), *out]
         assert cli.main([*command, "--predictions", str(tmp_path / name / "val.json"), "--resamples", "5"]) == 0
+        assert cli.main([*command[:-3], "testA", *out[2:], "--predictions", str(tmp_path / name / "val.json")]) == 2
+        assert 'refcoco.json holds a result of another evaluation: split: expected "testA"' in capsys.readouterr().err
         boxes = write_json(tmp_path / name / "d3.json", [result(0, 1, [10, 10, 20, 20])][: name == "more"])
         command = ["eval", "--benchmark", "d3", "--data", str(tmp_path / "d3"), "--out", str(tmp_path / name / "out")]
         assert cli.main([*command, "--predictions", str(boxes), "--resamples", "5"]) == 0

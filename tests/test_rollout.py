@@ -1,5 +1,6 @@
 """Sampling against transformers' generate, and its log-probabilities against the training pass."""
 
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -10,6 +11,7 @@ import pytest
 import torch
 from random_models import make_prompts, plain_inputs, sharpen
 from torch import Tensor
+from transformers import DynamicCache
 
 from visionr1 import rollout
 from visionr1.models.policy import Policy, load_policy
@@ -122,6 +124,24 @@ def test_a_full_cache_grows(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> 
     before = sample(policy, temperature=0.0)
     monkeypatch.setattr(rollout.Decoder, "block", 3)
     assert token_ids(sample(policy, temperature=0.0)) == token_ids(before)
+
+
+def test_prompts_keys_are_held_once(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[weakref.ref[DynamicCache]] = []
+
+    class Noted(DynamicCache):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr(rollout, "DynamicCache", Noted)
+    alive: list[bool] = []
+
+    def look(done: int, total: int) -> None:
+        alive.append(made[0]() is not None)
+
+    generate(policy, make_prompts(policy, SIZES), SAMPLED, SEEDS, progress=look)
+    assert alive and not any(alive)
 
 
 def test_the_seed_decides(policy: Policy) -> None:

@@ -95,6 +95,7 @@ def generate(
     device, eos_ids = policy.device, torch.tensor(policy.eos_ids, device=policy.device)
     hidden, prefill, is_prompt = _prefill(policy, prompts)
     cache = BranchCache(prefill, is_prompt, sampling, decoder)
+    del prefill  # all of it is in the cache
     hidden = hidden.repeat_interleave(num_completions, dim=0)
     cosine, sine = _rotations(policy.decoder, prompts, sampling, hidden)
 

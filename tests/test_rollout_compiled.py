@@ -9,7 +9,7 @@ import pytest
 import torch
 from random_families import build_llava
 from random_models import make_prompts, sharpen
-from torch import Tensor
+from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.distributed import HashStore, destroy_process_group, init_process_group
 from torch.nn.parallel import DistributedDataParallel
@@ -86,6 +86,17 @@ def test_an_update_of_the_weights_compiles_nothing(qwen25_folder: Path) -> None:
         parameter.grad = torch.full_like(parameter, 0.02) if parameter.requires_grad else None
     optimizer.step()
     assert check_same(policy, decoder) != before
+    assert counter.frame_count == 1
+
+
+def test_what_torch_s_own_modules_are_is_not_asked_at_every_token(qwen25_folder: Path) -> None:
+    policy = load(qwen25_folder)
+    decoder, counter = traced(policy)
+    check_same(policy, decoder)
+    for module in policy.model.modules():
+        if isinstance(module, nn.Linear):
+            module.requires_grad_(False)  # who asks, compiles anew
+    check_same(policy, decoder)
     assert counter.frame_count == 1
 
 

@@ -33,8 +33,11 @@ class CompiledDecoder(Decoder):
                 f"rollout.compile: expected false for models of type {policy.config.model_type!r}, which take the "
                 "plain path and decode by transformers' own generate"
             )
-        mode = "reduce-overhead" if backend == "inductor" and policy.device.type == "cuda" else None
-        self._decode = torch.compile(decode, fullgraph=True, backend=backend, mode=mode)
+        # Nobody changes torch's own modules between two tokens; to make sure of it would take longer than a small step.
+        options: dict[str, Any] = {"guard_filter_fn": torch.compiler.skip_guard_on_inbuilt_nn_modules_unsafe}
+        if backend == "inductor" and policy.device.type == "cuda":
+            options["triton.cudagraphs"] = True
+        self._decode = torch.compile(decode, fullgraph=True, backend=backend, options=options)
         self._flat: dict[int, Tensor] = {}
 
     def __call__(

@@ -20,7 +20,7 @@ from visionr1.errors import RecipeError, TrainingError
 from visionr1.learners import make_learner
 from visionr1.models.adapters import attach
 from visionr1.models.policy import Policy, load_policy
-from visionr1.recipe import LoRASection, Recipe, RolloutSection
+from visionr1.recipe import LoRASection, ModelSection, Recipe, RolloutSection
 from visionr1.rollout import Completion, Sampling, generate
 from visionr1.rollout_compiled import CompiledDecoder
 
@@ -127,6 +127,7 @@ def test_rows_and_columns_take_few_sizes_at_addresses_that_stay(
 
 def test_it_holds_under_autocast(qwen3_folder: Path) -> None:
     policy = load(qwen3_folder)
+    policy.model.bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         check_same(policy, traced(policy)[0])
 
@@ -176,6 +177,10 @@ def test_the_recipe_asks_for_it(qwen3_folder: Path, tmp_path: Path) -> None:
     assert isinstance(learner.engine, CompiledDecoder)  # type: ignore[attr-defined]
     with pytest.raises(RecipeError, match=r"rollout\.compile: expected false"):
         RolloutSection(compile=True, engine="vllm")
+    halves = ModelSection(dtype="bfloat16", autocast="bfloat16")
+    assert replace(recipe, model=halves).model is halves
+    with pytest.raises(RecipeError, match=r'model\.dtype: expected "bfloat16" where rollout\.compile .*found float32'):
+        replace(recipe, model=ModelSection(autocast="bfloat16"))
     plain = load_policy(build_llava(tmp_path / "llava", qwen3_folder))
     with pytest.raises(RecipeError, match=r"rollout\.compile: expected false for models of type 'llava'"):
         make_learner(plain, recipe, lambda: plain)

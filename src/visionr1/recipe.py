@@ -170,8 +170,9 @@ class RolloutSection:
     engine: Literal["builtin", "vllm"] = "builtin"
     """"vllm" samples with vLLM, on a GPU (see visionr1.rollout_vllm); evaluation stays with the built-in one."""
     compile: bool = False
-    """Compile the built-in engine's decode step (see visionr1.rollout_compiled): needs a C++ compiler, and keeps the
-    memory of keys and values between steps."""
+    """Compile the built-in engine's decode step (see visionr1.rollout_compiled): needs a C++ compiler, keeps the memory
+    of keys and values between steps, and is not for float32 weights under model.autocast, which it would cast at every
+    token: set model.dtype = "bfloat16". Evaluation during training decodes without."""
     vllm_memory: float = 0.3
     """Share of the GPU's memory that vLLM takes for its copy of the weights and its cache."""
     batch_size: int = 0
@@ -301,6 +302,9 @@ class Recipe:
             _check(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
         if self.lora.vision and self.model.freeze_vision:
             raise RecipeError("lora.vision: expected false where model.freeze_vision is true, found true")
+        if self.rollout.compile and self.model.autocast != "none":
+            where = "where rollout.compile and model.autocast are set (float32 weights would be cast at every token)"
+            _check(self.model.dtype == "bfloat16", "model.dtype", f'"bfloat16" {where}', self.model.dtype)
 
     def check_ends(self) -> None:
         """Raise RecipeError if a phase would go on without end."""

@@ -261,6 +261,32 @@ def test_a_finished_evaluation_is_neither_asked_again_nor_replaced(
     assert asked == [] and path.read_bytes() == before
 
 
+def test_a_limited_evaluation_says_so_everywhere(
+    qwen25_folder: Path, few: CocoDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = ["--model", str(qwen25_folder), "--data", str(few.table.path), "--max-new-tokens", "3"]
+    command = ["eval", *model, "--out", str(tmp_path), "--resamples", "2"]
+    assert cli.main([*command, "--limit", "2"]) == 0
+    text, name = capsys.readouterr().out, qwen25_folder.name
+    assert "protocol default with limit=2: 2 evenly spaced images alone; qwen25, " in text and "\n2 images; " in text
+    limited = tmp_path / f"evaluation/{name}-limit=2.json"
+    rows = limited.with_suffix(".predictions.jsonl").read_text().splitlines()[1:]
+    assert [json.loads(row)["image_id"] for row in rows] == [few.table.image_ids[0], few.table.image_ids[2]]
+    assert cli.main(command) == 0
+    assert cli.main([*command, "--limit", "2", "--protocol", "scores=rank"]) == 0
+    capsys.readouterr()
+    stored = [limited, tmp_path / f"evaluation/{name}.json", limited.with_name(f"{name}-scores=rank-limit=2.json")]
+    assert cli.main(["compare", *map(str, stored), "--resamples", "2"]) == 0
+    assert f"{name} - {name}-limit=2: no difference: other data" in capsys.readouterr().out
+    (tmp_path / "copy").mkdir()
+    for file in tmp_path.glob(f"evaluation/{name}-limit=2.*"):
+        (tmp_path / "copy" / file.name).write_bytes(file.read_bytes())
+    assert cli.main(["compare", str(limited), str(tmp_path / f"copy/{name}-limit=2.json"), "--resamples", "2"]) == 0
+    assert "paired over the images" in capsys.readouterr().out  # both computed anew, of the same two images
+    assert cli.main(["eval", "--predictions", "x.json", "--data", "bccd", "--limit", "2"]) == 2
+    assert "--limit is for a --model on one data set" in capsys.readouterr().err
+
+
 def test_shards_and_scores_through_the_command_line(
     qwen25_folder: Path, few: CocoDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

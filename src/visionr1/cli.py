@@ -232,6 +232,9 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
         help="score the same boxes in several ways side by side: constant, rank, token (one generation)",
     )
     parser.add_argument(
+        "--limit", type=_positive, metavar="N", help="ask and score N evenly spaced images alone; the protocol says so"
+    )
+    parser.add_argument(
         "--shard", metavar="I/N", help="only ask the I-th of N parts; then the same command without it scores them"
     )
     parser.add_argument("--coco-results", type=Path, metavar="FILE", help="write the boxes as COCO results too")
@@ -285,6 +288,9 @@ def run_eval(args: argparse.Namespace) -> None:
         raise RecipeError("--scores and --coco-results are not for a --benchmark; use --protocol scores=...")
     if args.coco_results and len(args.scores) > 1:
         raise RecipeError(f"--coco-results holds one score a box: choose one of --scores {','.join(args.scores)}")
+    args.protocol += [f"limit={args.limit}"] if args.limit else []
+    if (args.benchmark or args.predictions) and any(setting.startswith("limit=") for setting in args.protocol):
+        raise RecipeError("--limit is for a --model on one data set, not for --predictions or a --benchmark")
     if not args.benchmark:
         args.split = args.split or "test"
     if args.shard:

@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from visionr1.distributed import gather
 from visionr1.errors import DataError, naming
 from visionr1.evaluate import Protocol, ask, evaluate_detection, read_protocol
+from visionr1.evaluate.asking import evenly
 from visionr1.models.policy import Policy
 from visionr1.predict import MAX_NEW_TOKENS, predict_samples, stated
 from visionr1.readers import data_path, read_dataset
@@ -46,7 +45,7 @@ class Validation:
             dataset = read_dataset(data_path(settings.source), split=settings.split)
         samples, table = list(dataset.samples), dataset.table
         if 0 < settings.limit < len(samples):
-            places = np.linspace(0, len(samples) - 1, settings.limit).round().astype(int).tolist()
+            places = evenly(range(len(samples)), settings.limit)
             samples, table = [samples[place] for place in places], table.take(places)
         if table.iscrowd.all():
             raise DataError(

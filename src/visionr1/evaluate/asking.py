@@ -5,10 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
+from typing import TypeVar
+
+import numpy as np
 
 from visionr1.evaluate.protocols import Protocol, ReplyProtocol
 from visionr1.readers.queries import one_category_each, present_categories
 from visionr1.samples import Sample
+
+T = TypeVar("T")
+
+
+def evenly(items: Sequence[T], limit: int) -> list[T]:
+    """`limit` of the items, evenly spaced; all of them for 0, or where there are no more."""
+    if not 0 < limit < len(items):
+        return list(items)
+    return [items[place] for place in np.linspace(0, len(items) - 1, limit).round().astype(int).tolist()]
 
 
 def ask(samples: Sequence[Sample], protocol: ReplyProtocol) -> list[Sample]:
@@ -18,6 +30,10 @@ def ask(samples: Sequence[Sample], protocol: ReplyProtocol) -> list[Sample]:
     """
     asked = list(samples)
     if isinstance(protocol, Protocol):
+        if protocol.limit:
+            images = [sample.image_id if sample.image_id != "" else sample.id for sample in asked]
+            kept = set(evenly(list(dict.fromkeys(images)), protocol.limit))
+            asked = [sample for sample, image in zip(asked, images, strict=True) if image in kept]
         if protocol.categories == "present":
             asked = present_categories(asked, num_negatives=protocol.num_negatives)
         if protocol.categories == "every":

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from visionr1.boxes import Array
 from visionr1.dialects import Dialect
 from visionr1.errors import DataError
+from visionr1.evaluate.asking import evenly
 from visionr1.evaluate.engine import FIGURES, Detections, coco_figures, coco_matches, image_ranks
 from visionr1.evaluate.errors import NEAR, box_errors
 from visionr1.evaluate.matching import match_boxes, overlaps
@@ -148,6 +149,8 @@ def evaluate_replies(
     if protocol.scores == "file":
         raise DataError(f"protocol {protocol.name} takes scores from a results file, but these are replies; set scores")
     protocol = replace(protocol, dialect=dialect.name)
+    if protocol.limit:
+        table = table.take(evenly(range(len(table)), protocol.limit))
     places = {identity: index for index, identity in enumerate(table.image_ids)}
     read = partial(_parse, table=table, places=places, dialect=dialect, release=protocol.salvage == "release")
     replies = [read(prediction) for prediction in predictions]

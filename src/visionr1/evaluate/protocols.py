@@ -86,6 +86,8 @@ class Protocol(ReplyProtocol):
     """Boxes of one category in one image for the three AR; the last is that of every AP too."""
     suppression: Literal["none", "truth"] = "none"
     """Before AP: nothing, or of the boxes on a true one all but the best scored are left out (`nms_ap.py`)."""
+    limit: int = 0
+    """Of the set's images only so many, evenly spaced, are asked and scored; 0 for all."""
 
     def line(self) -> str:
         """The protocol in one line, to stand under a number."""
@@ -104,7 +106,8 @@ class Protocol(ReplyProtocol):
             "file": "as in the file",
         }
         return (
-            f"protocol {self.name}: {self.reply_line(asked)}"
+            f"protocol {self.name}: {f'{self.limit} evenly spaced images alone; ' if self.limit else ''}"
+            f"{self.reply_line(asked)}"
             f"{'faulty replies cut as in the release; ' if self.dialect and self.salvage == 'release' else ''}"
             f"box score {stated[self.scores]}; "
             f"ties by {self.order.replace('_', ' ')} order, then emission; "
@@ -240,6 +243,7 @@ _CHECKS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     ),
     "match_iou": ("an IoU above 0 and at most 1", lambda iou: 0 < iou <= 1),
     "max_new_tokens": ("a number of tokens", lambda number: number > 0),
+    "limit": ("a number of images", lambda number: number > 0),
     "min_score": ("a finite number", math.isfinite),
     "num_negatives": ("a number of categories, 0 or more", lambda number: number >= 0),
 }

@@ -252,7 +252,9 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
         help="for the intervals; 0 for none (default: 1000, and 0 for more than 50,000 boxes or 1,000 categories)",
     )
     parser.add_argument(
-        "--dialect", metavar="NAME", help=f"how replies write boxes: {DIALECTS} (default: as the model folder says)"
+        "--dialect",
+        metavar="NAME",
+        help=f"how replies write boxes: {DIALECTS} (default: as the model folder says, or the file that eval wrote)",
     )
     parser.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="images at once (default: 16)")
     parser.add_argument(

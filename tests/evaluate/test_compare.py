@@ -81,6 +81,8 @@ def test_what_has_changed_since_is_refused(tmp_path: Path) -> None:
         compare(paths, num_resamples=2)
     (tmp_path / "b.json").unlink()
     assert f"no difference: {tmp_path / 'b.json'}, which {paths[1]} was computed from" in compare(paths).table()
+    with pytest.raises(DataError, match="expected each result once, found one twice among"):
+        compare([paths[0], paths[0].parent / ".." / "evaluation" / "a.json"])
     with pytest.raises(DataError, match="expected a result that `visionr1 eval --out` wrote"):
         compare([tmp_path / "truth.json"])
 

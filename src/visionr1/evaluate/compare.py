@@ -90,6 +90,8 @@ def compare(paths: Sequence[Path], *, num_resamples: int = NUM_RESAMPLES) -> Com
     A difference needs both on the same images under the same protocol, and is computed from their predictions. Raises
     DataError for a file that is no result, and for predictions that no longer give the figures stored.
     """
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise DataError(f"expected each result once, found one twice among {', '.join(map(str, paths))}")
     stored = [_read(path) for path in paths]
     stored = [replace(one, name=_name(one, stored)) for one in stored]
     first, *others = stored

@@ -134,6 +134,13 @@ def test_marks_a_result_under_another_protocol(page: Page, tmp_path: Path) -> No
     assert text.count("0 of ") == 6 + NUM_WORST  # the boxes of the one on the same data as the last
 
 
+def test_the_headline_is_of_results_that_can_be_compared(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", trained=False)
+    other = run / "evaluation/trained-max_new_tokens=600.json"  # last by name
+    other.write_text(json.dumps(evaluation(0.999, HOSTILE, 600)))
+    assert "AP 12.3 → 18.9" in read_page(run).text
+
+
 def test_names_the_signs_of_reward_hacking(page: Page, tmp_path: Path) -> None:
     assert "Reward hacking watch" in page.text
     assert "of 6 signs at the end of the run" in page.text  # duplicates and format errors among them

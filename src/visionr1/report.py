@@ -198,9 +198,11 @@ def _header(run: Run) -> str:
 def _headline(run: Run) -> str:
     if not run.evaluations:
         return ""
-    first, last = run.evaluations[0].record, run.evaluations[-1].record
+    first = run.evaluations[0].record
+    alike = [evaluation.record for evaluation in run.evaluations[1:] if not _mark(evaluation.record, first)]
+    last = alike[-1] if alike else run.evaluations[-1].record
     value = f"AP {_percent(last['metrics']['AP'])}"
-    if len(run.evaluations) > 1 and not _mark(last, first):
+    if alike:
         value = f'AP <span class="from">{_percent(first["metrics"]["AP"])} →</span> {_percent(last["metrics"]["AP"])}'
     gain = run.gain.get("AP")
     said = ""

@@ -41,6 +41,22 @@ def test_it_is_that_of_the_dense_mask_gradients_included() -> None:
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
 
 
+def test_layers_share_one_mask_under_autocast_too() -> None:
+    tree, masks = Tree(((0, 5),), ((5, 3), (8, 3)), (0, 0), 11), set()
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.shape == (2, 1, 2 * 3, 5 + 3):  # (N, 1, groups x C, P + C)
+            masks.add((tensor.data_ptr(), tensor.dtype))
+        return tensor
+
+    with torch.autocast("cpu", torch.bfloat16), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        for _ in range(3):
+            query, key = (torch.randn(1, heads, 11, 16, requires_grad=True) for heads in (4, 2))
+            output, _ = tree_attention(nn.Module(), query, key, key.bfloat16(), None, tree=tree)
+            assert output.dtype == torch.bfloat16
+    assert [dtype for _, dtype in masks] == [torch.bfloat16]
+
+
 def test_a_mask_is_made_for_padding_and_for_longer_pasts_alone() -> None:
     shape = {"batch_size": 1, "q_length": 4}
     assert tree_mask(**shape, kv_length=4, attention_mask=None) is None

@@ -72,14 +72,10 @@ def _listed(blocks: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
 
 def block_sparse_attention(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, scaling: float | None) -> Tensor:
     """Attention (1, H, T, D) of queries (1, H, T, D) to keys and values of as many heads or fewer."""
-    kind = query.device.type
-    if torch.is_autocast_enabled(kind):
-        dtype = torch.get_autocast_dtype(kind)
-        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     tokens, places = query.shape[2], mask.seq_lengths[0]
     query, key, value = (pad(states, (0, 0, 0, places - tokens)) for states in (query, key, value))
     with compiling("attention of a long row", "lower optimizer.tokens_per_forward below 2048", recompile_limit=64):
-        output: Tensor = _kernel(kind)(query, key, value, block_mask=mask, scale=scaling, enable_gqa=True)
+        output: Tensor = _kernel(query.device.type)(query, key, value, block_mask=mask, scale=scaling, enable_gqa=True)
     return output[:, :, :tokens]
 
 

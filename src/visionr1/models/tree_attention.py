@@ -148,6 +148,9 @@ def tree_attention(
     if tree is None:
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
         return output, None
+    if torch.is_autocast_enabled(query.device.type):  # torch's kernels would do it, in each layer, to the mask too
+        dtype = torch.get_autocast_dtype(query.device.type)
+        query, key, value = (states.to(dtype) for states in (query, key, value))
     if tree.is_long:
         return block_sparse_attention(query, key, value, tree.blocks, scaling).transpose(1, 2), None
     return _stacked_attention(query, key, value, tree.stacked, scaling), None

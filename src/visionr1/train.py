@@ -40,6 +40,7 @@ from visionr1.distributed import (
 )
 from visionr1.errors import CheckpointError, RecipeError, TrainingError, VisionR1Error
 from visionr1.learners import Learner, Metrics, make_learner
+from visionr1.models.block_sparse import compiling_long_rows
 from visionr1.models.policy import Policy, load_policy, model_folder
 from visionr1.models.trainable import make_trainable
 from visionr1.optimizers import Optimizer, make_optimizer
@@ -251,7 +252,8 @@ def backward(run: Run, part: Any, counts: bool, *, last: bool) -> Metrics:
 
     with summing(run.trained, accelerator, last=last):
         loss, sums = run.trained(measure)
-        (loss * (counts * accelerator.num_processes)).backward()  # gradients are averaged over processes
+        with compiling_long_rows():
+            (loss * (counts * accelerator.num_processes)).backward()  # gradients are averaged over processes
     return {"loss": loss.detach(), **sums}
 
 

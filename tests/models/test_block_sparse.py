@@ -1,16 +1,22 @@
 """Attention by blocks: which blocks there are, and on a GPU the compiled kernel against stacked attention."""
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import counters
+from torch._inductor.exc import InductorError
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from visionr1.errors import TrainingError
 from visionr1.models.block_sparse import BLOCK, block_sparse_attention, make_block_mask
 from visionr1.models.tree_attention import LONG_ROW, Tree, tree_attention
+from visionr1.recipe import Recipe
+from visionr1.train import backward
 
 CPU = torch.device("cpu")
 ROWS = [
@@ -69,6 +75,30 @@ def test_what_cannot_be_compiled_is_an_error(monkeypatch: pytest.MonkeyPatch) ->
     mask, states = make_block_mask(((0, 9),), ((9, 3),), (0,), 12, CPU), torch.zeros(1, 1, 12, 8)
     with pytest.raises(TrainingError, match=r"long row cannot be compiled: .*no compiler here.*tokens_per_forward"):
         block_sparse_attention(states, states, states, mask, None)
+
+
+def test_what_cannot_be_compiled_of_the_backward_pass_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(graph: object, inputs: object) -> None:
+        raise InductorError(RuntimeError("out of resource: shared memory"), None)
+
+    backend = aot_autograd(fw_compiler=lambda graph, inputs: graph.forward, bw_compiler=refuse)
+    broken = torch.compile(flex_attention, fullgraph=True, backend=backend)
+    monkeypatch.setattr("visionr1.models.block_sparse._kernel", lambda kind: broken)
+    monkeypatch.setattr("torch.nn.attention.flex_attention._validate_device", lambda *states: None)
+    mask, states = make_block_mask(((0, 9),), ((9, 3),), (0,), 12, CPU), torch.zeros(1, 1, 12, 8, requires_grad=True)
+
+    def loss(part: object) -> tuple[Tensor, dict[str, Any]]:
+        return block_sparse_attention(states, states, states, mask, None).sum(), {}
+
+    run: Any = SimpleNamespace(
+        recipe=Recipe(),
+        policy=SimpleNamespace(device=CPU),
+        learner=SimpleNamespace(loss=loss),
+        trained=lambda function: function(),
+        accelerator=SimpleNamespace(num_processes=1, distributed_type="NO"),
+    )
+    with pytest.raises(TrainingError, match=r"long row cannot be compiled: .*shared memory.*use smaller images"):
+        backward(run, None, True, last=True)
 
 
 def test_a_long_row_on_a_gpu_attends_by_blocks() -> None:

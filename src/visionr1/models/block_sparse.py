@@ -9,7 +9,7 @@ Axis letters: T places of the padded row, S prefixes and branches, B blocks, H h
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -74,9 +74,19 @@ def block_sparse_attention(query: Tensor, key: Tensor, value: Tensor, mask: Bloc
     """Attention (1, H, T, D) of queries (1, H, T, D) to keys and values of as many heads or fewer."""
     tokens, places = query.shape[2], mask.seq_lengths[0]
     query, key, value = (pad(states, (0, 0, 0, places - tokens)) for states in (query, key, value))
-    with compiling("attention of a long row", "lower optimizer.tokens_per_forward below 2048", recompile_limit=64):
+    with compiling_long_rows():
         output: Tensor = _kernel(query.device.type)(query, key, value, block_mask=mask, scale=scaling, enable_gqa=True)
     return output[:, :, :tokens]
+
+
+compiling_long_rows = partial(
+    compiling,
+    "attention of a long row",
+    "lower optimizer.tokens_per_forward below 2048, and where a prompt with one reply is longer, use smaller images or "
+    "lower rollout.max_new_tokens",
+    recompile_limit=64,
+)
+"""For the backward pass too, which is compiled when it first runs."""
 
 
 @cache

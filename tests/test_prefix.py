@@ -8,9 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 from random_models import gradients, make_prompts, plain_logprobs, random_completions, sharpen
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed import HashStore, destroy_process_group, init_process_group
+from torch.nn.attention.flex_attention import flex_attention
+from torch.nn.parallel import DistributedDataParallel
 
+from visionr1.distributed import Trained
+from visionr1.models.block_sparse import compiling_long_rows
 from visionr1.models.policy import Policy, Prompt, join_inputs, load_policy
+from visionr1.models.trainable import checkpoint_layers
 from visionr1.models.tree_attention import LONG_ROW
 from visionr1.prefix import PAD_TO, Group, check_budget, group, pack, split, token_logprobs
 
@@ -130,6 +136,42 @@ def test_long_rows_attend_by_blocks_and_compute_the_same(policy: Policy, monkeyp
     monkeypatch.setitem(LONG_ROW, "cpu", 0)
     monkeypatch.setattr("visionr1.models.tree_attention._stacked_attention", None)  # not to be called
     compare(policy, [both, third, first], random_completions(policy, [[5, 0, 9, 1], [3, 12], [7]]))
+
+
+@pytest.mark.parametrize(("autocast", "bound"), [(False, 1e-6), (True, 1e-2)])
+def test_blocks_have_the_gradient_under_checkpointing_and_ddp(
+    qwen25_folder: Path, monkeypatch: pytest.MonkeyPatch, autocast: bool, bound: float
+) -> None:
+    """Compiled as on a GPU, but for the last step."""
+    kernel = torch.compile(flex_attention, fullgraph=True, dynamic=False, backend="aot_eager")
+    monkeypatch.setattr("visionr1.models.block_sparse._kernel", lambda kind: kernel)
+    monkeypatch.setattr("torch.nn.attention.flex_attention._validate_device", lambda *states: None)
+    first = load_policy(qwen25_folder)
+    rows = pack(group(make_prompts(first, SIZES), random_completions(first, UNEQUAL)))
+
+    def gradient(start: int, shelled: bool) -> Tensor:
+        monkeypatch.setitem(LONG_ROW, "cpu", start)
+        policy = load_policy(qwen25_folder)
+        trained: nn.Module = Trained(policy.model)
+        if shelled:
+            checkpoint_layers(policy.model)
+            trained = DistributedDataParallel(trained)
+
+        def total() -> Tensor:
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                return token_logprobs(policy, replace(rows, tree=replace(rows.tree))).sum()
+
+        with compiling_long_rows():
+            trained(total).backward()
+        return torch.cat([p.grad.flatten() for p in policy.model.parameters() if p.grad is not None])
+
+    init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    try:
+        stacked = gradient(10**9, False)
+        for shelled in (False, True):
+            assert (gradient(0, shelled) - stacked).norm() < bound * stacked.norm()
+    finally:
+        destroy_process_group()
 
 
 def test_earlier_calls_leave_nothing_behind(policy: Policy) -> None:

@@ -167,17 +167,8 @@ class Decoder:
         """Dense memory (N, heads, columns, D) for part `place` of a cache that will have `room` columns at most."""
         return like.new_empty(shape)
 
-    def step(
-        self,
-        policy: Policy,
-        cache: "BranchCache",
-        tokens: Tensor,
-        rotation: tuple[Tensor, Tensor],
-        sampling: Sampling,
-        uniform: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        """See `decode`."""
-        return decode(policy, cache, tokens, rotation, sampling, uniform)
+    step = staticmethod(decode)
+    """What takes the step."""
 
 
 class BranchCache:

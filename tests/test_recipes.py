@@ -59,3 +59,11 @@ def test_the_small_model_takes_a_step_by_the_paper_s_recipe(path: Path, tmp_path
     run_dir = ["--run-dir", str(tmp_path / "run")]
     assert main(["train", path.stem, "--model", "tiny", "--data", "bccd", *overrides, *run_dir]) == 0
     assert (tmp_path / "run/final/model.safetensors").is_file()
+
+
+def test_a_folder_is_the_same_with_the_slash_of_a_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for slash in ("", "/"):
+        command = ["train", "demo", "--model", f"{tmp_path}{slash}", "--data", f"{tmp_path}{slash}", "--dry-run"]
+        assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert printed[: len(printed) // 2] == printed[len(printed) // 2 :]

@@ -115,8 +115,14 @@ def _add_command(
     add(parser)
 
 
+def _place(text: str) -> str:
+    """A path without the slash that a shell adds to a folder: what is stored of it is compared."""
+    return os.path.normpath(text) if Path(text).exists() else text
+
+
 def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", required=True, metavar="DATA", help="what has the true boxes (see visionr1 --help)")
+    what = "what has the true boxes (see visionr1 --help)"
+    parser.add_argument("--data", required=True, type=_place, metavar="DATA", help=what)
     parser.add_argument(
         "--split", help="which part of a data folder that has parts (default: test, or all of a --benchmark)"
     )
@@ -153,8 +159,8 @@ def run_demo(args: argparse.Namespace) -> None:
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help='TOML file, or the name of one that ships, such as "demo"')
-    parser.add_argument("--model", help="start from this model instead of the recipe's")
-    parser.add_argument("--data", metavar="DATA", help="train on this instead of the recipe's data")
+    parser.add_argument("--model", type=_place, help="start from this model instead of the recipe's")
+    parser.add_argument("--data", type=_place, metavar="DATA", help="train on this instead of the recipe's data")
     parser.add_argument(
         "--set",
         action="append",
@@ -197,7 +203,7 @@ def run_train(args: argparse.Namespace) -> None:
 
 def _add_eval(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--model", metavar="MODEL", help='transformers folder, run folder, or "tiny"')
+    source.add_argument("--model", type=_place, metavar="MODEL", help='transformers folder, run folder, or "tiny"')
     source.add_argument(
         "--predictions",
         type=Path,
@@ -301,7 +307,7 @@ def run_eval(args: argparse.Namespace) -> None:
     if args.benchmark:
         _run_benchmark(args)
         return
-    name, log, predictions = Path(args.model).name if args.model else args.predictions[0].stem, None, None
+    name, log, predictions = Path(args.model).resolve().name if args.model else args.predictions[0].stem, None, None
     stem = _under_protocol(name, args)
     protocols = {f"{stem}-{scores}": [*args.protocol, f"scores={scores}"] for scores in args.scores}
     protocols = protocols or {stem: args.protocol}
@@ -417,7 +423,7 @@ def _run_shard(args: argparse.Namespace) -> None:
     else:
         protocol, folder = read_protocol(args.protocol), args.out / "evaluation"
         dataset = read_dataset(data_path(args.data), split=args.split, on_bad=args.on_bad)
-        units = [DetectionUnit(name=Path(args.model).name, table=dataset.table, samples=dataset.samples)]
+        units = [DetectionUnit(name=Path(args.model).resolve().name, table=dataset.table, samples=dataset.samples)]
     evaluator = _model_evaluator(args)
     kept = asked = 0
     for unit in units:

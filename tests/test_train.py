@@ -534,10 +534,14 @@ def test_scenes_need_an_end(run: Run, capsys: pytest.CaptureFixture[str]) -> Non
     assert "scenes never end, so set train.steps or train.minutes" in capsys.readouterr().err
 
 
-def test_time_ends_a_phase(run: Run, tmp_path: Path) -> None:
-    assert run(GRPO, "run", "--set", "train.steps=0", "--set", "train.minutes=0.0001") == 0
+@pytest.mark.parametrize(("steps", "said"), [(0, "1 steps; "), (4, "1 steps of 4, which train.minutes cut off; ")])
+def test_time_ends_a_phase(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], steps: int, said: str
+) -> None:
+    assert run(GRPO, "run", "--set", f"train.steps={steps}", "--set", "train.minutes=0.0001") == 0
     (row,) = rows(tmp_path / "run")
     assert row["progress"] == 1.0
+    assert capsys.readouterr().out.startswith(said)
 
 
 def test_bccd_by_epochs(run: Run, tmp_path: Path) -> None:

@@ -198,7 +198,9 @@ def run_train(args: argparse.Namespace) -> None:
     result = train(recipe, args.run_dir or Path("runs") / path.stem, resume=args.resume)
     if os.environ.get("RANK", "0") == "0":  # of several processes one tells
         already = f"{result.run_dir} is finished already: " if result.was_finished else ""
-        print(f"{already}{result.steps} steps; the trained model is in {result.model_dir}")
+        planned, timed = sum(phase.steps for phase in recipe.phases), any(phase.minutes for phase in recipe.phases)
+        cut = f" of {planned}, which train.minutes cut off" if timed and result.steps < planned else ""
+        print(f"{already}{result.steps} steps{cut}; the trained model is in {result.model_dir}")
 
 
 def _add_eval(parser: argparse.ArgumentParser) -> None:

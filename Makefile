@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-hosts test-deepspeed clean
+.PHONY: demo test test-integrations test-deepspeed clean
 
 demo: .venv/installed
 	$(BIN)/visionr1 demo
@@ -13,13 +13,13 @@ test: .venv/installed
 	$(BIN)/pytest
 
 # The reward inside TRL, verl, ms-swift, EasyR1 and OpenRLHF, each in its own environment: minutes and about 10 GB.
-test-hosts: .venv/installed
-	$(BIN)/python tests/hosts/real/run.py
+test-integrations: .venv/installed
+	$(BIN)/python tests/integrations/real/run.py
 
 # ZeRO-2, which `make test` skips, in an environment with DeepSpeed: two CPU processes against one.
 test-deepspeed: .venv-deepspeed/installed
 	.venv-deepspeed/bin/python -c 'import deepspeed'
-	.venv-deepspeed/bin/pytest tests/test_distributed.py -k zero
+	.venv-deepspeed/bin/pytest tests/training/test_distributed.py -k zero
 
 .venv/installed: EXTRAS := dev
 .venv-deepspeed/installed: EXTRAS := dev,deepspeed

@@ -11,19 +11,22 @@ beside wall clock, for a machine that others use. The last line is a JSON object
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import torch
-from random_models import build_speed_model, make_prompts
 
-from visionr1.embedded import recipe_path
+from visionr1.assets import recipe_path
 from visionr1.models.policy import Policy, Prompt, load_policy
-from visionr1.recipe import load_recipe
-from visionr1.rollout import Completion, Decoder, Sampling, generate
-from visionr1.rollout_compiled import CompiledDecoder
-from visionr1.stream import open_stream
+from visionr1.rollout.compiled import CompiledDecoder
+from visionr1.rollout.eager import Completion, Decoder, Sampling, generate
+from visionr1.training.recipe import load_recipe
+from visionr1.training.stream import open_stream
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))  # the random models of the tests
+from support.random_models import build_speed_model, make_prompts
 
 
 def workload(model: str, folder: Path, tokens: int) -> tuple[Policy, list[Prompt], Sampling]:

@@ -71,7 +71,7 @@ def score(evaluator: str, folder: Path) -> list[float]:
     """The twelve figures by one evaluator."""
     truth, results = folder / "truth.json", folder / "results.json"
     if evaluator != "pycocotools":
-        from visionr1.evaluate import evaluate_file
+        from visionr1.evaluation import evaluate_file
 
         return list(evaluate_file(results, truth, num_resamples=0).coco)
     from pycocotools.coco import COCO
@@ -100,7 +100,7 @@ def child(evaluator: str, folder: Path) -> None:
     else:
         import hotcoco  # noqa: F401
 
-        import visionr1.evaluate  # noqa: F401
+        import visionr1.evaluation  # noqa: F401
     start, cpu_start = time.perf_counter(), time.process_time()
     figures = score(evaluator, folder)
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start

@@ -92,8 +92,8 @@ def make_check(stats: Stats) -> Callable[[int, str], None]:
     """A function that scores a text by the scorer of a number, and fails on what must not be."""
     from visionr1.dialects import DIALECTS
     from visionr1.rewards import Reward
-    from visionr1.rewards.release import STEPS, ReleaseReward
-    from visionr1.rewards.vlm_r1 import VlmR1Reward
+    from visionr1.rewards.published.vision_r1_release import STEPS, ReleaseReward
+    from visionr1.rewards.published.vlm_r1 import VlmR1Reward
     from visionr1.samples import Boxes, GroundTruth
 
     size = (640, 480)

@@ -35,22 +35,24 @@ from typing import Any
 import cost
 import torch
 import vs_trl
-from random_models import build_speed_model
 from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, Qwen2_5_VLConfig
 from transformers import Qwen2_5_VLForConditionalGeneration as Qwen25
 
 from visionr1.dialects import get_dialect
-from visionr1.learners import GroupWork, Reinforced
-from visionr1.models import tree_attention
+from visionr1.models.attention import tree as tree_attention
 from visionr1.models.policy import FAMILIES, Policy
+from visionr1.models.prefix import token_logprobs
 from visionr1.models.trainable import make_trainable
-from visionr1.optimizers import Optimizer, make_optimizer
-from visionr1.prefix import token_logprobs
-from visionr1.recipe import Recipe, parse_recipe
-from visionr1.rollout import RolloutEngine, generate
-from visionr1.rollout_compiled import CompiledDecoder
-from visionr1.stream import open_stream
+from visionr1.rollout.compiled import CompiledDecoder
+from visionr1.rollout.eager import RolloutEngine, generate
+from visionr1.training.learners import GroupWork, Reinforced
+from visionr1.training.optimizers import Optimizer, make_optimizer
+from visionr1.training.recipe import Recipe, parse_recipe
+from visionr1.training.stream import open_stream
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))  # the random models of the tests
+from support.random_models import build_speed_model
 
 PEAK_TFLOPS = {"H200": 989, "H100": 989, "B200": 2250, "A100": 312, "L40S": 362}
 """Of dense products in bfloat16, by a part of the card's name."""

@@ -11,10 +11,10 @@ import argparse
 import json
 from pathlib import Path
 
-from visionr1.embedded import recipe_path
-from visionr1.recipe import load_recipe
-from visionr1.rewards.watch import RULES, Sign, signs
-from visionr1.train import train
+from visionr1.assets import recipe_path
+from visionr1.rewards.hacking import RULES, Sign, signs
+from visionr1.training.recipe import load_recipe
+from visionr1.training.train import train
 
 HACKABLE = ["reward.weights={recall = 1.0, precision = 0.1}", "reward.precision_over=matched"]
 RUNS: dict[str, list[str]] = {"sound": [], "hackable": HACKABLE}

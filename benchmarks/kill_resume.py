@@ -16,6 +16,7 @@ import os
 import random
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,11 +24,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from random_models import build_qwen3
 
 from visionr1.models.policy import model_folder
-from visionr1.recipe import Recipe, parse_recipe
-from visionr1.train import train
+from visionr1.training.recipe import Recipe, parse_recipe
+from visionr1.training.train import train
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))  # the random models of the tests
+from support.random_models import build_qwen3
 
 LOGS = ("metrics.jsonl", "rollouts.jsonl", "evaluations.jsonl")
 FORK = multiprocessing.get_context("fork")

@@ -10,23 +10,26 @@ of the update. Nothing is timed. The last line is a JSON object, in MiB.
 
 import argparse
 import json
+import sys
 import tempfile
 import weakref
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from random_models import build_speed_model
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from visionr1.learners import make_learner
 from visionr1.models.policy import load_policy
 from visionr1.models.trainable import make_trainable
-from visionr1.optimizers import make_optimizer
-from visionr1.recipe import Recipe, parse_recipe
-from visionr1.stream import open_stream
+from visionr1.training.learners import make_learner
+from visionr1.training.optimizers import make_optimizer
+from visionr1.training.recipe import Recipe, parse_recipe
+from visionr1.training.stream import open_stream
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))  # the random models of the tests
+from support.random_models import build_speed_model
 
 MIB = 2**20
 LORA = {"lora": {"rank": 16}}

@@ -12,14 +12,22 @@ on a GPU; there the kernel is the compiled one, on a CPU its operations one by o
 
 import argparse
 import json
+import sys
 import tempfile
 from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.attention.flex_attention as flex
-from random_families import build_internvl, build_smolvlm
-from random_models import (
+from torch import Tensor
+
+from visionr1.models.attention.tree import LONG_ROW
+from visionr1.models.policy import Policy, load_policy
+from visionr1.models.prefix import group, pack, token_logprobs
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))  # the random models of the tests
+from support.random_families import build_internvl, build_smolvlm
+from support.random_models import (
     build_qwen3,
     build_qwen25,
     gradients,
@@ -28,11 +36,6 @@ from random_models import (
     random_completions,
     sharpen,
 )
-from torch import Tensor
-
-from visionr1.models.policy import Policy, load_policy
-from visionr1.models.tree_attention import LONG_ROW
-from visionr1.prefix import group, pack, token_logprobs
 
 SIZES = [(320, 240), (240, 320), (400, 200)]
 LENGTHS = [0, 1, 9, 17, 30, 42, 55, 64]

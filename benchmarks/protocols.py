@@ -19,12 +19,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from visionr1.evaluate import DetectionResult, DetectionUnit, Protocol, ReplyLog, read_protocol, write_evaluation
-from visionr1.evaluate.benchmarks import SMALL_SET
+from visionr1.data import CocoDataset, find_splits, read_coco
+from visionr1.evaluation import DetectionResult, DetectionUnit, Protocol, ReplyLog, read_protocol, write_evaluation
+from visionr1.evaluation.benchmarks.suite import SMALL_SET
+from visionr1.evaluation.runner import Asking, ModelEvaluator
 from visionr1.files import read_json, write_json_atomic
 from visionr1.models.policy import Policy, load_policy
-from visionr1.predict import Asking, ModelEvaluator
-from visionr1.readers import CocoDataset, find_splits, read_coco
 
 Results = dict[tuple[str, str, str], DetectionResult]
 """By model, protocol and set."""

@@ -14,15 +14,15 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from visionr1.embedded import recipe_path
-from visionr1.evaluate import DetectionResult, evaluate_detection, paired_difference
+from visionr1.assets import recipe_path
+from visionr1.data import read_source
+from visionr1.data.scenes import SceneConfig, SceneStream
+from visionr1.evaluation import DetectionResult, evaluate_detection, paired_difference
+from visionr1.evaluation.runner import predict_samples
 from visionr1.models.policy import load_policy
-from visionr1.predict import predict_samples
-from visionr1.readers import read_source
-from visionr1.recipe import load_recipe
 from visionr1.samples import Sample
-from visionr1.scenes import SceneConfig, SceneStream
-from visionr1.train import train
+from visionr1.training.recipe import load_recipe
+from visionr1.training.train import train
 
 METHODS = {"SFT": "demo_sft", "Vision-R1": "demo"}
 METRICS = ("AP", "AP50", "AP75", "AR100", "F1")

@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from visionr1.embedded import recipe_path
+from visionr1.assets import recipe_path
 
 PARTS = ("preprocess", "rollout", "reward", "update")
 

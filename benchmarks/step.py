@@ -16,9 +16,9 @@ from pathlib import Path
 
 import torch
 
-from visionr1.embedded import recipe_path
-from visionr1.recipe import load_recipe
-from visionr1.train import train
+from visionr1.assets import recipe_path
+from visionr1.training.recipe import load_recipe
+from visionr1.training.train import train
 
 PARTS = ("preprocess", "rollout", "reward", "update")
 

@@ -32,12 +32,14 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from random_models import build_speed_model
 
-from visionr1.embedded import embedded_path
+from visionr1.assets import embedded_path
+from visionr1.data import data_path, read_coco
 from visionr1.models.policy import Policy, load_policy
-from visionr1.readers import data_path, read_coco
-from visionr1.recipe import Recipe, parse_recipe, to_toml
+from visionr1.training.recipe import Recipe, parse_recipe, to_toml
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))  # the random models of the tests
+from support.random_models import build_speed_model
 
 PARTS = ("step", "rollout", "update", "cpu")
 """Seconds: three of wall clock, and the processor's for the whole step, which a busy machine stretches less."""
@@ -119,10 +121,10 @@ def our_recipe(work: Work) -> Recipe:
 
 
 def run_ours(pipe: Connection, work: Work) -> None:
-    """Our side: `visionr1.train.train`, stopped after each step where it shows its metrics."""
-    from visionr1 import train as loop
-    from visionr1.learners import Reinforced
+    """Our side: `visionr1.training.train.train`, stopped after each step where it shows its metrics."""
     from visionr1.progress import of_step
+    from visionr1.training import train as loop
+    from visionr1.training.learners import Reinforced
 
     gate = Gate(pipe)
 
@@ -154,7 +156,7 @@ def run_ours(pipe: Connection, work: Work) -> None:
 
 def our_logprobs(policy: Policy, data: str, probe: Sequence[dict[str, Any]]) -> float:
     """The largest difference to TRL's log-probabilities of the completions in `probe`."""
-    from visionr1.prefix import group, pack, token_logprobs
+    from visionr1.models.prefix import group, pack, token_logprobs
 
     samples = {sample.id: sample for sample in read_coco(data_path(data), split="train").samples}
     worst = 0.0
@@ -173,8 +175,8 @@ def our_logprobs(policy: Policy, data: str, probe: Sequence[dict[str, Any]]) -> 
 
 def trl_rows(policy: Policy, data: str) -> list[dict[str, Any]]:
     """The samples as TRL's data set holds them: the same instruction, image and truth."""
-    from visionr1.hosts import to_json
-    from visionr1.prompts import instruction
+    from visionr1.dialects.prompts import instruction
+    from visionr1.integrations import to_json
 
     rows = []
     for sample in read_coco(data_path(data), split="train").samples[: 32 * NUM_IMAGES]:
@@ -228,7 +230,7 @@ def run_trl(pipe: Connection, work: Work) -> None:
     from transformers.utils.logging import disable_progress_bar
     from trl import GRPOConfig, GRPOTrainer
 
-    from visionr1.hosts.trl import reward_functions
+    from visionr1.integrations.trl import reward_functions
 
     sys.path.insert(0, str(EXAMPLES / "trl"))
     from processor import load_processor

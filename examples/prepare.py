@@ -14,14 +14,14 @@ from typing import Any
 
 from PIL import Image
 
+from visionr1.data import read_source
 from visionr1.dialects import DIALECTS, get_dialect
+from visionr1.dialects.prompts import instruction
 from visionr1.errors import DataError, VisionR1Error
 from visionr1.files import write_text_atomic
-from visionr1.hosts import to_json
+from visionr1.integrations import to_json
 from visionr1.models.policy import model_folder
-from visionr1.prompts import instruction
-from visionr1.readers import read_source
-from visionr1.rewards.rows import PRESETS
+from visionr1.rewards.score_rows import PRESETS
 from visionr1.samples import Size
 
 Row = dict[str, Any]

@@ -10,7 +10,7 @@ settings.load_profile("visionr1")
 @pytest.fixture(scope="session")
 def qwen3_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Qwen3-VL of a few thousand parameters."""
-    from random_models import build_qwen3
+    from support.random_models import build_qwen3
 
     return build_qwen3(tmp_path_factory.mktemp("models") / "qwen3_vl", width=64, layers=2, pixels=120 * 120)
 
@@ -18,7 +18,7 @@ def qwen3_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def qwen25_folder(qwen3_folder: Path) -> Path:
     """A random Qwen2.5-VL of a few thousand parameters."""
-    from random_models import build_qwen25
+    from support.random_models import build_qwen25
 
     return build_qwen25(qwen3_folder.parent / "qwen2_5_vl", qwen3_folder, width=64, layers=2)
 
@@ -26,7 +26,7 @@ def qwen25_folder(qwen3_folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def internvl_folder(qwen3_folder: Path) -> Path:
     """A random InternVL of a few thousand parameters."""
-    from random_families import build_internvl
+    from support.random_families import build_internvl
 
     return build_internvl(qwen3_folder.parent / "internvl", qwen3_folder, width=64, layers=2)
 
@@ -34,7 +34,7 @@ def internvl_folder(qwen3_folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def smolvlm_folder(qwen3_folder: Path) -> Path:
     """A random SmolVLM of a few thousand parameters."""
-    from random_families import build_smolvlm
+    from support.random_families import build_smolvlm
 
     return build_smolvlm(qwen3_folder.parent / "smolvlm", qwen3_folder, width=64, layers=2)
 
@@ -42,7 +42,7 @@ def smolvlm_folder(qwen3_folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def idefics3_folder(qwen3_folder: Path) -> Path:
     """A random Idefics3 of a few thousand parameters."""
-    from random_families import build_smolvlm
+    from support.random_families import build_smolvlm
 
     return build_smolvlm(qwen3_folder.parent / "idefics3", qwen3_folder, model_type="idefics3", width=64, layers=2)
 

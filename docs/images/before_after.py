@@ -3,10 +3,10 @@
 import sys
 from pathlib import Path
 
+from visionr1.data import read_source
 from visionr1.dialects import get_dialect
-from visionr1.draw import draw_boxes, save_png, side_by_side
 from visionr1.files import read_json_lines
-from visionr1.readers import read_source
+from visionr1.report.draw import draw_boxes, save_png, side_by_side
 from visionr1.samples import Boxes, Sample
 
 IMAGE = 24

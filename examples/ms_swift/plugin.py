@@ -4,6 +4,6 @@
 1.0 (never) for a weak one such as Qwen2.5-VL.
 """
 
-from visionr1.hosts.ms_swift import register
+from visionr1.integrations.ms_swift import register
 
 register(step=1.0)

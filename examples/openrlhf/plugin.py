@@ -4,6 +4,6 @@ OpenRLHF tells a reward no training step. For the advanced stage, start a second
 with `make_reward_func(step=0.5, progress=1.0)`.
 """
 
-from visionr1.hosts.openrlhf import make_reward_func
+from visionr1.integrations.openrlhf import make_reward_func
 
 reward_func = make_reward_func()

@@ -16,7 +16,7 @@ from processor import load_processor
 from transformers import AutoModelForImageTextToText
 from trl import GRPOConfig, GRPOTrainer
 
-from visionr1.hosts.trl import reward_functions
+from visionr1.integrations.trl import reward_functions
 from visionr1.models.policy import model_folder
 
 

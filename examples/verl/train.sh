@@ -18,7 +18,7 @@ python -m verl.trainer.main_ppo \
     actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=1 \
     actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=1 \
     actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=1 \
-    reward.custom_reward_function.path=pkg://visionr1.hosts.verl \
+    reward.custom_reward_function.path=pkg://visionr1.integrations.verl \
     reward.custom_reward_function.name=compute_score \
     trainer.n_gpus_per_node="${GPUS:-8}" \
     trainer.total_epochs=1

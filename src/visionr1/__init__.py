@@ -1,7 +1,7 @@
 """visionr1: train vision-language models to detect objects, by RL from box annotations.
 
 The names below are the box side: numpy, scipy and pillow, never torch. What trains and generates
-lives in `visionr1.train` and `visionr1.predict`.
+lives in `visionr1.training.train` and `visionr1.evaluation.runner`.
 """
 
 from importlib import import_module
@@ -22,7 +22,7 @@ _HOME = {
     "Stage": "visionr1.rewards",
     "Stages": "visionr1.rewards",
     "get_dialect": "visionr1.dialects",
-    "instruction": "visionr1.prompts",
+    "instruction": "visionr1.dialects.prompts",
 }
 
 __all__ = ["__version__", *_HOME]

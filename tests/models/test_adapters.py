@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from random_models import make_prompts, random_completions, sharpen
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
+from support.random_models import make_prompts, random_completions, sharpen
 from visionr1.errors import CheckpointError, RecipeError
 from visionr1.models import adapters
 from visionr1.models.policy import Policy, load_policy
-from visionr1.prefix import group, pack, token_logprobs
-from visionr1.recipe import LoRASection
+from visionr1.models.prefix import group, pack, token_logprobs
+from visionr1.training.recipe import LoRASection
 
 
 @pytest.fixture

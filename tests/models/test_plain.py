@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from random_families import build_gemma3, build_llava
-from random_models import gradients, make_prompts, random_completions, sharpen
 from torch import Tensor
 from torch.nn.functional import pad
 from transformers import AutoConfig
 
+from support.random_families import build_gemma3, build_llava
+from support.random_models import gradients, make_prompts, random_completions, sharpen
 from visionr1.errors import CheckpointError, DataError, MissingDependency
 from visionr1.models import plain
 from visionr1.models.policy import Policy, Prompt, _find_family, load_policy
-from visionr1.prefix import group, pack, split, token_logprobs
-from visionr1.rollout import Completion, Sampling, generate
+from visionr1.models.prefix import group, pack, split, token_logprobs
+from visionr1.rollout.eager import Completion, Sampling, generate
 from visionr1.samples import Query
 
 SIZES = [(120, 80), (80, 160)]

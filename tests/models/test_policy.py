@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from random_models import make_prompts
 from safetensors.torch import load_file, save_file
 
+from support.random_models import make_prompts
 from visionr1.errors import CheckpointError, DataError, RecipeError
+from visionr1.models.families.qwen25_vl import PatchConv3d
 from visionr1.models.policy import Policy, load_policy
-from visionr1.models.qwen25_vl import PatchConv3d
 from visionr1.samples import Query
 
 CAT = Query("detection", ("cat",))

@@ -6,9 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
+from visionr1.dialects.prompts import TEMPLATES
 from visionr1.models.policy import Policy, load_policy
 from visionr1.models.tiny import build_tiny
-from visionr1.prompts import TEMPLATES
 from visionr1.samples import Boxes, Query
 
 SMALL = {"text_width": 64, "text_layers": 1, "text_mlp": 64, "vision_width": 64, "vision_layers": 2, "vision_mlp": 64}

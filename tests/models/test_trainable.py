@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from random_models import gradients, make_prompts, random_completions, sharpen
 from torch import Tensor
 
+from support.random_models import gradients, make_prompts, random_completions, sharpen
 from visionr1.models.policy import Policy, load_policy
+from visionr1.models.prefix import Rows, group, pack, token_logprobs
 from visionr1.models.trainable import make_trainable, vision_trains
-from visionr1.prefix import Rows, group, pack, token_logprobs
-from visionr1.recipe import parse_recipe
-from visionr1.rollout import Sampling, generate
+from visionr1.rollout.eager import Sampling, generate
+from visionr1.training.recipe import parse_recipe
 
 SIZES = [(120, 80), (80, 120)]
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from visionr1.dialects import DIALECTS, get_dialect
 from visionr1.rewards import Reward
-from visionr1.rewards.release import STEPS, ReleaseReward
-from visionr1.rewards.vlm_r1 import VlmR1Reward
+from visionr1.rewards.published.vision_r1_release import STEPS, ReleaseReward
+from visionr1.rewards.published.vlm_r1 import VlmR1Reward
 from visionr1.samples import Boxes, GroundTruth
 
 SIZE = (640, 480)

@@ -20,8 +20,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from visionr1.assets import embedded_path
 from visionr1.dialects import DIALECTS, Dialect, get_dialect
-from visionr1.embedded import embedded_path
+from visionr1.dialects.prompts import instruction
 from visionr1.errors import CheckpointError, DataError, RecipeError, needs_extra
 from visionr1.files import write_json_atomic
 from visionr1.models import plain
@@ -33,14 +34,13 @@ from visionr1.models.adapters import (
     merged_weights,
     save_adapters,
 )
+from visionr1.models.attention.tree import NAME as TREE_ATTENTION
+from visionr1.models.attention.tree import Tree
+from visionr1.models.families.internvl import InternVL
+from visionr1.models.families.qwen3_vl import Qwen3VL
+from visionr1.models.families.qwen25_vl import Qwen25VL
+from visionr1.models.families.smolvlm import SmolVLM
 from visionr1.models.family import Family, Inputs
-from visionr1.models.internvl import InternVL
-from visionr1.models.qwen3_vl import Qwen3VL
-from visionr1.models.qwen25_vl import Qwen25VL
-from visionr1.models.smolvlm import SmolVLM
-from visionr1.models.tree_attention import NAME as TREE_ATTENTION
-from visionr1.models.tree_attention import Tree
-from visionr1.prompts import instruction
 from visionr1.samples import Boxes, Query, Size
 
 _FAMILIES: tuple[Family, ...] = (Qwen25VL(), Qwen3VL(), InternVL(), SmolVLM(), SmolVLM("idefics3"))
@@ -278,9 +278,7 @@ class Policy:
             ]
         )
 
-    def save(
-        self, folder: Path, dtype: torch.dtype | None = None, weights: Mapping[str, Tensor] | None = None
-    ) -> None:
+    def save(self, folder: Path, dtype: torch.dtype | None = None, weights: Mapping[str, Tensor] | None = None) -> None:
         """Write an ordinary transformers folder; weights in `dtype`, else as they are in memory.
 
         Adapters are added to the weights, and also written by themselves to `folder`/adapter. `weights` is
@@ -495,9 +493,7 @@ def _suppressed_ids(policy: Policy) -> Tensor:
     beyond the tokenizer's vocabulary."""
     config, tokenizer = policy.config, policy.tokenizer
     special = _special_ids(policy)
-    named = {
-        v for k, v in config.to_dict().items() if k.endswith(("_token_id", "_token_index")) and isinstance(v, int)
-    }
+    named = {v for k, v in config.to_dict().items() if k.endswith(("_token_id", "_token_index")) and isinstance(v, int)}
     beyond = set(range(len(tokenizer), config.get_text_config().vocab_size))
     ids = sorted((special | named | beyond) - set(policy.eos_ids))
     return torch.tensor(ids, dtype=torch.long, device=policy.device)

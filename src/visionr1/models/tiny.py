@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
+from visionr1.dialects.prompts import TEMPLATES
 from visionr1.files import write_json_atomic
-from visionr1.prompts import TEMPLATES
 
 if TYPE_CHECKING:
     from torch import Tensor

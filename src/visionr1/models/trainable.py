@@ -11,7 +11,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from visionr1.models.adapters import attach, has_adapters, vision_modules
 from visionr1.models.policy import Policy
-from visionr1.recipe import Recipe
+from visionr1.training.recipe import Recipe
 
 
 def make_trainable(policy: Policy, recipe: Recipe) -> None:

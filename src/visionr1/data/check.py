@@ -1,0 +1,101 @@
+"""`visionr1 data check`: is a data set fit to train on, row by row?
+
+Every image is decoded. Every truth is rendered in a dialect, parsed back and scored: it must come back whole and in
+right format. Coordinates are rounded to the dialect's grid, which can push small boxes below the IoU that a stage asks
+for; no reply can do better, so these are counted and are no failure. A label that the dialect cannot write is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from visionr1.boxes import iou_matrix
+from visionr1.data.coco import CocoDataset
+from visionr1.dialects import Dialect
+from visionr1.errors import DataError
+from visionr1.rewards import Reward
+from visionr1.rewards.stages import ADVANCED, BEGINNER
+from visionr1.samples import Size
+
+THRESHOLDS = (BEGINNER.xi0, BEGINNER.xi2, ADVANCED.xi2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataCheck:
+    """What the check found. `failures` name the samples that cannot be trained on."""
+
+    images: int
+    boxes: int
+    images_without_boxes: int
+    largest_count: int
+    """Boxes of the fullest image."""
+    longest_reply: int
+    """Characters of the longest rendered truth."""
+    below: Mapping[float, int]
+    """Boxes that rounding pushes below each of THRESHOLDS."""
+    mean_total: float
+    """Mean reward of the rendered truths in the beginner stage, of 3 at most."""
+    per_category: Mapping[str, int]
+    failures: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """The findings for reading."""
+        rounded = ", ".join(f"{count} boxes below IoU {iou:g}" for iou, count in self.below.items())
+        return [
+            f"{self.images} images, {self.images_without_boxes} of them without boxes; {self.boxes} boxes, "
+            f"{self.boxes / self.images:.1f} an image, {self.largest_count} at most",
+            *(f"  {name}: {count}" for name, count in self.per_category.items()),
+            f"the true boxes as a reply score {self.mean_total:.4f} of 3 on average; "
+            f"the longest has {self.longest_reply} characters",
+            f"rounding to the dialect's grid leaves {rounded}",
+            *(f"FAILED {failure}" for failure in self.failures),
+        ]
+
+
+def check_data(
+    dataset: CocoDataset, dialect: Dialect, *, input_size: Callable[[Size], Size] = lambda size_wh: size_wh
+) -> DataCheck:
+    """Check every sample. `input_size` gives what the processor makes of an image's size, by default the same."""
+    reward = Reward(dialect=dialect)
+    failures: list[str] = []
+    totals: list[float] = []
+    below = dict.fromkeys(THRESHOLDS, 0)
+    longest = 0
+    counts = dict.fromkeys(dataset.table.categories, 0)
+    for sample in dataset.samples:
+        for label in sample.truth.labels:
+            counts[label] += 1
+        try:
+            sample.load_image()
+        except DataError as error:
+            failures.append(str(error))
+            continue
+        truth = sample.ground_truth(input_size(sample.size_wh))
+        try:
+            text = dialect.render(sample.truth, size_wh=truth.size_wh, input_size_wh=truth.input_size_wh)
+        except ValueError as error:
+            failures.append(f"sample {sample.id}: {error}; rename the category, or choose another dialect")
+            continue
+        score = reward.score(text, truth)
+        longest = max(longest, len(text))
+        totals.append(score.total)
+        if not score.reply.well_formed or score.reply.boxes.labels != sample.truth.labels:
+            back = f"{len(score.reply.boxes)} came back, faults: {[str(fault.kind) for fault in score.reply.faults]}"
+            failures.append(f"sample {sample.id}: {len(sample.truth)} true boxes were rendered, {back}")
+            continue
+        ious = iou_matrix(score.reply.boxes.xyxy, sample.truth.xyxy).diagonal()
+        for threshold in THRESHOLDS:
+            below[threshold] += int((ious < threshold).sum())
+    sizes = [len(sample.truth) for sample in dataset.samples]
+    return DataCheck(
+        images=len(sizes),
+        boxes=sum(sizes),
+        images_without_boxes=sizes.count(0),
+        largest_count=max(sizes),
+        longest_reply=longest,
+        below=below,
+        mean_total=sum(totals) / len(totals) if totals else 0.0,
+        per_category=counts,
+        failures=tuple(failures),
+    )

@@ -1,0 +1,147 @@
+"""Samples that ask for what one expression names: the record, and the checks that every reader of such rows shares.
+
+A row that cannot be used (no expression, a box that is not four finite numbers or is inverted, an image that is missing
+or leaves its folder, an id twice) is an error, or skipped and counted. Boxes stay as the file has them, also where they
+leave the image by a pixel: they are the truth of a benchmark. One of zero size can never be found; it stays, counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from visionr1.data.row_log import Id, OnBad, ReadReport, RowLog, is_number, is_safe_name
+from visionr1.errors import DataError
+from visionr1.images import image_size
+from visionr1.samples import Boxes, Query, Sample, Size
+
+IMAGE_FOLDERS = (
+    "",
+    "images",
+    "train2014",
+    "images/train2014",
+    "images/mscoco/images/train2014",
+    "coco",
+    "coco/train2014",
+    "val2014",
+    "lisa",
+    "lisa-test",
+)
+"""Where users of these data sets keep the images, below the annotations' folder or the one above it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GroundingDataset:
+    """Samples with a referring query each: the expression, and the boxes it names (none, one or several)."""
+
+    samples: tuple[Sample, ...]
+    path: Path
+    report: ReadReport
+
+
+class GroundingRows:
+    """Turns rows into samples. `with_images` demands the image files; scoring a file of predictions needs none."""
+
+    def __init__(self, path: Path, *, with_images: bool, on_bad: OnBad = "raise") -> None:
+        self.log = RowLog(path, on_bad)
+        self._with_images = with_images
+        self._folder: Path | None = None
+        self._samples: dict[str, Sample] = {}
+
+    def add(
+        self,
+        where: str,
+        *,
+        identity: str,
+        image: object,
+        image_id: Id,
+        expression: object,
+        xyxy: Sequence[Sequence[object]],
+        size_wh: tuple[object, object] = (0, 0),
+    ) -> None:
+        """One sample; `image` is a file name below an image folder or the bytes of a file, `xyxy` original pixels."""
+        if not isinstance(expression, str) or not expression.strip():
+            self.log.bad("rows_without_expression", where, f"expected an expression, found {expression!r:.60}")
+            return
+        name = " ".join(expression.split())
+        try:
+            truth = Boxes.of([checked_box(box) for box in xyxy], [name] * len(xyxy))
+        except DataError as error:
+            self.log.bad("bad_box", where, str(error))
+            return
+        query = Query("referring", (name,))
+        self.add_query(
+            where, identity=identity, image=image, image_id=image_id, query=query, truth=truth, size_wh=size_wh
+        )
+
+    def add_query(
+        self,
+        where: str,
+        *,
+        identity: str,
+        image: object,
+        image_id: Id,
+        query: Query,
+        truth: Boxes,
+        size_wh: tuple[object, object] = (0, 0),
+    ) -> None:
+        """One sample of any query, its boxes checked."""
+        if identity in self._samples:
+            self.log.bad("duplicate_ids", where, f"id: expected one that no other row has, found {identity!r} again")
+            return
+        content = image if isinstance(image, bytes) else self._path(where, image)
+        if content is None or (size := self._size(where, content, size_wh)) is None:
+            return
+        if isinstance(content, bytes) and not self._with_images:
+            content = Path(str(image_id))
+        for box in truth.xyxy[(truth.xyxy[:, 2:] == truth.xyxy[:, :2]).any(axis=1)].tolist():
+            self.log.adjust("truths_of_zero_size", where, f"{box} can never be found, and counts")
+        self._samples[identity] = Sample(identity, content, query, truth, size, image_id)
+
+    def dataset(self) -> GroundingDataset:
+        """What was added; DataError if nothing is left."""
+        if not self._samples:
+            raise DataError(f"{self.log.path}: no usable row; {'; '.join(self.log.report().lines()) or 'it has none'}")
+        return GroundingDataset(tuple(self._samples.values()), self.log.path, self.log.report())
+
+    def _path(self, where: str, name: object) -> Path | None:
+        if not isinstance(name, str) or not is_safe_name(name):
+            self.log.bad("unsafe_file_name", where, f"image: expected a path below its folder, found {name!r:.80}")
+            return None
+        folder = self._folder or _find(self.log.path.parent, name)
+        self._folder = folder
+        path = (folder or self.log.path.parent) / name
+        if self._with_images and not path.is_file():
+            tried = f"{self.log.path.parent} or the folder above it, below {', '.join(filter(None, IMAGE_FOLDERS))}"
+            self.log.bad("missing_image", where, f"image: expected {name} in {tried}; found no such file")
+            return None
+        return path
+
+    def _size(self, where: str, image: Path | bytes, size_wh: tuple[object, object]) -> Size | None:
+        """Width and height as the row gives them, else from the image, upright, else unknown: (0, 0)."""
+        width, height = size_wh
+        if isinstance(width, int | float) and isinstance(height, int | float) and width > 0 and height > 0:
+            return int(width), int(height)
+        if isinstance(image, Path) and not image.is_file():
+            return 0, 0
+        try:
+            return image_size(image, name="its bytes" if isinstance(image, bytes) else None)
+        except DataError as error:
+            self.log.bad("unreadable_image", where, f"image: no width and height, and {error}")
+            return None
+
+
+def checked_box(box: object) -> list[float]:
+    """`box` as four finite numbers xyxy in order; DataError if it is no such box."""
+    if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(is_number, box)):
+        raise DataError(f"box: expected four finite numbers, found {box!r:.80}")
+    x1, y1, x2, y2 = map(float, box)
+    if x2 < x1 or y2 < y1:
+        raise DataError(f"box: expected x1 <= x2 and y1 <= y2, found {[x1, y1, x2, y2]}")
+    return [x1, y1, x2, y2]
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    places = [base / below for base in (folder, folder.parent) for below in IMAGE_FOLDERS]
+    return next((place for place in places if (place / name).is_file()), None)

@@ -1,0 +1,58 @@
+"""OVDEval (om-ai-lab/OVDEval): a COCO file for each subtask, whose images name the labels that they are asked for.
+
+In the data folder: `annotations/SUBTASK.json` and `images/SUBTASK/`. An image is asked for its own `text` (what is
+there) and `neg_text` (hard negatives), in the order of the file's categories, so that the order does not tell which is
+which. Ids start at 0; none is lost.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from visionr1.data.coco import CocoDataset, read_table, table_samples
+from visionr1.data.row_log import OnBad, RowLog, read_id
+from visionr1.errors import DataError
+from visionr1.files import read_json
+
+SUBTASKS = ("celebrity", "color", "landmark", "logo", "material", "negation", "position", "relationship")
+
+
+def ovdeval_file(folder: Path, subtask: str) -> Path | None:
+    """The annotation file of a subtask, if the folder has it."""
+    places = (folder / "annotations" / f"{subtask}.json", folder / f"{subtask}.json")
+    return next((place for place in places if place.is_file()), None)
+
+
+def read_ovdeval(file: Path, *, with_images: bool = True, on_bad: OnBad = "raise") -> CocoDataset:
+    """A subtask; without images its table alone. DataError for what is no COCO file, or an image without labels."""
+    table = read_table(file, on_bad=on_bad)
+    if not with_images:
+        return CocoDataset((), table, table.report)
+    log = RowLog(file, on_bad)
+    rows = {read_id(row.get("id")): row for row in read_json(file)["images"] if isinstance(row, dict)}
+    place = {name: index for index, name in enumerate(table.categories)}
+    asked = []
+    for identity in table.image_ids:
+        where = f"image {identity!r}"
+        texts = _texts(rows[identity], "text", f"{file}: {where}") + _texts(
+            rows[identity], "neg_text", f"{file}: {where}"
+        )
+        for text in texts:
+            if text not in place:
+                log.adjust("labels_without_category", where, f"{text!r} is asked for and is no category of the file")
+        asked.append(sorted(dict.fromkeys(texts), key=lambda text: place.get(text, len(place))))
+    images = next((one for one in _image_folders(file) if one.is_dir()), None)
+    return table_samples(table, log, images, asked)
+
+
+def _image_folders(file: Path) -> tuple[Path, ...]:
+    root = file.parent.parent if file.parent.name == "annotations" else file.parent
+    return root / "images" / file.stem, root / file.stem, root / "images"
+
+
+def _texts(row: dict[str, Any], key: str, where: str) -> list[str]:
+    texts = row.get(key, [])
+    if not isinstance(texts, list) or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise DataError(f"{where}: {key}: expected a list of labels, found {texts!r:.80}")
+    return texts

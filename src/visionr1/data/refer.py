@@ -1,0 +1,183 @@
+"""RefCOCO, RefCOCO+, RefCOCOg and gRefCOCO, in their authors' files and in the variants that are in use.
+
+A split comes from the first of these that lies in the folder `NAME/` below the data folder, or in the data folder:
+
+- `refs(unc).p`, `refs(umd).p` or `refs(google).p` with `instances.json` (lichengunc/refer); gRefCOCO's
+  `grefs(unc).json` or `.p` with `instances.json` (henghuiding/gRefCOCO). One sample for each sentence (`sent`), its id
+  the `sent_id`. The image is that of `image_id`: a ref's own `file_name` carries the annotation id and names no file.
+- `REC_NAME_unc_SPLIT.jsonl` of Shikra and Griffon, `NAME_SPLIT.json(l)` of VLM-R1, `finetune_NAME_SPLIT.json` of MDETR,
+  `SPLIT*.parquet` of lmms-lab: see `grounding_files`.
+
+Boxes are xywh in instances.json, in MDETR's files and in parquet, and xyxy in the others; samples hold xyxy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from visionr1.data.grounding import GroundingDataset, GroundingRows
+from visionr1.data.grounding_files import read_grounding_file
+from visionr1.data.pickles import read_pickle
+from visionr1.data.row_log import Id, OnBad, RowLog, is_number, read_id
+from visionr1.errors import DataError
+from visionr1.files import read_json
+
+SPLITS: Mapping[str, tuple[str, ...]] = {
+    "refcoco": ("val", "testA", "testB"),
+    "refcoco+": ("val", "testA", "testB"),
+    "refcocog": ("val", "test"),
+    "grefcoco": ("val", "testA", "testB"),
+}
+"""The splits that papers report, of RefCOCOg those of UMD."""
+
+_SPELLINGS = {"refcoco+": ("refcoco+", "refcocop", "refcocoplus")}
+_REFS = {
+    "refcoco": ("refs(unc).p", "refs(google).p"),
+    "refcoco+": ("refs(unc).p",),
+    "refcocog": ("refs(umd).p", "refs(google).p"),
+    "grefcoco": ("grefs(unc).json", "grefs(unc).p"),
+}
+
+
+def read_refer(
+    data: Path, name: str, split: str | None = None, *, with_images: bool = True, on_bad: OnBad = "raise"
+) -> tuple[dict[str, GroundingDataset], tuple[str, ...]]:
+    """The splits of one of these benchmarks by name, and the names of those that are missing.
+
+    `split` is one of them, of Google's partition `google_val`; without it all that papers report are read. `data` is a
+    folder, or one of the files above. Raises DataError, saying what was expected where, if there is none of them.
+    """
+    wanted = (split,) if split else SPLITS[name]
+    if data.is_file():
+        if data.suffix == ".p" or data.name.startswith("grefs("):
+            found = _read_splits(data, wanted, with_images=with_images, on_bad=on_bad)
+        else:
+            found = {split or data.stem: read_grounding_file(data, with_images=with_images, on_bad=on_bad)}
+            wanted = tuple(found)
+    else:
+        found = _read_folder(data, name, wanted, with_images=with_images, on_bad=on_bad)
+    if not found:
+        raise DataError(
+            f"{data}: no {name} {' or '.join(wanted)}; expected {name}/{_REFS[name][0]} with {name}/instances.json, or "
+            f"one of {', '.join(_row_files(name, wanted[0]))}, in this folder"
+        )
+    return found, tuple(one for one in wanted if one not in found and f"google_{one}" not in found)
+
+
+def _read_folder(data: Path, name: str, wanted: Sequence[str], **how: Any) -> dict[str, GroundingDataset]:
+    spellings = _SPELLINGS.get(name, (name,))
+    for folder in (*(data / spelling for spelling in spellings), data):
+        refs = [folder / file for file in _REFS[name] if (folder / file).is_file()]
+        if wanted[0].startswith("google_"):
+            refs = [file for file in refs if "google" in file.name]
+        if refs:
+            return _read_splits(refs[0], wanted, **how)
+        files = {one: next(iter(_matches(folder, _row_files(name, one))), None) for one in wanted}
+        if any(files.values()):
+            return {one: read_grounding_file(file, **how) for one, file in files.items() if file}
+    return {}
+
+
+def _row_files(name: str, split: str) -> list[str]:
+    by = "umd" if name == "refcocog" else "unc"
+    spelled = [f"{spelling}_{split}" for spelling in _SPELLINGS.get(name, (name,))]
+    known = [f"REC_{name}_{by}_{split}.jsonl"]
+    known += [f"{stem}{ending}" for stem in spelled for ending in (".jsonl", ".json")]
+    return [*known, *(f"finetune_{stem}.json" for stem in spelled), f"{split}*.parquet", f"data/{split}*.parquet"]
+
+
+def _matches(folder: Path, patterns: Sequence[str]) -> Iterator[Path]:
+    for pattern in patterns:
+        yield from sorted(folder.glob(pattern)) if "*" in pattern else filter(Path.is_file, [folder / pattern])
+
+
+@dataclass(frozen=True, slots=True)
+class _Instances:
+    """What refs point to: the box xywh of an annotation id, the file name and size of an image id."""
+
+    path: Path
+    boxes: Mapping[Id, Any]
+    images: Mapping[Id, tuple[object, object, object]]
+
+
+def _read_instances(path: Path) -> _Instances:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; the refs beside it give annotation ids, whose boxes are in this one")
+    content = read_json(path)
+    for key in ("images", "annotations"):
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise DataError(f"{path}: {key}: expected a list; is this the instances.json of the data set?")
+    images, boxes = {}, {}
+    for row in content["images"]:
+        if isinstance(row, dict) and (identity := read_id(row.get("id"))) is not None:
+            images[identity] = (row.get("file_name"), row.get("width"), row.get("height"))
+    for row in content["annotations"]:
+        if isinstance(row, dict) and (identity := read_id(row.get("id"))) is not None:
+            boxes[identity] = row.get("bbox")
+    return _Instances(path, boxes, images)
+
+
+def _read_splits(file: Path, wanted: Sequence[str], *, with_images: bool, on_bad: OnBad) -> dict[str, GroundingDataset]:
+    """The samples of each wanted split that the refs have; splits of Google's partition are called google_SPLIT."""
+    refs = read_json(file) if file.suffix == ".json" else read_pickle(file)
+    if not isinstance(refs, list) or not all(isinstance(ref, dict) for ref in refs):
+        raise DataError(f"{file}: expected a list of refs, each with image_id, ann_id, split and sentences")
+    prefix = "google_" if "google" in file.name else ""
+    instances = _read_instances(file.parent / "instances.json")
+    found = {}
+    for split in dict.fromkeys(one.removeprefix("google_") for one in wanted):
+        rows = GroundingRows(file, with_images=with_images, on_bad=on_bad)
+        of_split = [(index, ref) for index, ref in enumerate(refs) if ref.get("split") == split]
+        for index, ref in of_split:
+            _add_ref(rows, f"refs[{index}] (ref_id {ref.get('ref_id')!r})", ref, instances)
+        if of_split:
+            found[f"{prefix}{split}"] = rows.dataset()
+    return found
+
+
+def _add_ref(rows: GroundingRows, where: str, ref: Mapping[str, Any], instances: _Instances) -> None:
+    image_id = read_id(ref.get("image_id"))
+    if image_id is None or image_id not in instances.images:
+        found = f"found {ref.get('image_id')!r:.60}"
+        rows.log.bad("unknown_image_id", where, f"image_id: expected an image of {instances.path}, {found}")
+        return
+    boxes = _boxes_of(ref.get("ann_id"), instances, rows.log, where)
+    sentences = ref.get("sentences")
+    if boxes is None:
+        return
+    if not isinstance(sentences, list) or not all(isinstance(sentence, dict) for sentence in sentences):
+        rows.log.bad("bad_sentences", where, f"sentences: expected a list of objects, found {sentences!r:.60}")
+        return
+    name, width, height = instances.images[image_id]
+    for sentence in sentences:
+        rows.add(
+            where,
+            identity=str(sentence.get("sent_id")),
+            image=name,
+            image_id=image_id,
+            expression=sentence.get("sent"),
+            xyxy=boxes,
+            size_wh=(width, height),
+        )
+
+
+def _boxes_of(ann_id: object, instances: _Instances, log: RowLog, where: str) -> list[list[float]] | None:
+    """The boxes xyxy of a ref's annotations; [-1], or none, is gRefCOCO's way to say that nothing is meant."""
+    identities = ann_id if isinstance(ann_id, list) else [ann_id]
+    if identities in ([-1], []):
+        return []
+    boxes = []
+    for identity in identities:
+        known = read_id(identity)
+        if known is None or known not in instances.boxes:
+            log.bad("unknown_ann_id", where, f"ann_id: expected one of {instances.path}, found {identity!r:.60}")
+            return None
+        box = instances.boxes[known]
+        if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
+            log.bad("bad_box", where, f"annotation {known} of {instances.path}: bbox: expected four, found {box!r:.80}")
+            return None
+        boxes.append([box[0], box[1], box[0] + box[2], box[1] + box[3]])
+    return boxes

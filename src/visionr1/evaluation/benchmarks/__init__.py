@@ -1,0 +1,1 @@
+"""Benchmarks by name, from their authors' files."""

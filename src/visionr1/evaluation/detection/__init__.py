@@ -1,0 +1,1 @@
+"""Detection, measured: COCO's figures, matching, errors of boxes."""

@@ -1,0 +1,44 @@
+"""Boxes for other tools: COCO results, and supervision's Detections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from visionr1.boxes import Array
+from visionr1.data.coco import CocoTable
+from visionr1.errors import needs_extra
+from visionr1.evaluation.detection.coco import Detections
+from visionr1.samples import Boxes, normalize_label
+
+
+def coco_results(table: CocoTable, detections: Detections) -> list[dict[str, Any]]:
+    """The detections as rows of a COCO results file, with the ids of the table's file, in emission order."""
+    columns = (detections.image, detections.category, detections.xywh, detections.score)
+    return [
+        {
+            "image_id": table.image_ids[image],
+            "category_id": table.category_ids[category],
+            "bbox": xywh,
+            "score": score,
+        }
+        for image, category, xywh, score in zip(*(column.tolist() for column in columns), strict=True)
+    ]
+
+
+def to_supervision(boxes: Boxes, categories: Sequence[str], scores: Array | None = None) -> Any:
+    """The boxes as `supervision.Detections`: xyxy pixels, `class_id` the place in `categories` (-1 for another label).
+
+    The labels are in `data["class_name"]`. Raises MissingDependency if supervision is not installed.
+    """
+    with needs_extra("supervision"):
+        import supervision
+    places = {normalize_label(name): place for place, name in enumerate(categories)}
+    return supervision.Detections(
+        xyxy=boxes.xyxy.astype(np.float32),
+        class_id=np.array([places.get(normalize_label(label), -1) for label in boxes.labels], dtype=int),
+        confidence=None if scores is None else scores.astype(np.float32),
+        data={"class_name": np.array(boxes.labels, dtype=str)},
+    )

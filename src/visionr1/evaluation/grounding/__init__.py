@@ -1,0 +1,1 @@
+"""Grounding and referring, measured: one expression, its boxes."""

@@ -1,0 +1,159 @@
+"""Questions about images (GQA, AI2D, ChartQA, SEED-Image) through VLMEvalKit, which asks and scores; we answer.
+
+VLMEvalKit (github.com/open-compass/VLMEvalKit) is what the paper measures VQA with. It is not on PyPI; install it from
+its repository into the same environment. Here it gets our checkpoint as a model of its own kind, and its result comes
+back as a record like those of `visionr1 eval`, with its version and everything else that the number depends on.
+Questions are asked in its words (those of the paper), answers are greedy, and multiple choice is scored by exact
+matching, without a judge model. It evaluates what stands in a TSV file as Python: give it only files that you trust.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from visionr1.errors import DataError, MissingDependency, RecipeError
+from visionr1.files import write_json_atomic
+from visionr1.images import read_image
+from visionr1.models.policy import Policy
+from visionr1.rollout.eager import Sampling, generate
+from visionr1.samples import Query
+
+MAX_NEW_TOKENS = 128
+JUDGE = "exact_matching"
+INSTALL = "pip install git+https://github.com/open-compass/VLMEvalKit"
+
+
+def answer(policy: Policy, image: Image.Image, question: str, *, max_new_tokens: int = MAX_NEW_TOKENS) -> str:
+    """The greedy answer of a policy to a question about one RGB image."""
+    prompt = policy.encode(image, Query("referring", (question,)), template="{}")
+    ((completion,),) = generate(policy, [prompt], Sampling(max_new_tokens=max_new_tokens, temperature=0.0))
+    return completion.text
+
+
+def evaluate_vqa(
+    policy: Policy,
+    benchmark: str,
+    out: Path,
+    *,
+    model: str,
+    tsv: Path | None = None,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+) -> dict[str, Any]:
+    """Run one of VLMEvalKit's image benchmarks, leave its files in `out`/vlmevalkit and the record in `out`/vqa.
+
+    `tsv` is a file in VLMEvalKit's format that is asked and scored as `benchmark` is, instead of its own data, which it
+    downloads; the record says so. An interrupted run goes on. Raises MissingDependency without VLMEvalKit, RecipeError
+    for a benchmark that it does not have, DataError for a bad `tsv` or a question with more than one image.
+    """
+    with _vlmevalkit():
+        import vlmeval
+        from vlmeval.dataset import build_dataset
+        from vlmeval.inference import infer_data_job
+        from vlmeval.smp import get_pred_file_path
+
+        dataset = _dataset(benchmark, tsv) if tsv else build_dataset(benchmark)
+        if dataset is None or dataset.MODALITY != "IMAGE":
+            raise RecipeError(f"VLMEvalKit has no image benchmark {benchmark!r}; such as GQA_TestDev_Balanced")
+        work = out / "vlmevalkit"
+        work.mkdir(parents=True, exist_ok=True)
+        name = Path(model).name
+        infer_data_job(_model(policy, max_new_tokens), str(work), name, dataset)
+        file = get_pred_file_path(str(work), name, dataset.dataset_name, use_env_format=True)
+        scored = dataset.evaluate(file, model=JUDGE, nproc=1)
+    record = {
+        "model": model,
+        "benchmark": benchmark,
+        "data": str(tsv) if tsv else "VLMEvalKit's",
+        "metrics": {"accuracy": _overall(scored, percent=dataset.TYPE == "VQA")},
+        "counts": {"questions": len(dataset)},
+        "by_split": _rows(scored),
+        "protocol": {
+            "name": f"VLMEvalKit {getattr(vlmeval, '__version__', 'of unknown version')}, {benchmark}",
+            "prompt": "VLMEvalKit's",
+            "decoding": "greedy",
+            "dtype": str(policy.model.dtype).removeprefix("torch."),
+            "max_new_tokens": max_new_tokens,
+            "judge": JUDGE,
+        },
+        "predictions": file,
+    }
+    write_json_atomic(out / "vqa" / f"{name}.{benchmark}.json", record)
+    return record
+
+
+def describe(record: Mapping[str, Any]) -> str:
+    """A record in three lines."""
+    stated = record["protocol"]
+    return (
+        f"{record['benchmark']}: accuracy {100 * record['metrics']['accuracy']:.1f} "
+        f"({record['counts']['questions']} questions, data: {record['data']})\n"
+        f"protocol {stated['name']}: prompt {stated['prompt']}, {stated['decoding']}, "
+        f"{stated['max_new_tokens']} tokens, {stated['judge']}\n"
+        f"predictions: {record['predictions']}"
+    )
+
+
+@contextmanager
+def _vlmevalkit() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "visionr1").partition(".")[0] == "visionr1":
+            raise
+        raise MissingDependency(
+            f"{error.name} is not installed and VLMEvalKit needs it; install it with: {INSTALL}"
+        ) from error
+
+
+def _dataset(benchmark: str, tsv: Path) -> Any:
+    """A data set of VLMEvalKit's class for `benchmark`, with the rows of `tsv`."""
+    from vlmeval.dataset import DATASET_CLASSES
+    from vlmeval.smp import load
+
+    if not tsv.is_file():
+        raise DataError(f"{tsv}: expected a TSV file with index, image, question and answer, found no such file")
+    kind = next((cls for cls in DATASET_CLASSES if benchmark in cls.supported_datasets()), None)
+    if kind is None:
+        raise RecipeError(f"VLMEvalKit has no benchmark {benchmark!r}; such as GQA_TestDev_Balanced")
+
+    class Local(kind):  # type: ignore[misc, valid-type]
+        def load_data(self, dataset: str) -> Any:
+            rows = load(str(tsv))
+            if missing := {"index", "question", "answer"} - set(rows.columns):
+                raise DataError(f"{tsv}: columns: expected {', '.join(sorted(missing))} among them, found none")
+            return rows
+
+    return Local(dataset=benchmark)
+
+
+def _model(policy: Policy, max_new_tokens: int) -> Any:
+    """A policy as a model of VLMEvalKit's."""
+    from vlmeval.vlm.base import BaseModel
+
+    class Answerer(BaseModel):  # type: ignore[misc]
+        def generate_inner(self, message: list[dict[str, str]], dataset: str | None = None) -> str:
+            images = [part["value"] for part in message if part["type"] == "image"]
+            if len(images) != 1:
+                raise DataError(f"a question of {dataset} has {len(images)} images; models here look at one")
+            question = "\n".join(part["value"] for part in message if part["type"] == "text")
+            return answer(policy, read_image(Path(images[0])), question, max_new_tokens=max_new_tokens)
+
+    return Answerer()
+
+
+def _overall(scored: Any, *, percent: bool) -> float:
+    """The accuracy over all, from 0 to 1, in a table of VLMEvalKit's."""
+    value = float(scored["Overall"].iloc[0])
+    return value / 100 if percent else value
+
+
+def _rows(scored: Any) -> list[dict[str, Any]]:
+    return [
+        {str(key): float(value) if isinstance(value, int | float) else str(value) for key, value in row.items()}
+        for row in scored.to_dict("records")
+    ]

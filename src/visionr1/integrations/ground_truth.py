@@ -1,0 +1,114 @@
+"""One self-contained JSON text per row: all that a reward needs, in the one column that every host hands through.
+
+    {"version": 1, "preset": "paper", "dialect": "qwen25",
+     "boxes": [[x1, y1, x2, y2], ...], "labels": ["cat", ...], "categories": ["cat", "dog"],
+     "width": 640, "height": 480, "input_width": 644, "input_height": 476}
+
+The fields from `boxes` on are those of a row of `visionr1 score`. `progress`, optional, is the share of training done
+when the row is reached, for hosts that tell a reward no step.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from visionr1.errors import DataError
+from visionr1.rewards.score_rows import PRESETS, read_truth
+from visionr1.samples import Boxes, GroundTruth, Size
+
+VERSION = 1
+_TRUTH_FIELDS = ("boxes", "labels", "categories", "width", "height", "input_width", "input_height")
+
+
+@dataclass(frozen=True, slots=True)
+class HostTruth:
+    """A ground truth with what else a row must say: which reward, which dialect, and maybe how far training is."""
+
+    truth: GroundTruth
+    dialect: str = "qwen25"
+    preset: str = "paper"
+    progress: float | None = None
+
+
+def to_json(
+    truth: GroundTruth,
+    *,
+    dialect: str = "qwen25",
+    preset: str = "paper",
+    progress: float | None = None,
+) -> str:
+    """The JSON text for a row. Raises DataError for what `from_json` would not read."""
+    fields: dict[str, Any] = {
+        "version": VERSION,
+        "preset": preset,
+        "dialect": dialect,
+        "boxes": truth.boxes.xyxy.tolist(),
+        "labels": list(truth.boxes.labels),
+        "categories": list(truth.categories),
+        "width": truth.size_wh[0],
+        "height": truth.size_wh[1],
+        "input_width": truth.input_size_wh[0],
+        "input_height": truth.input_size_wh[1],
+    }
+    if progress is not None:
+        fields["progress"] = progress
+    text = json.dumps(fields, ensure_ascii=False)
+    from_json(text)
+    return text
+
+
+def from_json(text: str) -> HostTruth:
+    """Read a row's ground truth.
+
+    Raises DataError that names the field, what was expected and what was found.
+    """
+    fields = _load(text)
+    for name in fields:
+        _check(
+            name in ("version", "preset", "dialect", "progress", *_TRUTH_FIELDS), name, "no such field", fields[name]
+        )
+    version, preset, dialect = (fields.get(name) for name in ("version", "preset", "dialect"))
+    _check(version == VERSION, "version", f"{VERSION}, the one this visionr1 reads and its to_json writes", version)
+    _check(isinstance(preset, str) and preset in PRESETS, "preset", f"one of {', '.join(PRESETS)}", preset)
+    known = PRESETS[str(preset)]
+    _check(dialect in known, "dialect", f"one that preset {preset} reads, {', '.join(known)}", dialect)
+    progress = fields.get("progress")
+    share = progress is None or (type(progress) in (int, float) and 0 <= progress <= 1)
+    _check(share, "progress", "a number in [0, 1]", progress)
+    try:
+        truth = read_truth(fields)
+    except DataError as error:
+        raise DataError(f"ground truth, {error}") from error
+    _check_boxes(truth.boxes, truth.size_wh)
+    return HostTruth(truth, str(dialect), str(preset), progress)
+
+
+def _load(text: str) -> dict[str, Any]:
+    expected = "ground truth: expected the JSON object that visionr1.integrations.to_json writes, as text, found"
+    if not isinstance(text, str):
+        raise DataError(f"{expected} {type(text).__name__}")
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{expected} {text[:80]!r} ({error})") from error
+    if not isinstance(fields, dict):
+        raise DataError(f"{expected} {text[:80]!r}")
+    return fields
+
+
+def _check_boxes(boxes: Boxes, size_wh: Size) -> None:
+    """Boxes that are none, and those in another coordinate space than the one promised, spoil a training run."""
+    width, height = size_wh
+    for index, (x1, y1, x2, y2) in enumerate(boxes.xyxy.tolist()):
+        name, box = f"boxes[{index}]", [x1, y1, x2, y2]
+        _check(x1 < x2 and y1 < y2, name, "x1 < x2 and y1 < y2", box)
+        inside = x1 >= -1 and y1 >= -1 and x2 <= width + 1 and y2 <= height + 1
+        _check(inside, name, f"pixels of the original image of {width} x {height}", box)
+        _check(bool(boxes.labels[index].strip()), f"labels[{index}]", "a name", boxes.labels[index])
+
+
+def _check(holds: bool, name: str, expected: str, found: object) -> None:
+    if not holds:
+        raise DataError(f"ground truth, field {name}: expected {expected}, found {str(found)[:80]!r}")

@@ -1,0 +1,57 @@
+"""OpenRLHF: `--reward.remote_url plugin.py`, where `plugin.py` imports `reward_func` from here.
+
+The ground truth (see `ground_truth.to_json`) stands in the data set's label column. OpenRLHF swallows what a reward
+raises (it logs at INFO and goes on without a reward), so a bad ground truth is logged as an error here before.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from visionr1.errors import DataError, VisionR1Error
+from visionr1.integrations.core import score
+
+END_TOKENS = ("<|im_end|>", "<|endoftext|>", "<end_of_turn>", "<|eot_id|>", "<turn|>", "</s>", "<eos>", "<pad>")
+MARK_CHARS = 24
+logger = logging.getLogger(__name__)
+
+
+def make_reward_func(
+    *, step: float = 1.0, progress: float | None = None, end_tokens: Sequence[str] = END_TOKENS
+) -> Callable[[list[str], list[str], list[str]], dict[str, Any]]:
+    """The function that OpenRLHF calls with one query, its prompt and its label.
+
+    `step` is the paper's STEP; as OpenRLHF tells a reward no step, `progress` or the ground truth's own goes with it.
+    """
+
+    def reward_func(queries: list[str], prompts: list[str], labels: list[str], **_: Any) -> dict[str, Any]:
+        (query,), (prompt,), (label,) = queries, prompts, labels
+        try:
+            result = score(completion_of(query, prompt, end_tokens), label, step=step, progress=progress)
+        except VisionR1Error:
+            logger.exception("no reward for this completion")
+            raise
+        return {"rewards": result.total, "scores": result.total / result.maximum, "extra_logs": dict(result.parts)}
+
+    return reward_func
+
+
+def completion_of(query: str, prompt: str, end_tokens: Sequence[str] = END_TOKENS) -> str:
+    """What the model wrote: `query` after the prompt, without the tokens that end a turn.
+
+    `query` is decoded from the tokens, so the image placeholders that `prompt` has once are there many times. Its end
+    is the same: the completion begins where the prompt's last characters occur as often as in the prompt.
+    """
+    mark = prompt[-MARK_CHARS:]
+    parts = query.split(mark, prompt.count(mark)) if mark else []
+    if len(parts) != prompt.count(mark) + 1:
+        raise DataError(f"query: expected it to hold the end of the prompt, {mark!r}, found {query[:200]!r}")
+    completion = parts[-1].rstrip()
+    while ending := next((token for token in end_tokens if completion.endswith(token)), None):
+        completion = completion.removesuffix(ending).rstrip()
+    return completion
+
+
+reward_func = make_reward_func()

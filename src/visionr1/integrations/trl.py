@@ -1,0 +1,42 @@
+"""TRL (`GRPOTrainer(reward_funcs=reward_functions())`): one reward function per part, so that TRL logs each.
+
+The data set needs a column `ground_truth` (see `ground_truth.to_json`) and `prompt` as messages or as text. Their sum,
+with the default `reward_weights`, is the paper's reward (Eq. 7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from visionr1.integrations.core import part_of, parts_of, score, trainer_progress
+
+RewardFunction = Callable[..., list[float]]
+Completion = str | list[dict[str, str]]
+"""Text where the row's prompt is text, else messages, of which the last is the model's."""
+
+
+def reward_functions(*, step: float = 1.0, preset: str = "paper") -> list[RewardFunction]:
+    """`visionr1_format`, `visionr1_recall` and `visionr1_precision`; TRL logs their means under these names.
+
+    `step` is the paper's STEP; progress is the trainer's global step over its maximum. `preset` is that of the rows.
+    """
+    return [_part(part, step) for part in parts_of(preset)]
+
+
+def _part(part: str, step: float) -> RewardFunction:
+    def reward(
+        completions: list[Completion], ground_truth: list[str], trainer_state: Any = None, **columns: Any
+    ) -> list[float]:
+        progress = trainer_progress(trainer_state)
+        return [
+            part_of(score(_text(completion), truth, step=step, progress=progress), part)
+            for completion, truth in zip(completions, ground_truth, strict=True)
+        ]
+
+    reward.__name__ = f"visionr1_{part}"
+    return reward
+
+
+def _text(completion: Completion) -> str:
+    return completion if isinstance(completion, str) else completion[-1]["content"]

@@ -1,0 +1,35 @@
+"""verl: `reward.custom_reward_function.path=pkg://visionr1.integrations.verl`, and its `.name=compute_score`.
+
+The ground truth (see `ground_truth.to_json`) stands in the row's `reward_model.ground_truth`. Settings go through
+`reward.custom_reward_function.reward_kwargs`: `step` (the paper's STEP), and with it `total_steps` or `progress`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from visionr1.integrations.core import score
+
+
+def compute_score(
+    data_source: str,
+    solution_str: str,
+    ground_truth: str,
+    extra_info: Mapping[str, Any] | None = None,
+    *,
+    step: float = 1.0,
+    progress: float | None = None,
+    total_steps: int | None = None,
+    **router: Any,
+) -> dict[str, float]:
+    """The total under `score`, and each part, which verl logs.
+
+    verl tells a reward no step. Its rollout servers write into `extra_info["max_global_steps"]` with which version of
+    the policy a completion was sampled; with `total_steps` given, progress is taken from it.
+    """
+    version = (extra_info or {}).get("max_global_steps")
+    if progress is None and total_steps and version is not None:
+        progress = min(1.0, version / total_steps)
+    result = score(solution_str, ground_truth, step=step, progress=progress)
+    return {"score": result.total, **result.parts}

@@ -1,0 +1,1 @@
+"""Attention over shared prefixes: in training, in blocks on a GPU, and while decoding."""

@@ -1,0 +1,191 @@
+"""Attention of a row that holds prefixes and branches: a prefix to itself, each branch to its prefix
+and itself.
+
+A dense tree mask would make every branch pay for every other one, which no kernel skips. Here the
+prefixes and the branches are cut out of the row and stacked, so the cost is P^2 + G x C x (P + C)
+for each sample instead of (P + G x C)^2, and the numbers are the same. Everything outside attention
+stays in one row, without padding between samples. A long row on a GPU is not cut: there a kernel skips
+what nobody looks at (`block_sparse`).
+
+Registered with transformers under `NAME`; without a `tree` it is plain `sdpa`.
+Axis letters: T tokens of the row, S prefixes, N branches, C tokens of the longest branch, P of the
+longest prefix, H heads, D width of a head.
+"""
+
+import math
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+from visionr1.models.attention.block_sparse import Span, block_sparse_attention, make_block_mask
+from visionr1.models.attention.decode import decode_attention
+
+NAME = "visionr1_tree"
+_CPU = torch.device("cpu")
+LONG_ROW = {"cuda": 2048}
+"""Tokens from which a row attends by blocks, by type of device. Shorter ones have at most 136 pairs of blocks a head,
+too few to win back what compiling and one more kernel cost; longer ones would copy a prompt's keys to every branch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """Parts of a row (M of them, the longest of L tokens), to be stacked and padded."""
+
+    count: int
+    """M"""
+    place: Tensor
+    """(M x L,) each token's place in the row; padding repeats a part's last one."""
+    real: Tensor
+    """(tokens,) which of those M x L are tokens and not padding."""
+
+    def cut(self, states: Tensor) -> Tensor:
+        """The parts (M, H, L, D) of a row's states (1, H, T, D)."""
+        _, heads, tokens, width = states.shape
+        flat = states.transpose(1, 2).reshape(tokens, heads * width).index_select(0, self.place)
+        return flat.view(self.count, -1, heads, width).transpose(1, 2)
+
+    def put(self, row: Tensor, parts: Tensor) -> Tensor:
+        """`row` (T, H x D) with the parts (M, H, L, D) at their places."""
+        flat = parts.transpose(1, 2).reshape(-1, row.shape[1]).index_select(0, self.real)
+        return row.index_copy(0, self.place.index_select(0, self.real), flat)
+
+
+@dataclass(frozen=True, slots=True)
+class Stacked:
+    """The prefixes and branches of a row, cut out of it."""
+
+    prefixes: Spans
+    branches: Spans
+    prefix_of: Tensor
+    """(N,) the prefix that each branch follows."""
+    mask: Tensor
+    """(N, C, P + C) True where a token of a branch may look."""
+    _added: dict[tuple[int, torch.dtype], Tensor] = field(default_factory=dict)
+
+    def added(self, groups: int, dtype: torch.dtype) -> Tensor:
+        """(N, 1, groups x C, P + C) what the mask adds to scores, repeated for the heads that share a key. It is made
+        once: every layer keeps it for the gradient."""
+        if (groups, dtype) not in self._added:
+            values = self.mask.new_zeros(self.mask.shape, dtype=dtype).masked_fill_(~self.mask, -torch.inf)
+            self._added[groups, dtype] = values.repeat(1, groups, 1)[:, None]
+        return self._added[groups, dtype]
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Where the prefixes and branches of a row lie; what attention needs to know of it is made once, when it is first
+    asked for."""
+
+    prefixes: tuple[Span, ...]
+    branches: tuple[Span, ...]
+    prefix_of: tuple[int, ...]
+    """The prefix that each branch follows."""
+    num_tokens: int
+    """T, padding at its end included."""
+    device: torch.device = _CPU
+
+    def to(self, device: torch.device) -> "Tree":
+        """This tree on `device`."""
+        return replace(self, device=device)
+
+    @property
+    def is_long(self) -> bool:
+        """Whether its row attends by blocks."""
+        return self.num_tokens >= LONG_ROW.get(self.device.type, math.inf)
+
+    @cached_property
+    def blocks(self) -> BlockMask:
+        """Which blocks of the row look at which."""
+        return make_block_mask(self.prefixes, self.branches, self.prefix_of, self.num_tokens, self.device)
+
+    @cached_property
+    def stacked(self) -> Stacked:
+        """Prefixes and branches by themselves."""
+        owner = torch.tensor(self.prefix_of)
+        longest_prefix, longest = (max(length for _, length in spans) for spans in (self.prefixes, self.branches))
+        prefix_lengths = torch.tensor([length for _, length in self.prefixes])
+        sees_prefix = torch.arange(longest_prefix) < prefix_lengths[owner][:, None]  # (N, P)
+        causal = torch.ones(longest, longest, dtype=torch.bool).tril()
+        mask = torch.cat((sees_prefix[:, None].expand(-1, longest, -1), causal.expand(len(owner), -1, -1)), dim=2)
+        return Stacked(
+            self._spans(self.prefixes, longest_prefix),
+            self._spans(self.branches, longest),
+            owner.to(self.device),
+            mask.to(self.device),
+        )
+
+    def _spans(self, spans: tuple[Span, ...], longest: int) -> Spans:
+        start, length = torch.tensor(spans).T
+        step = torch.arange(longest)
+        place = start[:, None] + torch.minimum(step, length[:, None] - 1)
+        real = (step < length[:, None]).flatten().nonzero().flatten()
+        return Spans(len(spans), place.flatten().to(self.device), real.to(self.device))
+
+
+def tree_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    tree: Tree | None = None,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """The attention function of transformers' interface: (R, H, T, D) in, (R, T, H, D) out. With a
+    `tree` there is one row."""
+    if tree is None and query.shape[2] == 1:
+        return decode_attention(query, key, value, attention_mask, scaling), None
+    if tree is None:
+        output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+        return output, None
+    if torch.is_autocast_enabled(query.device.type):  # torch's kernels would do it, in each layer, to the mask too
+        dtype = torch.get_autocast_dtype(query.device.type)
+        query, key, value = (states.to(dtype) for states in (query, key, value))
+    if tree.is_long:
+        return block_sparse_attention(query, key, value, tree.blocks, scaling).transpose(1, 2), None
+    return _stacked_attention(query, key, value, tree.stacked, scaling), None
+
+
+def _stacked_attention(query: Tensor, key: Tensor, value: Tensor, parts: Stacked, scaling: float | None) -> Tensor:
+    _, heads, tokens, width = query.shape
+    prefix_keys, prefix_values = (parts.prefixes.cut(states) for states in (key, value))
+    prefix = scaled_dot_product_attention(
+        parts.prefixes.cut(query), prefix_keys, prefix_values, is_causal=True, scale=scaling, enable_gqa=True
+    )
+
+    def with_prefix(of_prefix: Tensor, states: Tensor) -> Tensor:
+        return torch.cat((of_prefix.index_select(0, parts.prefix_of), parts.branches.cut(states)), dim=2)
+
+    own = parts.branches.cut(query)
+    branch = scaled_dot_product_attention(
+        own.reshape(len(own), key.shape[1], -1, width),  # heads that share a key as queries of one: none is repeated
+        with_prefix(prefix_keys, key),
+        with_prefix(prefix_values, value),
+        attn_mask=parts.added(heads // key.shape[1], query.dtype),
+        scale=scaling,
+    ).view(own.shape)
+    output = parts.branches.put(parts.prefixes.put(query.new_zeros(tokens, heads * width), prefix), branch)
+    return output.view(1, tokens, heads, width)
+
+
+def tree_mask(*, q_length: int, kv_length: int, attention_mask: Tensor | None, **kwargs: Any) -> Tensor | None:
+    """No mask where rows are whole and unpadded: causal is what attention then is anyway, and a row's
+    positions, which start again at each branch, must not be taken for those of several texts."""
+    if attention_mask is None and q_length == kv_length:
+        return None
+    mask: Tensor | None = sdpa_mask(q_length=q_length, kv_length=kv_length, attention_mask=attention_mask, **kwargs)
+    return mask
+
+
+AttentionInterface.register(NAME, tree_attention)
+AttentionMaskInterface.register(NAME, tree_mask)

@@ -1,0 +1,1 @@
+"""The model families that share a prefix: one file each."""

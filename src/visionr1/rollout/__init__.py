@@ -1,0 +1,1 @@
+"""Sampling completions: one file for each engine."""

@@ -1,0 +1,1 @@
+"""Training: recipe, loop, GRPO and SFT, processes, checkpoints."""

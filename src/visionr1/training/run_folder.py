@@ -1,0 +1,254 @@
+"""The folder of a training run: what is in it, and how it is written so that nothing is lost.
+
+    recipe.toml         the resolved recipe
+    versions.json       of Python, the packages and the machine
+    metrics.jsonl       one row per step
+    rollouts.jsonl      one row per completion (GRPO)
+    evaluations.jsonl   one row per evaluation during training, with its protocol
+    checkpoints/step_N  a model folder (LoRA: its adapters) and trainer_state.pt, complete or absent
+    best/               the model of the best evaluation
+    final/              the trained model; both are ordinary transformers folders (LoRA: merged, and adapter/ in them)
+    initial/            the model that training started from, where the recipe makes one
+    wandb_id, tensorboard/, mlflow/  of the trackers that the recipe names
+
+Folders are written under another name and renamed when they are whole. A checkpoint keeps the lengths of
+the logs; resuming cuts them back to those, so that no row is missing or twice. A run begins in a folder
+that is empty, and touches nothing that it did not make.
+"""
+
+import json
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from difflib import unified_diff
+from importlib.metadata import version
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from visionr1 import __version__
+from visionr1.errors import CheckpointError, TrainingError
+from visionr1.files import read_json_lines, write_json_atomic, write_text_atomic
+from visionr1.models.policy import Policy
+from visionr1.training.recipe import Recipe, to_toml
+
+STATE_FILE = "trainer_state.pt"
+LOGS = ("metrics.jsonl", "rollouts.jsonl", "evaluations.jsonl")
+PACKAGES = ("torch", "transformers", "numpy", "pillow", "scipy")
+
+
+class RunFolder:
+    """One run's files. `open` makes the folder or, to resume, finds it.
+
+    Of several processes one `writes`; the others' calls change nothing.
+    """
+
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
+        self.path = path
+        self.writes = writes
+        self.checkpoints = path / "checkpoints"
+        self.final = path / "final"
+
+    @classmethod
+    def open(cls, path: Path, recipe: Recipe, *, resume: bool, writes: bool = True) -> "RunFolder":
+        """The folder at `path`, new or to be resumed.
+
+        Raises TrainingError if a new run finds it in use or not empty, or if a resumed one finds another recipe.
+        """
+        folder, stated = cls(path, writes=writes), path / "recipe.toml"
+        if not writes:
+            return folder
+        if not resume:
+            folder._check_free()
+            try:
+                write_json_atomic(path / "versions.json", _versions())
+                write_text_atomic(stated, to_toml(recipe))
+            except OSError as error:
+                raise TrainingError(f"cannot write into {path}: {error}; choose another --run-dir") from error
+            return folder
+        if not stated.is_file():
+            raise TrainingError(f"there is no run in {path} to resume; start it without --resume")
+        before, now = stated.read_text(encoding="utf-8"), to_toml(recipe)
+        if before != now:
+            changes = unified_diff(before.splitlines(), now.splitlines(), n=0, lineterm="")
+            changed = [line for line in changes if not line.startswith(("---", "+++", "@@"))]
+            raise TrainingError(
+                f"cannot resume {path} with a changed recipe (- the run's, + this one):\n" + "\n".join(changed)
+            )
+        for left in (*path.glob(".*"), *folder.checkpoints.glob(".*")):
+            if found := re.fullmatch(r"\.(initial|best|final|step_\d+)\.(partial|old)", left.name):
+                recover(left.with_name(found[1]))
+        return folder
+
+    def is_finished(self, recipe: Recipe) -> bool:
+        """Whether a run by this very recipe has left final/, the last that it writes."""
+        stated = self.path / "recipe.toml"
+        return self.final.is_dir() and stated.is_file() and stated.read_text(encoding="utf-8") == to_toml(recipe)
+
+    def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Add rows to the log `name`."""
+        if not self.writes:
+            return
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        if text:
+            with self.writing(self.path / name), (self.path / name).open("ab") as log:
+                log.write(text.encode())
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """The rows of the log `name`, none if it is not there."""
+        return read_json_lines(self.path / name) if (self.path / name).is_file() else []
+
+    def latest_checkpoint(self) -> Path | None:
+        """The newest complete checkpoint."""
+        found = self._checkpoints()
+        return found[-1] if found else None
+
+    def write_checkpoint(
+        self, policy: Policy, state: dict[str, Any], *, step: int, keep: int, weights: dict[str, Tensor] | None = None
+    ) -> None:
+        """Write checkpoints/step_N whole, then drop all but the newest `keep`.
+
+        `weights` take the place of the model's own where it holds shards. Raises TrainingError if it cannot be
+        written; the ones before it stay.
+        """
+        if not self.writes:
+            return
+        final = self.checkpoints / f"step_{step}"
+        with self.writing(final), whole_folder(final) as folder:
+            policy.save_trained(folder, weights)
+            torch.save({**state, "log_lengths": self._log_lengths()}, folder / STATE_FILE)
+        for old in self._checkpoints()[:-keep]:
+            with self.writing(old):  # it goes at once, under a name that the next start removes
+                shutil.rmtree(old.rename(_beside(old)[0]), ignore_errors=True)
+
+    def read_state(self, checkpoint: Path) -> dict[str, Any]:
+        """The trainer state in `checkpoint`, and the logs' lengths then; CheckpointError if it cannot be read."""
+        file = checkpoint / STATE_FILE
+        reason: Exception | None = None
+        try:
+            state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            missing = {"position", "optimizer", "learner", "data", "log_lengths"} - state.keys()
+        except (OSError, RuntimeError, EOFError, AttributeError, UnpicklingError) as error:
+            missing, reason = {"everything"}, error
+        if missing:
+            others = [path.name for path in self._checkpoints() if path != checkpoint]
+            raise CheckpointError(
+                f"{file} is damaged or of another version ({', '.join(sorted(missing))} cannot be read); delete "
+                f"{checkpoint}, and --resume goes on from {others[-1] if others else 'the beginning'}"
+            ) from reason
+        return state
+
+    def cut_logs(self, lengths: Mapping[str, int]) -> None:
+        """Shorten each log to its length in bytes in `lengths`, to nothing if not there."""
+        if not self.writes:
+            return
+        for path in self._logs():
+            os.truncate(path, min(path.stat().st_size, lengths.get(path.name, 0)))
+
+    def write_model(
+        self, name: str, policy: Policy, dtype: torch.dtype, weights: dict[str, Tensor] | None = None
+    ) -> None:
+        """Write the model folder `name` whole; `weights` as in `write_checkpoint`."""
+        if not self.writes:
+            return
+        with self.writing(self.path / name), whole_folder(self.path / name) as folder:
+            policy.save(folder, dtype, weights=weights)
+
+    def _checkpoints(self) -> list[Path]:
+        found = [path for path in self.checkpoints.glob("step_*") if re.fullmatch(r"step_\d+", path.name)]
+        return sorted(found, key=lambda path: int(path.name.removeprefix("step_")))
+
+    def _check_free(self) -> None:
+        """Raise TrainingError if a new run cannot have this folder: what may be there is a run that never began, an
+        evaluation, and hidden files."""
+        found = {entry.name for entry in self.path.glob("*") if not entry.name.startswith(".")}
+        if found & {"metrics.jsonl", self.checkpoints.name} and "versions.json" in found:
+            raise TrainingError(
+                f"{self.path} holds a run already; continue it with --resume or choose another --run-dir"
+            )
+        if found - {"evaluation"} and "versions.json" not in found:
+            raise TrainingError(
+                f"{self.path} is not empty and holds no run (there is {min(found)}); choose another --run-dir"
+            )
+
+    def _logs(self) -> list[Path]:
+        return [self.path / name for name in LOGS if (self.path / name).is_file()]
+
+    def _log_lengths(self) -> dict[str, int]:
+        for path in (*self._logs(), self.path):
+            _sync(path)
+        return {log.name: log.stat().st_size for log in self._logs()}
+
+    @contextmanager
+    def writing(self, path: Path) -> Iterator[None]:
+        """What cannot be written, as on a full disk (RuntimeError: torch), is the user's to mend: TrainingError."""
+        try:
+            yield
+        except (OSError, RuntimeError, SafetensorError) as error:
+            newest = self.latest_checkpoint()
+            kept = f"the newest checkpoint, {newest}, is kept" if newest else "there is no checkpoint yet"
+            raise TrainingError(
+                f"cannot write {path}: {error}; {kept}; make room and continue with --resume"
+            ) from error
+
+
+@contextmanager
+def whole_folder(final: Path) -> Iterator[Path]:
+    """A new folder to write into, which takes the place of `final`, or, if this block raises, is removed.
+
+    What a kill leaves, at whatever moment, `recover` makes `final` as it was or as it was to be.
+    """
+    partial, old = _beside(final)
+    recover(final)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        for path in (*partial.rglob("*"), partial):
+            _sync(path)
+        if final.exists():
+            final.rename(old)
+        partial.rename(final)
+        _sync(final.parent)
+    finally:
+        recover(final)
+
+
+def recover(final: Path) -> None:
+    """Put back what a kill left set aside while `final` was replaced, and remove what it left half written."""
+    partial, old = _beside(final)
+    if old.exists() and not final.exists():
+        old.rename(final)
+    for left in (partial, old):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _beside(final: Path) -> tuple[Path, Path]:
+    return final.with_name(f".{final.name}.partial"), final.with_name(f".{final.name}.old")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _versions() -> dict[str, Any]:
+    return {
+        "python": platform.python_version(),
+        "visionr1": __version__,
+        **{name: version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "command": " ".join(["visionr1", *sys.argv[1:]]),
+    }

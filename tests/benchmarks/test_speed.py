@@ -1,0 +1,70 @@
+"""What the speed benchmarks compute and set: the cost model's limits, both sides' settings, the ratios."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cost import SHAPES, Shape, step
+from vs_trl import IMAGE_SIDE, NUM_IMAGES, NUM_PROMPTS, Work, checksum, our_recipe, summary, trl_settings, write_images
+
+from visionr1.data import data_path, read_coco
+from visionr1.models.policy import load_policy
+
+WORK = Work("tiny", "bccd", group_size=8, length=64, forced=True, beta=0.04, steps=2, threads=1)
+TEXT_ALONE = Shape(text=1e6, head=0, vision=0, attention=0)
+
+
+@pytest.mark.parametrize(("group", "length"), [(4, 64), (8, 256), (16, 512)])
+def test_without_tower_head_and_attention_the_ratio_is_that_of_tokens(group: int, length: int) -> None:
+    alone, shared = (step(TEXT_ALONE, 256, 300, group, length, shared=way) for way in (False, True))
+    for phase in ("reference", "update", "rollout"):
+        assert alone[phase] / shared[phase] == pytest.approx(group * (300 + length) / (300 + group * length))
+    assert alone["of it prefill"] / shared["of it prefill"] == pytest.approx(group)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_one_completion_shares_nothing_and_the_limit_is_the_group(name: str) -> None:
+    assert step(SHAPES[name], 256, 300, 1, 64, shared=False) == step(SHAPES[name], 256, 300, 1, 64, shared=True)
+    alone, shared = (step(SHAPES[name], 50_000, 60_000, 8, 1, shared=way) for way in (False, True))
+    assert 7.9 < alone["update"] / shared["update"] < 8
+
+
+def test_both_sides_take_the_same_step() -> None:
+    policy = load_policy("tiny")
+    ours, theirs = our_recipe(WORK), trl_settings(WORK, policy, "folder")
+    (phase,) = ours.phases
+    assert theirs["per_device_train_batch_size"] == phase.batch_size * ours.rollout.group_size
+    assert theirs["num_generations"] == ours.rollout.group_size == WORK.group_size
+    assert theirs["max_completion_length"] == ours.rollout.max_new_tokens == WORK.length
+    assert (theirs["beta"], theirs["learning_rate"]) == (ours.grpo.beta, phase.learning_rate)
+    assert (theirs["temperature"], theirs["weight_decay"]) == (ours.rollout.temperature, ours.optimizer.weight_decay)
+    assert (theirs["max_grad_norm"], theirs["max_steps"]) == (ours.optimizer.max_grad_norm, phase.steps)
+    assert (ours.model.dtype, ours.model.autocast, theirs["bf16"]) == ("float32", "none", False)
+    assert (ours.model.gradient_checkpointing, theirs["gradient_checkpointing"]) == (False, False)
+    assert ours.grpo.mean_over == "completion" and theirs["loss_type"] == "grpo"
+    assert theirs["generation_kwargs"]["suppress_tokens"] == policy.suppressed_ids.tolist()
+
+
+def test_a_ratio_is_the_median_over_neighbouring_steps() -> None:
+    def steps(*seconds: float) -> list[dict[str, float]]:
+        parts = ("step", "rollout", "update", "cpu")
+        return [{**dict.fromkeys(parts, value), "length": 64.0, "peak_gib": value} for value in seconds]
+
+    both = {"trl": steps(10, 30, 8), "ours": steps(2, 3, 4)}
+    result = summary(replace(WORK, steps=3), both, 1e-6, 300)
+    assert result["step_ratio"] == 5  # of 5, 10 and 2
+    assert result["trl"]["step"] == 10 and result["ours"]["step"] == 3
+    assert result["memory_ratio"] == 2  # peaks at the end
+
+
+def test_the_workload_s_images_are_read_as_they_were_written(tmp_path: Path) -> None:
+    samples = read_coco(data_path(write_images(tmp_path / "data")), split="train").samples
+    assert len(samples) == NUM_IMAGES >= NUM_PROMPTS
+    found: list[Any] = [(sample.size_wh, len(sample.truth)) for sample in samples]
+    assert found == NUM_IMAGES * [((IMAGE_SIDE, IMAGE_SIDE), 3)]
+
+
+def test_checksums_tell_replies_apart() -> None:
+    values = {checksum(text) for text in ("", "a", "b", "ab", "ba")}
+    assert len(values) == 5 and all(0 <= value <= 1 for value in values)

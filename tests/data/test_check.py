@@ -1,0 +1,82 @@
+import json
+from pathlib import Path
+
+import pytest
+from PIL import ExifTags, Image
+
+from visionr1 import cli
+from visionr1.data import CocoDataset, data_path, read_coco
+from visionr1.data.check import check_data
+from visionr1.dialects import DIALECTS, get_dialect
+
+
+def tiny_set(folder: Path, boxes: list[list[float]], category: str = "cat") -> CocoDataset:
+    Image.new("RGB", (40, 30)).save(folder / "a.png")
+    rows = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 40, "height": 30}],
+        "categories": [{"id": 1, "name": category}],
+        "annotations": [{"id": i, "image_id": 1, "category_id": 1, "bbox": box} for i, box in enumerate(boxes, 1)],
+    }
+    (folder / "_annotations.coco.json").write_text(json.dumps(rows))
+    return read_coco(folder)
+
+
+@pytest.mark.parametrize("dialect", sorted(DIALECTS))
+def test_every_truth_of_bccd_comes_back_and_scores_full_marks(dialect: str) -> None:
+    check = check_data(read_coco(data_path("bccd"), split="test"), get_dialect(dialect))
+    assert check.failures == () and check.images == 72 and check.boxes == 945
+    assert check.mean_total == pytest.approx(3)
+
+
+def test_boxes_that_rounding_spoils_are_counted_and_are_no_failure(tmp_path: Path) -> None:
+    check = check_data(tiny_set(tmp_path, [[5, 5, 20, 20], [10.5, 10.5, 1, 1], [3, 3, 1.2, 9]]), get_dialect("qwen25"))
+    assert check.failures == ()
+    assert check.below == {0.5: 1, 0.75: 1, 0.9: 2}
+    assert check.mean_total < 3
+
+
+def test_the_input_size_decides_what_rounding_spoils(tmp_path: Path) -> None:
+    dataset = tiny_set(tmp_path, [[10.5, 10.5, 5, 5]])
+    coarse = check_data(dataset, get_dialect("qwen25"))
+    fine = check_data(dataset, get_dialect("qwen25"), input_size=lambda size: (10 * size[0], 10 * size[1]))
+    assert coarse.below[0.9] == 1 and fine.below[0.9] == 0
+
+
+def test_a_corrupt_image_fails_the_check_and_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny_set(tmp_path, [[5, 5, 20, 20]])
+    assert cli.main(["data", "check", str(tmp_path)]) == 0
+    assert "1 images, 0 of them without boxes; 1 boxes" in capsys.readouterr().out
+    (tmp_path / "a.png").write_bytes(b"no image")
+    assert cli.main(["data", "check", str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert "FAILED" in said.out and "a.png: cannot read this image" in said.out
+    assert said.err == "error: samples that cannot be trained on: 1; see above\n"
+    assert cli.main(["data", "check", str(tmp_path), "--dialect", "qwen2"]) == 2
+    assert "error: unknown dialect 'qwen2'; known: qwen25, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stored", [(40, 30), (30, 40)])
+def test_a_photo_on_its_side_fits_boxes_of_either_view(tmp_path: Path, stored: tuple[int, int]) -> None:
+    tiny_set(tmp_path, [[5, 5, 20, 20]])  # annotated as 40x30
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", stored).save(tmp_path / "a.png", exif=exif)
+    assert check_data(read_coco(tmp_path), get_dialect("qwen25")).failures == ()
+    Image.new("RGB", (30, 50)).save(tmp_path / "a.png", exif=exif)
+    (failure,) = check_data(read_coco(tmp_path), get_dialect("qwen25")).failures
+    assert "the file has 30x50 as stored, 50x30 turned as its EXIF says" in failure
+
+
+@pytest.mark.parametrize(
+    ("dialect", "category", "finding"),
+    [
+        ("griffon", "cat [old]", "box 0 is labelled 'cat [old]', but this dialect cannot write one with '['"),
+        ("internvl", "<ref>cat", "box 0 is labelled '<ref>cat', but this dialect cannot write one with '<ref>'"),
+        ("think+qwen25", "</answer>", "a label holds <answer> or </answer>, which this dialect cannot write"),
+    ],
+)
+def test_a_label_that_the_dialect_cannot_write_fails(tmp_path: Path, dialect: str, category: str, finding: str) -> None:
+    dataset = tiny_set(tmp_path, [[5, 5, 20, 20]], category)
+    (failure,) = check_data(dataset, get_dialect(dialect)).failures
+    assert finding in failure and failure.endswith("rename the category, or choose another dialect")
+    assert check_data(dataset, get_dialect("qwen25")).failures == ()

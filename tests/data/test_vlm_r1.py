@@ -1,0 +1,91 @@
+"""VLM-R1's rows: what is asked is in the question, what is true in the answer."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.benchmark_trees import SIZE, write_images, write_lines
+from visionr1.data import read_dataset
+from visionr1.errors import DataError
+from visionr1.samples import Boxes, Query
+
+ASK = (
+    "Please carefully check the image and detect the following objects: ['railings', \"rider's helmet [left]\"]. "
+    'Output the bbox coordinates in JSON format: \n```json\n[{"bbox_2d": [x1, y1, x2, y2], "label": "name"}]\n```\n.'
+)
+DESCRIBE = "<image>Please provide the bounding box coordinate of the region this sentence describes: {}."
+
+
+def row(question: str, answer: str, image: Any = "a/1.jpg", **more: Any) -> dict[str, Any]:
+    turns = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+    return {"id": 1, "image": image, "conversations": turns, **more}
+
+
+def items(*boxes: tuple[list[float], str]) -> str:
+    return "```json\n" + json.dumps([{"bbox_2d": box, "label": label} for box, label in boxes]) + "\n```"
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Any:
+    write_images(tmp_path / "images", ("a/1.jpg", "2.jpg"))
+
+    def of(*rows: Any, **how: Any) -> Any:
+        return read_dataset(write_lines(tmp_path / "train.jsonl", rows), **how)
+
+    return of
+
+
+def test_detection_is_asked_for_the_list_in_the_question(read: Any) -> None:
+    data = read(row(ASK, items(([3, 10, 90, 50], "railings"))), row(ASK, "None", "2.jpg"))
+    first, second = data.samples
+    assert first.query == Query("detection", ("railings", "rider's helmet [left]"))
+    assert first.truth == Boxes.of([[3, 10, 90, 50]], ["railings"]) and first.size_wh == SIZE
+    assert first.load_image().size == SIZE and len(second.truth) == 0
+    assert data.table.categories == ("railings", "rider's helmet [left]") and len(data.table) == 2
+
+
+def test_an_answer_of_four_numbers_is_of_an_expression(read: Any) -> None:
+    (sample,) = read(row(DESCRIBE.format("the lady with the blue shirt"), "[10.5, 20, 30, 40.25]", ["a/1.jpg"])).samples
+    assert sample.query == Query("referring", ("the lady with the blue shirt",))
+    assert sample.truth == Boxes.of([[10.5, 20, 30, 40.25]], ["the lady with the blue shirt"])
+
+
+def test_without_a_list_the_labels_of_the_answer_are_asked_for(read: Any) -> None:
+    (sample,) = read(row("Find everything.", items(([1, 2, 3, 4], "dog"), ([5, 6, 7, 8], "dog")))).samples
+    assert sample.query.categories == ("dog",) and len(sample.truth) == 2
+
+
+def test_boxes_are_clipped_and_counted(read: Any) -> None:
+    data = read(row(ASK, items(([90, 70, 120, 90], "railings"), ([200, 1, 210, 5], "railings"))))
+    assert data.samples[0].truth.xyxy.tolist() == [[90, 70, 100, 80]]
+    assert data.report.adjusted == {"boxes_clipped": 1, "empty_boxes_left_out": 1}
+
+
+BAD: list[tuple[Any, str]] = [
+    (7, "conversations: expected a list of turns"),
+    ({"image": "2.jpg", "conversations": [{"from": "human", "value": "x"}]}, "one from gpt"),
+    (row(ASK, items(), ["2.jpg", "a/1.jpg"]), "image: expected one image, found"),
+    (row(ASK, "there are two dogs", "2.jpg"), "gpt: expected a list of bbox_2d and label, four numbers or None"),
+    (row(ASK, '[{"bbox_2d": [1, 2, 3], "label": "x"}]', "2.jpg"), "gpt: expected a list"),
+    (row(ASK, items(([5, 5, 1, 9], "railings")), "2.jpg"), "box: expected x1 <= x2"),
+    (row("Where is it?", "[1, 2, 3, 4]", "2.jpg"), "this sentence describes: EXPRESSION"),
+    (row("What is there?", "None", "2.jpg"), "human: expected the categories asked for"),
+    (row(ASK, "None", "../2.jpg"), "expected a path below its folder"),
+    (row(ASK, "None", "gone.jpg"), "found no such file"),
+]
+
+
+@pytest.mark.parametrize(("bad", "message"), BAD)
+def test_a_bad_row_is_an_error_or_skipped_with_a_count(read: Any, bad: Any, message: str) -> None:
+    with pytest.raises(DataError, match=rf"row 1: .*{message}"):
+        read(row(ASK, "None"), bad)
+    skipped = read(row(ASK, "None"), bad, on_bad="skip")
+    assert len(skipped.samples) == 1 and sum(skipped.report.skipped.values()) == 1
+
+
+@pytest.mark.parametrize("text", ["[" * 30_000, "['a', __import__('os').system('x')]", "[" + "'x]," * 5000, "['a', 1]"])
+def test_a_question_is_never_run_and_takes_bounded_time(read: Any, text: str) -> None:
+    (sample,) = read(row(f"the following objects: {text}", items(([1, 2, 3, 4], "dog")))).samples
+    assert sample.query.categories == ("dog",)

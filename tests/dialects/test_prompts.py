@@ -1,0 +1,69 @@
+"""The templates of the paper's Table 8, word for word, and what goes with them."""
+
+import pytest
+
+from visionr1.dialects import DIALECTS, get_dialect
+from visionr1.dialects.prompts import instruction
+from visionr1.samples import Query
+
+
+@pytest.mark.parametrize(
+    ("family", "query", "text"),
+    [
+        (
+            "qwen",
+            Query("detection", ("cat", "dog")),
+            "Locate every item from the category list in the image and output the coordinates in JSON format. "
+            "The category set includes cat, dog.",
+        ),
+        (
+            "qwen",
+            Query("grounding", ("cat",)),
+            "Locate every cat in the image and output the coordinates in JSON format.",
+        ),
+        (
+            "qwen",
+            Query("referring", ("a {} cat",)),
+            "Locate every a {} cat in the image and output the coordinates in JSON format.",
+        ),
+        (
+            "griffon",
+            Query("detection", ("cat", "dog")),
+            "Examine the image for any objects from the category set. Report the coordinates of each detected object. "
+            "The category set includes cat, dog.",
+        ),
+        (
+            "griffon",
+            Query("grounding", ("cat",)),
+            "Locate the exact position of cat in the picture, if you can.",
+        ),
+        (
+            "griffon",
+            Query("referring", ("the cat",)),
+            "Can you point out the cat in the image and provide the coordinates of its location?",
+        ),
+    ],
+)
+def test_table_8(family: str, query: Query, text: str) -> None:
+    assert instruction(query, family) == text
+
+
+@pytest.mark.parametrize("dialect", sorted(DIALECTS))
+def test_every_dialect_is_asked_for_what_it_reads(dialect: str) -> None:
+    asked = instruction(Query("grounding", ("cat",)), get_dialect(dialect).prompt_family)
+    assert ("JSON" in asked) is ("qwen" in dialect)
+    assert ("<ref>cat</ref>" in asked) is ("internvl" in dialect)
+    assert ("<think> </think>" in asked and "<answer> </answer>" in asked) is dialect.startswith("think+")
+
+
+def test_a_thought_is_asked_for_whatever_the_template() -> None:
+    query = Query("detection", ("cat", "dog"))
+    assert instruction(query, "think+qwen", "Find {}.") == (
+        "Find cat, dog. First output the thinking process in <think> </think> tags and then output the final answer in "
+        "<answer> </answer> tags."
+    )
+
+
+def test_an_unknown_family_is_named() -> None:
+    with pytest.raises(ValueError, match="unknown prompt family 'gpt'; known: qwen, griffon, internvl, each also"):
+        instruction(Query("detection", ("cat",)), "gpt")

@@ -1,0 +1,43 @@
+"""A step of GRPO on families beside Qwen's: InternVL behind a shared prefix, LLaVA on the plain path."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from support.random_families import build_llava
+from support.training import GRPO, score_by_letters
+from visionr1.cli import main
+from visionr1.models.policy import load_policy
+
+
+@pytest.mark.parametrize(("family", "shared"), [("internvl", True), ("llava", False)])
+def test_it_trains_and_its_metrics_say_which_path_it_took(
+    family: str, shared: bool, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score_by_letters(monkeypatch.setattr)
+    if shared:
+        folder: Path = request.getfixturevalue(f"{family}_folder")
+    else:
+        folder = build_llava(tmp_path / family, request.getfixturevalue("qwen3_folder"))
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config["text_config"]["attention_dropout"] = config["vision_config"]["attention_dropout"] = 0.5  # never used
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(GRPO.format(model=folder.as_posix()), encoding="utf-8")
+
+    changes = ["--set", "train.steps=2", "--set", "grpo.beta=0.2"]
+    assert main(["train", str(recipe), "--run-dir", str(tmp_path / "run"), *changes]) == 0
+
+    lines = (tmp_path / "run/metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    metrics = [json.loads(line) for line in lines]
+    assert [row["shared_prefix"] for row in metrics] == [shared, shared]
+    assert metrics[0]["kl"] == pytest.approx(0, abs=1e-5)
+    assert metrics[1]["kl"] > 0
+    assert all(row["grad_norm"] > 0 for row in metrics)
+    before, after = (load_file(place / "model.safetensors") for place in (folder, tmp_path / "run/final"))
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert load_policy(tmp_path / "run").shares_prefix == shared

@@ -1,0 +1,209 @@
+"""Our side of the protocol with vLLM, against a stand-in that has its calls; and vLLM itself where it is installed."""
+
+import importlib.util
+import re
+import sys
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from support.random_models import make_prompts, sharpen
+from visionr1.errors import MissingDependency, TrainingError
+from visionr1.models.adapters import attach, merged_weights
+from visionr1.models.policy import Policy, Prompt, load_policy
+from visionr1.rollout.eager import Sampling, generate
+from visionr1.rollout.vllm import NEVER, VERSIONS, VLLMEngine, open_vllm
+from visionr1.training.recipe import LoRASection, Recipe, RolloutSection
+
+SIZES = [(120, 80), (80, 120)]
+GREEDY = Sampling(num_completions=2, max_new_tokens=6, temperature=0.0)
+
+
+class StandIn:
+    """vLLM's `LLM` as far as it is called: an own copy of the model, requests in, outputs in vLLM's form."""
+
+    def __init__(self, model: str, **settings: Any) -> None:
+        self.policy, self.settings = load_policy(model), settings
+        self.llm_engine = self
+        self.calls: list[str] = []
+        self.requests: list[tuple[Any, Any]] = []
+        self.busy = False
+        self.expand: Any = None
+        """Prompt -> the token ids that the engine makes of it; by default the policy's."""
+
+    def apply_model(self, function: Any) -> list[Any]:
+        return [function(self)]
+
+    def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+        self.calls.append("load_weights")
+        given, own = dict(weights), dict(self.policy.model.named_parameters())
+        assert given.keys() == own.keys()  # tied ones once, as vLLM wants them
+        self.policy.model.load_state_dict(given, strict=False)
+
+    def reset_mm_cache(self) -> None:
+        self.calls.append("reset_mm_cache")
+
+    def reset_encoder_cache(self) -> None:
+        self.calls.append("reset_encoder_cache")
+
+    def reset_prefix_cache(self) -> bool:
+        self.calls.append("reset_prefix_cache")
+        return not self.busy
+
+    def generate(self, prompts: list[Any], params: list[Any], *, use_tqdm: bool) -> list[Any]:
+        self.calls.append("generate")
+        self.requests = list(zip(prompts, params, strict=True))
+        return [self.answer(prompt, param) for prompt, param in self.requests]
+
+    def answer(self, request: Any, params: Any) -> Any:
+        (place,) = [i for i, t in enumerate(request["prompt_token_ids"]) if t == self.policy.config.image_token_id]
+        assert place  # one placeholder, which the engine itself expands
+        prompt = self.prompt_of(request)
+        greedy = Sampling(num_completions=params.n, max_new_tokens=params.max_tokens, temperature=0.0)
+        (group,) = generate(self.policy, [prompt], greedy)
+        outputs = [
+            SimpleNamespace(
+                token_ids=tuple(reply.token_ids.tolist()),
+                finish_reason="length" if reply.truncated else "stop",
+                logprobs=[
+                    {token: SimpleNamespace(logprob=value)}
+                    for token, value in zip(reply.token_ids.tolist(), reply.logprobs.tolist(), strict=True)
+                ],
+            )
+            for reply in group
+        ]
+        ids = prompt.input_ids.tolist() if self.expand is None else self.expand(prompt)
+        return SimpleNamespace(prompt_token_ids=ids, outputs=outputs)
+
+    def prompt_of(self, request: Any) -> Prompt:
+        image = request["multi_modal_data"]["image"]
+        (prompt,) = [p for p in make_prompts(self.policy, SIZES) if p.image.tobytes() == image.tobytes()]
+        assert self.policy.tokenizer.encode(prompt.text, add_special_tokens=False) == request["prompt_token_ids"]
+        return prompt
+
+
+def open_stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Policy, VLLMEngine, Any]:
+    """A policy, and an engine of the stand-in opened for it."""
+    module = ModuleType("vllm")
+    module.__dict__.update(__version__="0.32.1", LLM=StandIn, SamplingParams=SimpleNamespace)
+    monkeypatch.setitem(sys.modules, "vllm", module)
+    policy = load_policy(folder)
+    opened = open_vllm(policy, Recipe())
+    return policy, opened, opened.llm
+
+
+@pytest.fixture
+def engine(qwen25_folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Policy, VLLMEngine, Any]:
+    """Of one family, where all are alike."""
+    return open_stand_in(qwen25_folder, monkeypatch)
+
+
+def test_replies_are_those_of_the_policy_as_it_is_now(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, opened, llm = open_stand_in(model_folder, monkeypatch)
+    for factor in (1.0, 4.0):  # at first, and after an update
+        sharpen(policy, factor)
+        prompts = make_prompts(policy, SIZES)
+        found, expected = opened(policy, prompts, GREEDY), generate(policy, prompts, GREEDY)
+        for ours, builtin in zip(found, expected, strict=True):
+            assert [reply.text for reply in ours] == [reply.text for reply in builtin]
+            for mine, other in zip(ours, builtin, strict=True):
+                assert torch.equal(mine.token_ids, other.token_ids)
+                assert torch.allclose(mine.logprobs, other.logprobs)
+                assert mine.truncated == other.truncated
+    once = ["load_weights", "reset_mm_cache", "reset_encoder_cache", "reset_prefix_cache", "generate"]
+    assert llm.calls == 2 * once
+
+
+def test_adapters_are_merged_into_what_the_engine_gets(engine: tuple[Policy, VLLMEngine, Any]) -> None:
+    policy, opened, llm = engine
+    attach(policy.model, LoRASection(rank=2), seed=0, base="base")
+    for name, parameter in policy.model.named_parameters():
+        if ".lora_B." in name:
+            torch.nn.init.constant_(parameter, 0.01)
+    opened.load(policy)
+    loaded = llm.policy.model.state_dict()
+    for name, weight in merged_weights(policy.model, policy.model.state_dict()):
+        assert torch.equal(loaded[name], weight), name
+
+
+def test_a_sample_is_one_request_with_its_own_seed(engine: tuple[Policy, VLLMEngine, Any]) -> None:
+    policy, opened, llm = engine
+    prompts = make_prompts(policy, SIZES)
+    sampling = Sampling(num_completions=3, max_new_tokens=4, temperature=0.7, top_p=0.9, top_k=5)
+    opened(policy, prompts, sampling, [(1, 2), (1, 3)])
+    first, second = [params for _, params in llm.requests]
+    assert (first.n, first.max_tokens, first.temperature, first.top_p, first.top_k) == (3, 4, 0.7, 0.9, 5)
+    assert first.logit_bias == dict.fromkeys(policy.suppressed_ids.tolist(), NEVER)
+    assert first.stop_token_ids == list(policy.eos_ids)
+    assert first.seed != second.seed
+    opened(policy, prompts, sampling, [(1, 2), (1, 3)])
+    assert [params.seed for _, params in llm.requests] == [first.seed, second.seed]
+
+
+def test_an_image_of_another_size_ends_the_run(engine: tuple[Policy, VLLMEngine, Any]) -> None:
+    policy, opened, llm = engine
+    llm.expand = lambda prompt: [policy.config.image_token_id, *prompt.input_ids.tolist()]
+    with pytest.raises(TrainingError, match=r"do not see the same prompt: \d+ tokens, \d+ of them of the image"):
+        opened(policy, make_prompts(policy, SIZES), GREEDY)
+
+
+def test_caches_that_stay_end_the_run(engine: tuple[Policy, VLLMEngine, Any]) -> None:
+    policy, opened, llm = engine
+    llm.busy = True
+    with pytest.raises(TrainingError, match="did not forget"):
+        opened(policy, make_prompts(policy, SIZES), GREEDY)
+
+
+def test_the_engine_is_opened_for_the_model_and_its_precision(
+    engine: tuple[Policy, VLLMEngine, Any], qwen25_folder: Path
+) -> None:
+    policy, _, llm = engine
+    assert policy.model.name_or_path == str(qwen25_folder)
+    assert (llm.settings["dtype"], llm.settings["gpu_memory_utilization"]) == ("float32", 0.3)
+    assert llm.settings["logprobs_mode"] == "processed_logprobs"
+
+
+@pytest.mark.parametrize("version", ["0.30.2", "0.34.0"])
+def test_another_version_is_refused(version: str, qwen25_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("vllm")
+    module.__dict__.update(__version__=version)
+    monkeypatch.setitem(sys.modules, "vllm", module)
+    message = f"vLLM {version} is installed, but rollout.engine needs {VERSIONS}; install it with: pip install"
+    with pytest.raises(MissingDependency, match=re.escape(message)):
+        open_vllm(load_policy(qwen25_folder), Recipe())
+
+
+def test_without_vllm_its_install_command_is_named(qwen25_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(MissingDependency, match=r'pip install "visionr1\[vllm\]"'):
+        open_vllm(load_policy(qwen25_folder), Recipe())
+
+
+def test_the_extra_asks_for_the_versions_that_are_checked() -> None:
+    pyproject = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    assert f"vllm{VERSIONS}" in pyproject["project"]["optional-dependencies"]["vllm"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="vLLM needs a GPU")
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+def test_vllm_s_log_probabilities_are_the_policy_s(tmp_path: Path) -> None:
+    """Of what vLLM samples, before and after an update: in float32 they differ by rounding."""
+    from support.random_models import build_speed_model
+    from visionr1.models.prefix import group, pack, token_logprobs
+
+    policy = load_policy(build_speed_model(tmp_path / "model"), device="cuda")
+    opened = open_vllm(policy, Recipe(rollout=RolloutSection(engine="vllm", vllm_memory=0.2)))
+    prompts = make_prompts(policy, [(448, 448), (224, 448)])
+    for factor in (1.0, 2.0):
+        sharpen(policy, factor)
+        replies = opened(policy, prompts, Sampling(num_completions=4, max_new_tokens=32), [(0,), (1,)])
+        with torch.no_grad():
+            rows = pack(group(prompts, [[reply.token_ids for reply in own] for own in replies])).to(policy.device)
+            ours = token_logprobs(policy, rows).cpu()
+        theirs = torch.cat([reply.logprobs for own in replies for reply in own])
+        assert (ours - theirs).abs().max() < 1e-3

@@ -1,0 +1,112 @@
+"""What the tests of training share: recipes, runs that die, and how two runs are compared."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from visionr1.files import read_json_lines
+from visionr1.rewards import Reward, Score
+from visionr1.samples import GroundTruth
+from visionr1.training.recipe import load_recipe
+from visionr1.training.run_folder import RunFolder
+
+SFT = """
+method = "sft"
+[model]
+path = "{model}"
+[checkpoint]
+every = 2
+[train]
+batch_size = 2
+learning_rate = 1e-3
+[[data]]
+source = "scenes"
+scenes = {{ width = 120, height = 80, max_objects = 2 }}
+[[phase]]
+name = "first"
+steps = 2
+[[phase]]
+name = "second"
+steps = 3
+warmup_steps = 2
+schedule = "cosine"
+"""
+GRPO = """
+method = "grpo"
+[model]
+path = "{model}"
+[checkpoint]
+every = 2
+[train]
+steps = 4
+batch_size = 2
+learning_rate = 1e-3
+[[data]]
+source = "scenes"
+scenes = {{ width = 120, height = 80, max_objects = 2 }}
+[rollout]
+group_size = 3
+max_new_tokens = 12
+[reward]
+adaptive = true
+"""
+
+
+def score_by_letters(replace_attribute: Callable[[Any, str, Any], None] = setattr) -> None:
+    """A random model never writes a box: let any text earn something, so that there is a gradient."""
+    score = Reward.score
+
+    def by_letters(self: Reward, text: str, truth: GroundTruth, **settings: Any) -> Score:
+        return replace(score(self, text, truth, **settings), total=float(sum(map(ord, text)) % 7))
+
+    replace_attribute(Reward, "score", by_letters)
+
+
+def rows(folder: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
+    """Rows of a .jsonl file, wall-clock fields aside."""
+    lines = read_json_lines(folder / name)
+    return [{k: v for k, v in line.items() if not k.startswith("seconds/")} for line in lines]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "final/model.safetensors")
+
+
+def assert_same_update(one: Path, two: Path) -> None:
+    """What training added to the weights is equal up to a thousandth of it."""
+    before = load_file(Path(load_recipe(one / "recipe.toml").model.path) / "model.safetensors")
+    mine, other = weights(one), weights(two)
+    assert mine.keys() == other.keys()
+    added = torch.cat([(mine[name] - before[name]).flatten() for name in mine])
+    difference = torch.cat([(mine[name] - other[name]).flatten() for name in mine])
+    assert difference.norm() <= 1e-3 * added.norm()
+
+
+class Killed(BaseException):
+    """As sudden as kill -9: nothing catches it."""
+
+
+@contextmanager
+def killed_at(step: int, name: str) -> Iterator[None]:
+    """Die inside this block, right after the row of `step` has been written to .jsonl file `name`."""
+    append = RunFolder.append
+
+    def dying(self: RunFolder, file: str, new: Iterable[Mapping[str, Any]]) -> None:
+        kept = list(new)
+        append(self, file, kept)
+        if file == name and kept and kept[0]["step"] == step:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunFolder, "append", dying)
+        try:
+            yield
+        except Killed:
+            return
+    raise AssertionError(f"step {step} was never written to {name}")

@@ -1,0 +1,195 @@
+from pathlib import Path
+
+import pytest
+
+from visionr1.errors import RecipeError
+from visionr1.rewards.score import PAPER_WEIGHTS
+from visionr1.training.recipe import Recipe, load_recipe, parse_recipe, to_toml
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+
+CURRICULUM = """
+method = "sft"
+seed = 3
+[train]
+batch_size = 4
+learning_rate = 1
+[[data]]
+source = "scenes"
+scenes = { max_objects = 3, cells = 0.5 }
+[[phase]]
+name = "first"
+steps = 10
+[[phase]]
+name = "second"
+minutes = 2.5
+batch_size = 8
+[[phase.data]]
+source = "bccd"
+weight = 2
+[[phase.data]]
+source = "scenes"
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "recipe.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_phases_start_from_the_train_table(tmp_path: Path) -> None:
+    recipe = load_recipe(written(tmp_path, CURRICULUM))
+    first, second = recipe.phases
+    assert (first.name, first.steps, first.batch_size, first.learning_rate) == ("first", 10, 4, 1.0)
+    assert (second.name, second.steps, second.minutes, second.batch_size) == ("second", 0, 2.5, 8)
+    assert first.data[0].scenes == {"max_objects": 3, "cells": 0.5}
+    assert [(data.source, data.weight) for data in second.data] == [("bccd", 2.0), ("scenes", 1.0)]
+
+
+def test_no_table_at_all_is_the_paper_s_method() -> None:
+    recipe = parse_recipe({})
+    assert recipe == Recipe()
+    assert (recipe.method, recipe.grpo.beta, recipe.phases[0].learning_rate) == ("grpo", 0.2, 1e-6)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_shipped_recipe_reads_and_comes_back_equal(path: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(path)
+    assert load_recipe(written(tmp_path, to_toml(recipe))) == recipe
+
+
+def test_the_resolved_recipe_states_every_value(tmp_path: Path) -> None:
+    recipe = load_recipe(written(tmp_path, CURRICULUM), ['model.path=C:\\models\\"x"'])
+    text = to_toml(recipe)
+    assert load_recipe(written(tmp_path, text)) == recipe
+    assert recipe.model.path == 'C:\\models\\"x"'
+    assert "learning_rate = 1.0" in text
+
+
+@pytest.mark.parametrize(
+    ("override", "read"),
+    [
+        ("seed=7", lambda r: r.seed == 7),
+        ("train.learning_rate=2e-5", lambda r: r.phases[1].learning_rate == 2e-5),
+        ("phase.0.steps=99", lambda r: r.phases[0].steps == 99),
+        ("phase.1.data.0.weight=5", lambda r: r.phases[1].data[0].weight == 5),
+        ("model.path=some/folder", lambda r: r.model.path == "some/folder"),  # text needs no quotes
+        ("reward.weights.count=1", lambda r: r.reward.weights == {**PAPER_WEIGHTS, "count": 1}),
+        ("reward.weights.precision=2", lambda r: r.reward.weights == {**PAPER_WEIGHTS, "precision": 2}),
+        ("reward.weights={format=1}", lambda r: r.reward.weights == {"format": 1}),
+        ("phase.first.steps=99", lambda r: r.phases[0].steps == 99 and r.phases[1].minutes == 2.5),
+        ("phase.first.data.0.scenes.cells=1", lambda r: r.phases[0].data[0].scenes == {"max_objects": 3, "cells": 1}),
+        ("train.schedule=cosine", lambda r: {phase.schedule for phase in r.phases} == {"cosine"}),
+        ("optimizer.betas=[0.9, 0.95]", lambda r: r.optimizer.betas == (0.9, 0.95)),
+        ("reward.adaptive=true", lambda r: r.reward.adaptive is True),
+    ],
+)
+def test_set_overrides_one_value(tmp_path: Path, override: str, read: object) -> None:
+    assert read(load_recipe(written(tmp_path, CURRICULUM), [override]))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[train]\nlerning_rate = 1", "unknown key train.lerning_rate; did you mean learning_rate"),
+        ("[modle]\npath = 'x'", "unknown key modle; did you mean model"),
+        ("zzz = 1", "unknown key zzz; known keys: checkpoint"),
+        ("[train]\nsteps = 1.5", "train.steps: expected a whole number, found 1.5"),
+        ("[train]\nsteps = true", "train.steps: expected a whole number, found True"),
+        ("[train]\nlearning_rate = 'high'", "train.learning_rate: expected a number, found 'high'"),
+        ("method = 'ppo'", "method: expected one of sft, grpo, found 'ppo'"),
+        ("model = 'x'", "model: expected a table, found 'x'"),
+        ("phases = []", "unknown key phases; did you mean phase?"),
+        ("phase = []", r"phase: expected \[\[phase\]\] tables"),
+        ("data = []", "data: expected at least one source"),
+        ("[rollout]\ngroup_size = 1", "rollout.group_size: expected 2 or more .* found 1"),
+        ("[grpo]\nbeta = -1", "grpo.beta: expected 0 or more, found -1"),
+        ("[train]\nlearning_rate = 0", "train.learning_rate: expected above 0, found 0"),
+        ("[lora]\nrank = -1", "lora.rank: expected 0 .* or more, found -1"),
+        ("[lora]\nalpha = 0", "lora.alpha: expected above 0, found 0"),
+        ("[lora]\nvision = true\n[model]\nfreeze_vision = true", "lora.vision: expected false where"),
+        ("[optimizer]\nbetas = [0.9]", "optimizer.betas: expected 2 values"),
+        ("[[data]]\nsource = 'bccd'\nscenes = {cells = 1}", 'data.scenes is set, but data.source is "bccd"'),
+        ("[[data]]\nweight = 0", "data.weight: expected above 0"),
+        ("[reward.weights]\nformat = 'much'", "reward.weights.format: expected a number, found 'much'"),
+        ("[reward.weights]\nprecison = 1", "unknown criteria .*precison.*; known: format, recall, precision, count"),
+        ("[reward]\nweights = {}", "above 0"),
+        ("[reward]\nweights = {recall = 0}", "above 0"),
+        ("[reward.weights]\nformat = -1", "finite and not negative, but found .*format"),
+        ("[reward]\nadaptive = true\nstage_step = 0.5", "reward.stage_step: expected 1 where reward.adaptive is true"),
+        ("[[data]]\nsource = 'scenes'\nscenes = {widht = 1}", "unknown key data.scenes.widht; did you mean width"),
+        ("[[data]]\nsource = 'scenes'\nscenes = {width = 8}", "width and height of at least 32"),
+        ("[eval]\nprotocol = ['qwen35vl']", "unknown protocol 'qwen35vl'; did you mean"),
+        ("[optimizer]\nbetas = [0.9, 1.0]", "optimizer.betas: expected from 0 to below 1"),
+        ("workers = -1", "workers: expected 0 or more, found -1"),
+        ("[train]\nepochs = inf", "train.epochs: expected above 0, found inf"),
+        ("[[data]]\nweight = inf", "data.weight: expected above 0, found inf"),
+        ("a = ", "is not TOML"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(RecipeError, match=message) as raised:
+        load_recipe(path)
+    assert str(path) in str(raised.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"cannot read recipe .*none\.toml"):
+        load_recipe(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed", "expected section.key=value"),
+        ("=1", "expected section.key=value"),
+        ("phase.7.steps=1", "expected first, second, a number below 2 in place of '7'"),
+        ("phase.x.steps=1", "expected first, second, a number below 2 in place of 'x'"),
+        ("seed.deeper=1", "seed is not a table"),
+        ("train.steps=2", r"the phases of .* differ in steps; set phase\.first\.steps or phase\.second\.steps"),
+        ("data.0.weight=2", r"differ in data; set phase\.first\.data\.0\.weight or phase\.second\.data\.0\.weight"),
+        ("train={steps = 2}", "expected section.key=value"),
+        ("train.stpes=2", "unknown key train.stpes; did you mean steps"),
+        ('model.path="x', "this value is not TOML"),
+        ("optimizer.betas=[0.9, 0.95", "this value is not TOML"),
+        ("optimizer.learning_rate=1e-5", r"unknown key optimizer.learning_rate; did you mean train\.learning_rate\?"),
+        ("max_new_tokens=9", r"did you mean rollout\.max_new_tokens or eval\.max_new_tokens\?"),
+        ("reward.weights.fromat=1", r"reward\.weights: unknown criteria \['fromat'\]"),
+        ("eval.protocol=nonsense", r"eval\.protocol: unknown protocol 'nonsense'"),
+    ],
+)
+def test_a_wrong_override_is_named(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(written(tmp_path, CURRICULUM), [override])
+
+
+@pytest.mark.parametrize("override", ["train.steps=7", "phase.0.steps=7", "phase.train.steps=7"])
+def test_one_phase_is_set_in_a_recipe_as_it_was_written_back_too(tmp_path: Path, override: str) -> None:
+    first = load_recipe(written(tmp_path, "[train]\nsteps = 40\n[[data]]\nlimit = 5\n"))
+    again = written(tmp_path, to_toml(first))
+    assert load_recipe(again, [override]) == parse_recipe({"train": {"steps": 7}, "data": [{"limit": 5}]})
+    assert load_recipe(again, ["data.0.limit=6"]).phases[0].data[0].limit == 6
+
+
+def test_what_one_phase_is_given_is_its_own(tmp_path: Path) -> None:
+    text = '[[data]]\nlimit = 5\n[[phase]]\nname = "a"\n[[phase]]\nname = "b"\n'
+    changes = ["data.0.split=all", "phase.a.data.0.limit=6"]
+    first, second = (phase.data[0] for phase in load_recipe(written(tmp_path, text), changes).phases)
+    assert (first.limit, second.limit) == (6, 5)
+    assert first.split == second.split == "all"
+
+
+def test_data_from_the_command_line_keeps_the_source_s_settings() -> None:
+    own = {"source": "mine", "split": "all", "limit": 5, "augment": True}
+    data = parse_recipe({"data": [own, {"source": "scenes"}]}).with_data("yours").phases[0].data
+    assert data == parse_recipe({"data": [{**own, "source": "yours"}]}).phases[0].data
+    with pytest.raises(RecipeError, match=r"phase train mixes mine, bccd; change data\.source"):
+        parse_recipe({"data": [own, {"source": "bccd"}]}).with_data("yours")
+
+
+def test_data_and_model_from_the_command_line(tmp_path: Path) -> None:
+    recipe = load_recipe(written(tmp_path, CURRICULUM)).with_data("my/boxes").with_model("my/model")
+    assert [[data.source for data in phase.data] for phase in recipe.phases] == [["my/boxes"], ["my/boxes"]]
+    assert recipe.model.path == "my/model"

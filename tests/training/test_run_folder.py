@@ -1,0 +1,175 @@
+"""The folder of a run: it begins where nothing is, and touches nothing that it did not make."""
+
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from visionr1.errors import CheckpointError, TrainingError
+from visionr1.training.recipe import Recipe
+from visionr1.training.run_folder import LOGS, RunFolder, whole_folder
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "metrics.jsonl", "final/model.safetensors", "recipe.toml"])
+def test_a_folder_of_other_things_is_refused_and_left(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(TrainingError, match=r"is not empty and holds no run \(there is \w+.*choose another --run-dir"):
+        RunFolder.open(tmp_path, Recipe(), resume=False)
+    assert (tmp_path / name).read_text() == "mine"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_run_cuts_its_own_logs_alone(tmp_path: Path) -> None:
+    (tmp_path / "evaluation").mkdir()  # of the model before training
+    (tmp_path / ".keep").write_text("")
+    folder = RunFolder.open(tmp_path, Recipe(), resume=False)
+    (tmp_path / "mine.jsonl").write_text("{}\n")
+    for log in LOGS:
+        folder.append(log, [{"step": 1}])
+    length = (tmp_path / LOGS[0]).stat().st_size
+    for log in LOGS:
+        folder.append(log, [{"step": 2}])
+    RunFolder.open(tmp_path, Recipe(), resume=True).cut_logs({LOGS[0]: length})
+    assert [(tmp_path / log).read_text() for log in LOGS] == ['{"step": 1}\n', "", ""]
+    assert (tmp_path / "mine.jsonl").read_text() == "{}\n"
+
+
+class Killed(BaseException):
+    """As sudden as kill -9."""
+
+
+def killed_at(moment: int, patch: pytest.MonkeyPatch, write: Callable[[], None]) -> bool:
+    """Whether `write` died before its `moment`-th call that changes or syncs a file; then no later one works either."""
+    calls = iter(range(10_000))
+
+    def mortal(call: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*arguments: Any, **settings: Any) -> Any:
+            if next(calls) >= moment:
+                raise Killed
+            return call(*arguments, **settings)
+
+        return called
+
+    with patch.context() as dying:
+        for owner, name in ((Path, "rename"), (Path, "mkdir"), (Path, "write_text"), (os, "fsync"), (shutil, "rmtree")):
+            dying.setattr(owner, name, mortal(getattr(owner, name)))
+        try:
+            write()
+        except Killed:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("name", ["best", "final", "checkpoints/step_2"])
+@pytest.mark.parametrize("before", ["old", None])
+def test_a_kill_leaves_a_folder_as_it_was_or_as_it_was_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, before: str | None
+) -> None:
+    found, moment, again = set(), 0, True
+    while again:
+        run = tmp_path / str(moment)
+        RunFolder.open(run, Recipe(), resume=False)
+        if before:
+            (run / name).mkdir(parents=True)
+            (run / name / "weights").write_text(before)
+
+        def write(run: Path = run) -> None:
+            with whole_folder(run / name) as folder:
+                (folder / "adapter").mkdir()
+                (folder / "adapter/weights").write_text("new")
+                (folder / "weights").write_text("new")
+
+        again = killed_at(moment, monkeypatch, write)
+        RunFolder.open(run, Recipe(), resume=True)
+        left = {str(p.relative_to(run)): p.read_text() for p in run.rglob("weights")}
+        whole = {f"{name}/weights": "new", f"{name}/adapter/weights": "new"}
+        assert left in ({f"{name}/weights": before} if before else {}, whole)
+        assert not list(run.rglob(".*"))
+        found.add(left == whole)
+        moment += 1
+    assert found == {True, False}
+    assert moment > 8
+
+
+def test_a_folder_that_could_not_be_written_is_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best/weights").write_text("old")
+
+    def write() -> None:
+        with whole_folder(tmp_path / "best") as folder:
+            (folder / "weights").write_text("ne")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        write()
+    assert [(p.name, p.read_text()) for p in tmp_path.rglob("*") if p.is_file()] == [("weights", "old")]
+
+
+def test_what_a_kill_left_is_the_writer_s_alone_to_mend(tmp_path: Path) -> None:
+    RunFolder.open(tmp_path, Recipe(), resume=False)
+    for name in ("checkpoints/.step_3.partial", "checkpoints/.mine.partial", ".best.old", ".final.partial"):
+        (tmp_path / name).mkdir(parents=True)
+    RunFolder.open(tmp_path, Recipe(), resume=True, writes=False)
+    assert len(list(tmp_path.rglob(".*"))) == 4
+    RunFolder.open(tmp_path, Recipe(), resume=True)
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_dir()}
+    assert left == {"checkpoints", "checkpoints/.mine.partial", "best"}
+
+
+def test_what_torch_says_of_a_full_disk_is_an_error_of_the_user_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder.open(tmp_path, Recipe(), resume=False)
+
+    def full(*_: object, **settings: object) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0")
+
+    class Policy:
+        save = save_trained = lambda self, folder, *_, **__: None
+
+    monkeypatch.setattr(Policy, "save", full)
+    with pytest.raises(TrainingError, match=r"cannot write .*best: .*unexpected pos.*; there is no checkpoint yet"):
+        folder.write_model("best", Policy(), torch.float32)  # type: ignore[arg-type]
+    (tmp_path / "checkpoints/step_2").mkdir(parents=True)
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(TrainingError, match=r"cannot write .*step_4: .*; the newest checkpoint, .*step_2, is kept"):
+        folder.write_checkpoint(Policy(), {}, step=4, keep=1)  # type: ignore[arg-type]
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_a_run_that_never_began_is_no_hindrance(tmp_path: Path) -> None:
+    RunFolder.open(tmp_path, Recipe(), resume=False)
+    (tmp_path / "tensorboard").mkdir()
+    RunFolder.open(tmp_path, Recipe(seed=1), resume=False)
+
+
+def test_a_checkpoint_that_cannot_be_read_is_named_with_the_one_before(tmp_path: Path) -> None:
+    folder = RunFolder.open(tmp_path, Recipe(), resume=False)
+    for name in ("step_2", "step_10", "step_10_backup", "step_old"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    newest = folder.latest_checkpoint()
+    assert newest is not None and newest.name == "step_10"
+    file = newest / "trainer_state.pt"
+    for spoil in (
+        lambda: file.write_bytes(b"no zip"),
+        lambda: file.write_bytes(b""),
+        lambda: torch.save({"position": tmp_path}, file),  # a class that may not be unpickled
+        lambda: torch.save([], file),
+        lambda: torch.save({"position": {}}, file),
+        file.unlink,
+    ):
+        spoil()
+        with pytest.raises(CheckpointError, match=r"trainer_state.pt is damaged .*delete .*step_10, .* from step_2$"):
+            folder.read_state(newest)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrainingError, match=r"cannot write into .*file/run: .*choose another --run-dir"):
+        RunFolder.open(tmp_path / "file/run", Recipe(), resume=False)

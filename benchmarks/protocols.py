@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from visionr1.data import CocoDataset, find_splits, read_coco
+from visionr1.data import BoxDataset, find_splits, read_coco
 from visionr1.evaluation import DetectionResult, DetectionUnit, Protocol, ReplyLog, read_protocol, write_evaluation
 from visionr1.evaluation.benchmarks.suite import SMALL_SET
 from visionr1.evaluation.runner import Asking, ModelEvaluator
@@ -39,11 +39,11 @@ def find_sets(folder: Path) -> dict[str, tuple[Path, str]]:
     return found
 
 
-def first_images(dataset: CocoDataset, limit: int | None) -> CocoDataset:
+def first_images(dataset: BoxDataset, limit: int | None) -> BoxDataset:
     """The data set of the first `limit` images."""
     if limit is None or limit >= len(dataset.samples):
         return dataset
-    return CocoDataset(dataset.samples[:limit], dataset.table.take(range(limit)), dataset.report)
+    return BoxDataset(dataset.samples[:limit], dataset.table.take(range(limit)), dataset.report)
 
 
 def measure(

@@ -5,12 +5,12 @@ import pytest
 from PIL import ExifTags, Image
 
 from visionr1 import cli
-from visionr1.data import CocoDataset, data_path, read_coco
+from visionr1.data import BoxDataset, data_path, read_coco
 from visionr1.data.check import check_data
 from visionr1.dialects import DIALECTS, get_dialect
 
 
-def tiny_set(folder: Path, boxes: list[list[float]], category: str = "cat") -> CocoDataset:
+def tiny_set(folder: Path, boxes: list[list[float]], category: str = "cat") -> BoxDataset:
     Image.new("RGB", (40, 30)).save(folder / "a.png")
     rows = {
         "images": [{"id": 1, "file_name": "a.png", "width": 40, "height": 30}],

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from visionr1.data import CocoDataset, data_path, one_category_each, read_coco, read_source, read_table, table_of
+from visionr1.data import BoxDataset, data_path, one_category_each, read_coco, read_source, read_table, table_of
 from visionr1.data.row_log import is_safe_name, read_id
 from visionr1.errors import DataError
 from visionr1.samples import Boxes, Query
@@ -323,7 +323,7 @@ def test_a_table_can_take_images_twice(tmp_path: Path) -> None:
 
 
 def test_one_category_each(tmp_path: Path) -> None:
-    data: CocoDataset = read_coco(write(tmp_path, content()))
+    data: BoxDataset = read_coco(write(tmp_path, content()))
     everything = one_category_each(data.samples)
     assert [(s.id, s.query.categories, len(s.truth)) for s in everything] == [
         ("5:dog", ("dog",), 1),

@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 
 from support.random_models import sharpen
 from visionr1 import cli
-from visionr1.data import CocoDataset, data_path, read_coco
+from visionr1.data import BoxDataset, data_path, read_coco
 from visionr1.errors import DataError
 from visionr1.evaluation import DetectionResult, DetectionUnit, Prediction, ReplyLog, Shard, read_protocol
 from visionr1.evaluation.runner import Asking, collect_replies, evaluate_model, predict_image, predict_samples
@@ -24,7 +24,7 @@ LIMIT = 20
 
 
 @pytest.fixture(scope="module")
-def few(tmp_path_factory: pytest.TempPathFactory) -> CocoDataset:
+def few(tmp_path_factory: pytest.TempPathFactory) -> BoxDataset:
     """The first three test images of BCCD, copied beside their boxes."""
     folder = data_path("bccd") / "test"
     rows = json.loads((folder / "annotations_without_background.json").read_text())
@@ -38,7 +38,7 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> CocoDataset:
     return read_coco(file)
 
 
-def test_replies_do_not_depend_on_the_batch(model_folder: Path, few: CocoDataset) -> None:
+def test_replies_do_not_depend_on_the_batch(model_folder: Path, few: BoxDataset) -> None:
     policy = sharpen(load_policy(model_folder))
     seen: list[tuple[int, int]] = []
     one = predict_samples(policy, few.samples, max_new_tokens=LIMIT, batch_size=1)
@@ -53,14 +53,14 @@ def test_replies_do_not_depend_on_the_batch(model_folder: Path, few: CocoDataset
     assert all(prediction.input_size_wh for prediction in one)
 
 
-def test_a_model_is_evaluated_under_the_default_protocol(qwen25_folder: Path, few: CocoDataset) -> None:
+def test_a_model_is_evaluated_under_the_default_protocol(qwen25_folder: Path, few: BoxDataset) -> None:
     result, predictions = evaluate_model(load_policy(qwen25_folder), few, max_new_tokens=LIMIT)
     assert len(predictions) == 3 and result.counts["replies"] == 3
     assert result.protocol.name == "default" and result.protocol.max_new_tokens == LIMIT
     assert result.counts["true_boxes"] == len(few.table.xywh)
 
 
-def test_one_prompt_per_present_category_is_really_asked(qwen25_folder: Path, few: CocoDataset) -> None:
+def test_one_prompt_per_present_category_is_really_asked(qwen25_folder: Path, few: BoxDataset) -> None:
     policy = load_policy(qwen25_folder)
     asked: list[tuple[str, ...]] = []
     encode = policy.encode
@@ -84,7 +84,7 @@ def test_one_prompt_per_present_category_is_really_asked(qwen25_folder: Path, fe
 
 
 def test_eval_leaves_its_result_and_replies_which_score_the_same(
-    qwen25_folder: Path, few: CocoDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    qwen25_folder: Path, few: BoxDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = str(few.table.path)
     model = ["--model", str(qwen25_folder), "--max-new-tokens", str(LIMIT), "--out", str(tmp_path)]
@@ -157,7 +157,7 @@ def test_a_drawing_never_replaces_its_photo(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_weights_of_another_precision_are_stated(
-    qwen25_folder: Path, few: CocoDataset, capsys: pytest.CaptureFixture[str]
+    qwen25_folder: Path, few: BoxDataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = ["--model", str(qwen25_folder), "--data", str(few.table.path), "--max-new-tokens", "2"]
     assert cli.main(["eval", *asked, "--dtype", "bfloat16", "--json"]) == 0
@@ -165,7 +165,7 @@ def test_weights_of_another_precision_are_stated(
 
 
 def test_an_evaluation_that_was_stopped_goes_on(
-    qwen25_folder: Path, few: CocoDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    qwen25_folder: Path, few: BoxDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = load_policy(qwen25_folder)
     unit = DetectionUnit(name="few", table=few.table, samples=few.samples)
@@ -214,7 +214,7 @@ def test_an_evaluation_that_was_stopped_goes_on(
 
 def test_a_finished_evaluation_is_neither_asked_again_nor_replaced(
     qwen25_folder: Path,
-    few: CocoDataset,
+    few: BoxDataset,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -262,7 +262,7 @@ def test_a_finished_evaluation_is_neither_asked_again_nor_replaced(
 
 
 def test_a_limited_evaluation_says_so_everywhere(
-    qwen25_folder: Path, few: CocoDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    qwen25_folder: Path, few: BoxDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = ["--model", str(qwen25_folder), "--data", str(few.table.path), "--max-new-tokens", "3"]
     command = ["eval", *model, "--out", str(tmp_path), "--resamples", "2"]
@@ -288,7 +288,7 @@ def test_a_limited_evaluation_says_so_everywhere(
 
 
 def test_shards_and_scores_through_the_command_line(
-    qwen25_folder: Path, few: CocoDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    qwen25_folder: Path, few: BoxDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = ["--model", str(qwen25_folder), "--data", str(few.table.path), "--max-new-tokens", "3"]
     command = ["eval", *asked, "--out", str(tmp_path), "--resamples", "0"]

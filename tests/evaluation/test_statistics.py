@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from support.detection_problems import Problem, for_problems, random_problem, read_problem
-from visionr1.data import CocoTable
+from visionr1.data import BoxTable
 from visionr1.evaluation import COCO_RESULTS, DetectionResult, Protocol, evaluate_boxes, paired_difference
 from visionr1.evaluation.detection.coco import Detections
 from visionr1.evaluation.statistics import draws, figures, intervals
@@ -14,7 +14,7 @@ from visionr1.evaluation.statistics import draws, figures, intervals
 IN_FILE_ORDER = replace(COCO_RESULTS, order="file")
 
 
-def resampled(table: CocoTable, detections: Detections, times: np.ndarray) -> tuple[CocoTable, Detections]:
+def resampled(table: BoxTable, detections: Detections, times: np.ndarray) -> tuple[BoxTable, Detections]:
     """The set in which image i stands `times[i]` times, spelled out."""
     chosen = np.repeat(np.arange(len(table)), times)
     rows = [np.flatnonzero(detections.image == image) for image in chosen]

@@ -15,7 +15,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from visionr1.data import CocoTable, read_table
+from visionr1.data import BoxTable, read_table
 from visionr1.evaluation import Detections
 from visionr1.evaluation.predictions import detections_of
 
@@ -72,7 +72,7 @@ def for_problems(test: Callable[[Problem], None]) -> Callable[[], None]:
     return settings(max_examples=30)(given(PROBLEMS)(test))
 
 
-def read_problem(problem: Problem) -> tuple[CocoTable, Detections]:
+def read_problem(problem: Problem) -> tuple[BoxTable, Detections]:
     """The table and the detections, as the readers make them of files."""
     with TemporaryDirectory() as folder:
         truth = Path(folder) / "truth.json"

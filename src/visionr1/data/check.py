@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from visionr1.boxes import iou_matrix
-from visionr1.data.coco import CocoDataset
+from visionr1.data.coco import BoxDataset
 from visionr1.dialects import Dialect
 from visionr1.errors import DataError
 from visionr1.rewards import Reward
@@ -54,7 +54,7 @@ class DataCheck:
 
 
 def check_data(
-    dataset: CocoDataset, dialect: Dialect, *, input_size: Callable[[Size], Size] = lambda size_wh: size_wh
+    dataset: BoxDataset, dialect: Dialect, *, input_size: Callable[[Size], Size] = lambda size_wh: size_wh
 ) -> DataCheck:
     """Check every sample. `input_size` gives what the processor makes of an image's size, by default the same."""
     reward = Reward(dialect=dialect)

@@ -1,7 +1,7 @@
 """COCO instances, as a JSON file or a folder: plain COCO, ODinW (`annotations_without_background.json` in train, valid
 and test) and Roboflow (`_annotations.coco.json`).
 
-Two views of one file. `CocoTable` holds every row as it stands, which is what an evaluation must count; `Sample`s hold
+Two views of one file. `BoxTable` holds every row as it stands, which is what an evaluation must count; `Sample`s hold
 what a model is trained on and shown: boxes clipped to the image, without crowd regions. Policies:
 
 - An unknown image or category id, a box that is not four finite numbers or has a negative side, an image file that is
@@ -40,7 +40,7 @@ _SPLIT_SPELLINGS = {"train": ("train",), "valid": ("valid", "val", "validation")
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class CocoTable:
+class BoxTable:
     """One annotation file in columns, rows in file order: N images, C categories, A annotations.
 
     Boxes are `xywh` float64 pixels, exactly as in the file. `image` and `category` (A,) index into the images and the
@@ -66,7 +66,7 @@ class CocoTable:
     def __len__(self) -> int:
         return len(self.image_ids)
 
-    def take(self, images: Sequence[int]) -> CocoTable:
+    def take(self, images: Sequence[int]) -> BoxTable:
         """The table of the images at these positions, in this order; a position may come more than once."""
         rows = [np.flatnonzero(self.image == index) for index in range(len(self))]
         order = np.concatenate([rows[i] for i in images]) if len(images) else np.zeros(0, dtype=np.intp)
@@ -78,7 +78,7 @@ class CocoTable:
             image=np.repeat(np.arange(len(images)), [len(rows[i]) for i in images]),
         )
 
-    def of_categories(self, kept: Sequence[int]) -> CocoTable:
+    def of_categories(self, kept: Sequence[int]) -> BoxTable:
         """The table with the categories at these positions alone, in this order; every image stays."""
         place = np.full(len(self.categories), -1, dtype=np.intp)
         place[list(kept)] = np.arange(len(kept))
@@ -91,7 +91,7 @@ class CocoTable:
             descendants={},
         )
 
-    def _rows(self, rows: Index) -> CocoTable:
+    def _rows(self, rows: Index) -> BoxTable:
         """These annotations alone."""
         columns = {name: getattr(self, name)[rows] for name in ("image", "category", "xywh", "area", "iscrowd")}
         return replace(self, **columns)
@@ -124,11 +124,11 @@ class CocoTable:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class CocoDataset:
+class BoxDataset:
     """Samples with detection queries over all categories in file order, the table they come from, and the report."""
 
     samples: tuple[Sample, ...]
-    table: CocoTable
+    table: BoxTable
     report: ReadReport
 
 
@@ -138,7 +138,7 @@ def read_coco(
     split: str | None = None,
     image_dir: str | Path | None = None,
     on_bad: OnBad = "raise",
-) -> CocoDataset:
+) -> BoxDataset:
     """The samples in a COCO annotation file, or in a folder of one of the layouts above.
 
     `split` chooses within a folder; `image_dir` says where the images are, if not in a usual place near the file.
@@ -154,8 +154,8 @@ def read_coco(
 
 
 def table_samples(
-    table: CocoTable, log: RowLog, image_dir: Path | None, asked: Sequence[Sequence[str]] | None = None
-) -> CocoDataset:
+    table: BoxTable, log: RowLog, image_dir: Path | None, asked: Sequence[Sequence[str]] | None = None
+) -> BoxDataset:
     """The samples of a table, as `read_coco` makes them; `asked` are the categories that each image is asked for.
 
     An image that is asked for none is bad; without `asked`, all are asked of every image.
@@ -186,7 +186,7 @@ def table_samples(
         )
     if not samples:
         raise DataError(f"{table.path}: no image is left of {len(table)}: {'; '.join(log.report().lines())}")
-    return CocoDataset(tuple(samples), table.take(kept), log.report())
+    return BoxDataset(tuple(samples), table.take(kept), log.report())
 
 
 def _only(boxes: Boxes, labels: set[str]) -> Boxes:
@@ -195,13 +195,13 @@ def _only(boxes: Boxes, labels: set[str]) -> Boxes:
     return Boxes(boxes.xyxy[rows], tuple(boxes.labels[row] for row in rows))
 
 
-def read_table(path: str | Path, *, split: str | None = None, on_bad: OnBad = "raise") -> CocoTable:
+def read_table(path: str | Path, *, split: str | None = None, on_bad: OnBad = "raise") -> BoxTable:
     """The table of an annotation file or folder, as `read_coco` finds it; image files are not touched."""
     file = find_annotations(Path(path), split)
     return _read_table(file, RowLog(file, on_bad))
 
 
-def table_of(samples: Sequence[Sample]) -> CocoTable:
+def table_of(samples: Sequence[Sample]) -> BoxTable:
     """The table that samples of any origin make, each image once, in order; area is width x height, nothing is crowd.
 
     Samples that share an image (one query each) share a row; categories are all that are asked or true, in order.
@@ -222,7 +222,7 @@ def table_of(samples: Sequence[Sample]) -> CocoTable:
     xyxy = np.concatenate([*boxes, np.zeros((0, 4))])
     index = np.array(rows, dtype=np.intp).reshape(-1, 2)
     xywh = np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1)
-    return CocoTable(
+    return BoxTable(
         path=Path("samples"),
         image_ids=tuple(images),
         file_names=("",) * len(images),
@@ -292,7 +292,7 @@ def _find_image_dir(file: Path, file_names: Sequence[str]) -> Path:
     return next((place for place in places if any((place / name).is_file() for name in probes)), parent)
 
 
-def _image_path(table: CocoTable, index: int, folder: Path, log: RowLog) -> Path | None:
+def _image_path(table: BoxTable, index: int, folder: Path, log: RowLog) -> Path | None:
     name, where = table.file_names[index], f"images[{index}] (id {table.image_ids[index]})"
     if not is_safe_name(name):
         log.bad("unsafe_file_name", where, f"file_name: expected a path below the image folder, found {name!r}")
@@ -303,7 +303,7 @@ def _image_path(table: CocoTable, index: int, folder: Path, log: RowLog) -> Path
     return folder / name
 
 
-def _size(table: CocoTable, index: int, image: Path, log: RowLog) -> Size | None:
+def _size(table: BoxTable, index: int, image: Path, log: RowLog) -> Size | None:
     """Width and height from the file, else from the image, upright."""
     width, height = table.sizes_wh[index].tolist()
     if width and height:
@@ -318,7 +318,7 @@ def _size(table: CocoTable, index: int, image: Path, log: RowLog) -> Size | None
     return size
 
 
-def _truths(table: CocoTable, log: RowLog) -> list[Boxes]:
+def _truths(table: BoxTable, log: RowLog) -> list[Boxes]:
     """The boxes of each image that a model can be asked for, not yet clipped."""
     for row in np.flatnonzero(table.iscrowd).tolist():
         log.adjust("crowd_regions_left_out", f"annotation {row}", "iscrowd is 1")
@@ -340,7 +340,7 @@ def clipped(boxes: Boxes, size: Size, where: str, log: RowLog) -> Boxes:
     return Boxes(xyxy[filled], tuple(label for label, keep in zip(boxes.labels, filled, strict=True) if keep))
 
 
-def _read_table(file: Path, log: RowLog) -> CocoTable:
+def _read_table(file: Path, log: RowLog) -> BoxTable:
     content = read_json(file)
     if not isinstance(content, dict):
         found = type(content).__name__
@@ -357,7 +357,7 @@ def _read_table(file: Path, log: RowLog) -> CocoTable:
     images = _read_images(lists["images"], log)
     annotations = _read_annotations(lists["annotations"], _places(images), _places(names), log)
     raw_ids = [row.get("id") for row in lists["images"] if isinstance(row, dict)]
-    return CocoTable(
+    return BoxTable(
         path=file,
         image_ids=tuple(images),
         file_names=tuple(name for name, _ in images.values()),
@@ -426,7 +426,7 @@ def _read_images(rows: list[Any], log: RowLog) -> dict[Id, tuple[str, Size]]:
 
 
 def _read_annotations(rows: list[Any], images: dict[Id, int], categories: dict[Id, int], log: RowLog) -> dict[str, Any]:
-    """The columns of a `CocoTable` that come from the annotations."""
+    """The columns of a `BoxTable` that come from the annotations."""
     image, category, xywh, area, crowd, seen = [], [], [], [], [], set()
     for index, row in enumerate(rows):
         fault = _fault_of(row, images, categories)

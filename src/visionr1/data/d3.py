@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from visionr1.data.coco import CocoTable, read_table, table_samples
+from visionr1.data.coco import BoxTable, read_table, table_samples
 from visionr1.data.pickles import read_pickle
 from visionr1.data.row_log import Id, OnBad, RowLog, read_id
 from visionr1.errors import DataError
@@ -27,7 +27,7 @@ class D3:
     """The samples (none if read without images), the table, and the categories of each part by position."""
 
     samples: tuple[Sample, ...]
-    table: CocoTable
+    table: BoxTable
     parts: Mapping[str, tuple[int, ...]]
     report_lines: tuple[str, ...]
 
@@ -61,7 +61,7 @@ def read_d3(folder: Path, *, with_images: bool = True, on_bad: OnBad = "raise") 
     return D3(dataset.samples, dataset.table, parts, tuple(dataset.report.lines()))
 
 
-def _asked(table: CocoTable, folder: Path, places: Mapping[Id, int]) -> list[list[str]]:
+def _asked(table: BoxTable, folder: Path, places: Mapping[Id, int]) -> list[list[str]]:
     """The sentences of each image's group, in the order of the group."""
     images = _by_id(_file(folder, "d3_pkl", "images.pkl"))
     groups = _by_id(_file(folder, "d3_pkl", "groups.pkl"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from visionr1.data.coco import CocoDataset, read_table, table_samples
+from visionr1.data.coco import BoxDataset, read_table, table_samples
 from visionr1.data.row_log import OnBad, RowLog, read_id
 from visionr1.errors import DataError
 from visionr1.files import read_json
@@ -24,11 +24,11 @@ def ovdeval_file(folder: Path, subtask: str) -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
-def read_ovdeval(file: Path, *, with_images: bool = True, on_bad: OnBad = "raise") -> CocoDataset:
+def read_ovdeval(file: Path, *, with_images: bool = True, on_bad: OnBad = "raise") -> BoxDataset:
     """A subtask; without images its table alone. DataError for what is no COCO file, or an image without labels."""
     table = read_table(file, on_bad=on_bad)
     if not with_images:
-        return CocoDataset((), table, table.report)
+        return BoxDataset((), table, table.report)
     log = RowLog(file, on_bad)
     rows = {read_id(row.get("id")): row for row in read_json(file)["images"] if isinstance(row, dict)}
     place = {name: index for index, name in enumerate(table.categories)}

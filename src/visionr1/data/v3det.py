@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from visionr1.data.coco import CocoTable, read_table, table_samples
+from visionr1.data.coco import BoxTable, read_table, table_samples
 from visionr1.data.row_log import OnBad, RowLog, read_id
 from visionr1.errors import DataError
 from visionr1.files import read_json
@@ -25,7 +25,7 @@ class V3Det:
     """The samples (none if read without images), the table with its tree, and all, base and novel categories."""
 
     samples: tuple[Sample, ...]
-    table: CocoTable
+    table: BoxTable
     parts: Mapping[str, tuple[int, ...]]
     report_lines: tuple[str, ...]
 
@@ -48,7 +48,7 @@ def read_v3det(folder: Path, split: str = "val", *, with_images: bool = True, on
     return V3Det(dataset.samples, dataset.table, parts, tuple(dataset.report.lines()))
 
 
-def read_tree(path: Path, table: CocoTable) -> dict[int, frozenset[int]]:
+def read_tree(path: Path, table: BoxTable) -> dict[int, frozenset[int]]:
     """The positions of all categories below each one; DataError if the file is not V3Det's category tree."""
     tree = read_json(path)
     nodes = _mapping(tree, "categoryid2treeid", path)

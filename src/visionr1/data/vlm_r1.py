@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from visionr1.data.coco import CocoDataset, clipped, table_of
+from visionr1.data.coco import BoxDataset, clipped, table_of
 from visionr1.data.grounding import GroundingRows, checked_box
 from visionr1.data.row_log import OnBad
 from visionr1.errors import DataError
@@ -27,7 +27,7 @@ _EXPRESSION = re.compile(r"this sentence describes:\s*(.+?)\.?\s*$", re.DOTALL)
 _FENCE = re.compile(r"```(?:json)?\s*(.*?)\s*```", re.DOTALL)
 
 
-def read_vlm_r1(path: Path, *, on_bad: OnBad = "raise") -> CocoDataset:
+def read_vlm_r1(path: Path, *, on_bad: OnBad = "raise") -> BoxDataset:
     """The samples of such a file, their images in or near its folder; DataError, or a count, for bad rows."""
     rows = GroundingRows(path, with_images=True, on_bad=on_bad)
     for index, row in enumerate(read_json_lines(path)):
@@ -42,7 +42,7 @@ def read_vlm_r1(path: Path, *, on_bad: OnBad = "raise") -> CocoDataset:
         replace(sample, truth=clipped(sample.truth, sample.size_wh, f"row {sample.id}", rows.log))
         for sample in rows.dataset().samples
     )
-    return CocoDataset(samples, table_of(samples), rows.log.report())
+    return BoxDataset(samples, table_of(samples), rows.log.report())
 
 
 def _read_row(row: Any) -> tuple[Query, Boxes, object]:

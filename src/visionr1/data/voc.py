@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from visionr1.data.coco import CHOOSE_SPLIT, CocoDataset, CocoTable, table_samples
+from visionr1.data.coco import CHOOSE_SPLIT, BoxDataset, BoxTable, table_samples
 from visionr1.data.row_log import OnBad, RowLog, is_safe_name
 from visionr1.errors import DataError
 from visionr1.files import read_text
@@ -31,7 +31,7 @@ def is_voc(path: Path) -> bool:
     return (path / "Annotations").is_dir()
 
 
-def read_voc(folder: Path, *, split: str | None = None, on_bad: OnBad = "raise") -> CocoDataset:
+def read_voc(folder: Path, *, split: str | None = None, on_bad: OnBad = "raise") -> BoxDataset:
     """A split of a VOC folder, or all its annotations; DataError for what is missing, and for bad rows as `on_bad`."""
     log = RowLog(folder, on_bad)
     images: list[tuple[str, str, tuple[int, int]]] = []
@@ -50,7 +50,7 @@ def read_voc(folder: Path, *, split: str | None = None, on_bad: OnBad = "raise")
     place = {name: index for index, name in enumerate(names)}
     xyxy = np.array([box for _, _, box in objects], dtype=np.float64).reshape(-1, 4)
     xywh = np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1)
-    table = CocoTable(
+    table = BoxTable(
         path=folder,
         image_ids=tuple(stem for stem, _, _ in images),
         file_names=tuple(name for _, name, _ in images),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from visionr1.data import OnBad, data_path, truth_table
-from visionr1.data.coco import CocoTable
+from visionr1.data.coco import BoxTable
 from visionr1.errors import DataError
 from visionr1.evaluation.detection.scoring import DetectionResult, evaluate_boxes, evaluate_replies
 from visionr1.evaluation.grounding.scoring import GroundingResult
@@ -32,7 +32,7 @@ from visionr1.files import read_json, write_json_atomic
 
 def evaluate_file(
     predictions: Path | Sequence[Path],
-    data: str | Path | CocoTable,
+    data: str | Path | BoxTable,
     *,
     split: str | None = None,
     on_bad: OnBad = "raise",
@@ -47,7 +47,7 @@ def evaluate_file(
     protocol's are constant. Raises DataError for a file, row or id that is wrong, for replies without a dialect, and
     for rank scores of a results file.
     """
-    table = data if isinstance(data, CocoTable) else truth_table(data_path(data), split=split, on_bad=on_bad)
+    table = data if isinstance(data, BoxTable) else truth_table(data_path(data), split=split, on_bad=on_bad)
     files = [predictions] if isinstance(predictions, Path) else predictions
 
     def chosen(is_replies: bool) -> Protocol:
@@ -61,7 +61,7 @@ def evaluate_file(
 
 def score_files(
     predictions: Sequence[Path],
-    table: CocoTable,
+    table: BoxTable,
     parts: Mapping[str, Sequence[int] | None],
     *,
     dialect: str | None,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from visionr1.boxes import Array
-from visionr1.data.coco import CocoTable, Index
+from visionr1.data.coco import BoxTable, Index
 from visionr1.data.row_log import Id, is_number, read_id
 from visionr1.dialects import Dialect, get_dialect
 from visionr1.errors import DataError
@@ -171,7 +171,7 @@ def _column(row: Mapping[str, Any], key: str, where: str) -> tuple[Any, ...]:
     return tuple(values)
 
 
-def merged_detections(files: Mapping[Path, Rows], table: CocoTable) -> tuple[Detections, int]:
+def merged_detections(files: Mapping[Path, Rows], table: BoxTable) -> tuple[Detections, int]:
     """The COCO results of all files, as `detections_of`; DataError if two have boxes of one category in one image."""
     parts = {path: detections_of(rows, table, path) for path, rows in files.items()}
     columns = [(found.image, found.category, found.xywh, found.score) for found, _ in parts.values()]
@@ -195,7 +195,7 @@ def merged_detections(files: Mapping[Path, Rows], table: CocoTable) -> tuple[Det
     return whole, unknown
 
 
-def detections_of(rows: Rows, table: CocoTable, path: Path) -> tuple[Detections, int]:
+def detections_of(rows: Rows, table: BoxTable, path: Path) -> tuple[Detections, int]:
     """COCO results as detections, and how many are of a category that the set does not have (they are left out).
 
     Raises DataError for an unknown image id, a box that is not four finite numbers, or a score that is no finite one.

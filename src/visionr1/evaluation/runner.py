@@ -14,7 +14,7 @@ from zlib import crc32
 import numpy as np
 from PIL import Image
 
-from visionr1.data import CocoDataset
+from visionr1.data import BoxDataset
 from visionr1.errors import RecipeError
 from visionr1.evaluation import (
     DEFAULT,
@@ -101,7 +101,7 @@ def _tokens(policy: Policy, completion: Completion, piece: Callable[[int], str])
 
 def evaluate_model(
     policy: Policy,
-    dataset: CocoDataset,
+    dataset: BoxDataset,
     *,
     protocol: Protocol = DEFAULT,
     max_new_tokens: int | None = None,

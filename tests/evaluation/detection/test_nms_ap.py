@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.detection_problems import pycocotools_figures, random_problem
-from visionr1.data import CocoTable, read_table
+from visionr1.data import BoxTable, read_table
 from visionr1.evaluation import evaluate_file
 from visionr1.evaluation.detection.nms_ap import best_on_truth
 
@@ -57,7 +57,7 @@ def test_twelve_figures_are_those_of_the_authors_procedure(
     assert "NMS-AP" in found.protocol.line()
 
 
-def table(folder: Path, *boxes: list[float]) -> CocoTable:
+def table(folder: Path, *boxes: list[float]) -> BoxTable:
     annotations = [{"id": i, "image_id": 0, "category_id": 0, "bbox": box} for i, box in enumerate(boxes)]
     content = {
         "images": [{"id": 0, "file_name": "0.jpg", "width": 100, "height": 100}],

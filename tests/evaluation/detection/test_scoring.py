@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from visionr1.data import CocoTable, read_table, table_of
+from visionr1.data import BoxTable, read_table, table_of
 from visionr1.dialects import get_dialect
 from visionr1.errors import DataError
 from visionr1.evaluation import (
@@ -142,9 +142,9 @@ def test_crowd_regions_excuse_boxes_inside_them() -> None:
     assert result.precision == 0
 
 
-def crowded() -> CocoTable:
+def crowded() -> BoxTable:
     table = table_of([sample("1", [[0, 0, 50, 50], [60, 60, 70, 70]], ["cat", "cat"])])
-    return CocoTable(
+    return BoxTable(
         path=table.path,
         image_ids=(1,),
         file_names=("",),

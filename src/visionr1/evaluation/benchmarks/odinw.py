@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from visionr1.data.coco import CocoDataset, read_coco
+from visionr1.data.coco import BoxDataset, read_coco
 from visionr1.data.row_log import OnBad
 from visionr1.errors import DataError
 from visionr1.files import read_json
@@ -81,7 +81,7 @@ def find_odinw(folder: Path, suite: Suite) -> tuple[dict[OdinwSet, Path], tuple[
     return found, tuple(missing)
 
 
-def read_odinw(one: OdinwSet, file: Path, *, on_bad: OnBad = "raise") -> CocoDataset:
+def read_odinw(one: OdinwSet, file: Path, *, on_bad: OnBad = "raise") -> BoxDataset:
     """A set with its images, categories named as in the file."""
     folder = file.parents[len(Path(one.annotations).parts) - 1]
     return read_coco(file, image_dir=folder / one.images, on_bad=on_bad)

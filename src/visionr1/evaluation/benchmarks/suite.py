@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack, cast
 from typing import Protocol as TypingProtocol
 
-from visionr1.data.coco import CocoTable, find_annotations, read_coco, read_table
+from visionr1.data.coco import BoxTable, find_annotations, read_coco, read_table
 from visionr1.data.d3 import read_d3
 from visionr1.data.grounding_files import find_lisa, read_grounding_file
 from visionr1.data.ovdeval import SUBTASKS, ovdeval_file, read_ovdeval
@@ -63,7 +63,7 @@ class DetectionUnit:
     """Images asked for categories: the samples (none if read without images), the table, its categories by result."""
 
     name: str
-    table: CocoTable
+    table: BoxTable
     samples: tuple[Sample, ...]
     report: Sequence[str] = ()
     notes: Sequence[str] = ()

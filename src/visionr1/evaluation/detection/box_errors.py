@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from visionr1.data.coco import CocoTable, Index, table_of
+from visionr1.data.coco import BoxTable, Index, table_of
 from visionr1.evaluation.detection.coco import Detections
 from visionr1.evaluation.detection.matching import Matching, Pairs, match_boxes, overlaps
 from visionr1.samples import Boxes, Query, Sample, normalize_label
@@ -46,7 +46,7 @@ NUM_WORST = 12
 
 
 def box_errors(
-    table: CocoTable, detections: Detections, pairs: Pairs, matching: Matching, threshold: float
+    table: BoxTable, detections: Detections, pairs: Pairs, matching: Matching, threshold: float
 ) -> dict[str, Any]:
     """Counts of errors: over all, by category, by size and by crowding, and the worst images; see the top of the file.
 
@@ -94,7 +94,7 @@ def box_errors(
 
 
 def _kinds(
-    table: CocoTable, detections: Detections, pairs: Pairs, matching: Matching, threshold: float
+    table: BoxTable, detections: Detections, pairs: Pairs, matching: Matching, threshold: float
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """The kind (D,) of each false box as a place in FALSE_KINDS (-1: right or excused), and which true are missed."""
     pairs = pairs.keep((pairs.overlap >= NEAR) & (matching.of_found[pairs.found] < 0))

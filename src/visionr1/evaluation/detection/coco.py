@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visionr1.boxes import Array
-from visionr1.data.coco import CocoTable, Index
+from visionr1.data.coco import BoxTable, Index
 from visionr1.errors import needs_extra
 from visionr1.evaluation.detection.nms_ap import best_on_truth
 from visionr1.evaluation.detection.tree_ap import with_excused
@@ -60,7 +60,7 @@ class CategoryMatches:
     """(N,) true boxes of each image that count."""
 
 
-def image_ranks(table: CocoTable, order: str) -> Index:
+def image_ranks(table: BoxTable, order: str) -> Index:
     """The place (N,) of each image of the table in evaluation order."""
     if order == "file":
         return np.arange(len(table))
@@ -74,7 +74,7 @@ def image_ranks(table: CocoTable, order: str) -> Index:
 
 
 def coco_figures(
-    table: CocoTable, detections: Detections, protocol: Protocol, kept: Sequence[int] | None = None
+    table: BoxTable, detections: Detections, protocol: Protocol, kept: Sequence[int] | None = None
 ) -> tuple[tuple[float, ...], Array]:
     """The twelve figures, and AP and AP50 (2, C) of each category (-1 without truth); of the `kept` ones alone."""
     evaluation = _run(table, detections, protocol)
@@ -88,7 +88,7 @@ def coco_figures(
     return tuple(_mean(values) for values in (*aps, *ars)), np.array(per_category)
 
 
-def coco_matches(table: CocoTable, detections: Detections, protocol: Protocol) -> list[CategoryMatches]:
+def coco_matches(table: BoxTable, detections: Detections, protocol: Protocol) -> list[CategoryMatches]:
     """What the engine matched, per category of the table: all that AP of a resampled set depends on."""
     evaluation = _run(table, detections, protocol, matches_only=True)
     rows: list[list[dict[str, Any]]] = [[] for _ in table.categories]
@@ -115,7 +115,7 @@ def _category_matches(rows: list[dict[str, Any]], num_images: int) -> CategoryMa
     )
 
 
-def _run(table: CocoTable, detections: Detections, protocol: Protocol, *, matches_only: bool = False) -> Any:
+def _run(table: BoxTable, detections: Detections, protocol: Protocol, *, matches_only: bool = False) -> Any:
     with needs_extra("eval"):
         import hotcoco
     if not (np.isfinite(detections.xywh).all() and np.isfinite(detections.score).all()):

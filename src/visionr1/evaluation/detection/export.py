@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from visionr1.boxes import Array
-from visionr1.data.coco import CocoTable
+from visionr1.data.coco import BoxTable
 from visionr1.errors import needs_extra
 from visionr1.evaluation.detection.coco import Detections
 from visionr1.samples import Boxes, normalize_label
 
 
-def coco_results(table: CocoTable, detections: Detections) -> list[dict[str, Any]]:
+def coco_results(table: BoxTable, detections: Detections) -> list[dict[str, Any]]:
     """The detections as rows of a COCO results file, with the ids of the table's file, in emission order."""
     columns = (detections.image, detections.category, detections.xywh, detections.score)
     return [

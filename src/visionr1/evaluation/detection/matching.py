@@ -13,7 +13,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from visionr1.boxes import Array, match_values
-from visionr1.data.coco import CocoTable, Index
+from visionr1.data.coco import BoxTable, Index
 from visionr1.evaluation.detection.coco import Detections
 
 PAIRS_AT_ONCE = 1 << 21
@@ -44,14 +44,14 @@ class Matching:
     of_true: Index
     excused: NDArray[np.bool_]
 
-    def counts(self, table: CocoTable, detections: Detections) -> NDArray[np.int64]:
+    def counts(self, table: BoxTable, detections: Detections) -> NDArray[np.int64]:
         """Right, predicted and true boxes (N, 3) of each image; excused ones are no predictions."""
         right = detections.image[self.of_found >= 0]
         parts = right, detections.image[~self.excused], table.image[~table.iscrowd]
         return np.stack([np.bincount(part, minlength=len(table)) for part in parts], axis=1)
 
 
-def match_boxes(table: CocoTable, detections: Detections, pairs: Pairs, threshold: float) -> Matching:
+def match_boxes(table: BoxTable, detections: Detections, pairs: Pairs, threshold: float) -> Matching:
     """The matching of boxes of one category with IoU >= `threshold`, in every image.
 
     `pairs` are the overlaps of the two down to `threshold` or below.
@@ -69,7 +69,7 @@ def match_boxes(table: CocoTable, detections: Detections, pairs: Pairs, threshol
     return Matching(of_found, of_true, excused & (of_found < 0))
 
 
-def overlaps(table: CocoTable, detections: Detections, least: float, *, crowds: bool = False) -> Pairs:
+def overlaps(table: BoxTable, detections: Detections, least: float, *, crowds: bool = False) -> Pairs:
     """The pairs of a predicted and a true box of one image, of any categories, whose IoU is at least `least` > 0.
 
     With `crowds` the pairs with crowd regions instead, and of each the share of the predicted box inside the region.

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visionr1.boxes import Array, iou_matrix
-from visionr1.data.coco import CocoTable, Index
+from visionr1.data.coco import BoxTable, Index
 
 ON_TRUTH = 0.5
 
 
-def best_on_truth(table: CocoTable, image: Index, xywh: Array, score: Array) -> NDArray[np.bool_]:
+def best_on_truth(table: BoxTable, image: Index, xywh: Array, score: Array) -> NDArray[np.bool_]:
     """Which of D boxes (`image` (D,) positions in the table, `xywh` (D, 4), `score` (D,)) stay."""
     kept, lost = np.zeros((2, len(image)), dtype=bool)
     true_order, order = np.argsort(table.image, kind="stable"), np.argsort(image, kind="stable")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visionr1.boxes import Array
-from visionr1.data.coco import CocoTable, Index, table_of
+from visionr1.data.coco import BoxTable, Index, table_of
 from visionr1.dialects import Dialect
 from visionr1.errors import DataError
 from visionr1.evaluation.asking import evenly
@@ -110,7 +110,7 @@ def evaluate_detection(
     *,
     dialect: Dialect,
     protocol: Protocol = DEFAULT,
-    table: CocoTable | None = None,
+    table: BoxTable | None = None,
     num_resamples: int | None = None,
 ) -> DetectionResult:
     """Figures of one reply per sample.
@@ -131,7 +131,7 @@ def evaluate_detection(
 
 
 def evaluate_replies(
-    table: CocoTable,
+    table: BoxTable,
     predictions: Sequence[Prediction],
     *,
     dialect: Dialect,
@@ -191,7 +191,7 @@ def evaluate_replies(
     )
 
 
-def _is_hint(table: CocoTable, images: Sequence[int], asked: Sequence[Sequence[str]]) -> bool:
+def _is_hint(table: BoxTable, images: Sequence[int], asked: Sequence[Sequence[str]]) -> bool:
     """Whether prompts name only categories that their image holds, so that naming one tells that it is there."""
     if sum(map(len, asked)) >= len(table) * len(table.categories):
         return False
@@ -219,7 +219,7 @@ def _fault_kinds(reply: Reply) -> set[FaultKind]:
 
 
 def evaluate_boxes(
-    table: CocoTable,
+    table: BoxTable,
     detections: Detections,
     *,
     protocol: Protocol,
@@ -285,7 +285,7 @@ def evaluate_boxes(
 
 
 def _parse(
-    prediction: Prediction, table: CocoTable, places: Mapping[Any, int], dialect: Dialect, *, release: bool
+    prediction: Prediction, table: BoxTable, places: Mapping[Any, int], dialect: Dialect, *, release: bool
 ) -> Reply:
     """The reply; with `release` its boxes are those that Vision-R1's release reads in JSON, its faults the same."""
     place = places.get(prediction.image_id)
@@ -345,7 +345,7 @@ def _scores(
 
 
 def _detections(
-    table: CocoTable,
+    table: BoxTable,
     images: Sequence[int],
     replies: Sequence[Reply],
     asked: Sequence[Sequence[str]],

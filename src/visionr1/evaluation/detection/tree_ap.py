@@ -12,13 +12,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from visionr1.data.coco import CocoTable, Index
+from visionr1.data.coco import BoxTable, Index
 
 IGNORED_AREA = 1e11
 """Beyond COCO's largest area range (1e10), which makes the engine ignore a truth without taking it for a crowd."""
 
 
-def with_excused(table: CocoTable, image: Index, category: Index) -> CocoTable:
+def with_excused(table: BoxTable, image: Index, category: Index) -> BoxTable:
     """The table with the copies that D boxes (`image` and `category` (D,), positions) call for."""
     if not table.descendants:
         return table

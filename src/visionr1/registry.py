@@ -1,0 +1,155 @@
+"""Open registries: everything of which there are many kinds (dialect, reward, reader, ...) is a record with a name.
+
+A record comes from one of three places, so that one file adds a thing, also from outside the package:
+
+- a module in the room's own folder that sets the registry's attribute (`DIALECT = Qwen25()`, or a tuple of records);
+- an installed package, by the entry point `visionr1.KIND` (`[project.entry-points."visionr1.dialect"]`);
+- a name of the form `package.module:object` or `folder/file.py:object`, wherever a user may give a name.
+
+The third runs code that the name points to. So `resolve` is for names that a user types (command line, recipe), and
+`known` for names that stand in files (a model folder, a row, a stored result).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
+from functools import partial
+from importlib import import_module, metadata
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from pkgutil import iter_modules
+from types import ModuleType
+from typing import Any, Generic, TypeVar
+
+from visionr1.errors import RecipeError
+
+Record = TypeVar("Record")
+
+
+class Registry(Generic[Record]):
+    """The records of one kind, by name."""
+
+    def __init__(
+        self,
+        kind: str,
+        *,
+        packages: tuple[str, ...],
+        attribute: str,
+        named_by_file: bool = False,
+        check: Callable[[Any], Record] | None = None,
+    ) -> None:
+        """Find records in the modules of `packages` that set `attribute`.
+
+        `named_by_file`: a record's name is that of its module, which is imported only when the record is asked for
+        (for rooms that need torch); otherwise all modules are imported, and a record says its name itself (`name`).
+        `check` turns what a user's `module:object` names into a record, and raises RecipeError if it cannot.
+        """
+        self.kind = kind
+        self._packages = packages
+        self._attribute = attribute
+        self._named_by_file = named_by_file
+        self._check = check
+        self._found: dict[str, Callable[[], Record]] | None = None
+
+    def names(self) -> tuple[str, ...]:
+        """The names of all records: those that ship, in the order of their files, then those of installed packages."""
+        return tuple(self._records())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._records()
+
+    def known(self, name: str) -> Record:
+        """The record called `name`; RecipeError naming those there are. Nothing that `name` says is run."""
+        records = self._records()
+        if name in records:
+            return records[name]()
+        near = get_close_matches(name, records, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise RecipeError(f"unknown {self.kind} {name!r}{hint}; known: {', '.join(records)}")
+
+    def resolve(self, name: str) -> Record:
+        """The record called `name`, or the object that `module:object` or `file.py:object` names.
+
+        Only for names that a user gave: the module is imported. Raises RecipeError if there is none, or if it is no
+        record of this kind.
+        """
+        if ":" not in name:
+            return self.known(name)
+        found = import_object(name, self.kind)
+        record: Record = self._check(found) if self._check else found
+        return record
+
+    def _records(self) -> dict[str, Callable[[], Record]]:
+        if self._found is None:
+            self._found = {**self._shipped(), **self._installed()}
+        return self._found
+
+    def _shipped(self) -> dict[str, Callable[[], Record]]:
+        records: dict[str, Callable[[], Record]] = {}
+        for package in self._packages:
+            for module in iter_modules(import_module(package).__path__):
+                path = f"{package}.{module.name}"
+                if self._named_by_file:
+                    records[module.name] = partial(self._import, path)
+                    continue
+                for record in _as_tuple(getattr(import_module(path), self._attribute, ())):
+                    records[record.name] = partial(_itself, record)
+        return records
+
+    def _import(self, path: str) -> Record:
+        record: Record = getattr(import_module(path), self._attribute)
+        return record
+
+    def _installed(self) -> dict[str, Callable[[], Record]]:
+        points = metadata.entry_points(group=f"visionr1.{self.kind.replace(' ', '_')}")
+        return {point.name: point.load for point in points}
+
+
+def import_object(name: str, kind: str) -> Any:
+    """The object that `package.module:object` or `folder/file.py:object` names; RecipeError if it cannot be had."""
+    place, _, attribute = name.rpartition(":")
+    if not place or not attribute:
+        raise RecipeError(f"{kind} {name!r}: expected module:object or file.py:object")
+    try:
+        module = _import_file(Path(place)) if place.endswith(".py") else import_module(place)
+    except Exception as error:  # a user's module may raise anything while it is imported
+        raise RecipeError(f"{kind} {name!r}: cannot import {place}: {type(error).__name__}: {error}") from error
+    try:
+        return getattr(module, attribute)
+    except AttributeError as error:
+        public = ", ".join(sorted(key for key in vars(module) if not key.startswith("_")))
+        raise RecipeError(f"{kind} {name!r}: {place} has no {attribute!r}; it has {public}") from error
+
+
+def _import_file(path: Path) -> ModuleType:
+    """The module in the file at `path`, imported once, under a name by which its objects can be pickled."""
+    resolved = path.resolve()
+    name = f"visionr1_user_{resolved.stem}_{hashlib.sha256(str(resolved).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    if not resolved.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    spec = spec_from_file_location(name, resolved)
+    assert spec is not None and spec.loader is not None  # it ends in .py
+    module = module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _itself(record: Record) -> Record:
+    return record
+
+
+def _as_tuple(found: Any) -> tuple[Any, ...]:
+    return found if isinstance(found, tuple) else (found,)

@@ -4,15 +4,22 @@ from pathlib import Path
 
 import pytest
 
-from visionr1 import cli
+from visionr1 import __version__, cli
+from visionr1.cli.arguments import DIALECT_NAMES
+from visionr1.cli.score import SCORE_ROW
 from visionr1.dialects import DIALECTS
 from visionr1.errors import DataError, MissingDependency, needs_extra
 from visionr1.rewards.score_rows import make_scorer, score_rows
 
-COMMANDS = ("demo", "train", "eval", "compare", "vqa", "predict", "report", "data", "score")
+
+def test_the_commands_are_the_files_of_the_package_in_the_order_of_the_help() -> None:
+    names = cli.command_names()
+    assert names[: len(cli.ORDER)] == list(cli.ORDER)
+    files = {path.stem for path in Path(cli.__file__).parent.glob("*.py")}
+    assert set(names) == files - {"__init__", "arguments"}
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", cli.command_names())
 def test_help_of_each_command_teaches_by_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         cli.main([command, "--help"])
@@ -21,16 +28,16 @@ def test_help_of_each_command_teaches_by_an_example(command: str, capsys: pytest
 
 
 def test_help_names_every_dialect_and_shows_a_row_that_scores(capsys: pytest.CaptureFixture[str]) -> None:
-    names = re.findall(r"\w+", cli.DIALECTS.partition(", or")[0])
+    names = re.findall(r"\w+", DIALECT_NAMES.partition(", or")[0])
     assert {*names, *(f"think+{name}" for name in names)} == set(DIALECTS)
     for command in (["eval"], ["score"], ["data", "check"]):
         with pytest.raises(SystemExit):
             cli.main([*command, "--help"])
         said = capsys.readouterr().out
-        assert cli.DIALECTS in " ".join(said.split()) and "example:\n  visionr1 " in said
-        assert (cli.SCORE_ROW in said) == (command == ["score"])
-    assert f"```json\n{cli.SCORE_ROW}\n```" in (Path(__file__).parents[2] / "docs/rewards.md").read_text()
-    (scored,) = score_rows([cli.SCORE_ROW], "rows.jsonl", make_scorer("paper"))
+        assert DIALECT_NAMES in " ".join(said.split()) and "example:\n  visionr1 " in said
+        assert (SCORE_ROW in said) == (command == ["score"])
+    assert f"```json\n{SCORE_ROW}\n```" in (Path(__file__).parents[2] / "docs/rewards.md").read_text()
+    (scored,) = score_rows([SCORE_ROW], "rows.jsonl", make_scorer("paper"))
     assert scored.result["total"] == 2.5
 
 
@@ -41,13 +48,16 @@ def test_users_error_is_one_line_and_status_2(tmp_path: Path, capsys: pytest.Cap
     assert said.err == f"error: {tmp_path} is no run: it has neither metrics.jsonl nor evaluation/*.json\n"
 
 
-def test_programmers_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unexpected_error_says_last_what_to_report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def broken(*_: object) -> None:
         raise KeyError("x")
 
     monkeypatch.setattr("visionr1.report.page.write_report", broken)
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError) as raised:
         cli.main(["report", str(tmp_path)])
+    (note,) = raised.value.__notes__  # Python prints it below the traceback
+    assert note.startswith(f"visionr1 {__version__} did not expect this.")
+    assert note.endswith(f"the command: visionr1 report {tmp_path}")
 
 
 def test_what_the_system_says_of_a_file_is_one_line(

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from visionr1 import demo as room
 from visionr1.assets import recipe_path
-from visionr1.cli import demo as room
 from visionr1.errors import TrainingError
 from visionr1.training.recipe import Recipe, load_recipe
 

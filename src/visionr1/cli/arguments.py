@@ -1,0 +1,86 @@
+"""What several commands share: how a command is added, types of arguments, and arguments that mean the same in each."""
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+DIALECT_NAMES = "qwen25, qwen3, griffon, internvl, or think+ and one of them"
+
+
+def add_command(
+    commands: Any,
+    name: str,
+    add_arguments: Callable[[argparse.ArgumentParser], None],
+    run: Callable[[argparse.Namespace], None],
+) -> None:
+    """Add a command to `commands` (an argparse subparsers action): the docstring of `run` is its help and its example.
+
+    The first paragraph of the docstring is the help; what follows is shown as the example.
+    """
+    about, _, example = (run.__doc__ or f"{name}.").partition("\n\n")
+    parser = commands.add_parser(
+        name,
+        help=about[0].lower() + about[1:].removesuffix("."),
+        description=about,
+        epilog=f"example:\n  {example.strip()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    add_arguments(parser)
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add `--data` and `--split`."""
+    parser.add_argument(
+        "--data",
+        required=True,
+        type=existing_path,
+        metavar="DATA",
+        help="what has the true boxes (see visionr1 --help)",
+    )
+    parser.add_argument(
+        "--split", help="which part of a data folder that has parts (default: test, or all of a --benchmark)"
+    )
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add `--device` and `--dtype`."""
+    parser.add_argument("--device", default="cpu", help="where the model runs, such as cuda (default: cpu)")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="of its weights (default: float32)"
+    )
+
+
+def existing_path(text: str) -> str:
+    """Drop the slash that a shell adds to a folder, because the path is stored and compared; names stay as they are."""
+    return os.path.normpath(text) if Path(text).exists() else text
+
+
+def count(text: str, least: int = 0) -> int:
+    """Parse a whole number from `least` up."""
+    if not (text.isascii() and text.isdecimal() and int(text) >= least):
+        raise argparse.ArgumentTypeError(f"expected a number from {least} up, but found {text!r}")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """Parse a whole number from 1 up."""
+    return count(text, 1)
+
+
+def names(text: str) -> list[str]:
+    """Split names at commas; empty ones are left out."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def share(text: str) -> float:
+    """Parse a number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, but found {text!r}")
+    return value

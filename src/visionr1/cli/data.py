@@ -1,0 +1,47 @@
+"""`visionr1 data check`: read every row and image of a data set."""
+
+import argparse
+
+from visionr1.cli.arguments import DIALECT_NAMES, add_command
+from visionr1.errors import DataError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_command(parser.add_subparsers(metavar="ACTION", required=True), "check", _add_check_arguments, run)
+
+
+def _add_check_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", metavar="DATA", help="what to check (see visionr1 --help)")
+    parser.add_argument("--split", help="which part of a data folder (default: each)")
+    parser.add_argument(
+        "--dialect",
+        default="qwen25",
+        metavar="NAME",
+        help=f"in which truths are written: {DIALECT_NAMES} (default: qwen25)",
+    )
+    parser.add_argument(
+        "--on-bad",
+        choices=("raise", "skip"),
+        default="raise",
+        help="stop at a bad row of the annotations, or count it (default: raise); bad images are all named either way",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Read every row and image of a data set, and score its truth as a reply.
+
+    visionr1 data check my_boxes/ --split train --dialect qwen3
+    """
+    from visionr1.data import data_path, find_splits, read_dataset
+    from visionr1.data.check import check_data
+    from visionr1.dialects import get_dialect
+
+    path, dialect, failures = data_path(args.data), get_dialect(args.dialect), 0
+    splits: list[str | None] = [args.split] if args.split else [*find_splits(path)]
+    for split in splits or [None]:
+        dataset = read_dataset(path, split=split, on_bad=args.on_bad)
+        check = check_data(dataset, dialect)
+        print(dataset.table.path, *dataset.report.lines(), *check.lines(), sep="\n")
+        failures += len(check.failures)
+    if failures:
+        raise DataError(f"samples that cannot be trained on: {failures}; see above")

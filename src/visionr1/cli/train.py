@@ -1,0 +1,54 @@
+"""`visionr1 train`: a model by a recipe."""
+
+import argparse
+import os
+from pathlib import Path
+
+from visionr1.cli.arguments import existing_path
+from visionr1.errors import needs_extra
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", metavar="RECIPE", help='TOML file, or the name of one that ships, such as "demo"')
+    parser.add_argument("--model", type=existing_path, help="start from this model instead of the recipe's")
+    parser.add_argument("--data", type=existing_path, metavar="DATA", help="train on this instead of the recipe's data")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="overrides",
+        metavar="KEY=VALUE",
+        help="change one setting of the recipe, such as train.learning_rate=1e-5 (of all phases that agree in it; of "
+        "one: phase.NAME.learning_rate, or its number from 0); may be repeated",
+    )
+    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="what the run leaves (default: runs/RECIPE)")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --run-dir")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe and stop")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train a model by a recipe.
+
+    visionr1 train paper_qwen25vl_7b --model models/Qwen2.5-VL-3B-Instruct --data my_boxes/ --run-dir runs/mine
+    """
+    from visionr1.assets import recipe_path
+    from visionr1.training.recipe import load_recipe, to_toml
+
+    path = recipe_path(args.recipe)
+    recipe = load_recipe(path, args.overrides)
+    if args.model:
+        recipe = recipe.with_model(args.model)
+    if args.data:
+        recipe = recipe.with_data(args.data)
+    recipe.check_ends()
+    if args.dry_run:
+        print(to_toml(recipe), end="")
+        return
+    with needs_extra("train"):
+        from visionr1.training.train import train
+    result = train(recipe, args.run_dir or Path("runs") / path.stem, resume=args.resume)
+    if os.environ.get("RANK", "0") == "0":  # of several processes one tells
+        already = f"{result.run_dir} is finished already: " if result.was_finished else ""
+        planned, timed = sum(phase.steps for phase in recipe.phases), any(phase.minutes for phase in recipe.phases)
+        cut = f" of {planned}, which train.minutes cut off" if timed and result.steps < planned else ""
+        print(f"{already}{result.steps} steps{cut}; the trained model is in {result.model_dir}")

@@ -1,0 +1,44 @@
+"""`visionr1 vqa`: questions about images, through VLMEvalKit."""
+
+import argparse
+import json
+from pathlib import Path
+
+from visionr1.cli.arguments import add_model_arguments, positive
+from visionr1.errors import needs_extra
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "benchmark",
+        metavar="BENCHMARK",
+        help="as VLMEvalKit calls it: GQA_TestDev_Balanced, ChartQA_TEST, AI2D_TEST, SEEDBench_IMG ...",
+    )
+    parser.add_argument("--model", required=True, metavar="MODEL", help='transformers folder, run folder, or "tiny"')
+    parser.add_argument(
+        "--tsv", type=Path, metavar="FILE", help="ask this file of VLMEvalKit's format instead of its own"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="what it leaves: the record in DIR/vqa")
+    parser.add_argument("--max-new-tokens", type=positive, default=128, metavar="N", help="of an answer (default: 128)")
+    add_model_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Ask a model questions about images, through VLMEvalKit.
+
+    visionr1 vqa GQA_TestDev_Balanced --model runs/mine --out runs/mine
+    """
+    with needs_extra("train"):
+        from visionr1.evaluation.vqa import describe, evaluate_vqa
+        from visionr1.models.policy import load_policy
+
+    record = evaluate_vqa(
+        load_policy(args.model, device=args.device, dtype=args.dtype),
+        args.benchmark,
+        args.out,
+        model=args.model,
+        tsv=args.tsv,
+        max_new_tokens=args.max_new_tokens,
+    )
+    print(json.dumps(record) if args.json else describe(record))

@@ -1,0 +1,110 @@
+"""`visionr1 demo`: evaluate the model that ships, train it with Vision-R1, evaluate it again, report.
+
+Everything is real and in the package: BCCD's images, the base model, `recipes/demo.toml`. Each part
+leaves its file when it is done, so a demo that was stopped goes on where it was.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+from visionr1.data import data_path, read_coco
+from visionr1.errors import TrainingError
+from visionr1.evaluation import (
+    DetectionResult,
+    Difference,
+    Protocol,
+    evaluate_file,
+    format_results,
+    paired_difference,
+    write_evaluation,
+)
+from visionr1.evaluation.runner import evaluate_model
+from visionr1.evaluation.statistics import describe
+from visionr1.files import read_json, write_json_atomic
+from visionr1.models.policy import load_policy
+from visionr1.report.page import write_report
+from visionr1.training.recipe import Recipe
+from visionr1.training.train import train
+
+DATA, SPLIT = "bccd", "test"
+
+
+def next_run_dir(parent: Path = Path("runs")) -> Path:
+    """The first of demo, demo-2, demo-3, ... in `parent` that holds no finished demo."""
+    number, folder = 1, parent / "demo"
+    while (folder / "results.json").is_file():
+        number += 1
+        folder = parent / f"demo-{number}"
+    return folder
+
+
+def demo(recipe: Recipe, run_dir: Path) -> None:
+    """Run all of it in `run_dir`, or what is left of it, and leave `results.json` and `report.html` there.
+
+    Raises TrainingError if `run_dir` holds a finished demo or something else.
+    """
+    check_run_dir(run_dir)
+    console = Console(highlight=False)
+    console.print(f"Everything goes to {run_dir}. If you stop this, the same command goes on.", soft_wrap=True)
+    console.rule(f"1/3  The base model on {DATA} {SPLIT}", align="left")
+    base = measure("base", recipe.model.path, recipe, run_dir)
+    console.rule(f"2/3  Vision-R1 on {recipe.phases[0].data[0].source} {recipe.phases[0].data[0].split}", align="left")
+    final = run_dir / "final"
+    if not final.is_dir():
+        train(recipe, run_dir, resume=(run_dir / "recipe.toml").is_file())
+    console.rule(f"3/3  The trained model on {DATA} {SPLIT}", align="left")
+    trained = measure("trained", str(final), recipe, run_dir)
+    gain = gained(base, trained)
+    write_json_atomic(run_dir / "results.json", results(base, trained, gain))
+    report = write_report(run_dir, run_dir / "report.html")
+    console.rule("Result", align="left")
+    console.print(format_results({"base": base, "Vision-R1": trained}), soft_wrap=True, markup=False)
+    console.print(f"Change, paired over the images: {describe(gain)}", soft_wrap=True, markup=False)
+    console.print(
+        f"\nThe report: {report}\nThe numbers: {run_dir / 'results.json'}\nThe trained model: {final}", soft_wrap=True
+    )
+
+
+def check_run_dir(run_dir: Path) -> None:
+    """Raise TrainingError unless `run_dir` is new, empty or an unfinished demo."""
+    if (run_dir / "results.json").is_file():
+        raise TrainingError(f"{run_dir} holds a finished demo; choose another --run-dir")
+    if run_dir.is_dir() and any(run_dir.iterdir()) and not (run_dir / "evaluation").is_dir():
+        raise TrainingError(f"{run_dir} is not empty and holds no demo to go on with; choose another --run-dir")
+
+
+def measure(name: str, model: str, recipe: Recipe, run_dir: Path) -> DetectionResult:
+    """Evaluate `model` into `run_dir`/evaluation, or score the replies that are there already."""
+    folder = run_dir / "evaluation"
+    stored = folder / f"{name}.json"
+    if stored.is_file():
+        protocol = Protocol.from_json(read_json(stored)["protocol"])
+        replies = folder / f"{name}.predictions.jsonl"
+        return evaluate_file(replies, DATA, split=SPLIT, dialect=protocol.dialect, protocol=protocol)
+    folder.mkdir(parents=True, exist_ok=True)
+    result, predictions = evaluate_model(
+        load_policy(model, device=recipe.model.device),
+        read_coco(data_path(DATA), split=SPLIT),
+        max_new_tokens=recipe.rollout.max_new_tokens,
+        name=f"{name} model, images",
+    )
+    write_evaluation(folder, name, result, predictions, model=model, data=DATA, split=SPLIT)
+    return result
+
+
+def gained(base: DetectionResult, trained: DetectionResult) -> dict[str, Difference]:
+    """How much the trained model is above the base, metric by metric."""
+    assert base.matches is not None and trained.matches is not None
+    return paired_difference(base.matches, trained.matches)
+
+
+def results(base: DetectionResult, trained: DetectionResult, gain: Mapping[str, Difference]) -> dict[str, object]:
+    """What `results.json` holds: the metrics of both, the paired gain, and the one protocol of them all."""
+    return {
+        "base": base.metrics,
+        "trained": trained.metrics,
+        "gain": {name: difference.to_json() for name, difference in gain.items()},
+        "protocol": {**base.protocol.to_json(), "data": DATA, "split": SPLIT, "images": base.counts["images"]},
+    }

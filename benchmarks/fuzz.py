@@ -90,7 +90,7 @@ class Stats:
 
 def make_check(stats: Stats) -> Callable[[int, str], None]:
     """A function that scores a text by the scorer of a number, and fails on what must not be."""
-    from visionr1.dialects import DIALECTS
+    from visionr1.dialects import dialect_names, get_dialect
     from visionr1.rewards import Reward
     from visionr1.rewards.published.vision_r1_release import STEPS, ReleaseReward
     from visionr1.rewards.published.vlm_r1 import VlmR1Reward
@@ -98,7 +98,7 @@ def make_check(stats: Stats) -> Callable[[int, str], None]:
 
     size = (640, 480)
     scorers = [
-        *(Reward(dialect=dialect).score for dialect in DIALECTS.values()),
+        *(Reward(dialect=get_dialect(name)).score for name in dialect_names()),
         *(Reward(matching=matching, wrong_label_voids=True).score for matching in ("iou+label", "detr", "detr+label")),
         *(ReleaseReward(step).score for step in STEPS.values()),
         VlmR1Reward().score,
@@ -135,13 +135,13 @@ def make_check(stats: Stats) -> Callable[[int, str], None]:
 
 def seeds() -> list[str]:
     """Well-formed replies of every dialect."""
-    from visionr1.dialects import DIALECTS
+    from visionr1.dialects import dialect_names, get_dialect
     from visionr1.samples import Boxes
 
     some = Boxes.of([[10, 20, 300, 400], [50, 60, 70, 80], [10, 20, 300, 400]], ["cat", "dog", "cat"])
     return [
         dialect.render(boxes, size_wh=(640, 480), input_size_wh=(644, 476))
-        for dialect in DIALECTS.values()
+        for dialect in map(get_dialect, dialect_names())
         for boxes in (some, Boxes.empty())
     ]
 

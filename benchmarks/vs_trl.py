@@ -175,12 +175,12 @@ def our_logprobs(policy: Policy, data: str, probe: Sequence[dict[str, Any]]) -> 
 
 def trl_rows(policy: Policy, data: str) -> list[dict[str, Any]]:
     """The samples as TRL's data set holds them: the same instruction, image and truth."""
-    from visionr1.dialects.prompts import instruction
+    from visionr1.dialects import instruction
     from visionr1.integrations import to_json
 
     rows = []
     for sample in read_coco(data_path(data), split="train").samples[: 32 * NUM_IMAGES]:
-        text = instruction(sample.query, policy.dialect.prompt_family)
+        text = instruction(sample.query, policy.dialect)
         truth = sample.ground_truth(policy.encode(sample.load_image(), sample.query).input_size_wh)
         rows.append(
             {

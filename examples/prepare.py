@@ -15,8 +15,7 @@ from typing import Any
 from PIL import Image
 
 from visionr1.data import read_source
-from visionr1.dialects import DIALECTS, get_dialect
-from visionr1.dialects.prompts import instruction
+from visionr1.dialects import dialect_names, get_dialect, instruction
 from visionr1.errors import DataError, VisionR1Error
 from visionr1.files import write_text_atomic
 from visionr1.integrations import to_json
@@ -85,7 +84,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--split", default="train", help="which part of a data folder (default: train)")
     parser.add_argument("--model", required=True, help='a transformers folder, a hub name or "tiny"')
     parser.add_argument("--out", required=True, type=Path, help="folder for SPLIT.jsonl and images/")
-    parser.add_argument("--dialect", default="qwen25", choices=sorted(DIALECTS), help="how the model writes boxes")
+    parser.add_argument("--dialect", default="qwen25", choices=dialect_names(), help="how the model writes boxes")
     parser.add_argument("--preset", default="paper", choices=list(PRESETS), help="which reward (default: paper)")
     parser.add_argument("--max-pixels", type=int, help="feed no larger image (default: the processor's own bound)")
     parser.add_argument("--limit", type=int, help="only the first so many images")
@@ -102,7 +101,7 @@ def main() -> None:
         raise DataError(f"--model {arguments.model}: no image processor: {str(error).splitlines()[0]}") from error
     if arguments.max_pixels:
         processor.size["longest_edge"] = arguments.max_pixels
-    family = get_dialect(arguments.dialect).prompt_family
+    dialect = get_dialect(arguments.dialect)
     rows = []
     for index, sample in enumerate(read_source(arguments.data, split=arguments.split)[: arguments.limit]):
         image = sample.load_image()
@@ -111,7 +110,7 @@ def main() -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         image.resize(size, Image.Resampling.BICUBIC).save(path)
         truth = to_json(sample.ground_truth(size), dialect=arguments.dialect, preset=arguments.preset)
-        rows.append(SHAPES[arguments.host](instruction(sample.query, family), str(path), truth, index))
+        rows.append(SHAPES[arguments.host](instruction(sample.query, dialect), str(path), truth, index))
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_text_atomic(arguments.out / f"{arguments.split}.jsonl", text)
     print(f"{len(rows)} rows in {arguments.out / arguments.split}.jsonl")

@@ -22,7 +22,7 @@ _HOME = {
     "Stage": "visionr1.rewards",
     "Stages": "visionr1.rewards",
     "get_dialect": "visionr1.dialects",
-    "instruction": "visionr1.dialects.prompts",
+    "instruction": "visionr1.dialects",
 }
 
 __all__ = ["__version__", *_HOME]

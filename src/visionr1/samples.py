@@ -127,7 +127,7 @@ class Sample:
 class FaultKind(StrEnum):
     """What can be wrong with a reply."""
 
-    NOT_JSON = "not_json"  # the text cannot be read in the dialect's syntax
+    UNREADABLE = "unreadable"  # the text cannot be read in the dialect's syntax
     NOT_A_LIST = "not_a_list"  # readable, but not a flat list of items
     TRUNCATED = "truncated"  # the list does not end; a cut-off last item does not count
     SURROUNDING_TEXT = "surrounding_text"  # prose, a wrong fence or a second one

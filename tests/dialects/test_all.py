@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.dialects import ALL_DIALECTS
 from visionr1.boxes import iou_matrix
-from visionr1.dialects import DIALECTS, Dialect, get_dialect
+from visionr1.dialects import Dialect, get_dialect
 from visionr1.dialects.base import MAX_BOXES
 from visionr1.rewards import Reward, Stage
 from visionr1.rewards.stages import ADVANCED, BEGINNER
@@ -14,7 +15,7 @@ from visionr1.samples import Boxes, FaultKind, GroundTruth, Reply
 
 Case = tuple[Boxes, tuple[int, int], tuple[int, int]]
 SIZE, SEEN = (640, 480), (644, 476)
-EVERY = pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
+EVERY = pytest.mark.parametrize("dialect", ALL_DIALECTS.values(), ids=ALL_DIALECTS)
 
 word = st.text(st.characters(codec="utf-8", exclude_characters='[]<>"\\'), min_size=1, max_size=8)
 hard_labels = st.sampled_from(
@@ -153,10 +154,10 @@ def test_no_text_raises(dialect: Dialect, text: str) -> None:
 @pytest.mark.parametrize("depth", [900, 1000, 1020, 5000, 60_000])
 def test_deep_nesting_is_read_without_recursion(depth: int) -> None:
     text = '[{"bbox_2d": ' + "[" * depth + "]" * depth + ', "label": "cat"}]'
-    for dialect in DIALECTS.values():
+    for dialect in ALL_DIALECTS.values():
         assert not dialect.parse(text, size_wh=SIZE, input_size_wh=SEEN).well_formed
 
 
 def test_unknown_names_are_told_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"unknown dialect 'think\+think\+qwen25'; known: qwen25, qwen3, griffon"):
+    with pytest.raises(ValueError, match=r"unknown dialect 'think\+qwen25'; did you mean 'qwen25'\?; known: griffon"):
         get_dialect("think+think+qwen25")

@@ -41,9 +41,9 @@ def test_well_formed(text: str, labels: list[str]) -> None:
 @pytest.mark.parametrize(
     ("text", "fault", "boxes", "malformed"),
     [
-        ("", FaultKind.NOT_JSON, 0, 0),  # nothing
-        ("none", FaultKind.NOT_JSON, 0, 0),  # the empty reply is None
-        ("I see no cat.", FaultKind.NOT_JSON, 0, 0),  # prose
+        ("", FaultKind.UNREADABLE, 0, 0),  # nothing
+        ("none", FaultKind.UNREADABLE, 0, 0),  # the empty reply is None
+        ("I see no cat.", FaultKind.UNREADABLE, 0, 0),  # prose
         ("cat-[0.100,0.2", FaultKind.TRUNCATED, 0, 0),  # cut off inside the first box
         (f"{ONE}&dog-[0.1", FaultKind.TRUNCATED, 1, 0),  # inside the second
         (f"{ONE}&do", FaultKind.TRUNCATED, 1, 0),  # inside its label

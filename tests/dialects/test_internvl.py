@@ -41,9 +41,9 @@ def test_well_formed(text: str, labels: list[str]) -> None:
 @pytest.mark.parametrize(
     ("text", "fault", "boxes", "malformed"),
     [
-        ("", FaultKind.NOT_JSON, 0, 0),  # nothing
-        ("I see no cat.", FaultKind.NOT_JSON, 0, 0),  # prose
-        ("<ref>cat</ref>", FaultKind.NOT_JSON, 0, 0),  # a reference without boxes
+        ("", FaultKind.UNREADABLE, 0, 0),  # nothing
+        ("I see no cat.", FaultKind.UNREADABLE, 0, 0),  # prose
+        ("<ref>cat</ref>", FaultKind.UNREADABLE, 0, 0),  # a reference without boxes
         (f"Here: {ONE}", FaultKind.SURROUNDING_TEXT, 1, 0),  # prose before
         (f"{ONE} Done.", FaultKind.SURROUNDING_TEXT, 1, 0),  # prose after
         (f"{ONE}, {TWO}", FaultKind.SURROUNDING_TEXT, 3, 0),  # something between

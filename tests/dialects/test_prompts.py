@@ -2,27 +2,28 @@
 
 import pytest
 
-from visionr1.dialects import DIALECTS, get_dialect
-from visionr1.dialects.prompts import instruction
+from support.dialects import ALL_DIALECTS
+from visionr1.dialects import get_dialect, instruction, resolve_dialect
+from visionr1.errors import RecipeError
 from visionr1.samples import Query
 
 
 @pytest.mark.parametrize(
-    ("family", "query", "text"),
+    ("dialect", "query", "text"),
     [
         (
-            "qwen",
+            "qwen25",
             Query("detection", ("cat", "dog")),
             "Locate every item from the category list in the image and output the coordinates in JSON format. "
             "The category set includes cat, dog.",
         ),
         (
-            "qwen",
+            "qwen25",
             Query("grounding", ("cat",)),
             "Locate every cat in the image and output the coordinates in JSON format.",
         ),
         (
-            "qwen",
+            "qwen25",
             Query("referring", ("a {} cat",)),
             "Locate every a {} cat in the image and output the coordinates in JSON format.",
         ),
@@ -44,13 +45,13 @@ from visionr1.samples import Query
         ),
     ],
 )
-def test_table_8(family: str, query: Query, text: str) -> None:
-    assert instruction(query, family) == text
+def test_table_8(dialect: str, query: Query, text: str) -> None:
+    assert instruction(query, dialect) == instruction(query, get_dialect(dialect)) == text
 
 
-@pytest.mark.parametrize("dialect", sorted(DIALECTS))
+@pytest.mark.parametrize("dialect", ALL_DIALECTS)
 def test_every_dialect_is_asked_for_what_it_reads(dialect: str) -> None:
-    asked = instruction(Query("grounding", ("cat",)), get_dialect(dialect).prompt_family)
+    asked = instruction(Query("grounding", ("cat",)), dialect)
     assert ("JSON" in asked) is ("qwen" in dialect)
     assert ("<ref>cat</ref>" in asked) is ("internvl" in dialect)
     assert ("<think> </think>" in asked and "<answer> </answer>" in asked) is dialect.startswith("think+")
@@ -58,12 +59,17 @@ def test_every_dialect_is_asked_for_what_it_reads(dialect: str) -> None:
 
 def test_a_thought_is_asked_for_whatever_the_template() -> None:
     query = Query("detection", ("cat", "dog"))
-    assert instruction(query, "think+qwen", "Find {}.") == (
+    assert instruction(query, "think+qwen25", "Find {}.") == (
         "Find cat, dog. First output the thinking process in <think> </think> tags and then output the final answer in "
         "<answer> </answer> tags."
     )
 
 
-def test_an_unknown_family_is_named() -> None:
-    with pytest.raises(ValueError, match="unknown prompt family 'gpt'; known: qwen, griffon, internvl, each also"):
+def test_an_unknown_dialect_is_named() -> None:
+    with pytest.raises(RecipeError, match="unknown dialect 'gpt'; known: griffon, internvl, qwen25, qwen3"):
         instruction(Query("detection", ("cat",)), "gpt")
+
+
+def test_what_is_no_dialect_is_refused() -> None:
+    with pytest.raises(RecipeError, match="is no dialect: it lacks name, templates, in_model_px"):
+        resolve_dialect("collections:OrderedDict")

@@ -75,10 +75,10 @@ def test_well_formed(text: str, boxes: int) -> None:
 @pytest.mark.parametrize(
     ("text", "fault", "boxes", "malformed"),
     [
-        ("", FaultKind.NOT_JSON, 0, 0),  # nothing
+        ("", FaultKind.UNREADABLE, 0, 0),  # nothing
         ("3", FaultKind.NOT_A_LIST, 0, 0),  # a number
         ('"hello"', FaultKind.NOT_A_LIST, 0, 0),  # a string
-        ("I see no cat.", FaultKind.NOT_JSON, 0, 0),  # prose
+        ("I see no cat.", FaultKind.UNREADABLE, 0, 0),  # prose
         ('[{"foo": 1}]', FaultKind.NOT_FOUR_NUMBERS, 0, 1),  # an object of another kind
         ('["cat"]', FaultKind.WRONG_KEYS, 0, 1),  # a list of strings
         (ONE, FaultKind.NOT_A_LIST, 1, 0),  # a bare object
@@ -88,7 +88,7 @@ def test_well_formed(text: str, boxes: int) -> None:
         (f"```json\n[{ONE}]\n``` done", FaultKind.SURROUNDING_TEXT, 1, 0),  # prose after it
         (f"```\n[{ONE}]\n```", FaultKind.SURROUNDING_TEXT, 1, 0),  # a fence without its language
         (f"```json\n[{ONE}]\n```\n```json\n[{TWO}]\n```", FaultKind.SURROUNDING_TEXT, 2, 0),  # a second fence
-        (f"[{ONE},]", FaultKind.NOT_JSON, 1, 0),  # trailing comma
+        (f"[{ONE},]", FaultKind.UNREADABLE, 1, 0),  # trailing comma
         (f"[{ONE}, {TWO[:-3]}", FaultKind.TRUNCATED, 1, 0),  # cut off inside the second item
         (f"```json\n[{ONE},", FaultKind.TRUNCATED, 1, 0),  # cut off between items
         ('[{"bbox_2d": [1, 2, 3], "label": "cat"}]', FaultKind.NOT_FOUR_NUMBERS, 0, 1),  # three numbers
@@ -99,8 +99,8 @@ def test_well_formed(text: str, boxes: int) -> None:
             1,
         ),  # strings for numbers
         ('[{"bbox_2d": [true, 2, 3, 4], "label": "cat"}]', FaultKind.NOT_FOUR_NUMBERS, 0, 1),  # a truth value
-        ('[{"bbox_2d": [NaN, 2, 3, 4], "label": "cat"}]', FaultKind.NOT_JSON, 0, 1),  # NaN is no JSON
-        ('[{"bbox_2d": [1e999, 2, 3, 4], "label": "cat"}]', FaultKind.NOT_JSON, 0, 1),  # beyond float64
+        ('[{"bbox_2d": [NaN, 2, 3, 4], "label": "cat"}]', FaultKind.UNREADABLE, 0, 1),  # NaN is no JSON
+        ('[{"bbox_2d": [1e999, 2, 3, 4], "label": "cat"}]', FaultKind.UNREADABLE, 0, 1),  # beyond float64
         ('[{"bbox_2d": [1.0, 2, 3, 4], "label": "cat"}]', FaultKind.WRONG_NUMBER_FORM, 1, 0),  # a float
         ('[{"bbox_2d": [1, 2, 3, 4]}]', FaultKind.WRONG_KEYS, 1, 0),  # no label
         ('[{"bbox_2d": [1, 2, 3, 4], "label": " "}]', FaultKind.WRONG_KEYS, 1, 0),  # a blank label

@@ -43,7 +43,7 @@ def test_well_formed(text: str) -> None:
         (f"<think>t</think><answer>{FAR}</answer><answer>{ONE}</answer>", FaultKind.SURROUNDING_TEXT, 1),  # two answers
         (f"<think>It is {FAR}", FaultKind.TRUNCATED, 0),  # inside the thought: nothing was answered
         (f"<think>t</think><answer>{ONE}", FaultKind.TRUNCATED, 1),  # inside the answer
-        ("<think>t</think><answer>no cat</answer>", FaultKind.NOT_JSON, 0),  # an answer in no dialect
+        ("<think>t</think><answer>no cat</answer>", FaultKind.UNREADABLE, 0),  # an answer in no dialect
     ],
 )
 def test_faults(text: str, fault: FaultKind, boxes: int) -> None:
@@ -59,7 +59,7 @@ def test_a_label_with_the_answers_tag_cannot_be_written() -> None:
 
 
 def test_the_wrapped_dialect_is_asked_as_the_plain_one_and_to_think() -> None:
-    assert get_dialect("think+griffon").prompt_family == "think+griffon"
+    assert get_dialect("think+griffon").templates == get_dialect("griffon").templates
     assert get_dialect("think+qwen3").grid_wh((28, 28)) == (1000, 1000)
 
 

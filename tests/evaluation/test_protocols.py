@@ -10,8 +10,7 @@ import pytest
 
 from visionr1 import cli
 from visionr1.data import present_categories, table_of
-from visionr1.dialects import get_dialect
-from visionr1.dialects.prompts import TEMPLATES, instruction
+from visionr1.dialects import get_dialect, instruction
 from visionr1.errors import DataError, RecipeError
 from visionr1.evaluation import (
     COCO_RESULTS,
@@ -120,7 +119,7 @@ def test_a_template_takes_the_place_of_the_instruction() -> None:
     )
     assert instruction(query, template="") == instruction(query)
     assert qwen3vl in replace(PROTOCOLS["qwen3vl"], dialect="qwen3").line()
-    assert PROTOCOLS["qwen25vl"].template == TEMPLATES["qwen"]["grounding"]
+    assert PROTOCOLS["qwen25vl"].template == get_dialect("qwen25").templates["grounding"]
 
 
 def test_present_categories_tell_what_is_there() -> None:

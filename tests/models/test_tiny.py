@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from visionr1.dialects.prompts import TEMPLATES
+from visionr1.dialects import get_dialect
 from visionr1.models.policy import Policy, load_policy
 from visionr1.models.tiny import build_tiny
 from visionr1.samples import Boxes, Query
@@ -49,8 +49,8 @@ def test_digits_are_single_tokens_and_template_pieces_are_one(policy: Policy) ->
 
 
 def test_prompt_sentences_are_single_tokens(policy: Policy) -> None:
-    for templates in TEMPLATES.values():
-        for template in templates.values():
+    for dialect in ("qwen25", "griffon"):
+        for template in get_dialect(dialect).templates.values():
             ids = policy.tokenizer.encode(template.replace("{}", "RBC"))
             assert len(ids) == 1 + sum(map(bool, template.split("{}")))
 

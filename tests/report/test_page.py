@@ -51,7 +51,7 @@ def evaluation(ap: float, model: str, tokens: int) -> dict[str, Any]:
         "metrics": {"AP": ap, "AP50": 2 * ap},
         "interval": {"AP": [ap - 0.01, ap + 0.02]},
         "counts": {"images": 72, "truncated": 3},
-        "faults": {"not_json": 2},
+        "faults": {"unreadable": 2},
         "per_category": {HOSTILE: {"AP": -1.0}, "RBC": {"AP": ap}},
         "protocol": {**replace(DEFAULT, dialect="qwen25", max_new_tokens=tokens).to_json(), "later_key": HOSTILE},
     }

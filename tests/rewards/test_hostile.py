@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from visionr1.dialects import DIALECTS, get_dialect
+from support.dialects import ALL_DIALECTS
+from visionr1.dialects import get_dialect
 from visionr1.rewards import Reward
 from visionr1.rewards.published.vision_r1_release import STEPS, ReleaseReward
 from visionr1.rewards.published.vlm_r1 import VlmR1Reward
@@ -17,7 +18,7 @@ from visionr1.samples import Boxes, GroundTruth
 
 SIZE = (640, 480)
 SCORERS: dict[str, Callable[[str, GroundTruth], Any]] = {
-    **{name: Reward(dialect=dialect).score for name, dialect in DIALECTS.items()},
+    **{name: Reward(dialect=dialect).score for name, dialect in ALL_DIALECTS.items()},
     **{f"release-{name}": ReleaseReward(step).score for name, step in STEPS.items()},
     "vlm_r1": VlmR1Reward().score,
 }

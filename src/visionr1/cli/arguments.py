@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-DIALECT_NAMES = "qwen25, qwen3, griffon, internvl, or think+ and one of them"
-
 
 def add_command(
     commands: Any,

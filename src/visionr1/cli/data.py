@@ -2,7 +2,8 @@
 
 import argparse
 
-from visionr1.cli.arguments import DIALECT_NAMES, add_command
+from visionr1.cli.arguments import add_command
+from visionr1.dialects import describe_dialects, resolve_dialect
 from visionr1.errors import DataError
 
 
@@ -17,7 +18,7 @@ def _add_check_arguments(parser: argparse.ArgumentParser) -> None:
         "--dialect",
         default="qwen25",
         metavar="NAME",
-        help=f"in which truths are written: {DIALECT_NAMES} (default: qwen25)",
+        help=f"in which truths are written: {describe_dialects()} (default: qwen25)",
     )
     parser.add_argument(
         "--on-bad",
@@ -34,9 +35,8 @@ def run(args: argparse.Namespace) -> None:
     """
     from visionr1.data import data_path, find_splits, read_dataset
     from visionr1.data.check import check_data
-    from visionr1.dialects import get_dialect
 
-    path, dialect, failures = data_path(args.data), get_dialect(args.dialect), 0
+    path, dialect, failures = data_path(args.data), resolve_dialect(args.dialect), 0
     splits: list[str | None] = [args.split] if args.split else [*find_splits(path)]
     for split in splits or [None]:
         dataset = read_dataset(path, split=split, on_bad=args.on_bad)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visionr1.cli.arguments import (
-    DIALECT_NAMES,
     add_data_arguments,
     add_model_arguments,
     count,
@@ -19,6 +18,7 @@ from visionr1.cli.arguments import (
     names,
     positive,
 )
+from visionr1.dialects import describe_dialects
 from visionr1.errors import RecipeError, needs_extra
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dialect",
         metavar="NAME",
-        help=f"how replies write boxes: {DIALECT_NAMES} "
+        help=f"how replies write boxes: {describe_dialects()} "
         "(default: as the model folder says, or the file that eval wrote)",
     )
     parser.add_argument("--batch-size", type=positive, default=16, metavar="N", help="images at once (default: 16)")

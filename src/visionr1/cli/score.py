@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from visionr1.cli.arguments import DIALECT_NAMES, share
+from visionr1.cli.arguments import share
+from visionr1.dialects import describe_dialects
 from visionr1.errors import DataError, RecipeError, VisionR1Error
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dialect",
         default="qwen25",
         metavar="NAME",
-        help=f"how the model writes: {DIALECT_NAMES} (default: qwen25)",
+        help=f"how the model writes: {describe_dialects()} (default: qwen25)",
     )
     parser.add_argument(
         "--progress",

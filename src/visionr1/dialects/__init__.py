@@ -1,21 +1,87 @@
-"""How model families write boxes: one file per dialect."""
+"""How model families write boxes, and how they are asked for them: one file per dialect.
+
+A new dialect is one file here that sets `DIALECT`, an entry point `visionr1.dialect` of an installed package, or an
+object anywhere that a user names as `module:object` or `file.py:object` (docs/extending.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 from visionr1.dialects.base import Dialect
-from visionr1.dialects.griffon import Griffon
-from visionr1.dialects.internvl import InternVL
-from visionr1.dialects.qwen3 import Qwen3
-from visionr1.dialects.qwen25 import Qwen25
-from visionr1.dialects.think import Think
+from visionr1.dialects.think import THINK_REQUEST, Think
 from visionr1.errors import RecipeError
+from visionr1.registry import Registry
+from visionr1.samples import Query
 
-__all__ = ["DIALECTS", "Dialect", "get_dialect"]
+__all__ = [
+    "DIALECTS",
+    "Dialect",
+    "describe_dialects",
+    "dialect_names",
+    "get_dialect",
+    "instruction",
+    "resolve_dialect",
+]
 
-_PLAIN: tuple[Dialect, ...] = (Qwen25(), Qwen3(), Griffon(), InternVL())
-DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (*_PLAIN, *map(Think, _PLAIN))}
+_THINK = "think+"
+_MEMBERS = ("name", "templates", "in_model_px", "grid_wh", "render", "parse")
+
+
+def _check_dialect(named: Any) -> Dialect:
+    """Return what a user's `module:object` names as a dialect: itself, or an instance of it if it is a class."""
+    dialect: Dialect = named() if isinstance(named, type) else named
+    missing = [member for member in _MEMBERS if not hasattr(dialect, member)]
+    if missing:
+        raise RecipeError(f"{named!r:.80} is no dialect: it lacks {', '.join(missing)} (see docs/extending.md)")
+    return dialect
+
+
+DIALECTS: Registry[Dialect] = Registry(
+    "dialect", packages=("visionr1.dialects",), attribute="DIALECT", check=_check_dialect
+)
+"""The plain dialects by name; each can also be had with a thought before the answer, as think+NAME."""
 
 
 def get_dialect(name: str) -> Dialect:
-    """The dialect called `name`, plain or with think+ before it; RecipeError naming the known ones if there is none."""
-    if name not in DIALECTS:
-        raise RecipeError(f"unknown dialect {name!r}; known: {', '.join(DIALECTS)}")
-    return DIALECTS[name]
+    """Return the known dialect `name`, plain or think+NAME; RecipeError naming those there are. Imports no code."""
+    return _compose(name, DIALECTS.known)
+
+
+def resolve_dialect(name: str) -> Dialect:
+    """Return the dialect that a user's `name` means: as `get_dialect`, and `module:object` or `file.py:object` too.
+
+    The module is imported, so this is only for names that a user typed, in a recipe or on the command line.
+    """
+    return _compose(name, DIALECTS.resolve)
+
+
+def _compose(name: str, find: Callable[[str], Dialect]) -> Dialect:
+    if name.startswith(_THINK):
+        return Think(find(name.removeprefix(_THINK)))
+    return find(name)
+
+
+def dialect_names() -> tuple[str, ...]:
+    """Return every name that `get_dialect` knows: the plain ones, then each with a thought."""
+    return (*DIALECTS, *(f"{_THINK}{name}" for name in DIALECTS))
+
+
+def describe_dialects() -> str:
+    """Return the choices for a help text or a message."""
+    return f"{', '.join(DIALECTS)}, or think+ and one of them"
+
+
+def instruction(query: Query, dialect: Dialect | str = "qwen25", template: str = "") -> str:
+    """Return what a model that writes `dialect` is asked for `query`.
+
+    `template` takes the place of the dialect's own. Its {} stands for the categories, joined with a comma and a blank.
+    A dialect with a thought is asked as the plain one, and then to think first, whatever the template.
+    """
+    if isinstance(dialect, str):
+        dialect = get_dialect(dialect)
+    if isinstance(dialect, Think):
+        return instruction(query, dialect.inner, template) + THINK_REQUEST
+
+    return (template or dialect.templates[query.task]).replace("{}", ", ".join(query.categories))

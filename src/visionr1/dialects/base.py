@@ -1,8 +1,8 @@
-"""What a dialect is: how one model family writes boxes as text, and in which coordinate space."""
+"""The interface of a dialect: how one model family is asked for boxes, writes them as text, and in which space."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +14,7 @@ from visionr1.samples import (
     FaultKind,
     Reply,
     Size,
+    Task,
     normalize_label,
     normalized_labels,
 )
@@ -26,7 +27,7 @@ NORM1000_WH = (1000.0, 1000.0)
 
 
 class Dialect(Protocol):
-    """Renders boxes as the text a model should write, and reads what it wrote.
+    """Asks for boxes, renders them as the text a model should write, and reads what it wrote.
 
     Coordinates go from and to original pixels by the processor's true input size; the space is never guessed.
     """
@@ -36,21 +37,27 @@ class Dialect(Protocol):
         """The name in recipes, on the command line and in a model folder's visionr1.json."""
 
     @property
-    def prompt_family(self) -> str:
-        """Which instruction templates this model family is asked with (`prompts.py`)."""
+    def templates(self) -> Mapping[Task, str]:
+        """The instruction for each task; {} stands for the categories or the expression (see `instruction`)."""
 
     @property
     def in_model_px(self) -> bool:
-        """Whether its coordinates are pixels of the model's input, so that nothing can be read without its size."""
+        """True if coordinates are pixels of the model's input, so that no reply can be read without its size."""
 
     def grid_wh(self, input_size_wh: Size) -> tuple[float, float]:
-        """What the dialect's coordinates span, from 0, both ends inclusive: the model's input, 1000 x 1000 or 1 x 1."""
+        """Return the span of the coordinates, from 0, both ends inclusive: the model's input, 1000 x 1000 or 1 x 1."""
 
     def render(self, boxes: Boxes, *, size_wh: Size, input_size_wh: Size) -> str:
-        """The text for `boxes`, each rounded so that its IoU with the true box is the largest the dialect can write."""
+        """Return the text for `boxes`, each rounded so that its IoU with the true box is the largest possible.
+
+        Raises ValueError for a label that the dialect cannot write.
+        """
 
     def parse(self, text: str, *, size_wh: Size, input_size_wh: Size, categories: Sequence[str] = ()) -> Reply:
-        """What can be read of `text`, with typed faults. Never raises on text and takes bounded time."""
+        """Return what can be read of `text`, with typed faults. Never raises on text and takes bounded time.
+
+        A label that is not among `categories` is a fault, unless that is empty.
+        """
 
 
 def round_to_grid(xyxy: Array) -> Array:

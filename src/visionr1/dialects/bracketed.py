@@ -94,5 +94,5 @@ def empty_or_unread(text: str) -> Reply:
     if text.strip() == EMPTY:
         return Reply(Boxes.empty())
     cut = "[" in text or (bool(text.strip()) and EMPTY.startswith(text.strip()))
-    kind = FaultKind.TRUNCATED if cut else FaultKind.NOT_JSON
+    kind = FaultKind.TRUNCATED if cut else FaultKind.UNREADABLE
     return Reply(Boxes.empty(), faults=(Fault(kind, None, f"no box and not {EMPTY!r}: {text[:60]!r}"),))

@@ -7,13 +7,23 @@ and no line break.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from visionr1.boxes import rescale_xyxy
 from visionr1.dialects.base import MAX_BOXES, NORM1000_WH, round_to_grid
 from visionr1.dialects.bracketed import BRACKETS, EMPTY, Items, check_labels, empty_or_unread
-from visionr1.samples import Boxes, FaultKind, Reply, Size
+from visionr1.samples import Boxes, FaultKind, Reply, Size, Task
+
+TEMPLATES: dict[Task, str] = {
+    "detection": "Examine the image for any objects from the category set. Report the coordinates of each detected "
+    "object. The category set includes {}.",
+    "grounding": "Locate the exact position of {} in the picture, if you can.",
+    "referring": "Can you point out {} in the image and provide the coordinates of its location?",
+}
+"""Vision-R1 (arXiv 2503.18013), Table 8, word for word."""
+
 
 UNIT_WH = (1.0, 1.0)
 _THREE_DECIMALS = re.compile(r"[0-9]\.[0-9]{3}", re.ASCII)
@@ -24,8 +34,8 @@ class Griffon:
     """Griffon and Griffon-G: plain text, unit coordinates."""
 
     name: str = "griffon"
-    prompt_family: str = "griffon"
     in_model_px: bool = False
+    templates: ClassVar[Mapping[Task, str]] = TEMPLATES
 
     def grid_wh(self, input_size_wh: Size) -> tuple[float, float]:
         """See `Dialect.grid_wh`: 0 to 1."""
@@ -74,3 +84,6 @@ def _read_label(before: str, items: Items) -> str:
         items.fault(FaultKind.WRONG_KEYS, f"expected a label and - before the box, found {label[:60]!r}", items.count)
         return label
     return label[:-1]
+
+
+DIALECT = Griffon()

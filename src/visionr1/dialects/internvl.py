@@ -7,14 +7,25 @@ The empty reply is `None`. A label holds no tag of the dialect and no line break
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import ClassVar
 
 from visionr1.boxes import rescale_xyxy
 from visionr1.dialects.base import NORM1000_WH, round_to_grid
 from visionr1.dialects.bracketed import BRACKETS, EMPTY, Items, check_labels, empty_or_unread
-from visionr1.samples import Boxes, FaultKind, Reply, Size
+from visionr1.samples import Boxes, FaultKind, Reply, Size, Task
+
+TEMPLATES: dict[Task, str] = {
+    "detection": "Please detect and label all objects in the following image and mark their positions. "
+    "The category set includes {}.",
+    "grounding": "Please provide the bounding box coordinate of the region this sentence describes: <ref>{}</ref>",
+    "referring": "Please provide the bounding box coordinate of the region this sentence describes: <ref>{}</ref>",
+}
+"""InternVL's documentation (internvl.readthedocs.io, "Grounding/Detection Data"), for detection with the sentence for
+the category set of Vision-R1, which does not cover InternVL."""
+
 
 _TAGS = ("<ref>", "</ref>", "<box>", "</box>")
 _INTEGER = re.compile(r"-?[0-9]+", re.ASCII)
@@ -25,8 +36,8 @@ class InternVL:
     """InternVL 2, 2.5 and 3: tags, coordinates 0 to 1000."""
 
     name: str = "internvl"
-    prompt_family: str = "internvl"
     in_model_px: bool = False
+    templates: ClassVar[Mapping[Task, str]] = TEMPLATES
 
     def grid_wh(self, input_size_wh: Size) -> tuple[float, float]:
         """See `Dialect.grid_wh`: 0 to 1000."""
@@ -84,3 +95,6 @@ def _read_boxes(body: str, label: str, items: Items, closed: bool) -> None:
         frame = "".join(BRACKETS.sub("#", body).split())
         if frame != "[" + ",".join("#" * (items.count - first)) + "]" or items.count == first:
             items.fault(FaultKind.NOT_A_LIST, f"expected [[x1, y1, x2, y2], ...], found {body[:60]!r}")
+
+
+DIALECT = InternVL()

@@ -131,7 +131,7 @@ def _fault_of_text(text: str, body: str, value: object, num_items: int) -> Fault
     bare = body.startswith("[") and body.endswith("]") and _FENCE_END not in body
     if num_items and not bare:
         return Fault(FaultKind.SURROUNDING_TEXT, None, "expected nothing but one list, bare or in one ```json fence")
-    return Fault(FaultKind.NOT_JSON, None, f"cannot be read as JSON: {text[:60]!r}")
+    return Fault(FaultKind.UNREADABLE, None, f"cannot be read as JSON: {text[:60]!r}")
 
 
 def _read_box(item: object, position: int, faults: list[Fault]) -> list[float] | None:

@@ -5,13 +5,15 @@ The numbers are integers from 0 to 1000, both inclusive, whatever the size of th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from visionr1.boxes import rescale_xyxy
 from visionr1.dialects.base import NORM1000_WH, round_to_grid
 from visionr1.dialects.json_list import parse_json_list, render_json_list
-from visionr1.samples import Boxes, Reply, Size
+from visionr1.dialects.qwen25 import TEMPLATES
+from visionr1.samples import Boxes, Reply, Size, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +21,8 @@ class Qwen3:
     """Qwen3-VL: JSON, coordinates 0 to 1000."""
 
     name: str = "qwen3"
-    prompt_family: str = "qwen"
     in_model_px: bool = False
+    templates: ClassVar[Mapping[Task, str]] = TEMPLATES
 
     def grid_wh(self, input_size_wh: Size) -> tuple[float, float]:
         """See `Dialect.grid_wh`: 0 to 1000."""
@@ -34,3 +36,6 @@ class Qwen3:
     def parse(self, text: str, *, size_wh: Size, input_size_wh: Size, categories: Sequence[str] = ()) -> Reply:
         """See `Dialect.parse`."""
         return parse_json_list(text, grid_wh=NORM1000_WH, size_wh=size_wh, categories=categories)
+
+
+DIALECT = Qwen3()

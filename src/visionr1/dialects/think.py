@@ -5,11 +5,18 @@ The template is VLM-R1's: both tags once, white space between them and around. O
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from visionr1.dialects.base import Dialect
-from visionr1.samples import Boxes, Fault, FaultKind, Reply, Size
+from visionr1.samples import Boxes, Fault, FaultKind, Reply, Size, Task
+
+THINK_REQUEST = (
+    " First output the thinking process in <think> </think> tags and then output the final answer in "
+    "<answer> </answer> tags."
+)
+"""What follows any instruction: VLM-R1's words (om-ai-lab/VLM-R1@90052f4, `qwen_module.py`, its template of no
+particular task)."""
 
 _THINK, _THINK_END, _ANSWER, _ANSWER_END = "<think>", "</think>", "<answer>", "</answer>"
 
@@ -26,9 +33,9 @@ class Think:
         return f"think+{self.inner.name}"
 
     @property
-    def prompt_family(self) -> str:
-        """See `Dialect.prompt_family`: think+ and that of the inner one."""
-        return f"think+{self.inner.prompt_family}"
+    def templates(self) -> Mapping[Task, str]:
+        """See `Dialect.templates`: those of the inner one, to which `instruction` adds THINK_REQUEST."""
+        return self.inner.templates
 
     @property
     def in_model_px(self) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 from visionr1.boxes import Array
 from visionr1.data.coco import BoxTable, Index
 from visionr1.data.row_log import Id, is_number, read_id
-from visionr1.dialects import Dialect, get_dialect
+from visionr1.dialects import Dialect, get_dialect, resolve_dialect
 from visionr1.errors import DataError
 from visionr1.evaluation.detection.coco import Detections
 from visionr1.files import read_json, read_json_lines, write_text_atomic
@@ -109,8 +109,10 @@ def is_replies(files: Iterable[Rows]) -> bool:
 
 
 def replies_dialect(paths: Sequence[Path], name: str | None, replies_of: Mapping[str, Any]) -> Dialect:
-    """The dialect that replies are to be read in: `name`, or that of their first row; DataError where none is said."""
-    name = name or replies_of.get("dialect")
+    """Return the dialect of replies: `name` as a user gave it, or that of their first row; DataError if neither."""
+    if name:
+        return resolve_dialect(name)
+    name = replies_of.get("dialect")
     if not isinstance(name, str):
         raise DataError(f"{paths[0]} holds raw replies; say how they write boxes with --dialect, such as qwen25")
     return get_dialect(name)

@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from visionr1.assets import embedded_path
-from visionr1.dialects import DIALECTS, Dialect, get_dialect
-from visionr1.dialects.prompts import instruction
+from visionr1.dialects import Dialect, describe_dialects, get_dialect, instruction, resolve_dialect
 from visionr1.errors import CheckpointError, DataError, RecipeError, needs_extra
 from visionr1.files import write_json_atomic
 from visionr1.models import plain
@@ -147,11 +146,11 @@ class Policy:
         return length
 
     def encode(self, image: Image.Image, query: Query, template: str = "") -> Prompt:
-        """The prompt for one RGB image and one query; `template` as in `prompts.instruction`.
+        """The prompt for one RGB image and one query; `template` as in `dialects.instruction`.
 
         Raises DataError if the image cannot be resized or the prompt leaves no room for a reply.
         """
-        question = instruction(query, self.dialect.prompt_family, template)
+        question = instruction(query, self.dialect, template)
         if not self.shares_prefix:
             return self._encode_plain(image, question)
         try:
@@ -435,16 +434,18 @@ def _find_family(config: Any) -> Family | None:
 
 
 def _find_dialect(name: str | None, folder: Path, model_type: str, family: Family | None) -> Dialect:
-    found = name or _folder_dialect(folder) or (family and family.dialect)
-    if not found:
+    """Return the dialect that a user named, else the folder's, else the family's."""
+    dialect = resolve_dialect(name) if name else _folder_dialect(folder)
+    if dialect is None and family and family.dialect:
+        dialect = get_dialect(family.dialect)
+    if dialect is None:
         raise CheckpointError(
             f"{folder} does not say how its model writes boxes, and models of type {model_type!r} have no one way: "
-            f'write {{"dialect": NAME}} into {folder / DIALECT_FILE}; known: {", ".join(DIALECTS)}'
+            f'write {{"dialect": NAME}} into {folder / DIALECT_FILE}; known: {describe_dialects()}'
         )
-    dialect = get_dialect(found)
     if family is None and dialect.in_model_px:
         raise CheckpointError(
-            f"dialect {found!r} writes pixels of the model's input, whose size is not known for models of type "
+            f"dialect {dialect.name!r} writes pixels of the model's input, whose size is not known for models of type "
             f"{model_type!r}; choose another in {folder / DIALECT_FILE}"
         )
     return dialect
@@ -462,14 +463,17 @@ def _load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def _folder_dialect(folder: Path) -> str | None:
+def _folder_dialect(folder: Path) -> Dialect | None:
+    """Return the dialect that a model folder's visionr1.json names; no code is imported for it."""
     path = folder / DIALECT_FILE
     if not path.is_file():
         return None
     name: str = json.loads(path.read_text(encoding="utf-8")).get("dialect", "")
-    if name not in DIALECTS:
-        raise CheckpointError(f"{path}: unknown dialect {name!r}; known: {', '.join(DIALECTS)}")
-    return name
+    try:
+        return get_dialect(name)
+    except RecipeError as error:
+        hint = "give one of your own with --dialect my_dialect.py:NAME, in a recipe model.dialect"
+        raise CheckpointError(f"{path}: {error}; {hint}") from error
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:

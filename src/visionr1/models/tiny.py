@@ -2,8 +2,8 @@
 
 It is an ordinary transformers folder (`Qwen3VLForConditionalGeneration`), small enough to train on two CPU cores:
 
-- digits are single tokens, and every fixed piece of the prompts (`prompts.py`) and of the answer (`dialects/qwen25.py`)
-  is ONE token, so a box costs 13 to 17 tokens; common nouns and the visual words of `scenes.py` are one token each, any
+- digits are single tokens, and every fixed piece of the prompts and of the answer (`dialects/qwen25.py`) is ONE token,
+  so a box costs 13 to 17 tokens; common nouns and the visual words of `scenes.py` are one token each, any
   other text is spelled in bytes;
 - images are fed at about 320 x 240 pixels (48 image tokens), whatever their size.
 
@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
-from visionr1.dialects.prompts import TEMPLATES
+from visionr1.dialects.griffon import Griffon
+from visionr1.dialects.qwen25 import Qwen25
 from visionr1.files import write_json_atomic
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ player referee goal racquet net helmet jersey pistol gun smoke flame water river
 
 def _pieces() -> list[str]:
     """Every fixed piece of prompts and answers, longest first (the pre-tokenizer takes the first that fits)."""
-    prompts = {part for family in TEMPLATES.values() for text in family.values() for part in text.split("{}") if part}
+    templates = [*Qwen25.templates.values(), *Griffon.templates.values()]
+    prompts = {part for template in templates for part in template.split("{}") if part}
     return sorted({*prompts, *ANSWER_PIECES, "user\n", "assistant\n", "\n"}, key=lambda piece: (-len(piece), piece))
 
 

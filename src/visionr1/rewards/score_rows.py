@@ -14,7 +14,7 @@ import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from visionr1.dialects import DIALECTS, get_dialect
+from visionr1.dialects import dialect_names, get_dialect, resolve_dialect
 from visionr1.errors import DataError, RecipeError
 from visionr1.rewards.criteria import Pair
 from visionr1.rewards.published.vision_r1_release import ReleaseReward, ReleaseStep
@@ -25,7 +25,7 @@ from visionr1.rewards.stages import FixedStages
 from visionr1.samples import Boxes, Fault, GroundTruth, normalize_label, normalized_labels
 
 PRESETS: Mapping[str, tuple[str, ...]] = {
-    "paper": tuple(DIALECTS),
+    "paper": dialect_names(),
     "release": ("qwen25",),
     "vlm_r1": VLM_R1_DIALECTS,
 }
@@ -65,8 +65,8 @@ def make_scorer(
     """The scorer of `preset`. Raises RecipeError for a setting that does not exist or does not go with the preset."""
     if preset not in PRESETS:
         raise RecipeError(f"unknown preset {preset!r}; known: {', '.join(PRESETS)}")
-    get_dialect(dialect)
-    if dialect not in PRESETS[preset]:
+    resolve_dialect(dialect)
+    if preset != "paper" and dialect not in PRESETS[preset]:
         raise RecipeError(f"preset {preset} does not read the dialect {dialect!r}, but {', '.join(PRESETS[preset])}")
     if preset == "release":
         return release_scorer(release_step)
@@ -77,7 +77,7 @@ def make_scorer(
 
 def paper_scorer(dialect: str, *, progress: float, step: float) -> Scorer:
     """Rows scored by preset `paper` in the stage that is in force at `progress`."""
-    reward, stage = Reward(dialect=get_dialect(dialect)), FixedStages(step).at(progress)
+    reward, stage = Reward(dialect=resolve_dialect(dialect)), FixedStages(step).at(progress)
 
     def score(row: Row) -> Scored:
         _check_order(row.truth.boxes)

@@ -90,7 +90,7 @@ def test_precision_and_recall(reply: str, expected: dict[str, float]) -> None:
 def test_faults_are_counted_by_reply_and_labels_by_box() -> None:
     cows = f"[{box('cow', 0, 0, 9, 9)}, {box('cow', 9, 9, 19, 19)}, {box('cat', 9, 9, 3, 3)}]"
     result = evaluate(cows, "no idea", f"[{box('cat', 1, 1, 9, 9)}, {{", truncated=False)
-    assert result.faults == {"inverted": 1, "not_json": 1, "truncated": 1, "unknown_label": 1}
+    assert result.faults == {"inverted": 1, "unreadable": 1, "truncated": 1, "unknown_label": 1}
     wanted = {
         "unknown_labels": 2,
         "malformed_boxes": 1,

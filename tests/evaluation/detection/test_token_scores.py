@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from support.dialects import ALL_DIALECTS
 from visionr1.data import table_of
-from visionr1.dialects import DIALECTS, Dialect, get_dialect
+from visionr1.dialects import Dialect, get_dialect
 from visionr1.errors import DataError
 from visionr1.evaluation import Prediction, evaluate_replies, read_protocol
 from visionr1.evaluation.detection.token_scores import box_spans, token_scores
@@ -25,9 +26,9 @@ def reader(dialect: Dialect) -> partial[Reply]:
     return partial(dialect.parse, size_wh=SIZE, input_size_wh=SIZE)
 
 
-@pytest.mark.parametrize("name", DIALECTS)
+@pytest.mark.parametrize("name", ALL_DIALECTS)
 def test_spans_are_the_numbers_and_the_label_of_each_box(name: str) -> None:
-    dialect = DIALECTS[name]
+    dialect = ALL_DIALECTS[name]
     text = dialect.render(BOXES, size_wh=SIZE, input_size_wh=SIZE)
     parse = reader(dialect)
     spans = box_spans(text, parse(text), parse)

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from visionr1.boxes import Array
 from visionr1.data.coco import BoxTable, Index, table_of
 from visionr1.dialects import Dialect
+from visionr1.dialects.qwen3 import Qwen3
+from visionr1.dialects.qwen25 import Qwen25
 from visionr1.errors import DataError
 from visionr1.evaluation.asking import evenly
 from visionr1.evaluation.detection.box_errors import NEAR, box_errors
@@ -303,7 +305,7 @@ def _parse(
         categories=prediction.categories or table.categories,
     )
     reply = read(prediction.text)
-    if release and dialect.prompt_family == "qwen":
+    if release and isinstance(dialect, Qwen25 | Qwen3):
         whole = read(release_list(prediction.text))
         reply = replace(reply, boxes=whole.boxes, num_malformed=whole.num_malformed)
     return reply

@@ -116,7 +116,7 @@ def test_tells_the_result_with_its_interval_and_protocol(page: Page) -> None:
     assert "+6.6 95% interval −0.4 to +9.0" in text  # a true minus sign
     assert "12.3 (11.3 to 14.3)" in text
     assert "bccd, test, 72 images; protocol default: qwen25, greedy, 512 tokens;" in text
-    assert "fault: not json" in text and "n/a" in text
+    assert "fault: unreadable" in text and "n/a" in text
     assert text.count("max new tokens") == 1
 
 

@@ -1,25 +1,52 @@
-# Each target sets up what it needs in a fresh clone: a virtual environment in .venv, then everything in it.
+# Each target sets up what it needs in a fresh clone: a virtual environment, then everything in it.
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests of one file stay in one process: they share its models and its launches.
+PARALLEL := --numprocesses auto --maxprocesses 8 --dist loadfile
 
-.PHONY: demo test test-integrations test-deepspeed clean
+.PHONY: help demo lint format test test-fast test-integrations test-deepspeed docs dist hooks clean
 
-demo: .venv/installed
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS="$$(printf '\t')" read -r target text; do printf '%-18s %s\n' "$$target" "$$text"; done
+
+demo: .venv/installed ## train and measure the small model that ships, in under ten minutes
 	$(BIN)/visionr1 demo
 
-test: .venv/installed
+lint: .venv/installed ## check style, format and types
 	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest
 
-# The reward inside TRL, verl, ms-swift, EasyR1 and OpenRLHF, each in its own environment: minutes and about 10 GB.
-test-integrations: .venv/installed
+format: .venv/installed ## mend what ruff can mend, and format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+test: lint ## lint and run all tests: what a change must pass
+	$(BIN)/pytest $(PARALLEL)
+
+test-fast: .venv/installed ## run the tests that need no torch, in under a minute
+	$(BIN)/pytest $(PARALLEL) --fast
+
+test-integrations: .venv/installed ## the reward inside TRL, verl, ms-swift, EasyR1 and OpenRLHF: minutes and about 10 GB
 	$(BIN)/python tests/integrations/real/run.py
 
-# ZeRO-2, which `make test` skips, in an environment with DeepSpeed: two CPU processes against one.
-test-deepspeed: .venv-deepspeed/installed
+# `make test` skips ZeRO-2. Here two CPU processes are compared with one, in an environment with DeepSpeed.
+test-deepspeed: .venv-deepspeed/installed ## run the tests of ZeRO-2
 	.venv-deepspeed/bin/python -c 'import deepspeed'
 	.venv-deepspeed/bin/pytest tests/training/test_distributed.py -k zero
+
+docs: .venv-docs/installed ## build the documentation site in site/
+	.venv-docs/bin/mkdocs build --strict
+
+dist: .venv/installed ## build wheel and sdist in dist/, and check what they carry
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt build
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python tests/dist/check.py dist
+
+hooks: .venv/installed ## run the checks of `make lint` at each commit
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt pre-commit
+	$(BIN)/pre-commit install
 
 .venv/installed: EXTRAS := dev
 .venv-deepspeed/installed: EXTRAS := dev,deepspeed
@@ -32,5 +59,10 @@ test-deepspeed: .venv-deepspeed/installed
 	$(@D)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	touch $@
 
-clean:
-	rm -rf .venv .venv-deepspeed build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+.venv-docs/installed: pyproject.toml docs/constraints.txt
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --constraint docs/constraints.txt --editable '.[docs]'
+	touch $@
+
+clean: ## remove environments, caches and what was built
+	rm -rf .venv .venv-deepspeed .venv-docs build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis

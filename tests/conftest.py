@@ -1,10 +1,74 @@
+"""Fixtures of all tests, and the two tiers: `pytest` runs everything, `pytest --fast` the box side alone.
+
+The box side is whatever needs no torch: dialects, rewards, data, scoring, report, command line, documents. It takes
+under a minute, and each import of torch in it is an error, so that it stays so.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import settings
 
+SLOW = (
+    "benchmarks",
+    "models",
+    "rollout",
+    "training",
+    "cli/test_demo.py",
+    "evaluation/test_runner.py",
+    "evaluation/test_vqa.py",
+    "integrations/test_examples.py",
+)
+"""Folders and files whose tests load torch."""
+MODELS = "qwen3_folder"
+"""The fixture under every model folder: a test that asks for a model is slow wherever it stands."""
+
 settings.register_profile("visionr1", deadline=None, derandomize=True, max_examples=100)
 settings.load_profile("visionr1")
+
+
+class NoTorch:
+    """A finder of modules that refuses torch: the fast tier runs where none is installed."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name == "torch":
+            raise ModuleNotFoundError("the fast tier has no torch: add this test's file to SLOW in tests/conftest.py")
+        return None
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="run the box side alone: no test that needs torch")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--fast"):
+        sys.meta_path.insert(0, NoTorch())
+    # Workers of xdist share the cores instead of each starting as many threads as there are.
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    if not config.getoption("--fast"):
+        return None
+    here = Path(__file__).parent
+    return True if any(collection_path == here / name for name in SLOW) else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--fast"):
+        return
+    slow = [item for item in items if MODELS in getattr(item, "fixturenames", ())]
+    items[:] = [item for item in items if item not in slow]
+    config.hook.pytest_deselected(items=slow)
 
 
 @pytest.fixture(scope="session")

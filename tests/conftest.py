@@ -19,7 +19,7 @@ SLOW = (
     "models",
     "rollout",
     "training",
-    "cli/test_demo.py",
+    "test_demo.py",
     "evaluation/test_runner.py",
     "evaluation/test_vqa.py",
     "integrations/test_examples.py",

@@ -9,8 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what type checkers and editors read; a test keeps it equal to _HOME
-    from visionr1.dialects import get_dialect
-    from visionr1.dialects.prompts import instruction
+    from visionr1.dialects import get_dialect, instruction
     from visionr1.rewards import Reward, Score, Stage, Stages
     from visionr1.samples import Boxes, Fault, FaultKind, GroundTruth, Query, Reply, Sample
 

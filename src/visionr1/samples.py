@@ -80,13 +80,15 @@ class GroundTruth:
     """All that a reward needs to know of a sample.
 
     `boxes` are the K true boxes; `size_wh` is the original image and `input_size_wh` what the processor feeds to the
-    model (grid x patch size): dialects in model pixels are rescaled by the two.
+    model (grid x patch size): dialects in model pixels are rescaled by the two. `num_instances` is a number of objects
+    that the data states beside its boxes, which preset `release` divides recall by; None: as many as boxes.
     """
 
     boxes: Boxes
     categories: tuple[str, ...]
     size_wh: Size
     input_size_wh: Size
+    num_instances: int | None = None
 
     def __post_init__(self) -> None:
         for name, size in (("size_wh", self.size_wh), ("input_size_wh", self.input_size_wh)):

@@ -14,7 +14,7 @@ from visionr1.errors import RecipeError
 from visionr1.rewards.score_rows import make_scorer, score_rows
 
 ROW = {
-    "completion": '[{"bbox_2d": [10, 10, 30, 30], "label": "cat"}]',
+    "text": '[{"bbox_2d": [10, 10, 30, 30], "label": "cat"}]',
     "boxes": [[10, 10, 30, 30], [60, 60, 80, 90]],
     "labels": ["cat", "dog"],
     "categories": ["cat", "dog"],
@@ -53,7 +53,7 @@ def test_a_row_of_preset_paper() -> None:
 
 def test_reasons_name_faults_and_what_matches_nothing() -> None:
     text = '[{"bbox_2d": [10, 10, 30, 28], "label": "dog"}, {"bbox_2d": [0, 0, 5, 5], "label": "cat"}, {"a": 1}]'
-    (scored,) = score_rows([line(completion=text)], "rows.jsonl", make_scorer("paper"))
+    (scored,) = score_rows([line(text=text)], "rows.jsonl", make_scorer("paper"))
     assert "box 0 matches true box 0: IoU 0.900, 'dog' where 'cat' is true" in scored.reasons
     assert "box 1 ('cat') matches no true box" in scored.reasons
     assert "fault in item 2: not_four_numbers (bbox_2d is None)" in scored.reasons
@@ -78,25 +78,23 @@ def test_a_row_of_preset_release() -> None:
 
 
 def test_a_row_of_preset_vlm_r1() -> None:
-    text = f"<think>t</think><answer>```json{ROW['completion']}```</answer>"
-    (scored,) = score_rows([line(completion=text)], "rows.jsonl", make_scorer("vlm_r1"))
+    text = f"<think>t</think><answer>```json{ROW['text']}```</answer>"
+    (scored,) = score_rows([line(text=text)], "rows.jsonl", make_scorer("vlm_r1"))
     assert set(scored.result) == set(
         "total od_ap od_ap50 odLength map weighted_sum format repetition num_predicted faults".split()
     )
     assert scored.result["faults"] == []
     assert scored.result["total"] == 1.5 and scored.result["od_ap50"] == pytest.approx(0.5)
     assert scored.reasons[:2] == ("1.500 = odLength 0.500 + format 1.000", "1 predicted, 2 true boxes")
-    (referring,) = score_rows(
-        [line(completion=text, boxes=[[1, 2, 3, 4]], labels=["cat"])], "rows", make_scorer("vlm_r1")
-    )
+    (referring,) = score_rows([line(text=text, boxes=[[1, 2, 3, 4]], labels=["cat"])], "rows", make_scorer("vlm_r1"))
     assert referring.result["rec_format"] == 1.0
 
 
 @pytest.mark.parametrize(
     ("completion", "found"),
     [
-        (ROW["completion"], ["no <answer>", "no ```json fence", "not <think>"]),  # well formed for preset paper
-        (f"<think></think><answer>```{ROW['completion']}```</answer>", ["no ```json fence"]),  # another fence
+        (ROW["text"], ["no <answer>", "no ```json fence", "not <think>"]),  # well formed for preset paper
+        (f"<think></think><answer>```{ROW['text']}```</answer>", ["no ```json fence"]),  # another fence
         ("<think></think><answer>```json[{```</answer>", ["what the last ```json fence holds is no JSON list"]),
         ("<think></think><answer>```json```</answer>", ["no ```json fence"]),  # an empty one
         ("<think></think><answer>None</answer>", []),
@@ -104,7 +102,7 @@ def test_a_row_of_preset_vlm_r1() -> None:
     ],
 )
 def test_preset_vlm_r1_says_what_it_does_not_read(completion: str, found: list[str]) -> None:
-    (scored,) = score_rows([line(completion=completion)], "rows.jsonl", make_scorer("vlm_r1"))
+    (scored,) = score_rows([line(text=completion)], "rows.jsonl", make_scorer("vlm_r1"))
     details = [fault["detail"] for fault in scored.result["faults"]]  # type: ignore[attr-defined]
     assert len(details) == len(found) and list(scored.reasons[3:]) == details
     assert all(detail.startswith(begin) for detail, begin in zip(details, found, strict=True))
@@ -117,10 +115,10 @@ def test_preset_vlm_r1_says_what_it_does_not_read(completion: str, found: list[s
         ("[" * 100_000, "rows.jsonl:1: expected a JSON object"),  # deeper than can be read
         (b"\xff\xfe{", "rows.jsonl:1: expected a JSON object"),  # no UTF-8
         ("[1]", "rows.jsonl:1: expected a JSON object, found '[1]'"),
-        (line(completion="absent"), "field completion: expected it, found only boxes, labels"),
-        ("{}", "field completion: expected it, found only an empty object"),
+        (line(text="absent"), "field text: expected it, found only boxes, labels"),
+        ("{}", "field text: expected it, found only an empty object"),
         (b"caf\xe9\n", "expected a JSON object, found 'caf\ufffd' ("),
-        (line(completion=None), "field completion: expected a text, found None"),
+        (line(text=None), "field text: expected a text, found None"),
         (line(boxes=[[1, 2, 3]]), "field boxes[0]: expected four numbers x1, y1, x2, y2 in pixels, found [1, 2, 3]"),
         (line(boxes=[[1, 2, 3, True]]), "field boxes[0]: expected four numbers"),  # a truth value
         (line(boxes=[[1, 2, 3, float("nan")]]), "field boxes[0]: expected four numbers"),
@@ -152,7 +150,7 @@ def test_settings_that_do_not_go_together() -> None:
 
 
 def test_the_command_reads_a_pipe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    text = "\n".join([line(), "", line(completion="\ud800 猫")]) + "\n"  # half a character is model text too
+    text = "\n".join([line(), "", line(text="\ud800 猫")]) + "\n"  # half a character is model text too
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
     assert cli.main(["score", "-", "--explain"]) == 0
     captured = capsys.readouterr()
@@ -210,7 +208,7 @@ def test_the_command_counts_bad_rows(tmp_path: Path, capsys: pytest.CaptureFixtu
     captured = capsys.readouterr()
     rows = [json.loads(row) for row in captured.out.splitlines()]
     assert ["total" in row for row in rows] == [True, False, True]
-    assert f"{path}:2: field completion" in rows[1]["error"]
+    assert f"{path}:2: field text" in rows[1]["error"]
     assert captured.err == 'error: 1 of 3 rows are wrong and have no score; the "error" of each says why\n'
 
 

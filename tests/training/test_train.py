@@ -75,7 +75,7 @@ def test_what_a_run_leaves(run: Run, tmp_path: Path, qwen3_folder: Path) -> None
     assert metrics[0]["kl"] == pytest.approx(0, abs=1e-9)  # the policy is still the reference
     assert metrics[-1]["kl"] > 0
     rollouts = rows(folder, "rollouts.jsonl")
-    assert [(row["step"], row["completion"]) for row in rollouts] == [
+    assert [(row["step"], row["index"]) for row in rollouts] == [
         (step, completion) for step in (1, 2, 3, 4) for _ in range(2) for completion in range(3)
     ]
     parts = {"format", "recall", "precision", "total", "advantage"}

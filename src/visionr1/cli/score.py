@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from visionr1.samples import GroundTruth
 
 SCORE_ROW = (
-    r'{"completion": "[{\"bbox_2d\": [34, 157, 143, 240], \"label\": \"WBC\"}]", '
+    r'{"text": "[{\"bbox_2d\": [34, 157, 143, 240], \"label\": \"WBC\"}]", '
     '"boxes": [[68, 315, 286, 480], [53, 179, 146, 299]], "labels": ["WBC", "RBC"], '
     '"categories": ["Platelets", "RBC", "WBC"], '
     '"width": 640, "height": 480, "input_width": 320, "input_height": 240}'
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "rows",
         metavar="FILE",
-        help="JSON Lines, a row a completion with its truth: completion, boxes (xyxy pixels of the image), labels, "
+        help="JSON Lines, a row a completion with its truth: text, boxes (xyxy pixels of the image), labels, "
         'categories, width, height, input_width, input_height (as the model sees it); "-" reads a pipe',
     )
     parser.add_argument(

@@ -4,8 +4,8 @@
      "boxes": [[x1, y1, x2, y2], ...], "labels": ["cat", ...], "categories": ["cat", "dog"],
      "width": 640, "height": 480, "input_width": 644, "input_height": 476}
 
-The fields from `boxes` on are those of a row of `visionr1 score`. `progress`, optional, is the share of training done
-when the row is reached, for hosts that tell a reward no step.
+The fields from `boxes` on are those of a row of `visionr1.completions`. `progress`, optional, is the share of training
+done when the row is reached, for hosts that tell a reward no step.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from visionr1.completions import TRUTH_FIELDS, read_truth, truth_to_json
 from visionr1.errors import DataError
-from visionr1.rewards.score_rows import PRESETS, read_truth
+from visionr1.rewards.score_rows import PRESETS
 from visionr1.samples import Boxes, GroundTruth, Size
 
 VERSION = 1
-_TRUTH_FIELDS = ("boxes", "labels", "categories", "width", "height", "input_width", "input_height")
+_FIELDS = ("version", "preset", "dialect", "progress", "num_instances", *TRUTH_FIELDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +45,7 @@ def to_json(
         "version": VERSION,
         "preset": preset,
         "dialect": dialect,
-        "boxes": truth.boxes.xyxy.tolist(),
-        "labels": list(truth.boxes.labels),
-        "categories": list(truth.categories),
-        "width": truth.size_wh[0],
-        "height": truth.size_wh[1],
-        "input_width": truth.input_size_wh[0],
-        "input_height": truth.input_size_wh[1],
+        **truth_to_json(truth),
     }
     if progress is not None:
         fields["progress"] = progress
@@ -67,7 +62,10 @@ def from_json(text: str) -> HostTruth:
     fields = _load(text)
     for name in fields:
         _check(
-            name in ("version", "preset", "dialect", "progress", *_TRUTH_FIELDS), name, "no such field", fields[name]
+            name in ("version", "preset", "dialect", "progress", "num_instances", *TRUTH_FIELDS),
+            name,
+            "no such field",
+            fields[name],
         )
     version, preset, dialect = (fields.get(name) for name in ("version", "preset", "dialect"))
     _check(version == VERSION, "version", f"{VERSION}, the one this visionr1 reads and its to_json writes", version)

@@ -1,19 +1,15 @@
 """`visionr1 score`: JSON rows of completions with their truth in, JSON rows of scores with their reasons out.
 
-A row is {"completion": str, "boxes": [[x1, y1, x2, y2], ...], "labels": [str, ...], "categories": [str, ...],
-"width": int, "height": int, "input_width": int, "input_height": int, "num_instances": int (optional)}. Boxes are xyxy
-pixels of the original image of `width` x `height`; `input_width` x `input_height` is what the processor feeds to the
-model. `num_instances`, the number of boxes where it is absent or null, matters to preset `release` only. Other keys are
-left alone. A blank line is no row.
+A row is as `visionr1.completions` says; `num_instances` matters to preset `release` only. A blank line is no row.
 """
 
 from __future__ import annotations
 
 import json
-import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from visionr1.completions import CompletionRow, check_box_order, read_completion
 from visionr1.dialects import dialect_names, get_dialect, resolve_dialect
 from visionr1.errors import DataError, RecipeError
 from visionr1.rewards.criteria import Pair
@@ -22,7 +18,7 @@ from visionr1.rewards.published.vlm_r1 import DIALECTS as VLM_R1_DIALECTS
 from visionr1.rewards.published.vlm_r1 import VlmR1Reward, faults
 from visionr1.rewards.score import Reward, Score
 from visionr1.rewards.stages import FixedStages
-from visionr1.samples import Boxes, Fault, GroundTruth, normalize_label, normalized_labels
+from visionr1.samples import Fault, GroundTruth
 
 PRESETS: Mapping[str, tuple[str, ...]] = {
     "paper": dialect_names(),
@@ -33,25 +29,16 @@ PRESETS: Mapping[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A completion and all that a reward needs to know to score it."""
-
-    completion: str
-    truth: GroundTruth
-    num_instances: int
-
-
-@dataclass(frozen=True, slots=True)
 class Scored:
     """What a row got: the JSON object for it, the reasons in words, and what was read (None for a bad row)."""
 
     result: Mapping[str, object]
     reasons: tuple[str, ...]
-    row: Row | None = None
+    row: CompletionRow | None = None
     score: Score | None = None
 
 
-Scorer = Callable[[Row], Scored]
+Scorer = Callable[[CompletionRow], Scored]
 
 
 def make_scorer(
@@ -79,9 +66,9 @@ def paper_scorer(dialect: str, *, progress: float, step: float) -> Scorer:
     """Rows scored by preset `paper` in the stage that is in force at `progress`."""
     reward, stage = Reward(dialect=resolve_dialect(dialect)), FixedStages(step).at(progress)
 
-    def score(row: Row) -> Scored:
-        _check_order(row.truth.boxes)
-        found = reward.score(row.completion, row.truth, stage=stage)
+    def score(row: CompletionRow) -> Scored:
+        check_box_order(row.truth.boxes)
+        found = reward.score(row.text, row.truth, stage=stage)
         return Scored(_paper_result(found), tuple(paper_reasons(found, row.truth)), row, found)
 
     return score
@@ -91,8 +78,8 @@ def release_scorer(step: ReleaseStep) -> Scorer:
     """Rows scored by preset `release` in one of its three step modes."""
     reward = ReleaseReward(step)
 
-    def score(row: Row) -> Scored:
-        found = reward.score(row.completion, row.truth, num_instances=row.num_instances)
+    def score(row: CompletionRow) -> Scored:
+        found = reward.score(row.text, row.truth, num_instances=row.truth.num_instances)
         result = {
             "total": found.total,
             **found.parts,
@@ -101,7 +88,8 @@ def release_scorer(step: ReleaseStep) -> Scorer:
             "pairs": [{"predicted": box, "true": true, "giou": giou} for box, true, giou in found.pairs],
             "faults": [{"kind": "public_code_raises", "item": None, "detail": note} for note in found.notes],
         }
-        counts = f"{found.num_predicted} predicted, {row.num_instances} instances, {len(found.pairs)} matched pairs"
+        instances = len(row.truth.boxes) if row.truth.num_instances is None else row.truth.num_instances
+        counts = f"{found.num_predicted} predicted, {instances} instances, {len(found.pairs)} matched pairs"
         pairs = [f"box {box} matches true box {true}: GIoU {giou:.3f}" for box, true, giou in found.pairs]
         return Scored(result, (_sum_of_parts(found.total, found.parts), counts, *pairs, *found.notes), row)
 
@@ -112,10 +100,10 @@ def vlm_r1_scorer(dialect: str) -> Scorer:
     """Rows scored by preset `vlm_r1`."""
     reward = VlmR1Reward(dialect=get_dialect(dialect))
 
-    def score(row: Row) -> Scored:
-        _check_order(row.truth.boxes)
-        found = reward.score(row.completion, row.truth)
-        notes = tuple(faults(row.completion))
+    def score(row: CompletionRow) -> Scored:
+        check_box_order(row.truth.boxes)
+        found = reward.score(row.text, row.truth)
+        notes = tuple(faults(row.text))
         result = {
             "total": found.total,
             **found.parts,
@@ -136,43 +124,10 @@ def score_rows(lines: Iterable[str | bytes], source: str, scorer: Scorer) -> Ite
         if not line.strip():
             continue
         try:
-            yield scorer(read_row(line))
+            yield scorer(read_completion(line))
         except DataError as error:
             message = f"{source}:{number}: {error}"
             yield Scored({"error": message}, (message,))
-
-
-def read_row(line: str | bytes) -> Row:
-    """The row in a line of JSON. Raises DataError that names the field, what was expected and what was found."""
-    try:
-        fields = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"expected a JSON object, found {_begin(line)} ({error})") from error
-    if not isinstance(fields, dict):
-        raise DataError(f"expected a JSON object, found {_begin(line)}")
-    completion = _field(fields, "completion")
-    if not isinstance(completion, str):
-        raise _unexpected("completion", "a text", completion)
-    truth = read_truth(fields)
-    num_instances = fields.get("num_instances")
-    if num_instances is None:
-        num_instances = len(truth.boxes)
-    _check(type(num_instances) is int and num_instances >= 0, "num_instances", "a whole number from 0", num_instances)
-    return Row(completion, truth, num_instances)
-
-
-def read_truth(fields: Mapping[str, object]) -> GroundTruth:
-    """The ground truth in a row's fields. Raises DataError as `read_row` does."""
-    boxes = _boxes(_field(fields, "boxes"))
-    labels, categories = _texts(fields, "labels"), _texts(fields, "categories")
-    _check(len(labels) == len(boxes), "labels", f"one for each of {len(boxes)} boxes", list(labels))
-    known = normalized_labels(categories)
-    for index, label in enumerate(labels if known else ()):  # a misspelt truth is one that no reply can find
-        _check(normalize_label(label) in known, f"labels[{index}]", f"one of the {len(known)} categories", label)
-    width, height, input_width, input_height = (
-        _positive(fields, name) for name in ("width", "height", "input_width", "input_height")
-    )
-    return GroundTruth(Boxes.of(boxes, labels), categories, (width, height), (input_width, input_height))
 
 
 def to_json(result: Mapping[str, object]) -> str:
@@ -230,57 +185,3 @@ def _pair(pair: Pair) -> dict[str, object]:
 
 def _fault(fault: Fault) -> dict[str, object]:
     return {"kind": fault.kind, "item": fault.item, "detail": fault.detail}
-
-
-def _check_order(boxes: Boxes) -> None:
-    for index, (x1, y1, x2, y2) in enumerate(boxes.xyxy.tolist()):
-        _check(x1 < x2 and y1 < y2, f"boxes[{index}]", "x1 < x2 and y1 < y2", [x1, y1, x2, y2])
-
-
-def _begin(line: str | bytes) -> str:
-    """How a line begins, for messages."""
-    text = line if isinstance(line, str) else line.decode(errors="replace")
-    return repr(text.strip()[:60])
-
-
-def _field(fields: Mapping[str, object], name: str) -> object:
-    if name not in fields:
-        raise DataError(f"field {name}: expected it, found only {', '.join(list(fields)[:12]) or 'an empty object'}")
-    return fields[name]
-
-
-def _boxes(value: object) -> list[list[float]]:
-    if not isinstance(value, list):
-        raise _unexpected("boxes", "a list of [x1, y1, x2, y2]", value)
-    for index, box in enumerate(value):
-        four = isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))
-        _check(four, f"boxes[{index}]", "four numbers x1, y1, x2, y2 in pixels", box)
-    return value
-
-
-def _texts(fields: Mapping[str, object], name: str) -> tuple[str, ...]:
-    value = _field(fields, name)
-    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise _unexpected(name, "a list of texts", value)
-    return tuple(value)
-
-
-def _positive(fields: Mapping[str, object], name: str) -> int:
-    value = _field(fields, name)
-    if type(value) is not int or not 0 < value < 10**9:
-        raise _unexpected(name, "a positive whole number of pixels", value)
-    return value
-
-
-def _is_number(value: object) -> bool:
-    """Whether areas of it can be computed."""
-    return type(value) in (int, float) and abs(value) < 1e12  # type: ignore[arg-type]
-
-
-def _check(holds: bool, name: str, expected: str, found: object) -> None:
-    if not holds:
-        raise _unexpected(name, expected, found)
-
-
-def _unexpected(name: str, expected: str, found: object) -> DataError:
-    return DataError(f"field {name}: expected {expected}, found {reprlib.repr(found)}")

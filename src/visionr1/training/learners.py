@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from visionr1.completions import CompletionRow
 from visionr1.errors import CheckpointError, DataError, TrainingError
 from visionr1.models.adapters import adapters_off, base_checksum, has_adapters
 from visionr1.models.policy import Policy, Prompt
@@ -130,6 +131,7 @@ class Question:
     """A sample as GRPO needs it."""
 
     id: str
+    image_id: int | str
     prompt: Prompt
     truth: GroundTruth
 
@@ -151,14 +153,19 @@ class Outcome:
         cls, question: Question, index: int, completion: Completion, score: Score, advantage: float, no_spread: bool
     ) -> "Outcome":
         """Of completion `index` of a question, whose group may have `no_spread`."""
+        written = CompletionRow(
+            text=completion.text,
+            truth=question.truth,
+            sample_id=question.id,
+            image_id=question.image_id,
+            index=index,
+            truncated=completion.truncated,
+        )
         row = {
-            "sample_id": question.id,
-            "completion": index,
-            "text": completion.text,
+            **written.to_json(),
             "total": score.total,
             **score.parts,
             "advantage": advantage,
-            "truncated": completion.truncated,
             "num_tokens": len(completion.token_ids),
         }
         numbers = {
@@ -214,7 +221,7 @@ class Reinforced(Learner):
         if self.recipe.rollout.engine != "vllm":  # which alone looks at the images again
             prompts = [replace(prompt, image=None) for prompt in prompts]
         return [
-            Question(sample.id, prompt, sample.ground_truth(prompt.input_size_wh))
+            Question(sample.id, sample.image_id, prompt, sample.ground_truth(prompt.input_size_wh))
             for sample, prompt in zip(samples, prompts, strict=True)
         ]
 

@@ -36,7 +36,7 @@ test-deepspeed: .venv-deepspeed/installed ## run the tests of ZeRO-2
 	.venv-deepspeed/bin/pytest tests/training/test_distributed.py -k zero
 
 docs: .venv-docs/installed ## build the documentation site in site/
-	.venv-docs/bin/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
 dist: .venv/installed ## build wheel and sdist in dist/, and check what they carry
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt build
@@ -59,9 +59,9 @@ hooks: .venv/installed ## run the checks of `make lint` at each commit
 	$(@D)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	touch $@
 
-.venv-docs/installed: pyproject.toml docs/constraints.txt
+.venv-docs/installed: pyproject.toml constraints.txt docs/constraints.txt
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
-	$(@D)/bin/python -m pip install --quiet --constraint docs/constraints.txt --editable '.[docs]'
+	$(@D)/bin/python -m pip install --quiet --constraint constraints.txt --constraint docs/constraints.txt --editable '.[docs]'
 	touch $@
 
 clean: ## remove environments, caches and what was built

@@ -229,7 +229,7 @@ def measure(cell: Cell, folder: Path, data: str, peak_tflops: float | None, save
         policy.save(save)
     policy.suppressed_ids = torch.cat((policy.suppressed_ids, torch.tensor(policy.eos_ids, device=cell.device)))
     recipe = make_recipe(cell, data)
-    make_trainable(policy, recipe)
+    make_trainable(policy, recipe.model, recipe.lora)
     policy.model.eval()
     engines: dict[str, RolloutEngine] = {"eager": generate}
     if cell.device != "cpu":  # there compiling takes longer than all the rest

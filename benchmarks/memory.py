@@ -108,7 +108,7 @@ def make_recipe(tables: dict[str, Any], num_completions: int, num_tokens: int) -
 def measure(folder: Path, recipe: Recipe) -> dict[str, float]:
     """MiB held between steps, and at the peak of the rollout and of the update in the second step."""
     policy = load_policy(folder, dtype=recipe.model.dtype)
-    make_trainable(policy, recipe)
+    make_trainable(policy, recipe.model, recipe.lora)
     learner = make_learner(policy, recipe, lambda: load_policy(folder, dtype=recipe.model.dtype))
     optimizer = make_optimizer(policy.model, recipe.optimizer)
     stream = open_stream(recipe.phases[0], (0, 0))

@@ -97,8 +97,13 @@ def test_every_shape_has_a_mask_of_about_its_size(shape: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"min_objects": 3, "max_objects": 2}, {"min_size": 0.6, "max_size": 0.5}, {"width": 8}]
+    ("settings", "message"),
+    [
+        ({"min_objects": 3, "max_objects": 2}, "max_objects: expected min_objects = 3 or more, found 2"),
+        ({"min_size": 0.6, "max_size": 0.5}, r"max_size: expected min_size = 0\.6 or more, found 0\.5"),
+        ({"width": 8}, "width: expected 32 or more, found 8"),
+    ],
 )
-def test_impossible_settings_are_refused(settings: dict[str, int]) -> None:
-    with pytest.raises(RecipeError, match="scenes: expected"):
+def test_impossible_settings_are_refused(settings: dict[str, int], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
         SceneConfig(**settings)  # type: ignore[arg-type]

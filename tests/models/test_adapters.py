@@ -18,7 +18,7 @@ from visionr1.errors import CheckpointError, RecipeError
 from visionr1.models import adapters
 from visionr1.models.policy import Policy, load_policy
 from visionr1.models.prefix import group, pack, token_logprobs
-from visionr1.training.recipe import LoRASection
+from visionr1.models.settings import LoRASection
 
 
 @pytest.fixture

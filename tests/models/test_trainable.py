@@ -11,9 +11,9 @@ from torch import Tensor
 from support.random_models import gradients, make_prompts, random_completions, sharpen
 from visionr1.models.policy import Policy, load_policy
 from visionr1.models.prefix import Rows, group, pack, token_logprobs
+from visionr1.models.settings import LoRASection, ModelSection
 from visionr1.models.trainable import make_trainable, vision_trains
 from visionr1.rollout.eager import Sampling, generate
-from visionr1.training.recipe import parse_recipe
 
 SIZES = [(120, 80), (80, 120)]
 
@@ -21,7 +21,7 @@ SIZES = [(120, 80), (80, 120)]
 def load(folder: Path, **model: object) -> Policy:
     """The policy in `folder` as a recipe with this model table trains it."""
     policy = sharpen(load_policy(folder))
-    make_trainable(policy, parse_recipe({"model": model}))
+    make_trainable(policy, ModelSection(**model), LoRASection())  # type: ignore[arg-type]
     return policy
 
 
@@ -91,7 +91,7 @@ def test_adapters_under_checkpointing_have_the_same_gradient(qwen25_folder: Path
     for checkpointing in (False, True):
         policy = sharpen(load_policy(qwen25_folder))
         model = {"gradient_checkpointing": checkpointing}
-        make_trainable(policy, parse_recipe({"lora": {"rank": 2}, "model": model}))
+        make_trainable(policy, ModelSection(**model), LoRASection(rank=2))
         with torch.no_grad():
             for parameter in policy.model.parameters():
                 parameter += 0.1 * parameter.requires_grad
@@ -103,5 +103,5 @@ def test_adapters_under_checkpointing_have_the_same_gradient(qwen25_folder: Path
 @pytest.mark.parametrize("vision", [False, True])
 def test_adapters_freeze_the_vision_tower_unless_it_has_its_own(qwen25_folder: Path, vision: bool) -> None:
     policy = load_policy(qwen25_folder)
-    make_trainable(policy, parse_recipe({"lora": {"rank": 2, "vision": vision}}))
+    make_trainable(policy, ModelSection(), LoRASection(rank=2, vision=vision))
     assert vision_trains(policy) == vision

@@ -18,11 +18,13 @@ from support.random_models import make_prompts, sharpen
 from visionr1.errors import RecipeError, TrainingError
 from visionr1.models.adapters import attach
 from visionr1.models.policy import Policy, load_policy
+from visionr1.models.settings import LoRASection, ModelSection
 from visionr1.rollout.compiled import CompiledDecoder
 from visionr1.rollout.eager import Completion, Sampling, generate
+from visionr1.rollout.settings import RolloutSection
 from visionr1.training.distributed import Trained
 from visionr1.training.learners import make_learner
-from visionr1.training.recipe import LoRASection, ModelSection, Recipe, RolloutSection
+from visionr1.training.recipe import Recipe
 
 NARROW = replace(SAMPLED, temperature=0.8, top_p=0.9, top_k=20)
 GREEDY = replace(SAMPLED, temperature=0.0)
@@ -178,9 +180,9 @@ def test_the_recipe_asks_for_it(qwen3_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"rollout\.compile: expected false"):
         RolloutSection(compile=True, engine="vllm")
     halves = ModelSection(dtype="bfloat16", autocast="bfloat16")
-    assert replace(recipe, model=halves).model is halves
+    assert recipe.with_changes(model=halves).model is halves
     with pytest.raises(RecipeError, match=r'model\.dtype: expected "bfloat16" where rollout\.compile .*found float32'):
-        replace(recipe, model=ModelSection(autocast="bfloat16"))
+        recipe.with_changes(model=ModelSection(autocast="bfloat16"))
     plain = load_policy(build_llava(tmp_path / "llava", qwen3_folder))
     with pytest.raises(RecipeError, match=r"rollout\.compile: expected false for models of type 'llava'"):
         make_learner(plain, recipe, lambda: plain)

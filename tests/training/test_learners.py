@@ -46,7 +46,7 @@ def reinforced(qwen25_folder: Path) -> Callable[..., Reinforced]:
     def make(**tables: object) -> Reinforced:
         recipe = make_recipe(**tables)
         policy = sharpen(load_policy(qwen25_folder), 2.0)
-        make_trainable(policy, recipe)
+        make_trainable(policy, recipe.model, recipe.lora)
         learner = make_learner(policy, recipe, lambda: sharpen(load_policy(qwen25_folder), 2.0))
         assert isinstance(learner, Reinforced)
         return learner

@@ -1,10 +1,12 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from visionr1.errors import RecipeError
+from visionr1.models.settings import LoRASection
 from visionr1.rewards.score import PAPER_WEIGHTS
-from visionr1.training.recipe import Recipe, load_recipe, parse_recipe, to_toml
+from visionr1.training.recipe import Recipe, all_settings, load_recipe, parse_recipe, to_toml
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
 
@@ -92,7 +94,7 @@ def test_set_overrides_one_value(tmp_path: Path, override: str, read: object) ->
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[train]\nlerning_rate = 1", "unknown key train.lerning_rate; did you mean learning_rate"),
+        ("[train]\nlerning_rate = 1", r"unknown key train\.lerning_rate; did you mean train\.learning_rate\?"),
         ("[modle]\npath = 'x'", "unknown key modle; did you mean model"),
         ("zzz = 1", "unknown key zzz; known keys: checkpoint"),
         ("[train]\nsteps = 1.5", "train.steps: expected a whole number, found 1.5"),
@@ -110,21 +112,33 @@ def test_set_overrides_one_value(tmp_path: Path, override: str, read: object) ->
         ("[lora]\nalpha = 0", "lora.alpha: expected above 0, found 0"),
         ("[lora]\nvision = true\n[model]\nfreeze_vision = true", "lora.vision: expected false where"),
         ("[optimizer]\nbetas = [0.9]", "optimizer.betas: expected 2 values"),
-        ("[[data]]\nsource = 'bccd'\nscenes = {cells = 1}", 'data.scenes is set, but data.source is "bccd"'),
-        ("[[data]]\nweight = 0", "data.weight: expected above 0"),
+        (
+            "[[data]]\nsource = 'bccd'\nscenes = {cells = 1}",
+            r'data\.0\.scenes: expected none where source is "bccd", found',
+        ),
+        ("[[data]]\nweight = 0", r"data\.0\.weight: expected above 0, found 0"),
         ("[reward.weights]\nformat = 'much'", "reward.weights.format: expected a number, found 'much'"),
         ("[reward.weights]\nprecison = 1", "unknown criteria .*precison.*; known: format, recall, precision, count"),
         ("[reward]\nweights = {}", "above 0"),
         ("[reward]\nweights = {recall = 0}", "above 0"),
         ("[reward.weights]\nformat = -1", "finite and not negative, but found .*format"),
         ("[reward]\nadaptive = true\nstage_step = 0.5", "reward.stage_step: expected 1 where reward.adaptive is true"),
-        ("[[data]]\nsource = 'scenes'\nscenes = {widht = 1}", "unknown key data.scenes.widht; did you mean width"),
-        ("[[data]]\nsource = 'scenes'\nscenes = {width = 8}", "width and height of at least 32"),
+        (
+            "[[data]]\nsource = 'scenes'\nscenes = {widht = 1}",
+            r"unknown key data\.0\.scenes\.widht; did you mean data\.0\.scenes\.width",
+        ),
+        ("[[data]]\nsource = 'scenes'\nscenes = {width = 8}", r"data\.0\.scenes\.width: expected 32 or more, found 8"),
         ("[eval]\nprotocol = ['qwen35vl']", "unknown protocol 'qwen35vl'; did you mean"),
-        ("[optimizer]\nbetas = [0.9, 1.0]", "optimizer.betas: expected from 0 to below 1"),
+        ("[optimizer]\nbetas = [0.9, 1.0]", r"optimizer\.betas\.1: expected below 1, found 1"),
         ("workers = -1", "workers: expected 0 or more, found -1"),
-        ("[train]\nepochs = inf", "train.epochs: expected above 0, found inf"),
-        ("[[data]]\nweight = inf", "data.weight: expected above 0, found inf"),
+        ("[train]\nepochs = inf", "train.epochs: expected a finite number, found inf"),
+        ("[[data]]\nweight = inf", r"data\.0\.weight: expected a finite number, found inf"),
+        ("[train]\nseed = 1", r"unknown key train\.seed; did you mean seed\?"),
+        ("[eval]\nprotocol = [1]", r"eval\.protocol\.0: expected text, found 1"),
+        ("seed = '3'", "seed: expected a whole number, found '3'"),
+        ("[train]\nlearning_rate = 1e-3\nfinal_learning_rate = 1", r"from 0 to learning_rate = 0\.001, found 1"),
+        ("[rollout]\nengine = 'vllm'\ncompile = true", r"rollout\.compile: expected false \(vLLM compiles"),
+        (f"[grpo]\nbeta = {10**400}", r"grpo\.beta: expected a .*number"),
         ("a = ", "is not TOML"),
     ],
 )
@@ -133,6 +147,78 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None
     with pytest.raises(RecipeError, match=message) as raised:
         load_recipe(path)
     assert str(path) in str(raised.value)
+
+
+TWO_PHASES = '[[phase]]\nname = "warm"\n{first}\n[[phase]]\n{second}\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (TWO_PHASES.format(first="steps = -1", second=""), r"phase\.warm\.steps: expected 0 \(from epochs\) or more"),
+        (TWO_PHASES.format(first="", second="steps = -1"), r"phase\.1\.steps: expected"),  # it has no name
+        (TWO_PHASES.format(first="", second='name = "warm"\nsteps = -1'), r"phase\.1\.steps: expected"),  # nor its own
+        (TWO_PHASES.format(first="", second="stpes = 1"), r"key phase\.1\.stpes; did you mean phase\.1\.steps\?"),
+        (
+            TWO_PHASES.format(first="", second="[[phase.data]]\nlimit = -1"),
+            r"phase\.1\.data\.0\.limit: expected 0 \(all\)",
+        ),
+        ("[train]\nsteps = -1\n" + TWO_PHASES.format(first="", second=""), r": train\.steps: expected"),  # of both
+        (
+            "[train]\nfinal_learning_rate = 1e-7\n" + TWO_PHASES.format(first="", second="learning_rate = 1e-8"),
+            r"phase\.1\.final_learning_rate: expected from 0 to learning_rate = 1e-08, found 1e-07",
+        ),
+    ],
+)
+def test_the_phase_at_fault_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(written(tmp_path, text))
+
+
+FLOATS = [key for key, setting in all_settings() if "number" in setting.type and "whole number" not in setting.type]
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
+@pytest.mark.parametrize("key", [*FLOATS, "reward.weights.recall"])
+def test_no_number_may_be_infinite_or_none(tmp_path: Path, key: str, value: str) -> None:
+    assert len(FLOATS) > 15
+    section, _, name = key.rpartition(".")
+    text = f"[{section}]\n{name} = " + (f"[0.9, {value}]" if name == "betas" else value)
+    path = written(tmp_path, text.replace("[data]", "[[data]]"))
+    with pytest.raises(RecipeError, match=rf"{name}(\.1)?: expected a finite number, found {value}"):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize("key", [key for key, setting in all_settings() if setting.type.startswith("whole number")])
+@pytest.mark.parametrize("value", ["true", '"3"', "3.0", "inf"])
+def test_a_whole_number_is_nothing_else(tmp_path: Path, key: str, value: str) -> None:
+    section, _, name = key.rpartition(".")
+    table = f"[{section}]\n".replace("[data]", "[[data]]") if section else ""
+    with pytest.raises(RecipeError, match=rf"{name}: expected a whole number, found"):
+        load_recipe(written(tmp_path, f"{table}{name} = {value}"))
+
+
+def test_every_setting_is_explained() -> None:
+    settings = dict(all_settings())
+    assert {"seed", "train.steps", "data.source", "grpo.beta", "lora.targets"} <= set(settings)
+    assert not [key for key, setting in settings.items() if not setting.text or not setting.type]
+    assert settings["lora.rank"].type == "whole number, 0 (no adapters) or more"
+    assert settings["rollout.top_p"].type == "number, above 0 and at most 1"
+    assert (settings["lora.targets"].type, settings["optimizer.betas"].type) == ("list of text", "2 of number")
+    assert settings["method"].type == "sft | grpo"
+
+
+def test_sections_are_checked_where_they_are_made_too() -> None:
+    with pytest.raises(RecipeError, match=r"^alpha: expected above 0, found -1"):
+        LoRASection(alpha=-1)
+    with pytest.raises(RecipeError, match=r"^unknown key rnk; did you mean rank\?"):
+        LoRASection(rnk=1)  # type: ignore[call-arg]
+    with pytest.raises(RecipeError, match=r"^phases: expected at least one phase, found \[\]"):
+        Recipe(phases=())
+    with pytest.raises(RecipeError, match=r"^seed: expected 0 or more"):
+        Recipe().with_changes(seed=-1)
+    with pytest.raises(ValidationError):
+        Recipe().seed = 1  # type: ignore[misc]
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -151,7 +237,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ("train.steps=2", r"the phases of .* differ in steps; set phase\.first\.steps or phase\.second\.steps"),
         ("data.0.weight=2", r"differ in data; set phase\.first\.data\.0\.weight or phase\.second\.data\.0\.weight"),
         ("train={steps = 2}", "expected section.key=value"),
-        ("train.stpes=2", "unknown key train.stpes; did you mean steps"),
+        ("train.stpes=2", r"unknown key train\.stpes; did you mean train\.steps"),
         ('model.path="x', "this value is not TOML"),
         ("optimizer.betas=[0.9, 0.95", "this value is not TOML"),
         ("optimizer.learning_rate=1e-5", r"unknown key optimizer.learning_rate; did you mean train\.learning_rate\?"),

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from visionr1.data.settings import DataSource
 from visionr1.errors import DataError, RecipeError
-from visionr1.training.recipe import DataSource, Phase
+from visionr1.training.recipe import Phase
 from visionr1.training.stream import Stream, describe, draws, open_stream
 
 SCENES = {"width": 64, "height": 48, "max_objects": 1}
@@ -71,7 +72,7 @@ def test_of_several_sources_each_is_passed_over_without_repeats() -> None:
     first, second = images(mixed, range(2)), images(mixed, range(2, 4))
     assert sorted(first) == sorted(second) == sorted(set(first))
     assert first != second
-    times = Counter(images(stream(replace(one, weight=1), two, batch_size=5), range(4)))
+    times = Counter(images(stream(one.with_changes(weight=1), two, batch_size=5), range(4)))
     assert sorted(times.values()) == [1, 1, 1, 1, 4, 4, 4, 4]  # of 20 draws 16 are of the four, each four times
 
 
@@ -89,7 +90,7 @@ def test_draws_keep_to_the_shares_wherever_counting_begins(weights: tuple[float,
 
 
 def test_a_wrong_setting_of_scenes_names_the_nearest() -> None:
-    with pytest.raises(RecipeError, match=r"unknown key data\.scenes\.max_object; did you mean max_objects"):
+    with pytest.raises(RecipeError, match=r"unknown key scenes\.max_object; did you mean scenes\.max_objects"):
         stream(DataSource(source="scenes", scenes={"max_object": 3}))
 
 

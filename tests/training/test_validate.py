@@ -11,8 +11,9 @@ from PIL import Image
 from support.training import SFT, killed_at, rows
 from visionr1.cli import main
 from visionr1.errors import DataError, RecipeError
+from visionr1.evaluation.settings import EvalSection
 from visionr1.models.policy import load_policy
-from visionr1.training.recipe import EvalSection, load_recipe
+from visionr1.training.recipe import load_recipe
 from visionr1.training.validate import LOG, Validation
 
 EVALUATED = SFT + "\n[eval]\nevery = 1\nlimit = 2\nmax_new_tokens = 8\npatience = 2\n"

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
+from pydantic import Field, model_validator
 
-from visionr1.errors import RecipeError
 from visionr1.samples import Boxes, Query, Sample, Size
+from visionr1.settings import Section, refuse
 
 Rng = np.random.Generator
 Mask = Image.Image
@@ -47,18 +48,17 @@ HELD_OUT_TEXTURE = "checkered"
 CELL_KINDS = (("disc", 0.85, 1.15, 0.80), ("blob", 1.3, 2.2, 0.08), ("dot", 0.3, 0.5, 0.12))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SceneConfig:
+class SceneConfig(Section):
     """What scenes look like and what is asked of them."""
 
-    width: int = 320
-    height: int = 240
-    min_objects: int = 1
+    width: Annotated[int, Field(ge=32)] = 320
+    height: Annotated[int, Field(ge=32)] = 240
+    min_objects: Annotated[int, Field(ge=0)] = 1
     """Objects to place, drawn evenly from min_objects to max_objects; crowded scenes may hold fewer."""
     max_objects: int = 12
-    min_size: float = 0.06
+    min_size: Annotated[float, Field(gt=0, le=1)] = 0.06
     """Smallest and largest object, as a share of the shorter side."""
-    max_size: float = 0.5
+    max_size: Annotated[float, Field(gt=0, le=1)] = 0.5
     max_overlap: float = 0.25
     """Largest share of the smaller of two boxes that may lie in the other."""
     cells: float = 0.3
@@ -70,13 +70,13 @@ class SceneConfig:
     held_out: Literal["none", "shape", "texture"] = "none"
     """Draw every object with the shape, or every surface with the texture, that training never shows."""
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.min_objects <= self.max_objects:
-            raise RecipeError(f"scenes: expected 0 <= min_objects <= max_objects, found {self}")
-        if not 0 < self.min_size <= self.max_size <= 1:
-            raise RecipeError(f"scenes: expected 0 < min_size <= max_size <= 1, found {self}")
-        if min(self.width, self.height) < 32:
-            raise RecipeError(f"scenes: expected a width and height of at least 32, found {self}")
+    @model_validator(mode="after")
+    def _check_ranges(self) -> Self:
+        if self.max_objects < self.min_objects:
+            raise refuse("max_objects", f"min_objects = {self.min_objects} or more", self.max_objects)
+        if self.max_size < self.min_size:
+            raise refuse("max_size", f"min_size = {self.min_size} or more", self.max_size)
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class SceneStream:
     """Endless samples; indexing is the only access."""
 
     seed: int | tuple[int, ...]
-    config: SceneConfig = SceneConfig()
+    config: SceneConfig = SceneConfig()  # noqa: RUF009, it is frozen
 
     def __getitem__(self, index: int) -> Sample:
         """Scene `index`: an RGB image in memory, a detection query, and the boxes of what it asks for."""

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from visionr1.errors import CheckpointError, RecipeError, needs_extra
-from visionr1.training.recipe import LoRASection
+from visionr1.models.settings import LoRASection
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"

@@ -11,21 +11,22 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from visionr1.models.adapters import attach, has_adapters, vision_modules
 from visionr1.models.policy import Policy
-from visionr1.training.recipe import Recipe
+from visionr1.models.settings import LoRASection, ModelSection
 
 
-def make_trainable(policy: Policy, recipe: Recipe) -> None:
+def make_trainable(policy: Policy, settings: ModelSection, lora: LoRASection, *, seed: int = 0) -> None:
     """Make `policy`, as loaded, what the recipe trains: adapters, the language model alone, or all of it.
 
-    Adapters that were loaded with it stay as they are. Raises RecipeError if no layer fits the `lora` table.
+    New adapters start from `seed`; those that were loaded with the policy stay as they are. Raises RecipeError if no
+    layer fits the `lora` table.
     """
     model = policy.model
-    if recipe.lora.rank and not has_adapters(model):
-        attach(model, recipe.lora, seed=recipe.seed, base=model.config.name_or_path)
-    if recipe.model.freeze_vision:
+    if lora.rank and not has_adapters(model):
+        attach(model, lora, seed=seed, base=model.config.name_or_path)
+    if settings.freeze_vision:
         for module in vision_modules(model):
             module.requires_grad_(False)
-    if recipe.model.gradient_checkpointing:
+    if settings.gradient_checkpointing:
         checkpoint_layers(model)
 
 

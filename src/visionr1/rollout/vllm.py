@@ -22,8 +22,9 @@ from packaging.specifiers import SpecifierSet
 from visionr1.errors import MissingDependency, TrainingError, needs_extra
 from visionr1.models.adapters import merged_weights
 from visionr1.models.policy import Policy, Prompt
+from visionr1.models.settings import ModelSection
 from visionr1.rollout.eager import Completion, Sampling, Seeds
-from visionr1.training.recipe import Recipe
+from visionr1.rollout.settings import RolloutSection
 
 VERSIONS = ">=0.31,<0.34"
 """Of vLLM, that the calls below are known to fit; the extra "vllm" asks for the same."""
@@ -31,7 +32,7 @@ NEVER = -100.0
 """The lowest bias of a logit that vLLM takes: e^-100 of the probability is left."""
 
 
-def open_vllm(policy: Policy, recipe: Recipe) -> "VLLMEngine":
+def open_vllm(policy: Policy, model: ModelSection, rollout: RolloutSection) -> "VLLMEngine":
     """An engine for `policy`'s model; MissingDependency if there is no vLLM, or one that is not known to fit."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # weights are handed over in this process
     with needs_extra("vllm"):
@@ -42,12 +43,12 @@ def open_vllm(policy: Policy, recipe: Recipe) -> "VLLMEngine":
             'pip install "visionr1[vllm]"'
         )
     launched = torch.distributed.is_available() and torch.distributed.is_initialized()
-    bfloat16 = recipe.model.autocast == "bfloat16" or recipe.model.dtype == "bfloat16"
+    bfloat16 = model.autocast == "bfloat16" or model.dtype == "bfloat16"
     llm = vllm.LLM(
         model=policy.model.name_or_path,
         dtype="bfloat16" if bfloat16 else "float32",
         max_model_len="auto",
-        gpu_memory_utilization=recipe.rollout.vllm_memory,
+        gpu_memory_utilization=rollout.vllm_memory,
         limit_mm_per_prompt={"image": 1},
         logprobs_mode="processed_logprobs",
         distributed_executor_backend="external_launcher" if launched else None,

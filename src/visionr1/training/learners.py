@@ -211,7 +211,7 @@ class Reinforced(Learner):
         self.vision_trains = vision_trains(policy)
         self.updates = recipe.grpo.updates_per_rollout
         self.group_size = recipe.rollout.group_size
-        self.reward = Reward.of(recipe.reward, policy.dialect)
+        self.reward = Reward.of(recipe.reward.options(), policy.dialect)
         self.stages: Stages = AdaptiveStages() if recipe.reward.adaptive else FixedStages(recipe.reward.stage_step)
 
     def prepare(self, samples: list[Sample]) -> list[Question]:
@@ -415,7 +415,7 @@ def make_learner(
     if recipe.rollout.engine == "vllm":
         from visionr1.rollout.vllm import open_vllm
 
-        engine = open_vllm(policy, recipe)
+        engine = open_vllm(policy, recipe.model, recipe.rollout)
     elif recipe.rollout.compile:
         from visionr1.rollout.compiled import CompiledDecoder
 

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from visionr1.data.augment import augmented
 from visionr1.data.scenes import SceneConfig, SceneStream
+from visionr1.data.settings import DataSource
 from visionr1.samples import Sample
-from visionr1.training.recipe import DataSource, Phase, build_record
+from visionr1.training.recipe import Phase
 
 Item = TypeVar("Item")
 
@@ -100,7 +101,7 @@ def open_stream(phase: Phase, seed: tuple[int, ...]) -> Stream:
 def open_source(data: DataSource) -> Source:
     """The source that a recipe's data table names."""
     if data.source == "scenes":
-        return Scenes(build_record(SceneConfig, data.scenes, "data.scenes"))
+        return Scenes(SceneConfig(**data.scenes))
     from visionr1.data import read_source
 
     samples = read_source(data.source, split=data.split)

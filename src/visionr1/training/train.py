@@ -157,7 +157,7 @@ def start(recipe: Recipe, run_dir: Path, accelerator: Accelerator, data: dict[st
         initial = initial_model(recipe, folder)
     checkpoint = folder.latest_checkpoint()
     policy = load(recipe, checkpoint or initial, initial, device)
-    make_trainable(policy, recipe)
+    make_trainable(policy, recipe.model, recipe.lora, seed=recipe.seed)
     policy.model.eval()  # to stay: with dropout, the policy that samples would not be the one that is scored
     optimizer = make_optimizer(policy.model, recipe.optimizer)
     if not policy.shares_prefix:  # such a model may have weights that no reply depends on, like LLaVA's last CLIP layer

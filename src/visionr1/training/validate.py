@@ -16,10 +16,10 @@ from visionr1.errors import DataError, naming
 from visionr1.evaluation import Protocol, ask, evaluate_detection, read_protocol
 from visionr1.evaluation.asking import evenly
 from visionr1.evaluation.runner import MAX_NEW_TOKENS, predict_samples, stated
+from visionr1.evaluation.settings import EvalSection
 from visionr1.models.policy import Policy
 from visionr1.samples import Sample
 from visionr1.training.distributed import gather
-from visionr1.training.recipe import EvalSection
 from visionr1.training.stream import share
 
 LOG = "evaluations.jsonl"

@@ -1,0 +1,39 @@
+"""The section of a recipe that names a source of samples."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from visionr1.data.scenes import SceneConfig
+from visionr1.settings import Expected, Section, refuse
+
+
+class DataSource(Section):
+    """Where samples come from, and how many of them."""
+
+    source: str = "bccd"
+    """"scenes", an embedded set ("bccd"), a COCO JSON file or a folder that holds one, a Pascal VOC folder, or VLM-R1's
+    rows (.jsonl)."""
+    split: str = "train"
+    """Which part of an embedded set or of a folder."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """Share of the samples, relative to the other sources: alike unless set; sizes as weights pass over all alike."""
+    limit: Annotated[int, Field(ge=0), Expected("0 (all) or more")] = 0
+    """Use the first so many samples; 0 is all."""
+    augment: bool = False
+    """Show a random view of each image, cropped, mirrored and recoloured (see visionr1.data.augment)."""
+    scenes: Mapping[str, Any] = {}
+    """Settings of the scenes, for source = "scenes" (see visionr1.data.scenes)."""
+
+    @field_validator("scenes")
+    @classmethod
+    def _check_scenes(cls, scenes: Mapping[str, Any]) -> Mapping[str, Any]:
+        SceneConfig(**scenes)  # raises RecipeError
+        return scenes
+
+    @model_validator(mode="after")
+    def _check_source(self) -> Self:
+        if self.scenes and self.source != "scenes":
+            raise refuse("scenes", f'none where source is "{self.source}"', dict(self.scenes))
+        return self

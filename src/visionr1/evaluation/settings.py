@@ -1,0 +1,37 @@
+"""The section of a recipe that says how the model is measured during training."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from visionr1.evaluation.protocols import read_protocol
+from visionr1.settings import Expected, OneOrMore, Section
+
+
+class EvalSection(Section):
+    """Evaluation on held-out images during training, which keeps the best model."""
+
+    every: Annotated[int, Field(ge=0), Expected("0 (never) or more")] = 0
+    """Steps between evaluations during training; 0 is never."""
+    source: str = "bccd"
+    """An embedded set ("bccd"), a COCO JSON file or a folder that holds one."""
+    split: str = "valid"
+    """Which part of it."""
+    limit: Annotated[int, Field(ge=0), Expected("0 (all) or more")] = 0
+    """Use so many images, evenly spaced over the split; 0 is all."""
+    protocol: OneOrMore[str] = ()
+    """As for `visionr1 eval --protocol`: a name, then single fields."""
+    metric: Literal["AP", "AP50", "AP75", "precision", "recall", "F1", "AP strict"] = "AP"
+    """Which figure is best when it is highest: the model that has it is kept in best/."""
+    patience: Annotated[int, Field(ge=0), Expected("0 (never) or more")] = 0
+    """End training after so many evaluations in a row without a better one; 0 is never."""
+    max_new_tokens: Annotated[int, Field(ge=0), Expected("0 (the protocol's) or more")] = 0
+    """Of a reply; 0 is the protocol's, or 1024."""
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    """Images at once, on each process."""
+
+    @field_validator("protocol")
+    @classmethod
+    def _check_protocol(cls, protocol: tuple[str, ...]) -> tuple[str, ...]:
+        read_protocol(protocol)  # raises RecipeError
+        return protocol

@@ -1,0 +1,39 @@
+"""The sections of a recipe that say which model trains, and which of its weights."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from visionr1.settings import Expected, OneOrMore, Section
+
+
+class ModelSection(Section):
+    """The model that training starts from, and its precision."""
+
+    path: str = "tiny"
+    """A transformers folder, "tiny" (the model that ships) or "tiny-random" (it, untrained)."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights in memory; the optimizer keeps what trains in float32 all the same."""
+    autocast: Literal["none", "bfloat16"] = "none"
+    """Precision of the matrix products over float32 weights."""
+    device: str = "cpu"
+    """"cpu", "cuda", "cuda:1"."""
+    save_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights in final/; checkpoints always keep the precision in memory."""
+    freeze_vision: bool = False
+    """Train the language model alone; each image then goes through the vision tower once a step."""
+    gradient_checkpointing: bool = False
+    """Keep each layer's input alone for the gradient and compute the rest again: less memory, slower."""
+
+
+class LoRASection(Section):
+    """Adapters that train in place of the model's own weights."""
+
+    rank: Annotated[int, Field(ge=0), Expected("0 (no adapters) or more")] = 0
+    """Of the adapters; 0 has none and trains the model's own weights."""
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    """Their output counts alpha / rank times."""
+    targets: OneOrMore[str] = ()
+    """Names of the linear layers that get one, such as "q_proj"; none is every one in a layer."""
+    vision: bool = False
+    """Give the vision tower adapters too; without, it is frozen (see model.freeze_vision)."""

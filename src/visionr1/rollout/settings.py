@@ -1,0 +1,40 @@
+"""The section of a recipe that says how completions are sampled."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from visionr1.settings import Expected, Section, refuse
+
+
+class RolloutSection(Section):
+    """Sampling a group of completions of each sample."""
+
+    group_size: Annotated[int, Field(ge=2), Expected("2 or more (one completion has no group to be compared with)")] = 4
+    """G, completions of one sample."""
+    max_new_tokens: Annotated[int, Field(ge=1)] = 512
+    """A completion that reaches it without an end counts as truncated."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Of the policy: in sampling and in every log-probability alike."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Sample from the most probable tokens that hold this mass; 1 is all."""
+    top_k: Annotated[int, Field(ge=0), Expected("0 (all) or more")] = 0
+    """Sample from so many most probable tokens; 0 is all."""
+    engine: Literal["builtin", "vllm"] = "builtin"
+    """"vllm" samples with vLLM, on a GPU (see visionr1.rollout.vllm); evaluation stays with the built-in one."""
+    compile: bool = False
+    """Compile the built-in engine's decode step (see visionr1.rollout.compiled): needs a C++ compiler, keeps the memory
+    of keys and values between steps, and is not for float32 weights under model.autocast, which it would cast at every
+    token: set model.dtype = "bfloat16". Evaluation during training decodes without."""
+    vllm_memory: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """Share of the GPU's memory that vLLM takes for its copy of the weights and its cache."""
+    batch_size: Annotated[int, Field(ge=0), Expected("0 (all) or more")] = 0
+    """Samples at once, of a process; 0 is all of its share. Fewer take less memory and draw the same replies."""
+
+    @model_validator(mode="after")
+    def _check_engine(self) -> Self:
+        if self.engine == "vllm" and self.compile:
+            raise refuse("compile", "false (vLLM compiles by itself)", self.compile)
+        if self.engine == "vllm" and self.batch_size:
+            raise refuse("batch_size", "0 (vLLM sees to it by itself)", self.batch_size)
+        return self

@@ -101,7 +101,7 @@ def test_dry_run_prints_the_resolved_recipe(capsys: pytest.CaptureFixture[str]) 
 
 def test_unknown_key_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["train", "demo", "--dry-run", "--set", "train.lerning_rate=0.5"]) == 2
-    assert "did you mean learning_rate?" in capsys.readouterr().err
+    assert "did you mean train.learning_rate?" in capsys.readouterr().err
 
 
 def test_a_missing_package_is_named_with_its_remedy() -> None:

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from visionr1.boxes import clip_xyxy, giou_matrix, iou_matrix, match_iou, rescale_xyxy
+from visionr1.boxes import (
+    clip_xyxy,
+    giou_matrix,
+    iou_matrix,
+    is_box,
+    match_values,
+    rescale_xyxy,
+    xywh_to_xyxy,
+    xyxy_to_xywh,
+)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +39,7 @@ def test_overlap_by_hand(a: list[float], b: list[float], iou: float, giou: float
 
 def test_no_boxes_give_empty_matrices() -> None:
     assert iou_matrix(np.zeros((0, 4)), np.ones((3, 4))).shape == (0, 3)
-    assert match_iou(np.zeros((0, 3)), 0.5).shape == (0, 2)
+    assert match_values(np.zeros((0, 3))).shape == (0, 2)
 
 
 def test_clip_and_rescale() -> None:
@@ -39,13 +48,39 @@ def test_clip_and_rescale() -> None:
     assert rescale_xyxy(box, (100, 50), (200, 25)).tolist() == [[-10, 5, 240, 20]]
 
 
+def test_both_forms_of_a_box() -> None:
+    xyxy = np.array([[1.5, 2.0, 4.0, 9.0], [0, 0, 0, 0]])
+    assert xyxy_to_xywh(xyxy).tolist() == [[1.5, 2, 2.5, 7], [0, 0, 0, 0]]
+    assert xywh_to_xyxy(xyxy_to_xywh(xyxy)).tolist() == xyxy.tolist()
+    assert xywh_to_xyxy(np.zeros((0, 4))).shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ([1, 2.5, 3, 4], True),
+        ([4, 3, 2, 1], True),  # the order is another check's
+        ([1, 2, 3], False),  # one is missing
+        ((1, 2, 3, 4), False),  # JSON has no tuples
+        ([1, 2, 3, True], False),
+        ([1, 2, 3, float("nan")], False),
+        ([1, 2, 3, float("inf")], False),
+        ([1, 2, 3, 10**400], False),  # no float64
+        ([1, 2, 3, "4"], False),
+        (None, False),
+    ],
+)
+def test_four_finite_numbers(value: object, expected: bool) -> None:
+    assert is_box(value) is expected
+
+
 @given(arrays(np.float64, st.tuples(st.integers(1, 4), st.integers(1, 4)), elements=st.floats(0, 1)))
 def test_match_has_the_largest_total_of_all_assignments(iou: np.ndarray) -> None:
     threshold = 0.5
-    pairs = match_iou(iou, threshold)
+    value = np.where(iou >= threshold, iou, 0.0)
+    pairs = match_values(value)
     assert len(set(pairs[:, 0])) == len(set(pairs[:, 1])) == len(pairs)
     assert (iou[pairs[:, 0], pairs[:, 1]] >= threshold).all()
-    value = np.where(iou >= threshold, iou, 0.0)
     rows, columns = value.shape
     if rows > columns:
         value, rows, columns = value.T, columns, rows

@@ -1,8 +1,12 @@
-"""Boxes as arrays: overlap, clipping, rescaling, one-to-one matching. Everything is `xyxy` in one coordinate space."""
+"""Boxes as arrays: overlap, clipping, rescaling, one-to-one matching. Everything is `xyxy` in one coordinate space.
+
+Files that give `xywh` are converted as they are read, and results that want it as they are written.
+"""
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +15,33 @@ from scipy.optimize import linear_sum_assignment
 Array = NDArray[np.float64]
 
 
+def is_number(value: object, below: float = 1e300) -> TypeGuard[float]:
+    """Return True for a finite JSON number whose size is less than `below`; true and false are none."""
+    return type(value) in (int, float) and -below < value < below  # type: ignore[operator]
+
+
+def is_box(value: object, below: float = 1e300) -> TypeGuard[list[float]]:
+    """Return True for a list of four finite JSON numbers, whatever their order."""
+    return isinstance(value, list) and len(value) == 4 and all(is_number(number, below) for number in value)
+
+
+def xywh_to_xyxy(xywh: Array) -> Array:
+    """Return the corners of boxes (N, 4) given by their top left corner, width and height."""
+    return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+
+
+def xyxy_to_xywh(xyxy: Array) -> Array:
+    """Return the top left corner, width and height of boxes (N, 4) given by their corners."""
+    return np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1)
+
+
 def box_area(xyxy: Array) -> Array:
-    """Areas (N,) of boxes (N, 4)."""
+    """Return the areas (N,) of boxes (N, 4)."""
     return (xyxy[:, 2] - xyxy[:, 0]) * (xyxy[:, 3] - xyxy[:, 1])
 
 
 def _intersection_union(a: Array, b: Array) -> tuple[Array, Array]:
+    """Return the areas that boxes (P, 4) and (K, 4) share and that they cover together: (P, K) each."""
     overlap = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
     np.maximum(overlap, 0.0, out=overlap)
     intersection = overlap[..., 0] * overlap[..., 1]
@@ -24,7 +49,7 @@ def _intersection_union(a: Array, b: Array) -> tuple[Array, Array]:
 
 
 def iou_matrix(a: Array, b: Array) -> Array:
-    """Intersection over union of boxes (P, 4) and (K, 4): (P, K) in [0, 1]; 0 where the union is empty."""
+    """Return the intersection over union of boxes (P, 4) and (K, 4): (P, K) in [0, 1]; 0 where the union is empty."""
     if len(a) == len(b) == 1:
         return np.array([[_iou(a[0].tolist(), b[0].tolist())]])
     intersection, union = _intersection_union(a, b)
@@ -32,7 +57,7 @@ def iou_matrix(a: Array, b: Array) -> Array:
 
 
 def _iou(a: list[float], b: list[float]) -> float:
-    """IoU of two boxes, with the arithmetic of `iou_matrix`: numpy's calls would cost more than the numbers."""
+    """Return the IoU of two boxes, with the arithmetic of `iou_matrix`: numpy's calls would cost more."""
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     if width <= 0 or height <= 0:
         return 0.0
@@ -41,23 +66,25 @@ def _iou(a: list[float], b: list[float]) -> float:
 
 
 def giou_matrix(a: Array, b: Array) -> Array:
-    """Generalised IoU (Rezatofighi et al., 2019) of boxes (P, 4) and (K, 4): (P, K) in (-1, 1]."""
+    """Return the generalised IoU (Rezatofighi et al., 2019) of boxes (P, 4) and (K, 4): (P, K) in (-1, 1]."""
     intersection, union = _intersection_union(a, b)
+    iou = np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+
+    # The share of the smallest box around both that neither covers lowers the IoU.
     hull = np.maximum(a[:, None, 2:], b[None, :, 2:]) - np.minimum(a[:, None, :2], b[None, :, :2])
     hull_area = hull[..., 0] * hull[..., 1]
-    iou = np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
     iou -= np.divide(hull_area - union, hull_area, out=np.zeros_like(iou), where=hull_area > 0)
     return iou
 
 
 def clip_xyxy(xyxy: Array, size_wh: tuple[int, int]) -> Array:
-    """Boxes (N, 4) cut off at the image of `size_wh`."""
+    """Cut boxes (N, 4) off at the image of `size_wh`."""
     clipped: Array = np.maximum(np.minimum(xyxy, _twice(*size_wh)), 0.0)
     return clipped
 
 
 def rescale_xyxy(xyxy: Array, from_wh: tuple[float, float], to_wh: tuple[float, float]) -> Array:
-    """Boxes (N, 4) of an image of size `from_wh` in the coordinates of the same image at size `to_wh`."""
+    """Scale boxes (N, 4) of an image of size `from_wh` to the coordinates of the same image at size `to_wh`."""
     if from_wh == to_wh:
         return xyxy
     return xyxy * _twice(to_wh[0] / from_wh[0], to_wh[1] / from_wh[1])
@@ -65,35 +92,30 @@ def rescale_xyxy(xyxy: Array, from_wh: tuple[float, float], to_wh: tuple[float, 
 
 @lru_cache(maxsize=4096)
 def _twice(x: float, y: float) -> Array:
-    """(x, y, x, y), kept because the same sizes come again."""
+    """Return (x, y, x, y), cached because the same sizes come again."""
     return np.array([x, y, x, y], dtype=np.float64)
 
 
 def match_values(value: Array) -> NDArray[np.intp]:
-    """The one-to-one assignment with the largest total of `value` (P, K) >= 0; pairs of value 0 are never matched.
+    """Return the one-to-one assignment with the largest total of `value` (P, K) >= 0, as (M, 2) indices, by row.
 
-    Returns (M, 2) row and column indices, by row. Only rows and columns that can match enter the assignment, so what
-    matches nothing changes nothing.
+    Pairs of value 0 are never matched. Only rows and columns that can match enter the assignment, so what matches
+    nothing changes nothing.
     """
     pairs = np.argwhere(value > 0.0)
     if is_one_to_one(pairs):
         return pairs
+
     rows, columns = np.unique(pairs[:, 0]), np.unique(pairs[:, 1])
-    possible = value[rows[:, None], columns]
-    row, column = linear_sum_assignment(possible, maximize=True)
-    taken = possible[row, column] > 0.0
-    return np.stack([rows[row[taken]], columns[column[taken]]], axis=1)
+    candidates = value[rows[:, None], columns]
+    row, column = linear_sum_assignment(candidates, maximize=True)
+
+    # The assignment covers every row or every column: drop the pairs that it had to fill up with.
+    positive = candidates[row, column] > 0.0
+    return np.stack([rows[row[positive]], columns[column[positive]]], axis=1)
 
 
 def is_one_to_one(pairs: NDArray[np.intp]) -> bool:
-    """Whether no row and no column stands in two of the pairs (M, 2): then there is nothing to choose between."""
+    """Return True if no row and no column is in two of the pairs (M, 2): then there is nothing to choose between."""
     rows, columns = pairs.T.tolist()
     return len(set(rows)) == len(set(columns)) == len(pairs)
-
-
-def match_iou(iou: Array, threshold: float) -> NDArray[np.intp]:
-    """One-to-one match of predicted and true boxes by largest total IoU over the pairs with IoU >= `threshold`.
-
-    `iou` is (P, K), `threshold` > 0; returns (M, 2) indices of predicted and true boxes, by predicted box.
-    """
-    return match_values(np.where(iou >= threshold, iou, 0.0))

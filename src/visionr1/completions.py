@@ -22,11 +22,14 @@ import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from visionr1.boxes import is_box
 from visionr1.errors import DataError
 from visionr1.samples import Boxes, GroundTruth, normalize_label, normalized_labels
 
 TRUTH_FIELDS = ("boxes", "labels", "categories", "width", "height", "input_width", "input_height")
 """The fields of a truth that every row needs."""
+LARGEST_COORDINATE = 1e12
+"""Coordinates are below this, so that areas can be computed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,8 +145,7 @@ def _read_boxes(value: object) -> list[list[float]]:
     if not isinstance(value, list):
         raise _unexpected("boxes", "a list of [x1, y1, x2, y2]", value)
     for index, box in enumerate(value):
-        is_box = isinstance(box, list) and len(box) == 4 and all(map(_is_coordinate, box))
-        _check(is_box, f"boxes[{index}]", "four numbers x1, y1, x2, y2 in pixels", box)
+        _check(is_box(box, below=LARGEST_COORDINATE), f"boxes[{index}]", "four numbers x1, y1, x2, y2 in pixels", box)
     return value
 
 
@@ -159,11 +161,6 @@ def _read_pixels(fields: Mapping[str, object], name: str) -> int:
     if type(value) is not int or not 0 < value < 10**9:
         raise _unexpected(name, "a positive whole number of pixels", value)
     return value
-
-
-def _is_coordinate(value: object) -> bool:
-    """Return true for a number so small that its box's area can be computed; NaN is none."""
-    return type(value) in (int, float) and abs(value) < 1e12  # type: ignore[arg-type]
 
 
 def _beginning(line: str | bytes) -> str:

@@ -6,6 +6,7 @@ inside `dialects/` and carry their name there. Sizes are `(width, height)`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
@@ -55,6 +56,11 @@ class Boxes:
     def of(cls, xyxy: object, labels: object) -> Boxes:
         """Boxes from anything numpy reads as (N, 4) numbers and any iterable of labels."""
         return cls(np.asarray(xyxy, dtype=np.float64).reshape(-1, 4), tuple(labels))  # type: ignore[arg-type]
+
+    def take(self, rows: Sequence[int] | NDArray[np.intp]) -> Boxes:
+        """Return the boxes at these positions, in this order."""
+        rows = np.asarray(rows, dtype=np.intp)
+        return Boxes(self.xyxy[rows], tuple(self.labels[row] for row in rows.tolist()))
 
 
 @dataclass(frozen=True, slots=True)

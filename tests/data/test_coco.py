@@ -94,9 +94,11 @@ def test_a_split_that_is_not_there_lists_those_that_are(tmp_path: Path, split: s
 
 def test_an_empty_folder_and_no_folder_are_named(tmp_path: Path) -> None:
     for split in ("test", None):
-        with pytest.raises(DataError, match=r"found no annotations_without_background\.json or .*VOC.*\.jsonl\)$"):
+        with pytest.raises(
+            DataError, match=r"found no annotations_without_.*\.json or .*\.jsonl\), or .*VOC \(Annotations/\)$"
+        ):
             read_coco(tmp_path, split=split)  # no advice to choose a split
-    with pytest.raises(DataError, match=r"no such file or folder; expected a COCO JSON file, .*VOC.*\.jsonl"):
+    with pytest.raises(DataError, match=r"no such file or folder; expected a COCO JSON file, .*\.jsonl.*VOC"):
         read_coco(tmp_path / "nothing")
 
 
@@ -331,7 +333,6 @@ def test_one_category_each(tmp_path: Path) -> None:
         ("6:dog", ("dog",), 1),
         ("6:cat", ("cat",), 0),
     ]
-    assert [s.id for s in one_category_each(data.samples, present_only=True)] == ["5:dog", "5:cat", "6:dog"]
 
 
 def test_bccd_is_whole() -> None:

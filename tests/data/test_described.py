@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from support.benchmark_trees import D3_SENTENCES, SIZE, write_d3, write_json, write_ovdeval, write_pickle, write_v3det
-from visionr1.data.d3 import read_d3
-from visionr1.data.ovdeval import ovdeval_file, read_ovdeval
 from visionr1.data.queries import present_categories
-from visionr1.data.v3det import read_v3det
+from visionr1.data.readers.d3 import read_d3
+from visionr1.data.readers.ovdeval import ovdeval_file, read_ovdeval
+from visionr1.data.readers.v3det import read_v3det
 from visionr1.errors import DataError
 
 

@@ -26,7 +26,7 @@ from support.benchmark_trees import (
     write_pickle,
     write_refcoco,
 )
-from visionr1.data.refer import read_refer
+from visionr1.data.readers.refer import read_refer
 from visionr1.errors import DataError
 from visionr1.samples import Query
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from visionr1.data import read_dataset, read_source
-from visionr1.data.voc import CATEGORIES
+from visionr1.data.readers.voc import CATEGORIES
 from visionr1.errors import DataError
 
 OBJECT = """<object><name>{name}</name><difficult>{difficult}</difficult>

@@ -1,21 +1,27 @@
-"""Data sets in, samples out: one file per format."""
+"""Data sets in, samples out: readers of every format, synthetic scenes, random views, checks."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from visionr1.assets import embedded_path
-from visionr1.data.coco import BoxDataset, BoxTable, find_splits, read_coco, read_table, table_of
+from visionr1.data.dataset import BoxDataset
 from visionr1.data.queries import one_category_each, present_categories
-from visionr1.data.row_log import OnBad, ReadReport
-from visionr1.data.vlm_r1 import read_vlm_r1
-from visionr1.data.voc import is_voc, read_voc
+from visionr1.data.readers import READERS, Reader, describe_readers, find_reader
+from visionr1.data.readers.coco import read_coco, read_table
+from visionr1.data.row_log import OnBad, ReadReport, RowLog
+from visionr1.data.table import BoxTable, table_of
 from visionr1.samples import Sample
 
 __all__ = [
+    "READERS",
     "BoxDataset",
     "BoxTable",
     "OnBad",
     "ReadReport",
+    "Reader",
+    "RowLog",
     "data_path",
+    "describe_readers",
     "find_splits",
     "one_category_each",
     "present_categories",
@@ -29,26 +35,38 @@ __all__ = [
 
 
 def data_path(source: str | Path) -> Path:
-    """The path that a data source names: itself, or for "bccd" that of the blood cell images that ship."""
+    """Return the path that a data source names: itself, or for "bccd" that of the blood cell images that ship."""
     return embedded_path("bccd") if source == "bccd" else Path(source)
 
 
-def read_dataset(path: str | Path, *, split: str | None = None, on_bad: OnBad = "raise") -> BoxDataset:
-    """A data set of any layout: VLM-R1's rows (.jsonl), a folder of Pascal VOC, else COCO; see their readers."""
+def read_dataset(
+    path: str | Path, *, split: str | None = None, on_bad: OnBad = "raise", reader: Reader | None = None
+) -> BoxDataset:
+    """Read a data set by `reader`, by default that of the format it looks like.
+
+    Raises DataError if it cannot be read, and for a bad row unless `on_bad` is "skip".
+    """
     path = Path(path)
-    if path.suffix == ".jsonl":
-        return read_vlm_r1(path, on_bad=on_bad)
-    return read_voc(path, split=split, on_bad=on_bad) if is_voc(path) else read_coco(path, split=split, on_bad=on_bad)
+    return (reader or find_reader(path)).read(path, split=split, on_bad=on_bad)
 
 
-def truth_table(path: str | Path, *, split: str | None = None, on_bad: OnBad = "raise") -> BoxTable:
-    """The true boxes of a data set of any layout; of COCO's, image files are not touched."""
+def truth_table(
+    path: str | Path, *, split: str | None = None, on_bad: OnBad = "raise", reader: Reader | None = None
+) -> BoxTable:
+    """Read the true boxes of a data set alone; image files are not touched if its format (COCO) can do without."""
     path = Path(path)
-    if path.suffix == ".jsonl" or is_voc(path):
-        return read_dataset(path, split=split, on_bad=on_bad).table
-    return read_table(path, split=split, on_bad=on_bad)
+    reader = reader or find_reader(path)
+    if reader.read_table is None:
+        return reader.read(path, split=split, on_bad=on_bad).table
+    return reader.read_table(path, split=split, on_bad=on_bad)
 
 
-def read_source(source: str | Path, *, split: str | None = None) -> tuple[Sample, ...]:
-    """The samples of a data source: "bccd", or what `read_dataset` reads."""
-    return read_dataset(data_path(source), split=split).samples
+def find_splits(path: str | Path, reader: Reader | None = None) -> Sequence[str]:
+    """List the splits of a data set that are checked one by one; none where it is checked as a whole."""
+    path = Path(path)
+    return (reader or find_reader(path)).find_splits(path)
+
+
+def read_source(source: str | Path, *, split: str | None = None, reader: Reader | None = None) -> tuple[Sample, ...]:
+    """Return the samples of a data source: "bccd", or what `read_dataset` reads."""
+    return read_dataset(data_path(source), split=split, reader=reader).samples

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
+from visionr1.boxes import box_area
 from visionr1.samples import Boxes, Query, Sample, normalize_label
 
 Rng = np.random.Generator
@@ -24,7 +24,7 @@ COLOR_RANGE = 0.15  # gains and offsets, relative to full scale
 
 
 def augmented(sample: Sample, image: Image.Image, rng: Rng) -> Sample:
-    """A random view of `sample`, whose decoded RGB image is `image`."""
+    """Return a random view of `sample`, whose decoded RGB image is `image`."""
     image, boxes = _crop(image, sample.truth, rng)
     image, boxes = _mirror(image, boxes, rng)
     query = _ask(sample.query, rng)
@@ -34,13 +34,13 @@ def augmented(sample: Sample, image: Image.Image, rng: Rng) -> Sample:
         sample,
         image=_recolor(image, rng),
         query=query,
-        truth=Boxes.of(boxes.xyxy[kept], [boxes.labels[i] for i in kept]),
+        truth=boxes.take(kept),
         size_wh=image.size,
     )
 
 
 def _crop(image: Image.Image, boxes: Boxes, rng: Rng) -> tuple[Image.Image, Boxes]:
-    """The whole image in three of ten views, else a part of it of nearly the same shape."""
+    """Return the whole image in three of ten views, else a part of it of nearly the same shape."""
     if rng.random() < 0.3:
         return image, boxes
     scale = rng.uniform(MIN_CROP, 1.0)
@@ -50,14 +50,15 @@ def _crop(image: Image.Image, boxes: Boxes, rng: Rng) -> tuple[Image.Image, Boxe
     top = int(rng.integers(0, image.height - height + 1))
     moved = boxes.xyxy - (left, top, left, top)
     clipped = moved.clip(0, (width, height, width, height))
-    visible = _area(clipped) >= MIN_VISIBLE * _area(boxes.xyxy)
+    visible = box_area(clipped) >= MIN_VISIBLE * box_area(boxes.xyxy)
     large = (clipped[:, 2:] - clipped[:, :2] >= MIN_SIDE).all(1)
     kept = np.flatnonzero(visible & large)
     view = image.crop((left, top, left + width, top + height))
-    return view, Boxes.of(clipped[kept], [boxes.labels[i] for i in kept])
+    return view, Boxes(clipped, boxes.labels).take(kept)
 
 
 def _mirror(image: Image.Image, boxes: Boxes, rng: Rng) -> tuple[Image.Image, Boxes]:
+    """Mirror left to right in half of the views, and top to bottom in half of them."""
     xyxy = boxes.xyxy
     if rng.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -69,7 +70,7 @@ def _mirror(image: Image.Image, boxes: Boxes, rng: Rng) -> tuple[Image.Image, Bo
 
 
 def _recolor(image: Image.Image, rng: Rng) -> Image.Image:
-    """Each channel scaled and shifted, by a table of its 256 values."""
+    """Scale and shift each channel, by a table of its 256 values."""
     gain = rng.uniform(-COLOR_RANGE, COLOR_RANGE) + rng.uniform(-COLOR_RANGE, COLOR_RANGE, 3) / 2
     offset = rng.uniform(-COLOR_RANGE, COLOR_RANGE) + rng.uniform(-COLOR_RANGE, COLOR_RANGE, 3) / 2
     levels = np.arange(256)[None]
@@ -78,12 +79,8 @@ def _recolor(image: Image.Image, rng: Rng) -> Image.Image:
 
 
 def _ask(query: Query, rng: Rng) -> Query:
+    """Ask for some of the categories alone in SUBSET_SHARE of the views."""
     if query.task != "detection" or rng.random() >= SUBSET_SHARE:
         return query
     chosen = rng.permutation(len(query.categories))[: int(rng.integers(1, len(query.categories) + 1))]
     return Query("detection", tuple(query.categories[i] for i in chosen))
-
-
-def _area(xyxy: NDArray[np.float64]) -> NDArray[np.float64]:
-    area: NDArray[np.float64] = (xyxy[:, 2] - xyxy[:, 0]) * (xyxy[:, 3] - xyxy[:, 1])
-    return area

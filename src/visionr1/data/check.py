@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from visionr1.boxes import iou_matrix
-from visionr1.data.coco import BoxDataset
+from visionr1.data.dataset import BoxDataset
 from visionr1.dialects import Dialect
 from visionr1.errors import DataError
 from visionr1.rewards import Reward

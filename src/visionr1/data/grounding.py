@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from visionr1.data.row_log import Id, OnBad, ReadReport, RowLog, is_number, is_safe_name
+from visionr1.boxes import is_box
+from visionr1.data.row_log import Id, OnBad, ReadReport, RowLog, is_safe_name
 from visionr1.errors import DataError
 from visionr1.images import image_size
 from visionr1.samples import Boxes, Query, Sample, Size
@@ -41,7 +42,7 @@ class GroundingDataset:
 
 
 class GroundingRows:
-    """Turns rows into samples. `with_images` demands the image files; scoring a file of predictions needs none."""
+    """Turn rows into samples. `with_images` demands the image files; scoring a file of predictions needs none."""
 
     def __init__(self, path: Path, *, with_images: bool, on_bad: OnBad = "raise") -> None:
         self.log = RowLog(path, on_bad)
@@ -60,7 +61,7 @@ class GroundingRows:
         xyxy: Sequence[Sequence[object]],
         size_wh: tuple[object, object] = (0, 0),
     ) -> None:
-        """One sample; `image` is a file name below an image folder or the bytes of a file, `xyxy` original pixels."""
+        """Add one sample; `image` is a file name below an image folder or the bytes of a file, `xyxy` in pixels."""
         if not isinstance(expression, str) or not expression.strip():
             self.log.bad("rows_without_expression", where, f"expected an expression, found {expression!r:.60}")
             return
@@ -86,7 +87,7 @@ class GroundingRows:
         truth: Boxes,
         size_wh: tuple[object, object] = (0, 0),
     ) -> None:
-        """One sample of any query, its boxes checked."""
+        """Add one sample of any query, whose boxes are checked."""
         if identity in self._samples:
             self.log.bad("duplicate_ids", where, f"id: expected one that no other row has, found {identity!r} again")
             return
@@ -100,7 +101,7 @@ class GroundingRows:
         self._samples[identity] = Sample(identity, content, query, truth, size, image_id)
 
     def dataset(self) -> GroundingDataset:
-        """What was added; DataError if nothing is left."""
+        """Return what was added; DataError if nothing is left."""
         if not self._samples:
             raise DataError(f"{self.log.path}: no usable row; {'; '.join(self.log.report().lines()) or 'it has none'}")
         return GroundingDataset(tuple(self._samples.values()), self.log.path, self.log.report())
@@ -119,7 +120,7 @@ class GroundingRows:
         return path
 
     def _size(self, where: str, image: Path | bytes, size_wh: tuple[object, object]) -> Size | None:
-        """Width and height as the row gives them, else from the image, upright, else unknown: (0, 0)."""
+        """Return width and height as the row gives them, else from the image, upright, else unknown: (0, 0)."""
         width, height = size_wh
         if isinstance(width, int | float) and isinstance(height, int | float) and width > 0 and height > 0:
             return int(width), int(height)
@@ -133,8 +134,8 @@ class GroundingRows:
 
 
 def checked_box(box: object) -> list[float]:
-    """`box` as four finite numbers xyxy in order; DataError if it is no such box."""
-    if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(is_number, box)):
+    """Return `box` as four floats xyxy in order; DataError if it is not four finite numbers, or inverted."""
+    if not is_box(box):
         raise DataError(f"box: expected four finite numbers, found {box!r:.80}")
     x1, y1, x2, y2 = map(float, box)
     if x2 < x1 or y2 < y1:

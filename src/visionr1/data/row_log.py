@@ -1,4 +1,4 @@
-"""What every reader shares: ids, errors that name file, row and field, and the count of what was skipped."""
+"""Shared by every reader: ids, errors that name file, row and field, and the count of what was skipped."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Id = int | str
 
 @dataclass(frozen=True, slots=True)
 class ReadReport:
-    """What a reader left out (`skipped`) or changed (`adjusted`), as counts by reason, with the first case of each."""
+    """Counts by reason of what a reader left out (`skipped`) or changed (`adjusted`), with the first case of each."""
 
     skipped: Mapping[str, int] = field(default_factory=dict)
     adjusted: Mapping[str, int] = field(default_factory=dict)
     examples: Mapping[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        """One line for each reason."""
+        """Return one line for each reason."""
         kinds = (("skipped", self.skipped), ("adjusted", self.adjusted))
         return [
             f"{kind} {count} {reason.replace('_', ' ')}, first: {self.examples[reason]}"
@@ -33,7 +33,7 @@ class ReadReport:
 
 
 class RowLog:
-    """Collects the report of one reading; in mode `raise` the first bad row is an error."""
+    """Collect the report of one reading; in mode `raise` the first bad row is an error."""
 
     def __init__(self, path: Path, on_bad: OnBad) -> None:
         self.path = path
@@ -43,24 +43,24 @@ class RowLog:
         self._examples: dict[str, str] = {}
 
     def bad(self, reason: str, where: str, message: str) -> None:
-        """A row that cannot be used: DataError, or skipped and counted."""
+        """Raise DataError for a row that cannot be used, or count it as skipped."""
         if self.on_bad == "raise":
             raise DataError(f"{self.path}: {where}: {message}; correct it, or skip such rows (--on-bad skip)")
         self._skipped[reason] += 1
         self._examples.setdefault(reason, f"{where}: {message}")
 
     def adjust(self, reason: str, where: str, message: str) -> None:
-        """Something put right by a stated rule, counted."""
+        """Count something that a stated rule put right."""
         self._adjusted[reason] += 1
         self._examples.setdefault(reason, f"{where}: {message}")
 
     def report(self) -> ReadReport:
-        """What was collected so far."""
+        """Return what was collected so far."""
         return ReadReport(dict(self._skipped), dict(self._adjusted), dict(self._examples))
 
 
 def read_id(value: object) -> Id | None:
-    """An id as COCO's users write it: 7, 7.0 and "7" are the integer 7; other strings stay; None if it is no id."""
+    """Read an id as COCO's users write it: 7, 7.0 and "7" are the integer 7, other strings stay; None if it is none."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
@@ -72,12 +72,7 @@ def read_id(value: object) -> Id | None:
     return None
 
 
-def is_number(value: object) -> bool:
-    """Whether `value` is a finite JSON number (true and false are none)."""
-    return type(value) in (int, float) and -1e300 < value < 1e300  # type: ignore[operator]
-
-
 def is_safe_name(name: str) -> bool:
-    """Whether a file name from an annotation file stays below its image folder on every system."""
+    """Return True if a file name from an annotation file stays below its image folder on every system."""
     path = PureWindowsPath(name)  # reads both / and \ as separators, and knows drive letters
     return bool(name) and "\0" not in name and not path.anchor and ".." not in path.parts

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from visionr1.boxes import xywh_to_xyxy
 from visionr1.data import OnBad, data_path, truth_table
-from visionr1.data.coco import BoxTable
+from visionr1.data.table import BoxTable
 from visionr1.errors import DataError
 from visionr1.evaluation.detection.scoring import DetectionResult, evaluate_boxes, evaluate_replies
 from visionr1.evaluation.grounding.scoring import GroundingResult
@@ -88,7 +89,7 @@ def score_files(
         for name, kept in parts.items()
     }
     sizes = table.sizes_wh[detections.image]
-    beyond = (detections.xywh[:, :2] + detections.xywh[:, 2:] > sizes + 1).any(axis=1) & sizes.all(axis=1)
+    beyond = (xywh_to_xyxy(detections.xywh)[:, 2:] > sizes + 1).any(axis=1) & sizes.all(axis=1)
     odd = {"unknown_categories": num_unknown, "boxes_beyond_image": int(beyond.sum())}
     return {name: replace(result, counts={**result.counts, **odd}) for name, result in results.items()}
 

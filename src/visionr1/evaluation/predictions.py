@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from visionr1.boxes import Array
-from visionr1.data.coco import BoxTable, Index
-from visionr1.data.row_log import Id, is_number, read_id
+from visionr1.boxes import Array, is_box, is_number
+from visionr1.data.row_log import Id, read_id
+from visionr1.data.table import BoxTable, Index
 from visionr1.dialects import Dialect, get_dialect, resolve_dialect
 from visionr1.errors import DataError
 from visionr1.evaluation.detection.coco import Detections
@@ -256,6 +256,6 @@ def _fault(row: Mapping[str, Any], images: Mapping[Id, int], data: Path) -> str:
     if "bbox" not in row:
         return f"expected a bbox (COCO results) or a text (replies), found only {', '.join(map(repr, row))}"
     box, score = row["bbox"], row.get("score")
-    if not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box))):
+    if not is_box(box):
         return f"bbox: expected four finite numbers [x, y, width, height], found {box!r:.80}"
     return "" if is_number(score) else f"score: expected a finite number, found {score!r:.60}"

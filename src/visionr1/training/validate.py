@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from visionr1.data import data_path, read_dataset
-from visionr1.data.coco import BoxTable
+from visionr1.data.table import BoxTable
 from visionr1.errors import DataError, naming
 from visionr1.evaluation import Protocol, ask, evaluate_detection, read_protocol
 from visionr1.evaluation.asking import evenly

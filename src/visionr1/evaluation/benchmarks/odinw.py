@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from visionr1.data.coco import BoxDataset, read_coco
+from visionr1.data.dataset import BoxDataset
+from visionr1.data.readers.coco import read_coco
 from visionr1.data.row_log import OnBad
 from visionr1.errors import DataError
 from visionr1.files import read_json

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack, cast
 from typing import Protocol as TypingProtocol
 
-from visionr1.data.coco import BoxTable, find_annotations, read_coco, read_table
-from visionr1.data.d3 import read_d3
-from visionr1.data.grounding_files import find_lisa, read_grounding_file
-from visionr1.data.ovdeval import SUBTASKS, ovdeval_file, read_ovdeval
-from visionr1.data.refer import read_refer
+from visionr1.data.readers.coco import find_annotations, read_coco, read_table
+from visionr1.data.readers.d3 import read_d3
+from visionr1.data.readers.grounding_files import find_lisa, read_grounding_file
+from visionr1.data.readers.ovdeval import SUBTASKS, ovdeval_file, read_ovdeval
+from visionr1.data.readers.refer import read_refer
+from visionr1.data.readers.v3det import read_v3det
 from visionr1.data.row_log import OnBad
-from visionr1.data.v3det import read_v3det
+from visionr1.data.table import BoxTable
 from visionr1.dialects import Dialect
 from visionr1.errors import DataError, RecipeError
 from visionr1.evaluation.benchmarks.odinw import OdinwSet, Suite, find_odinw, read_odinw

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from visionr1.data.coco import BoxTable, Index, table_of
+from visionr1.boxes import xyxy_to_xywh
+from visionr1.data.table import BoxTable, Index, table_of
 from visionr1.evaluation.detection.coco import Detections
 from visionr1.evaluation.detection.matching import Matching, Pairs, match_boxes, overlaps
 from visionr1.samples import Boxes, Query, Sample, normalize_label
@@ -117,7 +118,7 @@ def image_errors(predicted: Boxes, truth: Boxes, threshold: float = 0.5) -> tupl
     query = Query("detection", names or ("",))
     table = table_of([Sample("", Path(), query, Boxes(truth.xyxy, true), (1, 1))])
     category = np.array([names.index(label) for label in said], dtype=np.intp)
-    xywh = np.concatenate([predicted.xyxy[:, :2], predicted.xyxy[:, 2:] - predicted.xyxy[:, :2]], axis=1)
+    xywh = xyxy_to_xywh(predicted.xyxy)
     found = Detections(np.zeros(len(said), dtype=np.intp), category, xywh, np.ones(len(said)))
     pairs = overlaps(table, found, min(NEAR, threshold))
     matching = match_boxes(table, found, pairs, threshold)

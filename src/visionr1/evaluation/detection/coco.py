@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visionr1.boxes import Array
-from visionr1.data.coco import BoxTable, Index
+from visionr1.data.table import BoxTable, Index
 from visionr1.errors import needs_extra
 from visionr1.evaluation.detection.nms_ap import best_on_truth
 from visionr1.evaluation.detection.tree_ap import with_excused

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from visionr1.boxes import Array
-from visionr1.data.coco import BoxTable
+from visionr1.data.table import BoxTable
 from visionr1.errors import needs_extra
 from visionr1.evaluation.detection.coco import Detections
 from visionr1.samples import Boxes, normalize_label

@@ -13,7 +13,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from visionr1.boxes import Array, match_values
-from visionr1.data.coco import BoxTable, Index
+from visionr1.data.table import BoxTable, Index
 from visionr1.evaluation.detection.coco import Detections
 
 PAIRS_AT_ONCE = 1 << 21

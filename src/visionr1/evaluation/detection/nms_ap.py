@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from visionr1.boxes import Array, iou_matrix
-from visionr1.data.coco import BoxTable, Index
+from visionr1.boxes import Array, iou_matrix, xywh_to_xyxy
+from visionr1.data.table import BoxTable, Index
 
 ON_TRUTH = 0.5
 
@@ -25,14 +25,10 @@ def best_on_truth(table: BoxTable, image: Index, xywh: Array, score: Array) -> N
     for place in np.unique(image).tolist():
         rows = order[slice(*np.searchsorted(image[order], [place, place + 1]))]
         truths = true_order[slice(*np.searchsorted(table.image[true_order], [place, place + 1]))]
-        for overlap in iou_matrix(_xyxy(table.xywh[truths]), _xyxy(xywh[rows])):
+        for overlap in iou_matrix(xywh_to_xyxy(table.xywh[truths]), xywh_to_xyxy(xywh[rows])):
             on = rows[overlap > ON_TRUTH]
             if len(on):
                 best = on[::-1][score[on[::-1]].argmax()]  # the last of those with the highest score
                 lost[on] = True
                 kept[best] = True
     return kept | ~lost
-
-
-def _xyxy(xywh: Array) -> Array:
-    return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)

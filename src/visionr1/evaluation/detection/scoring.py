@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from visionr1.boxes import Array
-from visionr1.data.coco import BoxTable, Index, table_of
+from visionr1.boxes import Array, xyxy_to_xywh
+from visionr1.data.table import BoxTable, Index, table_of
 from visionr1.dialects import Dialect
 from visionr1.dialects.qwen3 import Qwen3
 from visionr1.dialects.qwen25 import Qwen25
@@ -365,7 +365,7 @@ def _detections(
     found = Detections(
         np.array(image, dtype=np.intp),
         np.array(category, dtype=np.intp),
-        np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1),
+        xyxy_to_xywh(corners),
         np.concatenate([np.zeros(0), *scores]),
     )
     return found, np.repeat(np.arange(len(replies)), [len(reply.boxes) for reply in replies])

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from visionr1.data.coco import BoxTable, Index
+from visionr1.data.table import BoxTable, Index
 
 IGNORED_AREA = 1e11
 """Beyond COCO's largest area range (1e10), which makes the engine ignore a truth without taking it for a crowd."""

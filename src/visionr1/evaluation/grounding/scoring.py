@@ -15,8 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from visionr1.boxes import Array, giou_matrix, iou_matrix
-from visionr1.data.row_log import is_number
+from visionr1.boxes import Array, giou_matrix, iou_matrix, is_box, is_number, xywh_to_xyxy
 from visionr1.dialects import Dialect
 from visionr1.errors import DataError
 from visionr1.evaluation.predictions import Prediction, Rows, is_replies, read_files, replies_dialect, replies_of
@@ -272,14 +271,14 @@ def _boxes_of(files: Mapping[Path, Rows], samples: Sequence[Sample], protocol: G
         if owner.setdefault(place, path) != path:
             raise DataError(f"{where}: {owner[place]} has boxes of sample {samples[place].id!r} too; leave one out")
         box, score = row.get("bbox"), row.get("score", 1.0)
-        if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
+        if not is_box(box):
             raise DataError(f"{where}: bbox: expected four finite numbers [x, y, width, height], found {box!r:.80}")
         if not is_number(score):
             raise DataError(f"{where}: score: expected a finite number, found {score!r:.60}")
         if score >= protocol.min_score:
-            found[place].append((score, [box[0], box[1], box[0] + box[2], box[1] + box[3]]))
+            found[place].append((score, box))
     ranked = [sorted(own, key=lambda pair: -pair[0]) for own in found]
-    return [np.array([box for _, box in own], dtype=np.float64).reshape(-1, 4) for own in ranked]
+    return [xywh_to_xyxy(np.array([box for _, box in own], dtype=np.float64).reshape(-1, 4)) for own in ranked]
 
 
 def _shares(

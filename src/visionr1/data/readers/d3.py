@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from visionr1.data.coco import BoxTable, read_table, table_samples
+from visionr1.data.dataset import dataset_from_table
 from visionr1.data.pickles import read_pickle
+from visionr1.data.readers.coco import read_table
 from visionr1.data.row_log import Id, OnBad, RowLog, read_id
+from visionr1.data.table import BoxTable
 from visionr1.errors import DataError
 from visionr1.samples import Sample
 
@@ -57,7 +59,7 @@ def read_d3(folder: Path, *, with_images: bool = True, on_bad: OnBad = "raise") 
     log = RowLog(table.path, on_bad)
     asked = _asked(table, folder, places)
     images = next((place for name in ("d3_images", "images") if (place := folder / name).is_dir()), folder)
-    dataset = table_samples(table, log, images, asked)
+    dataset = dataset_from_table(table, log, images, asked)
     return D3(dataset.samples, dataset.table, parts, tuple(dataset.report.lines()))
 
 

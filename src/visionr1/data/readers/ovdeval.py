@@ -10,7 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from visionr1.data.coco import BoxDataset, read_table, table_samples
+from visionr1.data.dataset import BoxDataset, dataset_from_table
+from visionr1.data.readers.coco import find_image_folder, read_table
 from visionr1.data.row_log import OnBad, RowLog, read_id
 from visionr1.errors import DataError
 from visionr1.files import read_json
@@ -42,8 +43,8 @@ def read_ovdeval(file: Path, *, with_images: bool = True, on_bad: OnBad = "raise
             if text not in place:
                 log.adjust("labels_without_category", where, f"{text!r} is asked for and is no category of the file")
         asked.append(sorted(dict.fromkeys(texts), key=lambda text: place.get(text, len(place))))
-    images = next((one for one in _image_folders(file) if one.is_dir()), None)
-    return table_samples(table, log, images, asked)
+    folder = next((folder for folder in _image_folders(file) if folder.is_dir()), None)
+    return dataset_from_table(table, log, folder or find_image_folder(file, table.file_names), asked)
 
 
 def _image_folders(file: Path) -> tuple[Path, ...]:

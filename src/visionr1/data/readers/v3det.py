@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from visionr1.data.coco import BoxTable, read_table, table_samples
+from visionr1.data.dataset import dataset_from_table
+from visionr1.data.readers.coco import read_table
 from visionr1.data.row_log import OnBad, RowLog, read_id
+from visionr1.data.table import BoxTable
 from visionr1.errors import DataError
 from visionr1.files import read_json
 from visionr1.samples import Sample
@@ -44,7 +46,7 @@ def read_v3det(folder: Path, split: str = "val", *, with_images: bool = True, on
     if not with_images:
         return V3Det((), table, parts, tuple(table.report.lines()))
     root = file.parent.parent if file.parent.name == "annotations" else file.parent
-    dataset = table_samples(table, RowLog(file, on_bad), root)
+    dataset = dataset_from_table(table, RowLog(file, on_bad), root)
     return V3Det(dataset.samples, dataset.table, parts, tuple(dataset.report.lines()))
 
 

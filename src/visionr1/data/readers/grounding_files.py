@@ -17,8 +17,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from visionr1.boxes import is_box, xywh_to_xyxy
 from visionr1.data.grounding import GroundingDataset, GroundingRows
-from visionr1.data.row_log import Id, OnBad, is_number, read_id
+from visionr1.data.row_log import Id, OnBad, read_id
 from visionr1.errors import DataError, needs_extra
 from visionr1.files import read_json, read_json_lines
 
@@ -131,7 +134,5 @@ def _coco_image(name: str) -> Id:
 
 
 def _xyxy(xywh: Any) -> Any:
-    """Corners of a box xywh; what is no box is left for the check of the row to name."""
-    if isinstance(xywh, list) and len(xywh) == 4 and all(map(is_number, xywh)):
-        return [xywh[0], xywh[1], xywh[0] + xywh[2], xywh[1] + xywh[3]]
-    return xywh
+    """Return the corners of a box xywh; what is no box is left for the check of the row to name."""
+    return xywh_to_xyxy(np.array([xywh], dtype=np.float64))[0].tolist() if is_box(xywh) else xywh

@@ -18,10 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from visionr1.boxes import is_box, xywh_to_xyxy
 from visionr1.data.grounding import GroundingDataset, GroundingRows
-from visionr1.data.grounding_files import read_grounding_file
 from visionr1.data.pickles import read_pickle
-from visionr1.data.row_log import Id, OnBad, RowLog, is_number, read_id
+from visionr1.data.readers.grounding_files import read_grounding_file
+from visionr1.data.row_log import Id, OnBad, RowLog, read_id
 from visionr1.errors import DataError
 from visionr1.files import read_json
 
@@ -165,19 +168,20 @@ def _add_ref(rows: GroundingRows, where: str, ref: Mapping[str, Any], instances:
 
 
 def _boxes_of(ann_id: object, instances: _Instances, log: RowLog, where: str) -> list[list[float]] | None:
-    """The boxes xyxy of a ref's annotations; [-1], or none, is gRefCOCO's way to say that nothing is meant."""
+    """Return the boxes xyxy of a ref's annotations; [-1], or none, is gRefCOCO's way to say that nothing is meant."""
     identities = ann_id if isinstance(ann_id, list) else [ann_id]
     if identities in ([-1], []):
         return []
-    boxes = []
+    xywh = []
     for identity in identities:
         known = read_id(identity)
         if known is None or known not in instances.boxes:
             log.bad("unknown_ann_id", where, f"ann_id: expected one of {instances.path}, found {identity!r:.60}")
             return None
         box = instances.boxes[known]
-        if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
+        if not is_box(box):
             log.bad("bad_box", where, f"annotation {known} of {instances.path}: bbox: expected four, found {box!r:.80}")
             return None
-        boxes.append([box[0], box[1], box[0] + box[2], box[1] + box[3]])
+        xywh.append(box)
+    boxes: list[list[float]] = xywh_to_xyxy(np.array(xywh, dtype=np.float64)).tolist()
     return boxes

@@ -1,0 +1,135 @@
+"""From a table to the samples that a model is trained on and shown.
+
+A sample holds the boxes of one image clipped to it. A box partly outside is clipped; one of zero size or wholly
+outside, and a crowd region, is left out. All of it is counted in the report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from visionr1.boxes import clip_xyxy, xywh_to_xyxy
+from visionr1.data.row_log import ReadReport, RowLog, is_safe_name
+from visionr1.data.table import BoxTable, table_of
+from visionr1.errors import DataError
+from visionr1.images import image_size
+from visionr1.samples import Boxes, Query, Sample, Size
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BoxDataset:
+    """Samples with detection queries, the table of their true boxes, and what the reader left out or changed."""
+
+    samples: tuple[Sample, ...]
+    table: BoxTable
+    report: ReadReport
+
+    @classmethod
+    def from_samples(cls, samples: Iterable[Sample], report: ReadReport | None = None) -> BoxDataset:
+        """Return the data set of samples that a reader made itself; see `table_of`."""
+        samples = tuple(samples)
+        return cls(samples, table_of(samples), report or ReadReport())
+
+
+def dataset_from_table(
+    table: BoxTable, log: RowLog, image_folder: Path, asked: Sequence[Sequence[str]] | None = None
+) -> BoxDataset:
+    """Make a sample of each image of `table` whose file is in `image_folder`; `table` of the result has those alone.
+
+    `asked` are the categories that each image is asked for; without it all are asked of every image, in file order. An
+    image that is asked for none is a bad row. Image files must exist; their content is checked when they are loaded.
+    Raises DataError if no image is left, and for a bad row as `log` says.
+    """
+    truths = _true_boxes(table, log)
+    kept, samples = [], []
+    for index in range(len(table)):
+        categories = table.categories if asked is None else tuple(asked[index])
+        if not categories:
+            log.bad("images_without_categories", _where(table, index), "expected categories to ask for, found none")
+            continue
+
+        path = _find_image(table, index, image_folder, log)
+        size = _image_size(table, index, path, log) if path else None
+        if path is None or size is None:
+            continue
+
+        truth = truths[index] if asked is None else _with_labels(truths[index], set(categories))
+        sample = Sample(
+            id=str(table.image_ids[index]),
+            image=path,
+            query=Query("detection", categories),
+            truth=clip_boxes(truth, size, f"image id {table.image_ids[index]}", log),
+            size_wh=size,
+            image_id=table.image_ids[index],
+        )
+        kept.append(index)
+        samples.append(sample)
+
+    if not samples:
+        raise DataError(f"{table.path}: no image is left of {len(table)}: {'; '.join(log.report().lines())}")
+    return BoxDataset(tuple(samples), table.take(kept), log.report())
+
+
+def clip_boxes(boxes: Boxes, size_wh: Size, where: str, log: RowLog) -> Boxes:
+    """Cut `boxes` off at the image and leave out those of zero size, both counted in `log`."""
+    xyxy = clip_xyxy(boxes.xyxy, size_wh)
+    whole = np.all(xyxy == boxes.xyxy, axis=1)
+    filled = np.all(xyxy[:, 2:] > xyxy[:, :2], axis=1)
+    for row in np.flatnonzero(~whole | ~filled).tolist():
+        reason = "boxes_clipped" if filled[row] else "empty_boxes_left_out"
+        log.adjust(reason, where, f"box {boxes.xyxy[row].tolist()} in an image of {size_wh[0]}x{size_wh[1]}")
+    return Boxes(xyxy, boxes.labels).take(np.flatnonzero(filled))
+
+
+def _true_boxes(table: BoxTable, log: RowLog) -> list[Boxes]:
+    """Return the boxes of each image that a model can be asked for, not yet clipped."""
+    for row in np.flatnonzero(table.iscrowd).tolist():
+        log.adjust("crowd_regions_left_out", f"annotation {row}", "iscrowd is 1")
+
+    rows_of_image: list[list[int]] = [[] for _ in range(len(table))]
+    for row in np.flatnonzero(~table.iscrowd).tolist():
+        rows_of_image[table.image[row]].append(row)
+
+    xyxy = xywh_to_xyxy(table.xywh)
+    labels = [table.categories[place] for place in table.category.tolist()]
+    return [Boxes(xyxy[rows], tuple(labels[row] for row in rows)) for rows in rows_of_image]
+
+
+def _with_labels(boxes: Boxes, labels: set[str]) -> Boxes:
+    return boxes.take([row for row, label in enumerate(boxes.labels) if label in labels])
+
+
+def _where(table: BoxTable, index: int) -> str:
+    return f"images[{index}] (id {table.image_ids[index]})"
+
+
+def _find_image(table: BoxTable, index: int, folder: Path, log: RowLog) -> Path | None:
+    """Return the path of an image; None, logged, if its name is unsafe or there is no such file."""
+    name, where = table.file_names[index], _where(table, index)
+    if not is_safe_name(name):
+        log.bad("unsafe_file_name", where, f"file_name: expected a path below the image folder, found {name!r}")
+        return None
+    if not (folder / name).is_file():
+        log.bad("missing_image", where, f"file_name: expected an image at {folder / name}, found no such file")
+        return None
+    return folder / name
+
+
+def _image_size(table: BoxTable, index: int, image: Path, log: RowLog) -> Size | None:
+    """Return width and height from the table, else from the image, upright; None, logged, if that cannot be read."""
+    width, height = table.sizes_wh[index].tolist()
+    if width and height:
+        return width, height
+
+    where = _where(table, index)
+    try:
+        size = image_size(image)
+    except DataError as error:
+        log.bad("unreadable_image", where, f"no width and height in the file, and {error}")
+        return None
+    log.adjust("images_without_size", where, "width and height were read from the image")
+    return size

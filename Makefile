@@ -42,7 +42,7 @@ dist: .venv/installed ## build wheel and sdist in dist/, and check what they car
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt build
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
-	$(BIN)/python tests/dist/check.py dist
+	$(BIN)/python .ci/check_dist.py dist
 
 hooks: .venv/installed ## run the checks of `make lint` at each commit
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt pre-commit

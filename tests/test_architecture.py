@@ -21,6 +21,8 @@ STILL_UP = {"evaluation/runner.py"}
 """Files that import a room above them."""
 
 FILES = sorted(PACKAGE.rglob("*.py"))
+TESTS_ROOT = Path(__file__).parent
+TESTS = sorted(TESTS_ROOT.rglob("test_*.py"))
 ROOMS = sorted({path.relative_to(PACKAGE).parts[0] for path in FILES if path.parent != PACKAGE})
 
 
@@ -87,3 +89,12 @@ def test_importing_the_box_side_loads_no_torch() -> None:
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.relative_to(TESTS_ROOT).as_posix())
+def test_tests_share_helpers_in_support_alone(path: Path) -> None:
+    """A test file imports neither another test file nor a program of benchmarks/ by its bare name."""
+    roots = {name.split(".")[0] for name in imported(path)}
+    siblings = {other.stem for other in TESTS} | {"conftest", "tests"}
+    benchmarks = {program.stem for program in (TESTS_ROOT.parent / "benchmarks").glob("*.py")}
+    assert not roots & (siblings | benchmarks)

@@ -3,15 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-import cost
-import gpu
 import pytest
 import torch
 from torch import nn
 from transformers import AutoConfig
-from vs_trl import write_images
 
+from support.benchmark_programs import load_benchmark
 from support.random_models import build_speed_model
+
+cost, gpu, vs_trl = (load_benchmark(name) for name in ("cost", "gpu", "vs_trl"))
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +40,9 @@ def test_the_cost_model_counts_these_weights(parts: Path, shape: str) -> None:
 
 
 def test_a_cell_is_measured(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vs_trl.IMAGE_SIDE", 28 * 4)
+    monkeypatch.setattr(vs_trl, "IMAGE_SIDE", 28 * 4)
     cell = gpu.Cell("tiny", image_tokens=16, length=4, group_size=2, prompts=2, steps=1, device="cpu")
-    found = gpu.measure(cell, parts, write_images(tmp_path / "data"), 0.5, tmp_path / "model")
+    found = gpu.measure(cell, parts, vs_trl.write_images(tmp_path / "data"), 0.5, tmp_path / "model")
     assert (tmp_path / "model/config.json").is_file()
     seconds: dict[str, Any] = found["seconds"]
     assert set(seconds) == {"preprocess", "rollout eager", "update stacked"} == set(found["peak_gib"])
@@ -54,7 +54,7 @@ def test_a_cell_is_measured(parts: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_without_a_tower_or_a_weight_s_gradient_there_is_less_to_compute() -> None:
-    def update(trains: cost.Trains) -> float:
+    def update(trains: str) -> float:
         return cost.step(cost.SHAPES["7b"], 500, 600, 8, 256, shared=True, trains=trains)["update"]
 
     forward = cost.forward(cost.SHAPES["7b"], 1, 8, 500, 600, 256)

@@ -1,17 +1,25 @@
 import xml.etree.ElementTree as ET
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from visionr1.report.charts import HEIGHT, WIDTH, Series, line_chart, smooth
+from visionr1.report.page import templates
+
+
+def draw(title: str, series: list[Series], **options: Any) -> str:
+    """The chart as the page has it."""
+    return str(templates().get_template("chart.html").module.chart(line_chart(title, series, **options)))
+
 
 finite = st.floats(-1e12, 1e12)
 
 
 @given(st.lists(finite, min_size=1, max_size=400))
 def test_any_finite_values_make_a_chart_inside_its_frame(values: list[float]) -> None:
-    figure = ET.fromstring(line_chart("loss", [Series("loss", range(1, len(values) + 1), values)]))
+    figure = ET.fromstring(draw("loss", [Series("loss", range(1, len(values) + 1), values)]))
     for line in figure.iter("polyline"):
         for point in line.attrib["points"].split():
             x, y = map(float, point.split(","))
@@ -33,13 +41,13 @@ def test_smoothing_is_the_mean_of_a_tenth_around() -> None:
 
 
 def test_says_in_words_what_it_shows_and_escapes_it() -> None:
-    svg = line_chart("a < b", [Series("<b>", [1, 2, 3], [0.0, 1.0, 2.0]), Series("two", [1, 3], [5.0, 5.0])])
+    svg = draw("a < b", [Series("<b>", [1, 2, 3], [0.0, 1.0, 2.0]), Series("two", [1, 3], [5.0, 5.0])])
     assert "&lt;b&gt; from 0 to 2; two from 5 to 5." in svg
     assert "<b>" not in svg
 
 
 def test_marks_and_least_range() -> None:
-    svg = line_chart("x", [Series("x", [0, 10], [0.4, 0.5])], y_range=(0, 1), marks=[5])
+    svg = draw("x", [Series("x", [0, 10], [0.4, 0.5])], y_range=(0, 1), marks=[5])
     assert svg.count('class="mark"') == 1
     assert ">0<" in svg and ">1<" in svg
 
@@ -52,4 +60,4 @@ def test_nothing_to_show_is_the_callers_error(series: list[Series]) -> None:
 
 @pytest.mark.parametrize("values", [[0.0, 1e-38], [0.0, 0.0], [5.0, 5.0], [1e12, 1e12 + 1e-4], [-3.0, -3.0]])
 def test_hardly_any_spread(values: list[float]) -> None:
-    assert "nan" not in line_chart("x", [Series("x", [1, 2], values)])
+    assert "nan" not in draw("x", [Series("x", [1, 2], values)])

@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ from visionr1.data import read_source
 from visionr1.errors import DataError
 from visionr1.evaluation import DEFAULT
 from visionr1.evaluation.detection.box_errors import FALSE_KINDS, MEANINGS
-from visionr1.report.page import CHARTS, NUM_WORST, VALIDATION_CHARTS, write_report
+from visionr1.evaluation.grounding.scoring import GROUNDING_DEFAULT
+from visionr1.report.image_views import NUM_IMAGES, NUM_WORST, evenly_spaced
+from visionr1.report.page import write_report
+from visionr1.report.training import CHARTS, VALIDATION_CHARTS, reward_charts
 
 HOSTILE = "<script>alert('x')</script>&\u2028\u2029\x85"
 
@@ -31,6 +35,8 @@ class Page(HTMLParser):
         self.text += data
 
 
+NUM_CHARTS = len(CHARTS) + 2
+"""With those of the reward and its parts."""
 KINDS = {kind: number for number, kind in enumerate(FALSE_KINDS, 1)}
 
 
@@ -79,6 +85,7 @@ def write_run(folder: Path, *, evaluated: bool = True, trained: bool = True, tok
         (folder / "results.json").write_text(json.dumps(gain))
     if trained:
         keys = [key for chart in CHARTS for key in chart.lines]
+        keys += ["reward/total", "reward/format", "reward/recall", "reward/precision"]
         stages = [[0.5, 0.5, 0.75]] * 3 + [[0.75, 0.75, 0.9]] * 3
         rows = [{"step": step, "stage": stage, **dict.fromkeys(keys, step / 9)} for step, stage in enumerate(stages, 1)]
         rows[2]["label_accuracy"] = None
@@ -90,7 +97,7 @@ def write_run(folder: Path, *, evaluated: bool = True, trained: bool = True, tok
         (folder / "best").mkdir()
         (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         rollout = {"sample_id": HOSTILE, "text": HOSTILE, "format": 1.0, "recall": 0.5, "precision": 0.25}
-        rollout |= {"advantage": 0.7, "truncated": True, "num_tokens": 12}
+        rollout |= {"advantage": 0.7, "truncated": True, "num_tokens": HOSTILE}
         rollouts = [{"step": step, "total": total, **rollout} for step in (1, 2, 3, 6) for total in (1.0, 1.75)]
         (folder / "rollouts.jsonl").write_text("".join(dump(row) + "\n" for row in rollouts))
         (folder / "recipe.toml").write_text(
@@ -176,9 +183,9 @@ def test_is_self_contained_and_runs_nothing(page: Page) -> None:
 
 def test_shows_every_chart_and_image_with_words(page: Page) -> None:
     pictures = [attributes for tag, attributes in page.tags if tag == "svg"]
-    assert len(pictures) == len(CHARTS) + len(VALIDATION_CHARTS) + (6 + NUM_WORST) * 3
+    assert len(pictures) == NUM_CHARTS + len(VALIDATION_CHARTS) + (6 + NUM_WORST) * 3
     assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in pictures)
-    assert sum(attributes.get("class") == "mark" for _, attributes in page.tags) == len(CHARTS) + 4  # stage, best/
+    assert sum(attributes.get("class") == "mark" for _, attributes in page.tags) == NUM_CHARTS + 4  # stage, best/
     assert page.text.count("0 of ") == 2 * (6 + NUM_WORST)  # base and trained, no box right
 
 
@@ -255,3 +262,116 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"metrics.jsonl, line 2, is not JSON"):
         write_report(run, run / "report.html")
     assert not (run / "report.html").exists()
+
+
+@pytest.mark.parametrize("total", range(1, 21))
+def test_images_are_evenly_spaced(total: int) -> None:
+    chosen = evenly_spaced(range(total), NUM_IMAGES)
+    assert len(chosen) == min(total, NUM_IMAGES) and chosen[0] == 0
+    gaps = {after - before for before, after in pairwise([*chosen, total])}  # the last to the end, as to a next one
+    assert max(gaps) - min(gaps) <= 1
+
+
+def test_only_images_that_were_asked_are_drawn(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", trained=False)
+    for path in (run / "evaluation").glob("*.predictions.jsonl"):
+        path.write_text("\n".join(path.read_text().split("\n")[:8]) + "\n")
+    assert "6 of 8 images, evenly spaced" in read_page(run).text
+
+
+def test_has_a_policy_that_allows_nothing_but_its_own_style_and_images(page: Page) -> None:
+    policies = [attributes["content"] for tag, attributes in page.tags if "http-equiv" in attributes]
+    assert policies == [
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+    ]
+
+
+def hostile(value: Any) -> Any:
+    """The value with every number in it as hostile text."""
+    if isinstance(value, dict):
+        return {key: hostile(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [hostile(one) for one in value]
+    return value if isinstance(value, str) else HOSTILE
+
+
+def test_fields_that_are_no_numbers_do_no_harm(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    for name in ("base.json", "trained.json"):
+        path = run / "evaluation" / name
+        record = json.loads(path.read_text())
+        spoiled = {key: hostile(record[key]) for key in ("metrics", "interval", "counts", "faults", "per_category")}
+        path.write_text(json.dumps(record | spoiled))
+    for name in ("metrics.jsonl", "evaluations.jsonl", "rollouts.jsonl"):
+        rows = [json.loads(line) for line in (run / name).read_text().split("\n") if line]
+        rows = [hostile(row) | {key: row[key] for key in ("step", "protocol", "stage") if key in row} for row in rows]
+        (run / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (run / "results.json").write_text(json.dumps(hostile(json.loads((run / "results.json").read_text()))))
+
+    page = read_page(run)
+
+    test_is_self_contained_and_runs_nothing(page)
+    assert f"{HOSTILE} tokens" in page.text
+
+
+@pytest.mark.parametrize("row", ['{"loss": 1}', '{"step": "1"}', "[1]"])
+def test_a_row_without_a_step_is_named(row: str, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", evaluated=False)
+    (run / "metrics.jsonl").write_text(f'{{"step": 1}}\n{row}\n')
+    with pytest.raises(DataError, match=r"metrics.jsonl, row 2: step: expected a number, found"):
+        write_report(run, run / "report.html")
+
+
+def test_every_part_of_a_reward_is_drawn_and_written(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", evaluated=False)
+    parts = {"area": 0.25, "brevity": -3.0, "format": 1.0}
+    metrics = [{"step": step, "reward/total": 1.0, **{f"reward/{key}": parts[key] for key in parts}} for step in (1, 2)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in metrics))
+    rollout = {"step": 1, "sample_id": "7", "index": 0, "text": "[]", "total": 1.0, "advantage": 0.5, "num_tokens": 2}
+    (run / "rollouts.jsonl").write_text(json.dumps(rollout | {"truncated": False, **parts}) + "\n")
+
+    charts = reward_charts(metrics)
+    page = read_page(run)
+
+    assert [[*chart.lines] for chart in charts] == [["reward/area", "reward/format"], ["reward/brevity"]]
+    assert "Reward part: brevity" in page.text
+    assert "Best: 1.00 (area 0.25, brevity -3.00, format 1.00); advantage +0.50; 2 tokens" in page.text
+
+
+def test_many_parts_of_a_reward_share_charts_of_five_colours() -> None:
+    row = {"step": 1, **{f"reward/part{i}": 0.5 for i in range(12)}}
+    assert [len(chart.lines) for chart in reward_charts([row])] == [5, 5, 2]
+
+
+def grounding_result(accuracy: float) -> dict[str, Any]:
+    return {
+        "metrics": {"Acc@0.5": accuracy},
+        "interval": {"Acc@0.5": [accuracy - 0.1, accuracy + 0.1]},
+        "counts": {"expressions": 80},
+        "faults": {},
+        "protocol": GROUNDING_DEFAULT.to_json(),
+    }
+
+
+def test_shows_benchmarks_and_answers_to_questions(tmp_path: Path) -> None:
+    (tmp_path / "vqa").mkdir()
+    record = {"model": "m", "data": HOSTILE, "split": "", "benchmark": "refcoco", "missing": ["testB"], "notes": []}
+    record |= {"results": {"val": grounding_result(0.5), HOSTILE: grounding_result(0.75)}}
+    (tmp_path / "refcoco.json").write_text(json.dumps(record))
+    answers = {"model": "m", "metrics": {"accuracy": 0.625}, "counts": {"questions": 8}, "by_split": [{"val": 62.5}]}
+    (tmp_path / "vqa/m.GQA.json").write_text(json.dumps(answers | {"protocol": {"name": "VLMEvalKit 1"}}))
+
+    page = read_page(tmp_path)
+
+    test_is_self_contained_and_runs_nothing(page)
+    assert "Benchmark refcoco" in page.text and "testB is missing." in page.text
+    assert "val50.0 (40.0 to 60.0)" in page.text and f"{HOSTILE}75.0 (65.0 to 85.0)" in page.text
+    assert "right at IoU >= 0.5" in page.text
+    assert "Questions about images" in page.text and "accuracy62.5" in page.text
+
+
+def test_a_file_that_is_no_result_is_named(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", trained=False)
+    (run / "evaluation/mine.json").write_text('{"model": "m", "data": 3}')
+    with pytest.raises(DataError, match=r"mine.json is no result of `visionr1 eval`: data: expected str"):
+        write_report(run, run / "report.html")

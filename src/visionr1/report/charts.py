@@ -1,12 +1,11 @@
-"""Line charts as inline SVG, by hand: no plotting library, and colours that follow the page's theme.
+"""Line charts as inline SVG, laid out by hand: no plotting library, and colours that follow the page's theme.
 
-Colours and fonts come from the classes in `report.css`: `s0`..`s4` for series, `grid`, `axis`.
+This file computes where everything lies; `templates/chart.html` draws it, with the classes of `report.css`.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import accumulate
 
 WIDTH, HEIGHT = 480, 220
@@ -41,6 +40,40 @@ class Scale:
         return self.start + share * (self.end - self.start)
 
 
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A label of an axis, and where along it in SVG units."""
+
+    at: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One series as drawn: `points` and `raw` (behind a smoothed line, else "") for a polyline, `dots` as (x, y)."""
+
+    name: str
+    points: str
+    raw: str
+    dots: Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class LineChart:
+    """A chart in SVG units of a frame of WIDTH x HEIGHT, as `templates/chart.html` draws it.
+
+    `marks` are the x of vertical lines; `last_step` labels the end of the x axis.
+    """
+
+    title: str
+    description: str
+    x_ticks: Sequence[Tick]
+    y_ticks: Sequence[Tick]
+    last_step: str
+    marks: Sequence[float]
+    lines: Sequence[Line]
+
+
 def line_chart(
     title: str,
     series: Sequence[Series],
@@ -48,11 +81,11 @@ def line_chart(
     y_range: tuple[float, float] | None = None,
     marks: Sequence[float] = (),
     smoothed: bool = True,
-) -> str:
-    """A `<figure>` with one line per series over training steps.
+) -> LineChart:
+    """Lay out a chart with one line per series over training steps.
 
-    A `smoothed` line is a moving average over its faint raw values. `y_range` is the least that the
-    y axis spans; `marks` are steps that get a vertical line. Raises ValueError if a series is empty.
+    A `smoothed` line is a moving average over its faint raw values. `y_range` is the least that the y axis spans;
+    `marks` are steps that get a vertical line. Raises ValueError if a series is empty.
     """
     if not series or any(not len(line.x) for line in series):
         raise ValueError(f"chart {title!r} has a series without points")
@@ -60,22 +93,14 @@ def line_chart(
     x_low, x_high = min(line.x[0] for line in series), max(line.x[-1] for line in series)
     x = Scale(x_low, max(x_high, x_low + 1), LEFT, WIDTH - RIGHT)
     y = Scale(ticks[0], ticks[-1], HEIGHT - BOTTOM, TOP)
-    body = [_y_axis(ticks, y), _x_axis(x), *(_mark(x(step)) for step in marks)]
-    for number, line in enumerate(series):
-        if smoothed:
-            body.append(_path(line.x, line.y, x, y, f"raw s{number}"))
-        body.append(_path(line.x, smooth(line.y) if smoothed else line.y, x, y, f"line s{number}"))
-        if not smoothed and len(line.x) <= MAX_DOTS:
-            body += [
-                f'<circle class="dot s{number}" cx="{x(a):.1f}" cy="{y(b):.1f}" r="3"/>'
-                for a, b in zip(line.x, line.y, strict=True)
-            ]
-    legend = "".join(f'<li class="s{n}">{escape(line.name)}</li>' for n, line in enumerate(series))
-    key = f'<ul class="legend" aria-hidden="true">{legend}</ul>' if len(series) > 1 else ""
-    return (
-        f'<figure class="chart"><figcaption>{escape(title)}</figcaption>{key}'
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(describe(title, series))}">'
-        f"{''.join(body)}</svg></figure>"
+    return LineChart(
+        title=title,
+        description=describe(title, series),
+        x_ticks=_x_ticks(x),
+        y_ticks=[Tick(y(tick), _number(tick)) for tick in ticks],
+        last_step=_number(x.high),
+        marks=[x(step) for step in marks],
+        lines=[_line(one, x, y, smoothed) for one in series],
     )
 
 
@@ -110,31 +135,32 @@ def _ticks(low: float, high: float) -> list[float]:
     return [i * step for i in range(first, last + 1)]
 
 
-def _y_axis(ticks: Sequence[float], y: Scale) -> str:
-    return "".join(
-        f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
-        f'<text class="axis" x="{LEFT - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{_number(tick)}</text>'
-        for tick in ticks
+def _x_ticks(x: Scale) -> list[Tick]:
+    """Whole steps, none under the label of the last one."""
+    ticks = []
+    for tick in _ticks(x.low, x.high):
+        if tick == int(tick) and x.low <= tick and x(tick) < WIDTH - RIGHT - LABEL_ROOM:
+            ticks.append(Tick(x(tick), _number(tick)))
+    return ticks
+
+
+def _line(series: Series, x: Scale, y: Scale, smoothed: bool) -> Line:
+    dots: list[tuple[float, float]] = []
+    if not smoothed and len(series.x) <= MAX_DOTS:
+        dots = [(x(step), y(value)) for step, value in zip(series.x, series.y, strict=True)]
+    return Line(
+        name=series.name,
+        points=_points(series.x, smooth(series.y) if smoothed else series.y, x, y),
+        raw=_points(series.x, series.y, x, y) if smoothed else "",
+        dots=dots,
     )
 
 
-def _x_axis(x: Scale) -> str:
-    last = f'<text class="axis" x="{WIDTH - RIGHT}" y="{HEIGHT - 8}" text-anchor="end">step {_number(x.high)}</text>'
-    return last + "".join(
-        f'<text class="axis" x="{x(tick):.1f}" y="{HEIGHT - 8}" text-anchor="middle">{_number(tick)}</text>'
-        for tick in _ticks(x.low, x.high)
-        if tick == int(tick) and x.low <= tick and x(tick) < WIDTH - RIGHT - LABEL_ROOM
-    )
-
-
-def _mark(at: float) -> str:
-    return f'<line class="mark" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
-
-
-def _path(xs: Sequence[float], ys: Sequence[float], x: Scale, y: Scale, kind: str) -> str:
-    stride = math.ceil(len(xs) / MAX_POINTS)
-    points = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in list(zip(xs, ys, strict=True))[::stride])
-    return f'<polyline class="{kind}" points="{points}"/>'
+def _points(steps: Sequence[float], values: Sequence[float], x: Scale, y: Scale) -> str:
+    """The points of a polyline, of a long series only every n-th."""
+    stride = math.ceil(len(steps) / MAX_POINTS)
+    kept = zip(steps[::stride], values[::stride], strict=True)
+    return " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in kept)
 
 
 def _number(value: float) -> str:

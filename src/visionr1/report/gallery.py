@@ -1,7 +1,7 @@
-"""Boxes over the same image, side by side, as inline SVG: what is true, and what each model said.
+"""Boxes over the same image, side by side, as inline SVG: what is true, and what each model predicted.
 
-Colours mark categories; a dashed box is a false one, a filled one an object that was not found. Class names are those
-of `report.css`.
+Colours mark categories; a dashed box is a false one, a filled one an object that was not found. This file prepares the
+panels; `templates/gallery.html` draws them, with the classes of `report.css`.
 """
 
 import base64
@@ -9,12 +9,12 @@ import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 
 import numpy as np
 from PIL import Image
 
 from visionr1.evaluation.detection.box_errors import image_errors
+from visionr1.report.formats import words
 from visionr1.samples import Boxes, Sample, normalize_label
 
 LONGEST_EDGE = 560
@@ -23,95 +23,105 @@ NUM_COLORS = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """One panel: its name and boxes in original pixels.
+class Prediction:
+    """What a model predicted on an image, and how it compares with the truth.
 
-    Of predictions also the `kinds` of their errors, empty for a right box (None: all are true), and the true boxes that
-    were not found.
+    `kinds` are the errors of the boxes, "" for a right box; `not_found` are the true boxes that no box is matched to.
+    Boxes are xyxy pixels of the original image.
     """
 
     name: str
     boxes: Boxes
-    kinds: Sequence[str] | None = None
+    kinds: Sequence[str]
     not_found: Boxes = field(default_factory=Boxes.empty)
 
-    @property
-    def right(self) -> list[bool]:
-        """Which boxes are right."""
-        return [not kind for kind in self.kinds or [""] * len(self.boxes)]
+
+@dataclass(frozen=True, slots=True)
+class DrawnBox:
+    """A rectangle in original pixels, its classes of `report.css`, and the title that pointing at it shows."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    classes: str
+    title: str
 
 
-def check(name: str, predicted: Boxes, truth: Boxes, threshold: float = 0.5) -> Shown:
-    """A panel of `predicted`: one is right if it is matched one-to-one at IoU >= `threshold` with its own label."""
-    kinds, lost = image_errors(predicted, truth, threshold)
-    labels = tuple(label for label, gone in zip(truth.labels, lost, strict=True) if gone)
-    return Shown(name, predicted, kinds, Boxes(truth.xyxy[np.array(lost, dtype=bool)], labels))
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One picture of a row: its name, its caption, and its boxes from below to above."""
+
+    name: str
+    caption: str
+    boxes: Sequence[DrawnBox]
 
 
-def side_by_side(sample: Sample, panels: Sequence[Shown], colors: Mapping[str, int], key: str) -> str:
-    """One row: `sample` once per panel. `colors` numbers the normalised labels; `key` is unique in the page."""
-    figures = "".join(_panel(sample, panel, colors, key, first=i == 0) for i, panel in enumerate(panels))
-    return f'<div class="triple"><p class="name">{escape(sample.id)}</p>{figures}</div>'
+@dataclass(frozen=True, slots=True)
+class ImageRow:
+    """An image with its panels; `key` is its id in the page and `image` a data URL of it."""
+
+    key: str
+    name: str
+    width: int
+    height: int
+    image: str
+    panels: Sequence[Panel]
 
 
-def color_of(labels: Sequence[str]) -> dict[str, int]:
-    """A colour number per category, in their order."""
+def check(name: str, predicted: Boxes, truth: Boxes, threshold: float = 0.5) -> Prediction:
+    """Compare boxes with the truth: one is right if it is matched one-to-one at IoU >= `threshold` in its category."""
+    kinds, is_lost = image_errors(predicted, truth, threshold)
+    labels = tuple(label for label, lost in zip(truth.labels, is_lost, strict=True) if lost)
+    return Prediction(name, predicted, kinds, Boxes(truth.xyxy[np.array(is_lost, dtype=bool)], labels))
+
+
+def image_row(sample: Sample, predictions: Sequence[Prediction], colors: Mapping[str, int], key: str) -> ImageRow:
+    """Prepare `sample` once for its truth and once for each of `predictions`.
+
+    `colors` numbers the normalised labels (see `label_colors`); `key` is unique in the page.
+    """
+    width, height = sample.size_wh
+    panels = [_truth_panel(sample.truth, colors)]
+    panels += [_prediction_panel(prediction, len(sample.truth), colors) for prediction in predictions]
+    return ImageRow(key, sample.id, width, height, _image_data(sample), panels)
+
+
+def label_colors(labels: Sequence[str]) -> dict[str, int]:
+    """Number the colour of each category, in their order."""
     return {normalize_label(label): i % NUM_COLORS for i, label in enumerate(labels)}
 
 
-def legend(labels: Sequence[str]) -> str:
-    """What colours, dashes and fillings mean."""
-    items = "".join(
-        f'<li class="k{color}"><span class="swatch"></span>{escape(label)}</li>'
-        for label, color in zip(labels, color_of(labels).values(), strict=True)
-    )
-    dashed = '<li><span class="swatch dashed"></span>false: no object of its category is matched to it at IoU 0.5</li>'
-    filled = '<li><span class="swatch filled"></span>an object that was not found</li>'
-    return f'<ul class="keys">{items}{dashed}{filled}</ul>'
+def _truth_panel(truth: Boxes, colors: Mapping[str, int]) -> Panel:
+    return Panel("Truth", f"{len(truth)} objects", _draw(truth, [""] * len(truth), colors))
 
 
-def _panel(sample: Sample, panel: Shown, colors: Mapping[str, int], key: str, *, first: bool) -> str:
-    width, height = sample.size_wh
-    image = (
-        f'<image id="{key}" href="{_image_data(sample)}" width="{width}" height="{height}"/>'
-        if first
-        else f'<use href="#{key}"/>'
-    )
-    kinds = panel.kinds or [""] * len(panel.boxes)
-    lost = zip(panel.not_found.xyxy.tolist(), panel.not_found.labels, strict=True)
-    boxes = "".join(_box(xyxy, label, colors, "not found") for xyxy, label in lost)
-    boxes += "".join(
-        _box(xyxy, label, colors, kind)
-        for xyxy, label, kind in zip(panel.boxes.xyxy.tolist(), panel.boxes.labels, kinds, strict=True)
-    )
-    words = _in_words(panel, len(sample.truth))
-    return (
-        f'<figure><svg viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="{escape(f"{panel.name}: {words}, on {sample.id}")}">{image}{boxes}</svg>'
-        f"<figcaption><strong>{escape(panel.name)}</strong>{words}</figcaption></figure>"
-    )
+def _prediction_panel(prediction: Prediction, num_true: int, colors: Mapping[str, int]) -> Panel:
+    """A model's boxes over the true ones that it did not find, with the counts of errors in words."""
+    lost = _draw(prediction.not_found, ["not found"] * len(prediction.not_found), colors)
+    boxes = _draw(prediction.boxes, prediction.kinds, colors)
+
+    num_right = sum(not kind for kind in prediction.kinds)
+    false_kinds = Counter(words(kind) for kind in prediction.kinds if kind)
+    caption = f"{num_right} of {num_true} found, {sum(false_kinds.values())} false"
+    if false_kinds:
+        caption += f" ({', '.join(f'{number} {kind}' for kind, number in false_kinds.most_common())})"
+    return Panel(prediction.name, caption, [*lost, *boxes])
 
 
-def _box(xyxy: Sequence[float], label: str, colors: Mapping[str, int], kind: str) -> str:
-    x1, y1, x2, y2 = xyxy
-    place = f'x="{x1:.1f}" y="{y1:.1f}" width="{x2 - x1:.1f}" height="{y2 - y1:.1f}"'
-    color = colors.get(normalize_label(label))
-    style = {"": "", "not found": "lost "}.get(kind, "false ")
-    drawn = f"box {style}{'unknown' if color is None else f'k{color}'}"
-    title = escape(f"{label}: {kind.replace('_', ' ')}" if kind else label)
-    return f'<rect class="halo" {place}/><rect class="{drawn}" {place}><title>{title}</title></rect>'
-
-
-def _in_words(panel: Shown, num_true: int) -> str:
-    if panel.kinds is None:
-        return f"{num_true} objects"
-    counted = Counter(kind.replace("_", " ") for kind in panel.kinds if kind)
-    false = f"{sum(counted.values())} false"
-    kinds = ", ".join(f"{number} {kind}" for kind, number in counted.most_common())
-    return f"{sum(panel.right)} of {num_true} found, {false}{f' ({kinds})' if kinds else ''}"
+def _draw(boxes: Boxes, kinds: Sequence[str], colors: Mapping[str, int]) -> list[DrawnBox]:
+    drawn = []
+    for (x1, y1, x2, y2), label, kind in zip(boxes.xyxy.tolist(), boxes.labels, kinds, strict=True):
+        color = colors.get(normalize_label(label))
+        style = {"": "", "not found": "lost "}.get(kind, "false ")
+        classes = f"box {style}{'unknown' if color is None else f'k{color}'}"
+        title = f"{label}: {words(kind)}" if kind else label
+        drawn.append(DrawnBox(x1, y1, x2 - x1, y2 - y1, classes, title))
+    return drawn
 
 
 def _image_data(sample: Sample) -> str:
+    """The image as a small JPEG in a data URL."""
     image = sample.load_image()
     image.thumbnail((LONGEST_EDGE, LONGEST_EDGE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()

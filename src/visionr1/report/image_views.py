@@ -1,0 +1,100 @@
+"""Test images as the page shows them: evenly spaced ones, and those with the most errors."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from visionr1.data import data_path, read_dataset
+from visionr1.dialects import get_dialect
+from visionr1.report.gallery import ImageRow, Prediction, check, image_row, label_colors
+from visionr1.report.record import Evaluation, JsonRecord, RunRecord
+from visionr1.report.results import mark
+from visionr1.samples import Boxes, Sample
+
+NUM_IMAGES = 6
+NUM_WORST = 4
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """Images drawn with their boxes, of how many, and the categories with the numbers of their colours."""
+
+    rows: Sequence[ImageRow]
+    num_samples: int
+    colors: Sequence[tuple[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Worst:
+    """The images with the most errors of `name`: those that are new, and the ids of those drawn above already."""
+
+    name: str
+    gallery: Gallery | None
+    drawn_above: Sequence[str]
+
+
+def galleries(run: RunRecord) -> tuple[Gallery | None, Worst | None]:
+    """Draw evenly spaced images of the last evaluation, and those on which it makes the most errors."""
+    if not run.evaluations or not run.evaluations[-1].predictions:
+        return None, None
+    last = run.evaluations[-1]
+    samples = _asked_samples(last)
+    if not samples:
+        return None, None
+
+    # Only evaluations on the same data have replies to these images.
+    evaluations = [e for e in run.evaluations if e.predictions and "+" not in mark(e.record, last.record)]
+    shown = evenly_spaced(samples, NUM_IMAGES)
+    gallery = _draw(shown, samples, evaluations, "image")
+
+    by_id = {str(sample.image_id): sample for sample in samples}
+    worst_ids = [str(row["image_id"]) for row in last.record.get("errors", {}).get("worst_images", ())]
+    worst = [by_id[image_id] for image_id in worst_ids if image_id in by_id][:NUM_WORST]
+    if not worst:
+        return gallery, None
+    drawn_above = [sample.id for sample in worst if sample in shown]
+    new = [sample for sample in worst if sample not in shown]
+    return gallery, Worst(last.title, _draw(new, samples, evaluations, "worst") if new else None, drawn_above)
+
+
+def evenly_spaced(items: Sequence[Item], number: int) -> list[Item]:
+    """Choose `number` of `items` at equal distances, in their order, from the first on; all if there are no more."""
+    if len(items) <= number:
+        return list(items)
+    return [items[index * len(items) // number] for index in range(number)]
+
+
+def _asked_samples(evaluation: Evaluation) -> list[Sample]:
+    """The samples of an evaluation that have replies: with --limit these are not all of the set."""
+    record = evaluation.record
+    dataset = read_dataset(
+        data_path(record["data"]), split=record["split"] or None, on_bad=record.get("on_bad", "raise")
+    )
+    return [sample for sample in dataset.samples if str(sample.image_id) in evaluation.predictions]
+
+
+def _draw(shown: Sequence[Sample], samples: Sequence[Sample], evaluations: Sequence[Evaluation], key: str) -> Gallery:
+    categories = samples[0].query.categories
+    colors = label_colors(categories)
+    rows = []
+    for index, sample in enumerate(shown):
+        predictions = [_predict(sample, evaluation) for evaluation in evaluations]
+        rows.append(image_row(sample, predictions, colors, f"{key}{index}"))
+    return Gallery(rows, len(samples), list(zip(categories, colors.values(), strict=True)))
+
+
+def _predict(sample: Sample, evaluation: Evaluation) -> Prediction:
+    """Parse the replies to an image (one, or one for each category) into its boxes."""
+    dialect = get_dialect(evaluation.record["protocol"]["dialect"])
+    replies: Sequence[JsonRecord] = evaluation.predictions.get(str(sample.image_id), ())
+    corners = [np.zeros((0, 4))]
+    labels: list[str] = []
+    for row in replies:
+        reply = dialect.parse(row["text"], size_wh=sample.size_wh, input_size_wh=tuple(row["input_size_wh"]))
+        corners.append(reply.boxes.xyxy)
+        labels += reply.boxes.labels
+    return check(evaluation.title, Boxes(np.concatenate(corners), tuple(labels)), sample.truth)

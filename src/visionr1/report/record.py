@@ -1,0 +1,181 @@
+"""The record of a run: what the files of its folder say, checked where the page relies on it.
+
+It reads `recipe.toml`, `versions.json`, `metrics.jsonl`, `evaluations.jsonl`, `rollouts.jsonl`, `results.json`, the
+results of `visionr1 eval` (`evaluation/*.json`, `BENCHMARK.json`) and of `visionr1 vqa` (`vqa/*.json`).
+"""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from visionr1.errors import DataError
+from visionr1.files import read_json, read_json_lines, read_log, read_text
+from visionr1.report.formats import number
+
+JsonRecord = Mapping[str, Any]
+
+EVALUATION_FIELDS = {"model": str, "data": str, "split": str, "metrics": dict, "protocol": dict}
+"""Fields that every result of an evaluation has, and their types."""
+NOT_NUMBERS = ("phase", "stage")
+"""Fields of a row of metrics that are shown as they stand."""
+TITLES = {"base": "Base", "sft": "SFT", "trained": "Vision-R1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One `evaluation/NAME.json`, and the replies it was computed from by image id (one, or one for each category)."""
+
+    name: str
+    record: JsonRecord
+    predictions: Mapping[str, Sequence[JsonRecord]]
+
+    @property
+    def title(self) -> str:
+        """The name for the reader."""
+        return TITLES.get(self.name, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """A paired difference, with the ends of its 95% bootstrap interval."""
+
+    difference: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """The files of a run; those that it does not have are empty."""
+
+    folder: Path
+    recipe_text: str
+    versions: JsonRecord
+    metrics: Sequence[JsonRecord]
+    """Rows of training steps; fields that should be numbers and are not are None."""
+    validations: Sequence[JsonRecord]
+    """Evaluations during training."""
+    rollouts: Sequence[JsonRecord]
+    evaluations: Sequence[Evaluation]
+    """That of the model which training started from first, the others by name."""
+    benchmarks: Mapping[str, JsonRecord]
+    """The results of benchmarks, each of several sets or splits, by file name."""
+    vqa: Mapping[str, JsonRecord]
+    gains: Mapping[str, Gain]
+    """By metric, of the trained model over the base."""
+    unfinished: Sequence[str]
+    """Names of logs whose last row is cut off: the run was killed while it wrote them."""
+    recipe: JsonRecord = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "recipe", tomllib.loads(self.recipe_text))
+
+    @property
+    def initial_model(self) -> str:
+        """The model that training started from, "" without a recipe."""
+        path: str = self.recipe.get("model", {}).get("path", "")
+        return path
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Read the files of a run.
+
+    Raises DataError if `folder` holds neither metrics nor a result, or if a file of it cannot be read.
+    """
+    recipe_file = folder / "recipe.toml"
+    recipe_text = read_text(recipe_file) if recipe_file.is_file() else ""
+    unfinished: list[str] = []
+
+    run = RunRecord(
+        folder=folder,
+        recipe_text=recipe_text,
+        versions=_read_object(folder / "versions.json"),
+        metrics=[_only_numbers(row) for row in _read_log(folder / "metrics.jsonl", unfinished)],
+        validations=_read_log(folder / "evaluations.jsonl", unfinished),
+        rollouts=_read_log(folder / "rollouts.jsonl", unfinished),
+        evaluations=_read_evaluations(folder / "evaluation", recipe_text),
+        benchmarks=_read_benchmarks(folder),
+        vqa={path.stem: _read_object(path) for path in sorted((folder / "vqa").glob("*.json"))},
+        gains=_read_gains(_read_object(folder / "results.json").get("gain")),
+        unfinished=unfinished,
+    )
+    if not (run.metrics or run.evaluations or run.benchmarks or run.vqa):
+        raise DataError(f"{folder} is no run: it has neither metrics.jsonl nor evaluation/*.json")
+    return run
+
+
+def _read_log(path: Path, unfinished: list[str]) -> list[JsonRecord]:
+    """Read the rows of a log, none if there is no file; its name goes to `unfinished` if its last row is cut off."""
+    if not path.is_file():
+        return []
+    rows, is_cut_off = read_log(path)
+    if is_cut_off:
+        unfinished.append(path.name)
+    for index, row in enumerate(rows, start=1):
+        step = row.get("step") if isinstance(row, dict) else None
+        if number(step) is None:
+            raise DataError(f"{path}, row {index}: step: expected a number, found {step!r}")
+    return list(rows)
+
+
+def _only_numbers(row: JsonRecord) -> JsonRecord:
+    return {key: value if key in NOT_NUMBERS else number(value) for key, value in row.items()}
+
+
+def _read_object(path: Path) -> JsonRecord:
+    if not path.is_file():
+        return {}
+    record = read_json(path)
+    if not isinstance(record, dict):
+        raise DataError(f"{path}: expected a JSON object, found {type(record).__name__}")
+    return record
+
+
+def _read_evaluations(folder: Path, recipe_text: str) -> list[Evaluation]:
+    initial_model = tomllib.loads(recipe_text).get("model", {}).get("path", "")
+    evaluations = []
+    for path in sorted(folder.glob("*.json"), key=lambda path: path.stem):
+        record = _read_object(path)
+        _check_evaluation(record, path)
+        evaluations.append(Evaluation(path.stem, record, _read_predictions(path.with_suffix(".predictions.jsonl"))))
+    return sorted(evaluations, key=lambda evaluation: evaluation.record["model"] != initial_model)
+
+
+def _check_evaluation(record: JsonRecord, path: Path) -> None:
+    for key, kind in EVALUATION_FIELDS.items():
+        if not isinstance(record.get(key), kind):
+            raise DataError(f"{path} is no result of `visionr1 eval`: {key}: expected {kind.__name__}")
+
+
+def _read_predictions(path: Path) -> dict[str, list[JsonRecord]]:
+    """Read the replies by image id; the row that says what they are replies of is left out."""
+    by_image: dict[str, list[JsonRecord]] = {}
+    for row in read_json_lines(path) if path.is_file() else ():
+        if "replies_of" not in row:
+            by_image.setdefault(str(row["image_id"]), []).append(row)
+    return by_image
+
+
+def _read_benchmarks(folder: Path) -> dict[str, JsonRecord]:
+    """Read `BENCHMARK.json` files: those in `folder` that name a benchmark and hold the results of its sets."""
+    records = {path.stem: read_json(path) for path in sorted(folder.glob("*.json"))}
+    benchmarks: dict[str, JsonRecord] = {}
+    for name, record in records.items():
+        if isinstance(record, dict) and "benchmark" in record and isinstance(record.get("results"), dict):
+            for part, result in record["results"].items():
+                whole = {"model": "", "data": "", "split": "", **result}
+                _check_evaluation(whole, folder / f"{name}.json ({part})")
+            benchmarks[name] = record
+    return benchmarks
+
+
+def _read_gains(record: Any) -> dict[str, Gain]:
+    """Read the paired differences; one that is not three numbers is left out."""
+    gains = {}
+    for name, row in record.items() if isinstance(record, dict) else ():
+        difference, (low, high) = number(row.get("difference")), map(number, row.get("interval", (None, None)))
+        if difference is not None and low is not None and high is not None:
+            gains[name] = Gain(difference, low, high)
+    return gains

@@ -1,0 +1,255 @@
+"""Training as the page shows it: curves, evaluation during training, signs of reward hacking, what the model wrote."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from visionr1.report.charts import LineChart, Series, line_chart
+from visionr1.report.formats import count, fixed, number, percent
+from visionr1.report.record import JsonRecord, RunRecord
+from visionr1.report.results import protocol_line
+from visionr1.report.tables import Cell, Table
+from visionr1.rewards.hacking import WINDOW, signs
+
+MAX_LINES = 5
+"""Lines of one chart; `report.css` has as many colours."""
+NUM_ROLLOUT_STEPS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ChartSpec:
+    """One chart: metric keys with their names, and the least that the y axis spans."""
+
+    title: str
+    lines: Mapping[str, str]
+    y_range: tuple[float, float] | None = (0.0, 0.0)
+    smoothed: bool = True
+
+
+TOTAL = ChartSpec("Total reward", {"reward/total": "total"}, None)
+CHARTS = (
+    ChartSpec("KL to the reference model, nats a token", {"kl": "KL"}),
+    ChartSpec("Boxes of a completion", {"boxes_per_completion": "predicted", "true_boxes": "true"}),
+    ChartSpec("Tokens of a completion", {"completion_length": "tokens"}),
+    ChartSpec(
+        "Shares",
+        {"truncated_share": "completions cut off", "groups_without_spread": "groups without spread"},
+        (0.0, 0.1),
+    ),
+    ChartSpec(
+        "Signs of reward hacking, shares",
+        {
+            "watch/duplicates": "boxes that repeat another",
+            "watch/whole_image": "boxes around the whole image",
+            "watch/format_errors": "completions with a format error",
+        },
+        (0.0, 0.1),
+    ),
+    ChartSpec("Label accuracy of valid pairs", {"label_accuracy": "label accuracy"}, (0.5, 1.0)),
+    ChartSpec("Loss", {"loss": "loss"}, None),
+    ChartSpec("Gradient norm before clipping", {"grad_norm": "gradient norm"}),
+    ChartSpec("Learning rate", {"learning_rate": "learning rate"}, smoothed=False),
+    ChartSpec(
+        "Seconds of a step",
+        {
+            "seconds/rollout": "rollout",
+            "seconds/update": "update",
+            "seconds/preprocess": "preprocessing",
+            "seconds/reward": "reward",
+        },
+    ),
+)
+"""The charts of training after those of the reward. A chart of which a run has no data is left out."""
+VALIDATION_CHARTS = (
+    ChartSpec("AP x 100", {"AP": "AP", "AP strict": "AP strict"}, None, smoothed=False),
+    ChartSpec("AP50 and AP75 x 100", {"AP50": "AP50", "AP75": "AP75"}, None, smoothed=False),
+    ChartSpec(
+        "Precision, recall and F1 x 100",
+        {"precision": "precision", "recall": "recall", "F1": "F1"},
+        None,
+        smoothed=False,
+    ),
+    ChartSpec("Replies x 100", {"well_formed": "well formed", "truncated": "cut off"}, (0.0, 100.0), smoothed=False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """The charts of training; `has_stages` if the reward's thresholds changed while it went on."""
+
+    charts: Sequence[LineChart]
+    has_stages: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """Evaluation during training: its charts, and which of its models is the best."""
+
+    charts: Sequence[LineChart]
+    metric: str
+    best: str
+    best_step: str
+    is_kept: bool
+    setting: str
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Signs of reward hacking: how many there are at the end, and a row for each."""
+
+    verdict: str
+    window: int
+    table: Table
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One completion with its score in words."""
+
+    title: str
+    total: str
+    parts: str
+    facts: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The best and the worst completion of a group."""
+
+    title: str
+    completions: Sequence[Completion]
+
+
+def curves(run: RunRecord) -> Curves | None:
+    """Draw the metrics of training: the reward and each of its parts, then the charts that every run has."""
+    if not run.metrics:
+        return None
+    changes = [after["step"] for before, after in pairwise(run.metrics) if before.get("stage") != after.get("stage")]
+    charts = draw_charts([TOTAL, *reward_charts(run.metrics), *CHARTS], run.metrics, changes)
+    return Curves(charts, has_stages=bool(changes))
+
+
+def reward_parts(rows: Iterable[JsonRecord]) -> list[str]:
+    """List the names of all parts of the reward that the metrics hold, in their order."""
+    keys = dict.fromkeys(key for row in rows for key in row if key.startswith("reward/"))
+    return [key.removeprefix("reward/") for key in keys if key != "reward/total"]
+
+
+def reward_charts(rows: Sequence[JsonRecord]) -> list[ChartSpec]:
+    """Choose the charts of the parts of a reward: those that stay within 0 and 1 together, every other one alone."""
+    unit_scale: list[str] = []
+    others: list[str] = []
+    for name in reward_parts(rows):
+        values = [value for row in rows if (value := number(row.get(f"reward/{name}"))) is not None]
+        stays_within = bool(values) and min(values) >= 0 and max(values) <= 1
+        (unit_scale if stays_within else others).append(name)
+
+    charts = []
+    for start in range(0, len(unit_scale), MAX_LINES):
+        names = unit_scale[start : start + MAX_LINES]
+        title = "Reward parts" if start == 0 else f"Reward parts from the {start + 1}th on"
+        charts.append(ChartSpec(title, {f"reward/{name}": name for name in names}, (0.0, 1.0)))
+    charts += [ChartSpec(f"Reward part: {name}", {f"reward/{name}": name}, None) for name in others]
+    return charts
+
+
+def validation(run: RunRecord) -> Validation | None:
+    """Draw the evaluations during training, and name the best of them (the first of equal ones)."""
+    if not run.validations:
+        return None
+    metric = run.recipe.get("eval", {}).get("metric", "AP")
+    best = run.validations[0]
+    for row in run.validations:
+        if (number(row.get(metric)) or 0.0) > (number(best.get(metric)) or 0.0):
+            best = row
+
+    last = run.validations[-1]
+    return Validation(
+        charts=draw_charts(VALIDATION_CHARTS, [_validation_row(row) for row in run.validations], [best["step"]]),
+        metric=metric,
+        best=percent(best.get(metric)),
+        best_step=count(best["step"]),
+        is_kept=(run.folder / "best").is_dir(),
+        setting=f"{last['source']}, {last['split']}, {last['images']} images; {protocol_line(last)}",
+    )
+
+
+def _validation_row(row: JsonRecord) -> JsonRecord:
+    """The figures of an evaluation x 100, with the shares of its replies."""
+    counts = {key: number(value) for key, value in row.get("counts", {}).items()}
+    shares = {key: number(row.get(key)) for chart in VALIDATION_CHARTS for key in chart.lines}
+    for key in ("well_formed", "truncated"):
+        value, replies = counts.get(key), counts.get("replies")
+        shares[key] = value / replies if value is not None and replies else None
+    scaled = {key: 100 * share for key, share in shares.items() if share is not None}
+    return {"step": row["step"], **scaled}
+
+
+def draw_charts(
+    charts: Iterable[ChartSpec], rows: Sequence[JsonRecord], marks: Sequence[float] = ()
+) -> list[LineChart]:
+    """Draw those of the charts that `rows` have data for."""
+    drawn = []
+    for chart in charts:
+        lines = []
+        for key, name in chart.lines.items():
+            points = [(row["step"], row[key]) for row in rows if number(row.get(key)) is not None]
+            if points:
+                lines.append(Series(name, [x for x, _ in points], [y for _, y in points]))
+        if lines:
+            drawn.append(line_chart(chart.title, lines, y_range=chart.y_range, marks=marks, smoothed=chart.smoothed))
+    return drawn
+
+
+def watch(run: RunRecord) -> Watch | None:
+    """Show the signs of reward hacking that the metrics can tell of."""
+    all_signs = signs(run.metrics)
+    if not all_signs:
+        return None
+    num_raised = sum(sign.raised for sign in all_signs)
+    verdict = "No sign at the end of the run"
+    if num_raised:
+        verdict = f"{num_raised} of {len(all_signs)} signs at the end of the run"
+
+    rows = []
+    for sign in all_signs:
+        first_seen = f"step {sign.steps[0]:,}" if sign.steps else "never"
+        figures = [sign.meaning, f"{sign.value:.3g}", f"above {sign.threshold:.3g}", f"{sign.worst:.3g}", first_seen]
+        now = Cell("yes", tone="down") if sign.raised else Cell("no")
+        rows.append([*map(Cell, figures), now])
+    return Watch(verdict, WINDOW, Table(["", "last steps", "sign if", "worst", "first seen", "now"], rows))
+
+
+def rollouts(run: RunRecord) -> list[Group]:
+    """Choose the first group of an early, a middle and a late step: its best and its worst completion."""
+    if not run.rollouts:
+        return []
+    steps = sorted({row["step"] for row in run.rollouts})
+    chosen = [steps[i * (len(steps) - 1) // (NUM_ROLLOUT_STEPS - 1)] for i in range(NUM_ROLLOUT_STEPS)]
+
+    parts = reward_parts(run.metrics)
+    groups = []
+    for step in dict.fromkeys(chosen):
+        rows = [row for row in run.rollouts if row["step"] == step]
+        sample_id = rows[0].get("sample_id", "")
+        group = sorted((row for row in rows if row.get("sample_id", "") == sample_id), key=_total)
+        title = f"Step {step}, sample {sample_id}, {len(group)} completions"
+        groups.append(Group(title, [_completion("Best", group[-1], parts), _completion("Worst", group[0], parts)]))
+    return groups
+
+
+def _total(row: JsonRecord) -> float:
+    total = number(row.get("total"))
+    return float("-inf") if total is None else total
+
+
+def _completion(title: str, row: JsonRecord, parts: Sequence[str]) -> Completion:
+    cut_off = ", cut off" if row.get("truncated") else ""
+    return Completion(
+        title=title,
+        total=fixed(row.get("total")),
+        parts=", ".join(f"{name} {fixed(row[name])}" for name in parts if name in row),
+        facts=f"advantage {fixed(row.get('advantage'), '+')}; {row.get('num_tokens')} tokens{cut_off}",
+        text=str(row.get("text", "")),
+    )

@@ -17,7 +17,6 @@ LONG_FILES = {
     "data/coco.py",
     "models/policy.py",
     "report/page.py",
-    "training/recipe.py",
     "training/train.py",
 }
 """Longer than the limit when it came. This list only shrinks: a file within the limit leaves it."""

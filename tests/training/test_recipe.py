@@ -184,7 +184,7 @@ def test_no_number_may_be_infinite_or_none(tmp_path: Path, key: str, value: str)
     assert len(FLOATS) > 15
     section, _, name = key.rpartition(".")
     text = f"[{section}]\n{name} = " + (f"[0.9, {value}]" if name == "betas" else value)
-    path = written(tmp_path, text.replace("[data]", "[[data]]"))
+    path = written(tmp_path, text.replace("[data.0]", "[[data]]"))
     with pytest.raises(RecipeError, match=rf"{name}(\.1)?: expected a finite number, found {value}"):
         load_recipe(path)
 
@@ -193,14 +193,14 @@ def test_no_number_may_be_infinite_or_none(tmp_path: Path, key: str, value: str)
 @pytest.mark.parametrize("value", ["true", '"3"', "3.0", "inf"])
 def test_a_whole_number_is_nothing_else(tmp_path: Path, key: str, value: str) -> None:
     section, _, name = key.rpartition(".")
-    table = f"[{section}]\n".replace("[data]", "[[data]]") if section else ""
+    table = f"[{section}]\n".replace("[data.0]", "[[data]]") if section else ""
     with pytest.raises(RecipeError, match=rf"{name}: expected a whole number, found"):
         load_recipe(written(tmp_path, f"{table}{name} = {value}"))
 
 
 def test_every_setting_is_explained() -> None:
     settings = dict(all_settings())
-    assert {"seed", "train.steps", "data.source", "grpo.beta", "lora.targets"} <= set(settings)
+    assert {"seed", "train.steps", "data.0.source", "grpo.beta", "lora.targets"} <= set(settings)
     assert not [key for key, setting in settings.items() if not setting.text or not setting.type]
     assert settings["lora.rank"].type == "whole number, 0 (no adapters) or more"
     assert settings["rollout.top_p"].type == "number, above 0 and at most 1"

@@ -15,16 +15,17 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from visionr1 import __version__
-from visionr1.cli.arguments import add_command
+from visionr1.cli.arguments import CommandParser, add_command
 from visionr1.errors import VisionR1Error
 
-ORDER = ("demo", "train", "eval", "compare", "vqa", "predict", "report", "data", "score")
+ORDER = ("demo", "train", "recipe", "eval", "compare", "vqa", "predict", "report", "data", "score")
 """In which order `visionr1 --help` shows the commands; those that are not named here follow by name."""
 EXAMPLES = """\
 examples:
   visionr1 demo                                          see it work, in minutes on a CPU
   visionr1 data check my_boxes/                          what is wrong with a data set
   visionr1 train demo --run-dir runs/a                   train the model that ships
+  visionr1 recipe demo                                   every setting of a recipe, and what it does
   visionr1 eval --model runs/a --data my_boxes/          measure the trained model
   visionr1 predict photo.jpg --categories cat,dog --model runs/a
   visionr1 report runs/a                                 one HTML page about the run
@@ -72,7 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"visionr1 {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=CommandParser)
 
     for name in command_names():
         command = import_module(f"{__name__}.{name}")

@@ -7,10 +7,22 @@ from pathlib import Path
 from typing import Any
 
 
+class CommandParser(argparse.ArgumentParser):
+    """The parser of one command."""
+
+    more_help: Callable[[], str] | None = None
+    """Makes the end of its help, for what takes too long to make each time a command runs."""
+
+    def format_help(self) -> str:
+        """Return the help that `--help` prints."""
+        text = super().format_help()
+        return f"{text}\n{self.more_help()}\n" if self.more_help else text
+
+
 def add_command(
     commands: Any,
     name: str,
-    add_arguments: Callable[[argparse.ArgumentParser], None],
+    add_arguments: Callable[[CommandParser], None],
     run: Callable[[argparse.Namespace], None],
 ) -> None:
     """Add a command to `commands` (an argparse subparsers action): the docstring of `run` is its help and its example.

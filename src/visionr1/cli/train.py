@@ -4,11 +4,13 @@ import argparse
 import os
 from pathlib import Path
 
-from visionr1.cli.arguments import existing_path
+from visionr1.cli.arguments import CommandParser, existing_path
+from visionr1.cli.recipe import settings_overview
 from visionr1.errors import needs_extra
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: CommandParser) -> None:
+    parser.more_help = settings_overview
     parser.add_argument("recipe", metavar="RECIPE", help='TOML file, or the name of one that ships, such as "demo"')
     parser.add_argument("--model", type=existing_path, help="start from this model instead of the recipe's")
     parser.add_argument("--data", type=existing_path, metavar="DATA", help="train on this instead of the recipe's data")

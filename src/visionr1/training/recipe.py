@@ -176,16 +176,20 @@ class Recipe(Section):
         return self.with_changes(model=self.model.with_changes(path=path))
 
 
-def sections() -> dict[str, type[Section]]:
-    """Return each table of a recipe file by its name; that of the top level is ""."""
-    named = {key: field.annotation for key, field in Recipe.model_fields.items()}
-    tables = {key: kind for key, kind in named.items() if isinstance(kind, type) and issubclass(kind, Section)}
-    return {"": Recipe, "train": Phase, "data": DataSource, **tables}
+def named_sections(recipe: Recipe) -> dict[str, Section]:
+    """Return each section of `recipe` by the key that `--set` takes for it; that of the recipe itself is ""."""
+    sections: dict[str, Section] = {"": recipe}
+    for index, phase in enumerate(recipe.phases):
+        alone = len(recipe.phases) == 1
+        sections["train" if alone else f"phase.{index}"] = phase
+        for place, source in enumerate(phase.data):
+            sections[f"data.{place}" if alone else f"phase.{index}.data.{place}"] = source
+    return sections | {key: value for key, value in recipe if isinstance(value, Section)}
 
 
 def all_settings() -> Iterator[tuple[str, Setting]]:
-    """Yield every setting of a recipe after its full key, "section.key", as `--set` takes it."""
-    for name, section in sections().items():
+    """Yield every setting that a recipe of one phase has, after its full key, "section.key"."""
+    for name, section in named_sections(Recipe()).items():
         for setting in section.describe():
             yield f"{name}.{setting.key}" if name else setting.key, setting
 

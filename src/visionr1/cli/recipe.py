@@ -1,0 +1,66 @@
+"""`visionr1 recipe`: what a recipe can set, and what one sets."""
+
+import argparse
+import textwrap
+from typing import TYPE_CHECKING
+
+from visionr1.errors import RecipeError
+
+if TYPE_CHECKING:
+    from visionr1.settings import Section
+
+WIDTH = 110
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "recipe", nargs="?", metavar="RECIPE", help="show this one's values: a TOML file, or the name of one that ships"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="overrides",
+        metavar="KEY=VALUE",
+        help="change one setting of RECIPE, as for visionr1 train; may be repeated",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """List every setting of a recipe with its value, its default and what it does.
+
+    visionr1 recipe demo --set train.steps=9
+    """
+    from visionr1.assets import recipe_path
+    from visionr1.training.recipe import Recipe, load_recipe, named_sections
+
+    if args.overrides and args.recipe is None:
+        raise RecipeError("--set changes a recipe, so name one: visionr1 recipe RECIPE --set KEY=VALUE")
+    recipe = Recipe() if args.recipe is None else load_recipe(recipe_path(args.recipe), args.overrides)
+    print("\n\n".join(_section_text(name, section) for name, section in named_sections(recipe).items()))
+
+
+def _section_text(name: str, section: "Section") -> str:
+    """Format one section: its purpose, then each setting with its value, type, default and text."""
+    from visionr1.training.recipe import toml_value
+
+    lines = [f"[{name}]  {section.__doc__}"] if name else []
+    for setting in section.describe():
+        value, default = toml_value(getattr(section, setting.key)), toml_value(setting.default)
+        changed = f" (default: {default})" if value != default else ""
+        lines.append(f"{setting.key} = {value}{changed}")
+        for line in (setting.type, setting.text):
+            lines += textwrap.wrap(line, WIDTH, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
+    return "\n".join(lines)
+
+
+def settings_overview() -> str:
+    """List the full key, default and first words of every setting, a line each."""
+    from visionr1.training.recipe import all_settings, toml_value
+
+    lines = ["settings of a recipe with their defaults, as --set takes them (visionr1 recipe says more of each):"]
+    for key, setting in all_settings():
+        stated = f"{key}={toml_value(setting.default)}"
+        text_width = max(20, WIDTH - max(len(stated), 36))
+        lines.append(f"  {stated:<36} {textwrap.shorten(setting.text, text_width, placeholder=' ...')}")
+    return "\n".join(lines)

@@ -1,0 +1,64 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from visionr1 import cli
+from visionr1.training.recipe import all_settings, load_recipe, named_sections
+
+
+def printed(capsys: pytest.CaptureFixture[str], *command: str) -> str:
+    assert cli.main(list(command)) == 0
+    return capsys.readouterr().out
+
+
+def test_every_setting_is_listed_with_type_default_and_text(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = printed(capsys, "recipe").splitlines()
+    for key, setting in all_settings():
+        assert f"    {setting.type}" in lines, key
+        assert any(line.startswith(f"{setting.key} = ") for line in lines), key
+    joined = " ".join(" ".join(lines).split())
+    assert all(setting.text in joined for _, setting in all_settings())
+
+
+def test_a_recipe_s_values_stand_beside_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys, "recipe", "demo", "--set", "train.steps=9", "--set", "phase.0.name=a")
+    assert "[train]  " in text and "steps = 9 (default: 0)\n" in text
+    assert 'name = "a" (default: "train")\n' in text
+    assert "[rollout]  " in text and "temperature = 0.5 (default: 1.0)" in text
+
+
+def test_each_phase_is_listed_by_the_key_that_sets_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "two.toml"
+    path.write_text('[[phase]]\nsteps = 1\n[[phase]]\nsteps = 2\n[[phase.data]]\nsource = "mine"\n', encoding="utf-8")
+    text = printed(capsys, "recipe", str(path))
+    names = list(named_sections(load_recipe(path)))
+    assert {"phase.0", "phase.0.data.0", "phase.1", "phase.1.data.0"} <= set(names)
+    assert all(f"[{name}]  " in text for name in names if name)
+
+
+def test_a_change_needs_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["recipe", "--set", "seed=1"]) == 2
+    assert "visionr1 recipe RECIPE --set" in capsys.readouterr().err
+
+
+def test_help_of_train_lists_every_setting_without_torch() -> None:
+    program = (
+        "import sys\n"
+        "from visionr1 import cli\n"
+        "try: cli.main(['train', '--help'])\n"
+        "except SystemExit: print(*sorted({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    *lines, heavy = run.stdout.splitlines()
+    assert heavy == ""
+    for key, setting in all_settings():
+        (line,) = (line for line in lines if line.startswith(f"  {key}="))
+        assert setting.text.split()[0] in line
+
+
+def test_other_commands_do_not_read_the_settings() -> None:
+    program = "import sys\nfrom visionr1 import cli\ncli.build_parser()\nprint('pydantic' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False"

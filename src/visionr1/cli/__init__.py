@@ -16,6 +16,7 @@ from pkgutil import iter_modules
 
 from visionr1 import __version__
 from visionr1.cli.arguments import CommandParser, add_command
+from visionr1.data import describe_readers
 from visionr1.errors import VisionR1Error
 
 ORDER = ("demo", "train", "recipe", "eval", "compare", "vqa", "predict", "report", "data", "score")
@@ -30,8 +31,7 @@ examples:
   visionr1 predict photo.jpg --categories cat,dog --model runs/a
   visionr1 report runs/a                                 one HTML page about the run
 
-DATA is a COCO JSON file, a folder whose train/, valid/ and test/ hold one each, a folder of Pascal VOC (Annotations/,
-ImageSets/, JPEGImages/), VLM-R1's rows (.jsonl), or "bccd" (it ships).
+DATA is {formats}; or "bccd" (it ships).
 MODEL is a transformers folder, a run folder (its final model), or "tiny" (it ships).
 """
 
@@ -69,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="visionr1",
         description="Train vision-language models to detect objects, by RL from box annotations.",
-        epilog=EXAMPLES + "\n`visionr1 COMMAND --help` says more of each.",
+        epilog=EXAMPLES.format(formats=describe_readers()) + "\n`visionr1 COMMAND --help` says more of each.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"visionr1 {__version__}")

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from visionr1.data import READERS
+
 
 class CommandParser(argparse.ArgumentParser):
     """The parser of one command."""
@@ -52,6 +54,15 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--split", help="which part of a data folder that has parts (default: test, or all of a --benchmark)"
+    )
+
+
+def add_reader_argument(parser: argparse.ArgumentParser) -> None:
+    """Add `--reader`."""
+    parser.add_argument(
+        "--reader",
+        metavar="NAME",
+        help=f"format of DATA: {', '.join(READERS)}, or your own as my_reader.py:READER (default: as its files look)",
     )
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from visionr1.cli.arguments import add_command
+from visionr1.cli.arguments import add_command, add_reader_argument
 from visionr1.dialects import describe_dialects, resolve_dialect
 from visionr1.errors import DataError
 
@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_check_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", help="what to check (see visionr1 --help)")
     parser.add_argument("--split", help="which part of a data folder (default: each)")
+    add_reader_argument(parser)
     parser.add_argument(
         "--dialect",
         default="qwen25",
@@ -33,13 +34,14 @@ def run(args: argparse.Namespace) -> None:
 
     visionr1 data check my_boxes/ --split train --dialect qwen3
     """
-    from visionr1.data import data_path, find_splits, read_dataset
+    from visionr1.data import data_path, find_splits, read_dataset, resolve_reader
     from visionr1.data.check import check_data
 
-    path, dialect, failures = data_path(args.data), resolve_dialect(args.dialect), 0
-    splits: list[str | None] = [args.split] if args.split else [*find_splits(path)]
+    path, reader, dialect = data_path(args.data), resolve_reader(args.reader), resolve_dialect(args.dialect)
+    failures = 0
+    splits: list[str | None] = [args.split] if args.split else [*find_splits(path, reader)]
     for split in splits or [None]:
-        dataset = read_dataset(path, split=split, on_bad=args.on_bad)
+        dataset = read_dataset(path, split=split, on_bad=args.on_bad, reader=reader)
         check = check_data(dataset, dialect)
         print(dataset.table.path, *dataset.report.lines(), *check.lines(), sep="\n")
         failures += len(check.failures)

@@ -6,7 +6,7 @@ from pathlib import Path
 from visionr1.assets import embedded_path
 from visionr1.data.dataset import BoxDataset
 from visionr1.data.queries import one_category_each, present_categories
-from visionr1.data.readers import READERS, Reader, describe_readers, find_reader
+from visionr1.data.readers import READERS, Reader, describe_readers, find_reader, resolve_reader
 from visionr1.data.readers.coco import read_coco, read_table
 from visionr1.data.row_log import OnBad, ReadReport, RowLog
 from visionr1.data.table import BoxTable, table_of
@@ -29,6 +29,7 @@ __all__ = [
     "read_dataset",
     "read_source",
     "read_table",
+    "resolve_reader",
     "table_of",
     "truth_table",
 ]

@@ -7,7 +7,7 @@ outside, and a crowd region, is left out. All of it is counted in the report.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +29,12 @@ class BoxDataset:
     report: ReadReport
 
     @classmethod
-    def from_samples(cls, samples: Iterable[Sample], report: ReadReport | None = None) -> BoxDataset:
-        """Return the data set of samples that a reader made itself; see `table_of`."""
+    def from_samples(cls, path: Path, samples: Iterable[Sample], report: ReadReport) -> BoxDataset:
+        """Return the data set of the samples that a reader made of the file or folder `path`; DataError if none."""
         samples = tuple(samples)
-        return cls(samples, table_of(samples), report or ReadReport())
+        if not samples:
+            raise DataError(f"{path}: no image is left: {'; '.join(report.lines()) or 'there is none'}")
+        return cls(samples, replace(table_of(samples), path=path), report)
 
 
 def dataset_from_table(

@@ -15,6 +15,9 @@ class DataSource(Section):
     source: str = "bccd"
     """"scenes", an embedded set ("bccd"), a COCO JSON file or a folder that holds one, a Pascal VOC folder, or VLM-R1's
     rows (.jsonl)."""
+    reader: str = ""
+    """Which format it has, where that cannot be told from the files: the name of a reader, or of your own,
+    "my_reader.py:READER" (see docs/extending.md)."""
     split: str = "train"
     """Which part of an embedded set or of a folder."""
     weight: Annotated[float, Field(gt=0)] = 1.0
@@ -36,4 +39,6 @@ class DataSource(Section):
     def _check_source(self) -> Self:
         if self.scenes and self.source != "scenes":
             raise refuse("scenes", f'none where source is "{self.source}"', dict(self.scenes))
+        if self.reader and self.source == "scenes":
+            raise refuse("reader", 'none where source is "scenes"', self.reader)
         return self

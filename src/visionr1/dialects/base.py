@@ -82,7 +82,7 @@ def round_to_grid(xyxy: Array) -> Array:
 def read_reply(
     numbers: list[list[float]],
     labels: list[str],
-    items: list[int],
+    items: Sequence[int],
     *,
     num_malformed: int,
     faults: list[Fault],

@@ -102,9 +102,9 @@ def open_source(data: DataSource) -> Source:
     """The source that a recipe's data table names."""
     if data.source == "scenes":
         return Scenes(SceneConfig(**data.scenes))
-    from visionr1.data import read_source
+    from visionr1.data import read_source, resolve_reader
 
-    samples = read_source(data.source, split=data.split)
+    samples = read_source(data.source, split=data.split, reader=resolve_reader(data.reader))
     originals = Shuffled(tuple(samples[: data.limit] if data.limit else samples))
     return Augmented(originals) if data.augment else originals
 

@@ -14,7 +14,7 @@ from visionr1.data.readers.base import Reader
 from visionr1.errors import RecipeError
 from visionr1.registry import Registry
 
-__all__ = ["READERS", "Reader", "describe_readers", "find_reader"]
+__all__ = ["READERS", "Reader", "describe_readers", "find_reader", "resolve_reader"]
 
 
 def _check_reader(named: Any) -> Reader:
@@ -26,6 +26,14 @@ def _check_reader(named: Any) -> Reader:
 READERS: Registry[Reader] = Registry(
     "reader", packages=("visionr1.data.readers",), attribute="READER", check=_check_reader
 )
+
+
+def resolve_reader(name: str | None) -> Reader | None:
+    """Return the reader that a user's `name` means, `module:object` and `file.py:object` too; None for no name.
+
+    The module is imported, so this is only for names that a user typed, in a recipe or on the command line.
+    """
+    return READERS.resolve(name) if name else None
 
 
 def find_reader(path: Path) -> Reader:

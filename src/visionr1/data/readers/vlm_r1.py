@@ -52,7 +52,7 @@ def read_vlm_r1(path: Path, *, split: str | None = None, on_bad: OnBad = "raise"
     for sample in rows.dataset().samples:
         truth = clip_boxes(sample.truth, sample.size_wh, f"row {sample.id}", rows.log)
         samples.append(replace(sample, truth=truth))
-    return BoxDataset.from_samples(samples, rows.log.report())
+    return BoxDataset.from_samples(path, samples, rows.log.report())
 
 
 def _read_row(row: Any) -> tuple[Query, Boxes, object]:

@@ -19,7 +19,9 @@ from pathlib import Path
 import torch
 
 from visionr1.assets import recipe_path
-from visionr1.models.policy import Policy, Prompt, load_policy
+from visionr1.models.loading import load_policy
+from visionr1.models.policy import Policy
+from visionr1.models.prompts import Prompt
 from visionr1.rollout.compiled import CompiledDecoder
 from visionr1.rollout.eager import Completion, Decoder, Sampling, generate
 from visionr1.training.recipe import load_recipe

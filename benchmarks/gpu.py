@@ -36,13 +36,15 @@ import cost
 import torch
 import vs_trl
 from torch import nn
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, Qwen2_5_VLConfig
+from transformers import AutoConfig, AutoTokenizer, Qwen2_5_VLConfig
 from transformers import Qwen2_5_VLForConditionalGeneration as Qwen25
 
 from visionr1.dialects import get_dialect
 from visionr1.models.attention import tree as tree_attention
-from visionr1.models.policy import FAMILIES, Policy
-from visionr1.models.prefix import token_logprobs
+from visionr1.models.families import FAMILIES
+from visionr1.models.loading import share_prefixes
+from visionr1.models.policy import Policy
+from visionr1.models.saving import save_policy
 from visionr1.models.trainable import make_trainable
 from visionr1.rollout.compiled import CompiledDecoder
 from visionr1.rollout.eager import RolloutEngine, generate
@@ -146,11 +148,7 @@ def make_policy(shape: str, folder: Path, device: str) -> Policy:
         model = Qwen25._from_config(config, dtype=torch.float32 if device == "cpu" else torch.bfloat16)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
-    family = FAMILIES["qwen2_5_vl"]
-    family.prepare(model)
-    model.set_attn_implementation({"text_config": tree_attention.NAME})
-    processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
-    return Policy(model, tokenizer, processor, get_dialect("qwen25"), family)
+    return share_prefixes(model, folder, FAMILIES.known("qwen2_5_vl"), get_dialect("qwen25"))
 
 
 def make_recipe(cell: Cell, data: str) -> Recipe:
@@ -226,7 +224,7 @@ def measure(cell: Cell, folder: Path, data: str, peak_tflops: float | None, save
     """Steps of one shape and image size: medians, and what they come to. The model is saved first where asked."""
     policy = make_policy(cell.shape, folder, cell.device)
     if save:
-        policy.save(save)
+        save_policy(policy, save)
     policy.suppressed_ids = torch.cat((policy.suppressed_ids, torch.tensor(policy.eos_ids, device=cell.device)))
     recipe = make_recipe(cell, data)
     make_trainable(policy, recipe.model, recipe.lora)
@@ -264,7 +262,7 @@ def difference(policy: Policy, part: GroupWork, cell: Cell) -> float | None:
     logprobs = []
     for kernel in cell.kernels:
         with attending(kernel, cell.device):
-            logprobs.append(token_logprobs(policy, part.rows))
+            logprobs.append(policy.token_logprobs(part.rows))
     return float((logprobs[0] - logprobs[-1]).abs().max()) if len(logprobs) > 1 else None
 
 

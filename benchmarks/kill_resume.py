@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from visionr1.models.policy import model_folder
+from visionr1.models.loading import model_folder
 from visionr1.training.recipe import Recipe, parse_recipe
 from visionr1.training.train import train
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from visionr1.models.policy import load_policy
+from visionr1.models.loading import load_policy
 from visionr1.models.trainable import make_trainable
 from visionr1.training.learners import make_learner
 from visionr1.training.optimizers import make_optimizer

@@ -22,8 +22,9 @@ import torch.nn.attention.flex_attention as flex
 from torch import Tensor
 
 from visionr1.models.attention.tree import LONG_ROW
-from visionr1.models.policy import Policy, load_policy
-from visionr1.models.prefix import group, pack, token_logprobs
+from visionr1.models.loading import load_policy
+from visionr1.models.policy import Policy
+from visionr1.models.rows import make_groups
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))  # the random models of the tests
 from support.random_families import build_internvl, build_smolvlm
@@ -55,7 +56,7 @@ def both_ways(policy: Policy) -> dict[str, tuple[Tensor, Tensor]]:
     ).float()
     weights = torch.linspace(-1, 1, len(plain), device=plain.device)
     expected = gradients(policy, (weights * plain).sum()).float()
-    shared = token_logprobs(policy, pack(group(prompts, completions)).to(policy.device)).float()
+    shared = policy.token_logprobs(policy.path.pack(make_groups(prompts, completions)).to(policy.device)).float()
     found = gradients(policy, (weights * shared).sum()).float()
     return {"plain": (plain.detach(), expected), "shared": (shared.detach(), found)}
 

@@ -24,7 +24,8 @@ from visionr1.evaluation import DetectionResult, DetectionUnit, Protocol, ReplyL
 from visionr1.evaluation.benchmarks.suite import SMALL_SET
 from visionr1.evaluation.runner import Asking, ModelEvaluator
 from visionr1.files import read_json, write_json_atomic
-from visionr1.models.policy import Policy, load_policy
+from visionr1.models.loading import load_policy
+from visionr1.models.policy import Policy
 
 Results = dict[tuple[str, str, str], DetectionResult]
 """By model, protocol and set."""

@@ -19,7 +19,7 @@ from visionr1.data import read_source
 from visionr1.data.scenes import SceneConfig, SceneStream
 from visionr1.evaluation import DetectionResult, evaluate_detection, paired_difference
 from visionr1.evaluation.runner import predict_samples
-from visionr1.models.policy import load_policy
+from visionr1.models.loading import load_policy
 from visionr1.samples import Sample
 from visionr1.training.recipe import load_recipe
 from visionr1.training.train import train

@@ -35,7 +35,8 @@ from PIL import Image
 
 from visionr1.assets import embedded_path
 from visionr1.data import data_path, read_coco
-from visionr1.models.policy import Policy, load_policy
+from visionr1.models.loading import load_policy
+from visionr1.models.policy import Policy
 from visionr1.training.recipe import Recipe, parse_recipe, to_toml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))  # the random models of the tests
@@ -156,7 +157,7 @@ def run_ours(pipe: Connection, work: Work) -> None:
 
 def our_logprobs(policy: Policy, data: str, probe: Sequence[dict[str, Any]]) -> float:
     """The largest difference to TRL's log-probabilities of the completions in `probe`."""
-    from visionr1.models.prefix import group, pack, token_logprobs
+    from visionr1.models.rows import make_groups
 
     samples = {sample.id: sample for sample in read_coco(data_path(data), split="train").samples}
     worst = 0.0
@@ -165,9 +166,9 @@ def our_logprobs(policy: Policy, data: str, probe: Sequence[dict[str, Any]]) -> 
         prompt = policy.encode(sample.load_image(), sample.query)
         if prompt.input_ids.tolist() != entry["prompt"]:
             raise SystemExit(f"sample {sample.id}: the two sides do not see the same prompt")
-        rows = pack(group([prompt], [[torch.tensor(ids) for ids in entry["completions"]]]))
+        rows = policy.path.pack(make_groups([prompt], [[torch.tensor(ids) for ids in entry["completions"]]]))
         with torch.no_grad():
-            ours = token_logprobs(policy, rows, suppress=False)  # TRL's policy may write special tokens
+            ours = policy.token_logprobs(rows, suppress=False)  # TRL's policy may write special tokens
         theirs = torch.cat([torch.tensor(values) for values in entry["logprobs"]])
         worst = max(worst, float((ours - theirs).abs().max()))
     return worst

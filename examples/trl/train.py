@@ -17,7 +17,7 @@ from transformers import AutoModelForImageTextToText
 from trl import GRPOConfig, GRPOTrainer
 
 from visionr1.integrations.trl import reward_functions
-from visionr1.models.policy import model_folder
+from visionr1.models.loading import model_folder
 
 
 def parse_arguments():

@@ -23,7 +23,7 @@ from visionr1.evaluation import (
 from visionr1.evaluation.runner import evaluate_model
 from visionr1.evaluation.statistics import describe
 from visionr1.files import read_json, write_json_atomic
-from visionr1.models.policy import load_policy
+from visionr1.models.loading import load_policy
 from visionr1.report.page import write_report
 from visionr1.training.recipe import Recipe
 from visionr1.training.train import train

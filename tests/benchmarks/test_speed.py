@@ -8,7 +8,7 @@ import pytest
 
 from support.benchmark_programs import load_benchmark
 from visionr1.data import data_path, read_coco
-from visionr1.models.policy import load_policy
+from visionr1.models.loading import load_policy
 
 cost, vs_trl = load_benchmark("cost"), load_benchmark("vs_trl")
 SHAPES = cost.SHAPES

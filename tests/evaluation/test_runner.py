@@ -17,7 +17,9 @@ from visionr1.data import BoxDataset, data_path, read_coco
 from visionr1.errors import DataError
 from visionr1.evaluation import DetectionResult, DetectionUnit, Prediction, ReplyLog, Shard, read_protocol
 from visionr1.evaluation.runner import Asking, collect_replies, evaluate_model, predict_image, predict_samples
-from visionr1.models.policy import Policy, Prompt, load_policy
+from visionr1.models.loading import load_policy
+from visionr1.models.policy import Policy
+from visionr1.models.prompts import Prompt
 from visionr1.samples import Query, Sample
 
 LIMIT = 20

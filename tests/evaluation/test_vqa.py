@@ -12,7 +12,7 @@ from PIL import Image
 from visionr1 import cli
 from visionr1.errors import DataError, MissingDependency, RecipeError
 from visionr1.evaluation.vqa import _model, answer, describe, evaluate_vqa
-from visionr1.models.policy import load_policy
+from visionr1.models.loading import load_policy
 
 
 class Column(list[Any]):

@@ -16,8 +16,10 @@ from transformers import AutoModelForImageTextToText
 from support.random_models import make_prompts, random_completions, sharpen
 from visionr1.errors import CheckpointError, RecipeError
 from visionr1.models import adapters
-from visionr1.models.policy import Policy, load_policy
-from visionr1.models.prefix import group, pack, token_logprobs
+from visionr1.models.loading import load_policy
+from visionr1.models.policy import Policy
+from visionr1.models.rows import make_groups
+from visionr1.models.saving import save_policy, save_trained
 from visionr1.models.settings import LoRASection
 
 
@@ -25,7 +27,7 @@ from visionr1.models.settings import LoRASection
 def base(qwen25_folder: Path, tmp_path: Path) -> Path:
     """A model that prefers some tokens to others, its tensors named as in checkpoints on the hub."""
     folder = tmp_path / "base"
-    sharpen(load_policy(qwen25_folder)).save(folder)
+    save_policy(sharpen(load_policy(qwen25_folder)), folder)
     on_hub = {"model.language_model.": "model.", "model.visual.": "visual."}
     tensors = load_file(folder / "model.safetensors")
     for ours, theirs in on_hub.items():
@@ -50,8 +52,10 @@ def adapt(base: Path, *, untrained: bool = False, dtype: str = "float32", **sett
 
 @torch.no_grad()
 def logprobs(policy: Policy) -> Tensor:
-    rows = pack(group(make_prompts(policy, [(120, 80), (80, 120)]), random_completions(policy, [[5, 3], [4, 6]])))
-    return token_logprobs(policy, rows)
+    rows = policy.path.pack(
+        make_groups(make_prompts(policy, [(120, 80), (80, 120)]), random_completions(policy, [[5, 3], [4, 6]]))
+    )
+    return policy.token_logprobs(rows)
 
 
 def test_new_adapters_change_nothing(base: Path) -> None:
@@ -99,7 +103,7 @@ def test_the_seed_decides_a_new_adapter(base: Path) -> None:
 
 def test_a_folder_of_adapters_restores_the_policy(base: Path, tmp_path: Path) -> None:
     policy, folder = adapt(base), tmp_path / "adapters"
-    policy.save_trained(folder)
+    save_trained(policy, folder)
     assert {path.name for path in folder.iterdir()} == {adapters.CONFIG_FILE, adapters.WEIGHTS_FILE}
     restored = load_policy(folder)  # finds its base by itself
     assert torch.equal(logprobs(restored), logprobs(policy))
@@ -154,14 +158,14 @@ def edit(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
 def test_adapters_that_do_not_fit_are_refused(
     qwen3_folder: Path, tmp_path: Path, spoil: Callable[[Path], None], message: str
 ) -> None:
-    adapt(qwen3_folder).save_trained(tmp_path / "adapters")
+    save_trained(adapt(qwen3_folder), tmp_path / "adapters")
     spoil(tmp_path / "adapters")
     with pytest.raises(CheckpointError, match=message):
         load_policy(tmp_path / "adapters")
 
 
 def test_another_base_is_refused(qwen3_folder: Path, tmp_path: Path) -> None:
-    adapt(qwen3_folder).save_trained(tmp_path / "adapters")
+    save_trained(adapt(qwen3_folder), tmp_path / "adapters")
     other = Path(shutil.copytree(qwen3_folder, tmp_path / "other"))
     tensors = load_file(other / "model.safetensors")
     tensors[next(iter(tensors))] *= 2
@@ -178,7 +182,7 @@ def keys(folder: Path) -> set[str]:
 def test_what_is_saved_is_an_ordinary_folder(base: Path, tmp_path: Path) -> None:
     policy, final = adapt(base, vision=True), tmp_path / "final"
     before = logprobs(policy)
-    policy.save(final)
+    save_policy(policy, final)
     assert torch.equal(logprobs(policy), before)  # merging is done on the side
     assert keys(final) == keys(base)
     assert {name.partition(".")[0] for name in keys(final)} == {"model", "visual", "lm_head"}
@@ -191,14 +195,14 @@ def test_what_is_saved_is_an_ordinary_folder(base: Path, tmp_path: Path) -> None
 
 def test_every_family_is_merged(tiled_folder: Path, tmp_path: Path) -> None:
     policy = adapt(tiled_folder, vision=True)
-    policy.save(tmp_path / "final")
+    save_policy(policy, tmp_path / "final")
     assert keys(tmp_path / "final") == keys(tiled_folder)
     torch.testing.assert_close(logprobs(load_policy(tmp_path / "final")), logprobs(policy), atol=1e-5, rtol=0)
 
 
 def test_saving_in_bfloat16(base: Path, tmp_path: Path) -> None:
     policy = adapt(base)
-    policy.save(tmp_path / "final", torch.bfloat16)
+    save_policy(policy, tmp_path / "final", torch.bfloat16)
     exact = dict(adapters.merged_weights(policy.model, policy.model.state_dict()))
     model, report = AutoModelForImageTextToText.from_pretrained(tmp_path / "final", output_loading_info=True)
     assert not any(report.values())
@@ -209,6 +213,6 @@ def test_saving_in_bfloat16(base: Path, tmp_path: Path) -> None:
 def test_tied_weights_are_written_once(qwen3_folder: Path, tmp_path: Path) -> None:
     policy = adapt(qwen3_folder)
     assert policy.config.tie_word_embeddings
-    policy.save(tmp_path / "final", torch.bfloat16)
+    save_policy(policy, tmp_path / "final", torch.bfloat16)
     assert keys(tmp_path / "final") == keys(qwen3_folder)
     load_policy(tmp_path / "final")

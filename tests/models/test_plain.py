@@ -19,8 +19,11 @@ from support.random_families import build_gemma3, build_llava
 from support.random_models import gradients, make_prompts, random_completions, sharpen
 from visionr1.errors import CheckpointError, DataError, MissingDependency
 from visionr1.models import plain
-from visionr1.models.policy import Policy, Prompt, _find_family, load_policy
-from visionr1.models.prefix import group, pack, split, token_logprobs
+from visionr1.models.loading import find_family, load_policy
+from visionr1.models.policy import Policy
+from visionr1.models.prompts import Prompt
+from visionr1.models.rows import make_groups
+from visionr1.models.saving import save_policy
 from visionr1.rollout.eager import Completion, Sampling, generate
 from visionr1.samples import Query
 
@@ -62,14 +65,14 @@ def test_scores_and_gradients_are_those_of_rows_alone(policy: Policy, budget: in
     alone = [logprobs_alone(policy, prompt, ids) for prompt, ids in pairs if len(ids)]
     expected = gradients(policy, torch.stack([part.square().sum() for part in alone]).sum())
 
-    parts = split(group(prompts, completions), budget)
+    parts = policy.path.micro_batches(make_groups(prompts, completions), budget)
     assert (len(parts) > len(prompts)) == (budget == 80)
     found: dict[int, Tensor] = {}
     total = torch.zeros(())
     for part in parts:
-        rows = pack(part)
+        rows = policy.path.pack(part)
         assert rows.input_ids.numel() <= budget
-        logprobs = token_logprobs(policy, rows)
+        logprobs = policy.token_logprobs(rows)
         total = total + logprobs.square().sum()
         found |= {int(i): logprobs[rows.completion == i].detach() for i in rows.completion.unique()}
     torch.testing.assert_close(torch.cat([found[i] for i in sorted(found)]), torch.cat(alone), atol=1e-5, rtol=0)
@@ -104,9 +107,9 @@ def test_logprobs_of_sampled_tokens_are_those_of_the_training_pass(policy: Polic
     groups = sample(policy, prompts, temperature=0.8, top_p=0.9)
     flat = [completion for row in groups for completion in row]
     assert len({tuple(c.token_ids.tolist()) for c in flat}) > 2
-    for part in split(group(prompts, [[c.token_ids for c in row] for row in groups]), 10**6):
-        rows = pack(part)
-        logprobs = token_logprobs(policy, rows, temperature=0.8).detach()
+    for part in policy.path.micro_batches(make_groups(prompts, [[c.token_ids for c in row] for row in groups]), 10**6):
+        rows = policy.path.pack(part)
+        logprobs = policy.token_logprobs(rows, temperature=0.8).detach()
         for i in rows.completion.unique().tolist():
             torch.testing.assert_close(logprobs[rows.completion == i], flat[i].logprobs, atol=1e-4, rtol=0)
 
@@ -125,9 +128,9 @@ def test_a_reply_ends_at_its_end_token(policy: Policy, monkeypatch: pytest.Monke
 
 
 def test_it_is_said_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    plain.tell.cache_clear()
+    plain.warn_plain_path.cache_clear()
     with caplog.at_level(logging.WARNING, logger="visionr1"):
-        assert not load_policy(folder).shares_prefix
+        assert not load_policy(folder).path.shares_prefix
         load_policy(folder)
     (record,) = caplog.records
     model_type = AutoConfig.from_pretrained(folder).model_type
@@ -135,7 +138,7 @@ def test_it_is_said_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None
 
 
 def test_saved_and_loaded_it_encodes_the_same(policy: Policy, tmp_path: Path) -> None:
-    policy.save(tmp_path / "again")
+    save_policy(policy, tmp_path / "again")
     again = load_policy(tmp_path / "again")
     (prompt,), (other,) = make_prompts(policy, SIZES[:1]), make_prompts(again, SIZES[:1])
     assert torch.equal(prompt.input_ids, other.input_ids)
@@ -183,9 +186,9 @@ def test_a_known_family_with_another_decoder_takes_it(
     internvl_folder: Path, changed: dict[str, object], reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = AutoConfig.from_pretrained(internvl_folder)
-    assert _find_family(config) is not None
+    assert find_family(config) is not None
     for name, value in changed.items():
         object.__setattr__(config.text_config, name, value)
     with caplog.at_level(logging.WARNING, logger="visionr1"):
-        assert _find_family(config) is None
+        assert find_family(config) is None
     assert reason in caplog.text

@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 
 from visionr1.dialects import get_dialect
-from visionr1.models.policy import Policy, load_policy
+from visionr1.models.loading import load_policy
+from visionr1.models.policy import Policy
 from visionr1.models.tiny import build_tiny
 from visionr1.samples import Boxes, Query
 

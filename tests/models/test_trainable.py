@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from support.random_models import gradients, make_prompts, random_completions, sharpen
-from visionr1.models.policy import Policy, load_policy
-from visionr1.models.prefix import Rows, group, pack, token_logprobs
+from visionr1.models.loading import load_policy
+from visionr1.models.policy import Policy
+from visionr1.models.rows import Rows, make_groups
 from visionr1.models.settings import LoRASection, ModelSection
 from visionr1.models.trainable import make_trainable, vision_trains
 from visionr1.rollout.eager import Sampling, generate
@@ -27,17 +28,17 @@ def load(folder: Path, **model: object) -> Policy:
 
 def rows(policy: Policy, *, encoded: bool = False) -> Rows:
     prompts = make_prompts(policy, SIZES)
-    return pack(
-        group(policy.encode_images(prompts) if encoded else prompts, random_completions(policy, [[9, 5], [6, 7]]))
+    return policy.path.pack(
+        make_groups(policy.encode_images(prompts) if encoded else prompts, random_completions(policy, [[9, 5], [6, 7]]))
     )
 
 
 def test_features_made_beforehand_change_nothing(model_folder: Path) -> None:
     policy = load(model_folder, freeze_vision=True)
     assert not vision_trains(policy)
-    plain = token_logprobs(policy, rows(policy))
+    plain = policy.token_logprobs(rows(policy))
     before = gradients(policy, plain.sum())
-    encoded = token_logprobs(policy, rows(policy, encoded=True))
+    encoded = policy.token_logprobs(rows(policy, encoded=True))
     torch.testing.assert_close(encoded, plain, atol=1e-5, rtol=0)
     assert (gradients(policy, encoded.sum()) - before).norm() < 1e-5 * before.norm()
 
@@ -68,7 +69,7 @@ def test_checkpointing_keeps_less_for_the_same_gradient(qwen_folder: Path) -> No
     sizes, values, parts = [], [], []
     for policy in (plain, checkpointed):
         with kept_bytes() as kept:
-            values.append(token_logprobs(policy, rows(policy)))
+            values.append(policy.token_logprobs(rows(policy)))
         sizes.append(sum(size for storage, size in kept.items() if storage not in weights))
         parts.append(gradients(policy, values[-1].sum()))
     assert torch.equal(*values)
@@ -95,7 +96,7 @@ def test_adapters_under_checkpointing_have_the_same_gradient(qwen25_folder: Path
         with torch.no_grad():
             for parameter in policy.model.parameters():
                 parameter += 0.1 * parameter.requires_grad
-        parts.append(gradients(policy, token_logprobs(policy, rows(policy)).sum()))
+        parts.append(gradients(policy, policy.token_logprobs(rows(policy)).sum()))
     assert parts[0].norm() > 0
     torch.testing.assert_close(*parts, atol=1e-6, rtol=1e-5)
 

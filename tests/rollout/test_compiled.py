@@ -17,7 +17,8 @@ from support.random_families import build_llava
 from support.random_models import make_prompts, sharpen
 from visionr1.errors import RecipeError, TrainingError
 from visionr1.models.adapters import attach
-from visionr1.models.policy import Policy, load_policy
+from visionr1.models.loading import load_policy
+from visionr1.models.policy import Policy
 from visionr1.models.settings import LoRASection, ModelSection
 from visionr1.rollout.compiled import CompiledDecoder
 from visionr1.rollout.eager import Completion, Sampling, generate
@@ -38,9 +39,7 @@ def _nothing_compiled_before() -> Iterator[None]:
 
 
 def load(folder: Path) -> Policy:
-    policy = sharpen(load_policy(folder))
-    policy.__class__ = EagerToEnd
-    return policy
+    return EagerToEnd(sharpen(load_policy(folder)))
 
 
 def traced(policy: Policy) -> tuple[CompiledDecoder, CompileCounterWithBackend]:
@@ -159,8 +158,8 @@ class Breaking(Policy):
 
 
 def test_a_graph_break_is_an_error(qwen25_folder: Path) -> None:
-    policy = load_policy(qwen25_folder)
-    policy.__class__ = Breaking
+    loaded = load_policy(qwen25_folder)
+    policy = Breaking(loaded.model, loaded.tokenizer, loaded.image_processor, loaded.dialect, loaded.path)
     with pytest.raises(TrainingError, match=r"cannot be compiled: .*graph_break.*rollout\.compile = false"):
         traced(policy)[0](policy, make_prompts(policy, SIZES), GREEDY)
 

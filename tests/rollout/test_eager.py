@@ -13,17 +13,16 @@ from transformers import DynamicCache
 
 from support.eager_policy import GREEDY, LIMIT, SAMPLED, SEEDS, SIZES, EagerToEnd
 from support.random_models import make_prompts, plain_inputs, sharpen
-from visionr1.models.policy import Policy, load_policy
-from visionr1.models.prefix import group, pack, token_logprobs
+from visionr1.models.loading import load_policy
+from visionr1.models.policy import Policy
+from visionr1.models.rows import make_groups
 from visionr1.rollout import eager as rollout
 from visionr1.rollout.eager import Completion, Sampling, Seeds, generate
 
 
 @cache
 def load_eager(folder: Path) -> Policy:
-    loaded = sharpen(load_policy(folder))
-    loaded.__class__ = EagerToEnd
-    return loaded
+    return EagerToEnd(sharpen(load_policy(folder)))
 
 
 @pytest.fixture(params=["qwen3", "internvl"])
@@ -79,8 +78,8 @@ def check_logprobs(policy: Policy, settings: dict[str, float]) -> None:
     groups = sample(policy, **settings)
     lengths = {len(completion.token_ids) for row in groups for completion in row}
     assert len(lengths) > 1  # rows left the batch at different times
-    rows = pack(group(make_prompts(policy, SIZES), [[c.token_ids for c in row] for row in groups]))
-    scored = token_logprobs(policy, rows, temperature=settings.get("temperature", 1.0))
+    rows = policy.path.pack(make_groups(make_prompts(policy, SIZES), [[c.token_ids for c in row] for row in groups]))
+    scored = policy.token_logprobs(rows, temperature=settings.get("temperature", 1.0))
     torch.testing.assert_close(scored, torch.cat([c.logprobs for row in groups for c in row]), atol=1e-5, rtol=0)
 
 

@@ -15,7 +15,9 @@ import torch
 from support.random_models import make_prompts, sharpen
 from visionr1.errors import MissingDependency, TrainingError
 from visionr1.models.adapters import attach, merged_weights
-from visionr1.models.policy import Policy, Prompt, load_policy
+from visionr1.models.loading import load_policy
+from visionr1.models.policy import Policy
+from visionr1.models.prompts import Prompt
 from visionr1.models.settings import LoRASection, ModelSection
 from visionr1.rollout.eager import Sampling, generate
 from visionr1.rollout.settings import RolloutSection
@@ -195,7 +197,7 @@ def test_the_extra_asks_for_the_versions_that_are_checked() -> None:
 def test_vllm_s_log_probabilities_are_the_policy_s(tmp_path: Path) -> None:
     """Of what vLLM samples, before and after an update: in float32 they differ by rounding."""
     from support.random_models import build_speed_model
-    from visionr1.models.prefix import group, pack, token_logprobs
+    from visionr1.models.rows import make_groups
 
     policy = load_policy(build_speed_model(tmp_path / "model"), device="cuda")
     opened = open_vllm(policy, ModelSection(), RolloutSection(engine="vllm", vllm_memory=0.2))
@@ -204,7 +206,9 @@ def test_vllm_s_log_probabilities_are_the_policy_s(tmp_path: Path) -> None:
         sharpen(policy, factor)
         replies = opened(policy, prompts, Sampling(num_completions=4, max_new_tokens=32), [(0,), (1,)])
         with torch.no_grad():
-            rows = pack(group(prompts, [[reply.token_ids for reply in own] for own in replies])).to(policy.device)
-            ours = token_logprobs(policy, rows).cpu()
+            rows = policy.path.pack(make_groups(prompts, [[reply.token_ids for reply in own] for own in replies])).to(
+                policy.device
+            )
+            ours = policy.token_logprobs(rows).cpu()
         theirs = torch.cat([reply.logprobs for own in replies for reply in own])
         assert (ours - theirs).abs().max() < 1e-3

@@ -18,6 +18,9 @@ GREEDY = Sampling(max_new_tokens=LIMIT, temperature=0.0)
 class EagerToEnd(Policy):
     """A policy whose completions end at different lengths."""
 
+    def __init__(self, policy: Policy) -> None:
+        super().__init__(policy.model, policy.tokenizer, policy.image_processor, policy.dialect, policy.path)
+
     def logits(self, hidden: Tensor, *, temperature: float = 1.0, suppress: bool = True) -> Tensor:
         logits = super().logits(hidden, temperature=temperature, suppress=suppress)
         return logits.index_add(-1, torch.tensor([self.eos_ids[0]]), logits.new_full((len(logits), 1), 3.0))

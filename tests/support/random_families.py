@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from visionr1.files import write_json_atomic
-from visionr1.models.policy import load_policy
+from visionr1.models.loading import load_policy
 from visionr1.models.tiny import CHAT_TEMPLATE
 
 TILE, PATCH = 40, 10  # pixels; 2 x 2 patches make one image token, so a tile takes 4

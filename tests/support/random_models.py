@@ -15,7 +15,9 @@ from transformers import (
 )
 
 import visionr1
-from visionr1.models.policy import Policy, Prompt, load_policy
+from visionr1.models.loading import load_policy
+from visionr1.models.policy import Policy
+from visionr1.models.prompts import Prompt
 from visionr1.models.tiny import CHAT_TEMPLATE, SPECIAL_TOKENS, build_tiny
 from visionr1.samples import Query
 

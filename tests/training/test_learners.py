@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from support.random_models import plain_logprobs, sharpen
-from visionr1.models.policy import Policy, Prompt, load_policy
-from visionr1.models.prefix import token_logprobs
+from visionr1.models.loading import load_policy
+from visionr1.models.policy import Policy
+from visionr1.models.prompts import Prompt
 from visionr1.models.trainable import make_trainable
 from visionr1.rollout.eager import Completion
 from visionr1.samples import Sample
@@ -114,7 +115,7 @@ def test_adapters_off_are_the_reference(reinforced: Callable[..., Reinforced]) -
         assert sums["kl"] > 0
         loss.backward()
         with torch.no_grad():
-            base = token_logprobs(whole.reference or whole.policy, part.rows)
+            base = (whole.reference or whole.policy).token_logprobs(part.rows)
         torch.testing.assert_close(part.reference, base, atol=1e-6, rtol=0)
     trained = [name for name, p in adapted.policy.model.named_parameters() if p.grad is not None]
     assert trained
@@ -181,7 +182,7 @@ def test_logits_are_never_held_over_a_whole_row(
     recipe = make_recipe(method=method, rollout={"group_size": 4, "max_new_tokens": 40})
     policy = load_policy(qwen25_folder)
     vocabulary, width = policy.model.lm_head.weight.shape
-    monkeypatch.setattr("visionr1.models.policy.LOGITS_PER_CHUNK", 7 * vocabulary)
+    monkeypatch.setattr("visionr1.models.prefix.LOGITS_PER_CHUNK", 7 * vocabulary)
     learner = make_learner(policy, recipe, lambda: load_policy(qwen25_folder))
     work = learner.collect(learner.prepare(samples(recipe)), SEEDS, 0.0).work
     assert max(len(part.rows.targets) for part in work) > 4 * 7

@@ -130,16 +130,15 @@ def test_what_torch_says_of_a_full_disk_is_an_error_of_the_user_s(
     def full(*_: object, **settings: object) -> None:
         raise RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0")
 
-    class Policy:
-        save = save_trained = lambda self, folder, *_, **__: None
-
-    monkeypatch.setattr(Policy, "save", full)
+    policy: Any = None
+    monkeypatch.setattr("visionr1.training.run_folder.save_trained", lambda *_, **__: None)
+    monkeypatch.setattr("visionr1.training.run_folder.save_policy", full)
     with pytest.raises(TrainingError, match=r"cannot write .*best: .*unexpected pos.*; there is no checkpoint yet"):
-        folder.write_model("best", Policy(), torch.float32)  # type: ignore[arg-type]
+        folder.write_model("best", policy, torch.float32)
     (tmp_path / "checkpoints/step_2").mkdir(parents=True)
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(TrainingError, match=r"cannot write .*step_4: .*; the newest checkpoint, .*step_2, is kept"):
-        folder.write_checkpoint(Policy(), {}, step=4, keep=1)  # type: ignore[arg-type]
+        folder.write_checkpoint(policy, {}, step=4, keep=1)
     assert not list(tmp_path.rglob(".*"))
 
 

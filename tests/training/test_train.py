@@ -19,7 +19,8 @@ from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTo
 from support.training import GRPO, SFT, assert_same_update, killed_at, rows, score_by_letters, weights
 from visionr1.cli import main
 from visionr1.data import read_source
-from visionr1.models.policy import Policy, load_policy
+from visionr1.models.loading import load_policy
+from visionr1.models.policy import Policy
 from visionr1.rewards import Reward, Score
 from visionr1.training import sft, train
 from visionr1.training.learners import GroupWork, Reinforced, Supervised, SupervisedWork

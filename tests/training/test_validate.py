@@ -12,7 +12,7 @@ from support.training import SFT, killed_at, rows
 from visionr1.cli import main
 from visionr1.errors import DataError, RecipeError
 from visionr1.evaluation.settings import EvalSection
-from visionr1.models.policy import load_policy
+from visionr1.models.loading import load_policy
 from visionr1.training.recipe import load_recipe
 from visionr1.training.validate import LOG, Validation
 

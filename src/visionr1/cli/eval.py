@@ -273,7 +273,7 @@ def _model_evaluator(args: argparse.Namespace) -> ModelEvaluator:
     """The model of `--model`, loaded."""
     with needs_extra("train"):
         from visionr1.evaluation.runner import ModelEvaluator
-        from visionr1.models.policy import load_policy
+        from visionr1.models.loading import load_policy
     return ModelEvaluator(
         load_policy(args.model, device=args.device, dtype=args.dtype, dialect=args.dialect),
         max_new_tokens=args.max_new_tokens,

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
         raise DataError(f"--out: expected a .png file other than the image itself, found {out}")
     with needs_extra("train"):
         from visionr1.evaluation.runner import predict_image
-        from visionr1.models.policy import load_policy
+        from visionr1.models.loading import load_policy
     from visionr1.report.draw import save_png
 
     policy = load_policy(args.model, device=args.device, dtype=args.dtype)

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> None:
     """
     with needs_extra("train"):
         from visionr1.evaluation.vqa import describe, evaluate_vqa
-        from visionr1.models.policy import load_policy
+        from visionr1.models.loading import load_policy
 
     record = evaluate_vqa(
         load_policy(args.model, device=args.device, dtype=args.dtype),

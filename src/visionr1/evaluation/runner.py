@@ -32,6 +32,7 @@ from visionr1.evaluation import (
 )
 from visionr1.evaluation.protocols import ASKED
 from visionr1.images import image_size
+from visionr1.models.checksum import weights_checksum
 from visionr1.models.policy import Policy
 from visionr1.progress import Bar
 from visionr1.report.draw import draw_boxes
@@ -158,7 +159,7 @@ def collect_replies(
     """
     done: dict[str, Prediction] = {}
     if log:
-        done = log.open({"weights": weights_sum(policy), **asking.facts}, shard)
+        done = log.open({"weights": weights_checksum(policy.model.parameters()), **asking.facts}, shard)
     todo = [sample for sample in shard.of(asking.samples) if sample.id not in done]
     with Bar() as bar:
         predictions = predict_samples(
@@ -211,15 +212,6 @@ def stated(policy: Policy) -> dict[str, Any]:
         "dtype": str(policy.model.dtype).removeprefix("torch."),
         "image_processor": f"{crc32(json.dumps(named, sort_keys=True, default=str).encode()):08x}",
     }
-
-
-def weights_sum(policy: Policy) -> int:
-    """A checksum over some values of every weight: another model gives another."""
-    check = 0
-    for weight in policy.model.parameters():
-        values = weight.detach().flatten()
-        check = crc32(values[:: max(1, len(values) // 64)].float().cpu().numpy().tobytes(), check)
-    return check
 
 
 def read_prediction(policy: Policy, sample: Sample, prediction: Prediction) -> Reply:

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from visionr1.errors import CheckpointError, RecipeError, needs_extra
+from visionr1.models.checksum import weights_checksum
 from visionr1.models.settings import LoRASection
 
 CONFIG_FILE = "adapter_config.json"
@@ -155,14 +156,11 @@ def merged_weights(
         yield name.replace(".base_layer.", "."), weight.to(dtype or state[name].dtype)
 
 
-@torch.no_grad()
 def base_checksum(model: nn.Module) -> int:
-    """A sum over the bits of all weights but the adapters': the same on every device. With adapters it is known."""
+    """Return the checksum of all weights but the adapters', which is computed once, before there are any."""
     if has_adapters(model):
         return int(model.base_checksum)  # type: ignore[arg-type]
-    words = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-    weights = [tensor for name, tensor in model.named_parameters() if not _is_adapter(name)]
-    return sum(int(tensor.view(words[tensor.element_size()]).sum(dtype=torch.int64)) for tensor in weights)
+    return weights_checksum(model.parameters())
 
 
 def _read_config(folder: Path) -> Any:

@@ -1,10 +1,10 @@
-"""What training needs to know of a model family beyond its transformers class.
+"""What the shared-prefix path needs to know of a model family beyond its transformers class.
 
 A family's image features enter at the image tokens of the prompt; its decoder then runs on token
 embeddings and position ids alone, every layer attending causally to all that came before.
-Axis letters: A axes of position ids (3 where images have rows and columns of their own, else 1),
-T tokens, M image tokens, D width, K features of one image token: what takes its place, and what is
-added to it in later layers.
+Axis letters: A axes of position ids (3 where images have rows and columns of their own, else 1), R rows,
+T tokens, M image tokens, D width, K features of one image token: the one that takes its place, and those that
+are added to it in later layers.
 """
 
 from collections.abc import Mapping
@@ -18,8 +18,8 @@ from torch import Tensor
 from visionr1.samples import Size
 
 Inputs = Mapping[str, Tensor]
-"""What a model takes of images, by the names of its forward pass. Those of several images, or
-prompts, are joined along the first axis."""
+"""Keyword arguments of a model's forward pass that describe images. Those of several images, or prompts, are
+concatenated along the first axis."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,63 +28,63 @@ class EncodedImage:
 
     inputs: Inputs
     token_ids: Tensor
-    """(T,) what stands in the prompt in the place of the chat template's image token."""
+    """(T,) tokens that replace the chat template's one image token in the prompt."""
     input_size_wh: Size
-    """What the model sees of the image, in its pixels."""
+    """Size of the image as the model sees it, in pixels."""
 
 
 class Family(Protocol):
     """The parts of a transformers model class that it does not offer under one name."""
 
     @property
-    def model_type(self) -> str:
-        """`config.model_type` of the checkpoints."""
+    def name(self) -> str:
+        """The `model_type` in the config.json of its checkpoints."""
 
     @property
     def text_types(self) -> tuple[str, ...]:
-        """`model_type` of the language models that it is known to work with."""
+        """The `model_type`s of the language models that it is known to work with."""
 
     @property
     def dialect(self) -> str | None:
-        """The dialect its released checkpoints write boxes in; None where they have none."""
+        """The dialect its released checkpoints write boxes in; None if they have none."""
 
     @property
     def fewer_tokens(self) -> str:
-        """What to lower in preprocessor_config.json for images to take fewer tokens."""
+        """The setting in preprocessor_config.json to lower for images to take fewer tokens."""
 
     def prepare(self, model: Any) -> None:
-        """Change a loaded model where that makes it faster; its results and weights stay."""
+        """Change a loaded model so that it is faster; its results and weights stay."""
 
     def encode_image(self, config: Any, image_processor: Any, tokenizer: Any, image: Image.Image) -> EncodedImage:
-        """An RGB image as the family's own processor encodes it; ValueError if it cannot."""
+        """Encode an RGB image as the family's own processor does; ValueError if it cannot be."""
 
     def position_ids(self, config: Any, input_ids: Tensor, inputs: Inputs) -> Tensor:
-        """Position ids (A, T) of a prompt (T,) that holds the images of `inputs`, in their order."""
+        """Return the position ids (A, T) of a prompt (T,) that holds the images of `inputs`, in their order."""
 
     def image_features(self, model: Any, inputs: Inputs) -> Tensor:
-        """Features (M, K, D) of the tokens of all images, which the vision tower sees once."""
+        """Return the features (M, K, D) of the tokens of all images, each of which the vision tower sees once."""
 
     def later_features(self, is_image: Tensor, features: list[Tensor]) -> dict[str, Any]:
-        """How the decoder takes `features` (each (M, D)) that are added in later layers to the tokens of
-        rows that are images (R, T)."""
+        """Return the decoder's keyword arguments for `features` (each (M, D)) that are added in later layers, at the
+        tokens of rows where `is_image` (R, T)."""
 
 
 class OneAxis:
-    """What families have in common whose decoder takes image tokens like any others."""
+    """The common part of families whose decoder takes image tokens like any others."""
 
     def prepare(self, model: Any) -> None:
-        """Nothing to change."""
+        """Change nothing."""
 
     def position_ids(self, config: Any, input_ids: Tensor, inputs: Inputs) -> Tensor:
-        """Every token counts one."""
+        """Count every token as one."""
         return torch.arange(len(input_ids))[None]
 
     def image_features(self, model: Any, inputs: Inputs) -> Tensor:
-        """One feature a token."""
+        """Return one feature a token, tile by tile."""
         features: Tensor | list[Tensor] = model.model.get_image_features(**inputs, return_dict=True).pooler_output
         tiles = features if isinstance(features, Tensor) else torch.stack(features)
         return tiles.flatten(0, 1)[:, None]
 
     def later_features(self, is_image: Tensor, features: list[Tensor]) -> dict[str, Any]:
-        """None."""
+        """Add nothing in later layers."""
         return {}

@@ -1,243 +1,271 @@
-"""Rows that share one image and prompt among the completions of a sample.
+"""The shared-prefix path: the completions of a sample share one pass over its image and prompt.
 
 The G completions of a sample differ only after the prompt, so a row holds the prompt once, and the
 samples of a micro-batch follow each other in one row:
 
     [p_1 ... p_n-1 | p_n c1_1 c1_2 ... | p_n c2_1 c2_2 ... | ... | q_1 ... q_m-1 | q_m d1_1 ... | ...]
 
-Each branch repeats the last prompt token, whose hidden state predicts the branch's first token, and
-leaves out its own last token, which predicts nothing. A branch sees its prefix and itself (tree
-attention) and counts its positions on from the prompt. This is exact: log-probabilities and gradients
-are those of plain rows, at the cost of one image, one prompt and G completions a sample.
+The prompt without its last token is the prefix; what follows it are branches. Each branch repeats the last prompt
+token, whose hidden state predicts the branch's first token, and leaves out its own last token, which predicts nothing.
+A branch sees its prefix and itself (tree attention) and counts its positions on from the prompt. This is exact:
+log-probabilities and gradients are those of one row per completion, at the cost of one image, one prompt and G
+completions a sample.
 
-A sample with one branch is a plain causal row; supervised training uses the same code. Models whose
-family has no file here (`models/plain.py`) get a row for each completion, with its own image and prompt.
-Axis letters: A axes of position ids, R rows, T tokens, N completion tokens in all.
+A sample with one branch is a plain causal row; supervised training uses the same code. Models whose family has no file
+here take the plain path (`models/plain.py`).
+Axis letters: A axes of position ids, R rows, T tokens, N completion tokens in all, M image tokens, K features of one
+image token, D width.
 """
 
-import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from PIL import Image
+from torch import Tensor
 from torch.nn.functional import pad
+from torch.utils.checkpoint import checkpoint
 
-from visionr1.models import plain
+from visionr1.errors import DataError
+from visionr1.models.attention.block_sparse import Span
 from visionr1.models.attention.tree import Tree
-from visionr1.models.family import Inputs
-from visionr1.models.plain import repeat_inputs
-from visionr1.models.policy import Policy, Prompt, image_features, join_inputs
+from visionr1.models.family import Family, Inputs
+from visionr1.models.policy import Policy, context_length, target_logprobs
+from visionr1.models.prompts import Prompt, join_features, join_inputs, render_chat, unfit_image
+from visionr1.models.rows import Group, Rows
 
-_log = logging.getLogger("visionr1")
-_told: set[int] = set()
-PAD_TO = 64  # rows are as long as a multiple of this: a CPU prepares each new shape of a product anew
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """One prompt and the completions (each (T,) token ids) that follow it."""
-
-    prompt: Prompt
-    completions: tuple[Tensor, ...]
-    indices: tuple[int, ...]
-    """The completions' places in the batch that the caller counts."""
-
-    @property
-    def num_tokens(self) -> int:
-        """Its length in a row."""
-        return len(self.prompt.input_ids) - 1 + sum(map(len, self.completions))
+PAD_TO = 64
+"""Rows are as long as a multiple of this: a CPU prepares a matrix product anew for each new shape."""
+LOGITS_PER_CHUNK = 1 << 26
+"""Logits held at once when tokens are scored; beyond it they are recomputed for the gradient."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Groups, one after the other in one row, padded on the right; on the plain path the completions
-    of one group, each in its own."""
+class SharedPrefixPath:
+    """Prompts and forward passes of a family whose decoder attends causally, so that completions share a prefix."""
 
-    input_ids: Tensor
-    """(R, T)"""
-    position_ids: Tensor
-    """(A, R, T)"""
-    tree: Tree | None
-    """Where prompts and completions lie; None on the plain path."""
-    inputs: Inputs
-    """What the vision tower takes of the images; on the plain path, what the model takes besides tokens."""
-    features: Tensor | None
-    """(M, K, D) of the image tokens, where prompts have them."""
-    place: Tensor
-    """(N,) where in the rows (R x T) the hidden state lies that predicts each completion token,"""
-    targets: Tensor
-    """(N,) the token,"""
-    completion: Tensor
-    """(N,) and the index of the completion that it belongs to, on the CPU."""
+    shares_prefix = True
+    uses_all_weights = True
 
-    def to(self, device: torch.device) -> "Rows":
-        """These rows on `device`."""
-        return replace(
-            self,
-            input_ids=self.input_ids.to(device),
-            position_ids=self.position_ids.to(device),
-            tree=self.tree and self.tree.to(device),
-            inputs={name: tensor.to(device) for name, tensor in self.inputs.items()},
-            features=self.features if self.features is None else self.features.to(device),
-            place=self.place.to(device),
-            targets=self.targets.to(device),
+    def __init__(
+        self,
+        family: Family,
+        config: Any,
+        tokenizer: Any,
+        image_processor: Any,
+        processor_files: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """`processor_files` are files of the model folder, by name, that `save_processor` writes back unchanged."""
+        self.family = family
+        self._config = config
+        self._tokenizer = tokenizer
+        self._image_processor = image_processor
+        self._processor_files = processor_files or {}
+
+    def encode(self, image: Image.Image, instruction: str) -> Prompt:
+        """As in `ForwardPath`."""
+        try:
+            encoded = self.family.encode_image(self._config, self._image_processor, self._tokenizer, image)
+        except ValueError as error:
+            raise unfit_image(image, error) from error
+        text, before, after = render_chat(self._tokenizer, self._config.image_token_id, instruction)
+        input_ids = torch.cat((before, encoded.token_ids, after))
+
+        context = context_length(self._config)
+        if len(input_ids) >= context:
+            raise DataError(
+                f"the prompt takes {len(input_ids)} tokens, {len(encoded.token_ids)} of them for an "
+                f"image of {image.width}x{image.height} pixels, but the model's context holds {context}; "
+                f"use smaller images or lower {self.family.fewer_tokens} in preprocessor_config.json"
+            )
+        return Prompt(
+            input_ids=input_ids,
+            position_ids=self.family.position_ids(self._config, input_ids, encoded.inputs),
+            inputs=encoded.inputs,
+            input_size_wh=encoded.input_size_wh,
+            text=text,
+            image=image,
         )
 
+    def encode_images(self, policy: Policy, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """As in `ForwardPath`."""
+        inputs = {name: tensor.to(policy.device) for name, tensor in join_inputs(prompts).items()}
+        lengths = [int((prompt.input_ids == self._config.image_token_id).sum()) for prompt in prompts]
+        features = self.family.image_features(policy.model, inputs).split(lengths)
+        return [replace(prompt, features=part, inputs={}) for prompt, part in zip(prompts, features, strict=True)]
 
-def group(prompts: Sequence[Prompt], completions: Sequence[Sequence[Tensor]]) -> list[Group]:
-    """One group per prompt; completions are counted through, sample by sample."""
-    groups, count = [], 0
-    for prompt, branches in zip(prompts, completions, strict=True):
-        indices = tuple(range(count, count + len(branches)))
-        groups.append(Group(prompt, tuple(branches), indices))
-        count += len(branches)
-    return groups
+    def hidden_states(
+        self,
+        policy: Policy,
+        *,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        tree: Tree | None,
+        inputs: Inputs,
+        features: Tensor | None = None,
+        cache: Any = None,
+    ) -> Tensor:
+        """Return the last hidden states (R, T, D) of rows (R, T) with positions (A, R, T).
 
+        Rows are causal, or there is one row that is a `tree`. `features` (M, K, D) are those of the image tokens, row
+        by row; without them the vision tower makes them of `inputs`. Keys and values are added to `cache` if there is
+        one.
+        """
+        if features is None:
+            features = self.family.image_features(policy.model, inputs)
+        is_image = input_ids == self._config.image_token_id
+        embeddings = policy.decoder.embed_tokens(input_ids)
+        first, *later = features.to(embeddings.dtype).unbind(dim=1)
+        # The decoder is called by itself, so the model's `rope_deltas`, left by an earlier call, are unused.
+        output = policy.decoder(
+            inputs_embeds=embeddings.masked_scatter(is_image[..., None], first),
+            position_ids=rotary_positions(position_ids),
+            tree=tree,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            **self.family.later_features(is_image, later),
+        )
+        hidden: Tensor = output.last_hidden_state
+        return hidden
 
-def split(groups: Iterable[Group], tokens_per_forward: int) -> list[list[Group]]:
-    """The groups in micro-batches of at most `tokens_per_forward` tokens: the longest first, each into
-    the first that has room.
+    @staticmethod
+    def micro_batches(groups: Sequence[Group], tokens_per_forward: int) -> list[list[Group]]:
+        """As in `ForwardPath`: first-fit decreasing, the longest first, each into the first micro-batch with room."""
+        parts = [part for group in groups for part in _split_group(group, tokens_per_forward)]
+        batches: list[list[Group]] = []
+        room: list[int] = []
+        for part in sorted(parts, key=lambda part: -part.num_tokens):
+            fitting = [number for number, free in enumerate(room) if part.num_tokens <= free]
+            if not fitting:
+                fitting = [len(batches)]
+                batches.append([])
+                room.append(tokens_per_forward)
+            number = fitting[0]
+            batches[number].append(part)
+            room[number] -= part.num_tokens
+        return batches
 
-    A group that is longer by itself is split; one completion never is (see `check_budget`). On the
-    plain path, where every completion repeats its prompt, each micro-batch is of one group.
-    """
-    groups = list(groups)
-    if groups and groups[0].prompt.is_plain:
-        return [[part] for group in groups for part in _fit_plain(group, tokens_per_forward)]
-    whole = [part for group in groups for part in _fit(group, tokens_per_forward)]
-    batches: list[list[Group]] = []
-    room: list[int] = []
-    for part in sorted(whole, key=lambda part: -part.num_tokens):
-        place = next((i for i, free in enumerate(room) if part.num_tokens <= free), len(room))
-        if place == len(room):
-            batches.append([])
-            room.append(tokens_per_forward)
-        batches[place].append(part)
-        room[place] -= part.num_tokens
-    return batches
+    @staticmethod
+    def pack(groups: Sequence[Group]) -> Rows:
+        """Return the one row of `groups`, one after the other."""
+        row = _RowBuilder()
+        for group in groups:
+            row.add(group)
+        return row.build([group.prompt for group in groups])
 
-
-def check_budget(sample: str, prompt: int, completion: int, tokens_per_forward: int) -> None:
-    """Say, once for each budget, where one completion of so many tokens takes more with its prompt than a pass may."""
-    if prompt + completion > tokens_per_forward and tokens_per_forward not in _told:
-        _told.add(tokens_per_forward)
-        _log.warning(
-            "sample %s: its prompt takes %d tokens and its completion up to %d, which is more than "
-            "optimizer.tokens_per_forward = %d; a completion is never cut, so such a one gets a pass of its own: if "
-            "memory runs out, use smaller images or lower rollout.max_new_tokens (said once)",
-            *(sample, prompt, completion, tokens_per_forward),
+    def token_logprobs(self, policy: Policy, rows: Rows, *, temperature: float, suppress: bool) -> Tensor:
+        """As in `ForwardPath`; logits are held for a chunk of tokens at a time."""
+        hidden = self.hidden_states(
+            policy,
+            input_ids=rows.input_ids,
+            position_ids=rows.position_ids,
+            tree=rows.tree,
+            inputs=rows.inputs,
+            features=rows.features,
         )
 
+        def score(hidden: Tensor, targets: Tensor) -> Tensor:
+            logits = policy.logits(hidden, temperature=temperature, suppress=suppress)
+            return target_logprobs(logits, targets)
 
-def _fit(group: Group, tokens: int) -> list[Group]:
-    parts: list[list[int]] = []
-    length = 0
-    for i, completion in enumerate(group.completions):
-        if not parts or length + len(completion) > tokens:
-            parts.append([])
-            length = len(group.prompt.input_ids) - 1
-        parts[-1].append(i)
-        length += len(completion)
-    return [_part(group, part) for part in parts]
+        predicting, targets = hidden[0, rows.place], rows.targets
+        chunk = max(1, LOGITS_PER_CHUNK // self._config.get_text_config().vocab_size)
+        if len(targets) <= chunk:
+            return score(predicting, targets)
+        chunks = zip(predicting.split(chunk), targets.split(chunk), strict=True)
+        return torch.cat([checkpoint(score, *part, use_reentrant=False) for part in chunks])
 
-
-def _fit_plain(group: Group, tokens: int) -> list[Group]:
-    longest_first = sorted(range(len(group.completions)), key=lambda i: -len(group.completions[i]))
-    parts: list[Group] = []
-    while longest_first:
-        longest = len(group.prompt.input_ids) + len(group.completions[longest_first[0]])
-        num_rows = max(1, tokens // longest)
-        parts.append(_part(group, longest_first[:num_rows]))
-        longest_first = longest_first[num_rows:]
-    return parts
+    def save_processor(self, folder: Path) -> None:
+        """As in `ForwardPath`."""
+        self._tokenizer.save_pretrained(folder)
+        self._image_processor.save_pretrained(folder)
+        for name, content in self._processor_files.items():
+            if not (folder / name).exists():
+                (folder / name).write_bytes(content)
 
 
-def _part(group: Group, places: Sequence[int]) -> Group:
-    return Group(
-        group.prompt,
-        tuple(group.completions[i] for i in places),
-        tuple(group.indices[i] for i in places),
-    )
+@dataclass(slots=True)
+class _RowBuilder:
+    """A row while groups are added to it. See the top of this file for its layout."""
 
+    input_ids: list[Tensor] = field(default_factory=list)
+    position_ids: list[Tensor] = field(default_factory=list)
+    targets: list[Tensor] = field(default_factory=list)
+    prefixes: list[Span] = field(default_factory=list)
+    branches: list[Span] = field(default_factory=list)
+    prefix_of: list[int] = field(default_factory=list)
+    """Number of each branch's prefix."""
+    indices: list[int] = field(default_factory=list)
+    """Number of each branch's completion in the batch."""
+    length: int = 0
 
-def pack(groups: Sequence[Group]) -> Rows:
-    """The row of `groups`; on the plain path the rows of the one group."""
-    if groups[0].prompt.is_plain:
-        return _pack_plain(*groups)
-    input_ids, position_ids, targets = [], [], []
-    prefixes, branches = [], []  # of each its first place and its length
-    prefix_of, indices = [], []  # of each branch
-    end = 0
-    for number, group in enumerate(groups):
+    def add(self, group: Group) -> None:
+        """Append a prefix and its branches; a completion without tokens has none."""
         prompt = group.prompt
-        last_id, last_position = prompt.input_ids[-1:], prompt.position_ids[:, -1:]
-        start = int(prompt.position_ids.max()) + 1
-        input_ids.append(prompt.input_ids[:-1])
-        position_ids.append(prompt.position_ids[:, :-1])
-        prefixes.append((end, len(prompt.input_ids) - 1))
-        end += len(prompt.input_ids) - 1
+        prefix_length = len(prompt.input_ids) - 1
+        self.prefixes.append((self.length, prefix_length))
+        self._append(prompt.input_ids[:-1], prompt.position_ids[:, :-1])
+
+        last_position = prompt.position_ids[:, -1:]
+        next_position = int(prompt.position_ids.max()) + 1
         for ids, index in zip(group.completions, group.indices, strict=True):
             if not len(ids):
                 continue
-            input_ids += (last_id, ids[:-1])
-            position_ids += (last_position, torch.arange(start, start + len(ids) - 1).expand(len(last_position), -1))
-            targets.append(ids)
-            branches.append((end, len(ids)))
-            prefix_of.append(number)
-            indices.append(index)
-            end += len(ids)
-    padding = (0, -end % PAD_TO)
-    prompts = [group.prompt for group in groups]
-    return Rows(
-        input_ids=pad(torch.cat(input_ids), padding)[None],
-        position_ids=pad(torch.cat(position_ids, dim=1), padding)[:, None],
-        tree=Tree(tuple(prefixes), tuple(branches), tuple(prefix_of), end + padding[1]),
-        inputs=join_inputs(prompts),
-        features=image_features(prompts),
-        place=torch.cat([torch.arange(begin, begin + length) for begin, length in branches]),
-        targets=torch.cat(targets),
-        completion=torch.tensor(indices).repeat_interleave(torch.tensor([length for _, length in branches])),
-    )
+            self.branches.append((self.length, len(ids)))
+            self.prefix_of.append(len(self.prefixes) - 1)
+            self.indices.append(index)
+            self.targets.append(ids)
+            counted = torch.arange(next_position, next_position + len(ids) - 1).expand(len(last_position), -1)
+            self._append(
+                torch.cat((prompt.input_ids[-1:], ids[:-1])),
+                torch.cat((last_position, counted), dim=1),
+            )
+
+    def _append(self, input_ids: Tensor, position_ids: Tensor) -> None:
+        """Append tokens (T,) with positions (A, T)."""
+        self.input_ids.append(input_ids)
+        self.position_ids.append(position_ids)
+        self.length += len(input_ids)
+
+    def build(self, prompts: Sequence[Prompt]) -> Rows:
+        """Return the padded row; `prompts` are those of its groups."""
+        padding = (0, -self.length % PAD_TO)
+        predicting = [torch.arange(start, start + length) for start, length in self.branches]
+        branch_lengths = torch.tensor([length for _, length in self.branches])
+        return Rows(
+            input_ids=pad(torch.cat(self.input_ids), padding)[None],
+            position_ids=pad(torch.cat(self.position_ids, dim=1), padding)[:, None],
+            tree=Tree(
+                prefixes=tuple(self.prefixes),
+                branches=tuple(self.branches),
+                prefix_of=tuple(self.prefix_of),
+                num_tokens=self.length + padding[1],
+            ),
+            inputs=join_inputs(prompts),
+            features=join_features(prompts),
+            place=torch.cat(predicting),
+            targets=torch.cat(self.targets),
+            completion=torch.tensor(self.indices).repeat_interleave(branch_lengths),
+        )
 
 
-def _pack_plain(group: Group) -> Rows:
-    prompt = group.prompt
-    pairs = [(ids, index) for ids, index in zip(group.completions, group.indices, strict=True) if len(ids)]
-    lengths = torch.tensor([len(ids) for ids, _ in pairs])
-    first, num_tokens = len(prompt.input_ids) - 1, len(prompt.input_ids) + int(lengths.max()) - 1
-    rows = [torch.cat((prompt.input_ids, ids[:-1])) for ids, _ in pairs]
-    is_token = torch.arange(num_tokens) <= first + lengths[:, None] - 1
-    is_target = is_token & (torch.arange(num_tokens) >= first)
-    return Rows(
-        input_ids=nn.utils.rnn.pad_sequence(rows, batch_first=True),
-        position_ids=prompt.position_ids.new_empty((0, len(rows), num_tokens)),
-        tree=None,
-        inputs={
-            "attention_mask": is_token.long(),
-            **repeat_inputs(prompt.inputs, len(rows), len(prompt.input_ids), num_tokens),
-        },
-        features=None,
-        place=is_target.flatten().nonzero().flatten(),
-        targets=torch.cat([ids for ids, _ in pairs]),
-        completion=torch.tensor([index for _, index in pairs]).repeat_interleave(lengths),
-    )
+def _split_group(group: Group, tokens_per_forward: int) -> list[Group]:
+    """Split a group, in order, into parts of at most `tokens_per_forward` tokens; each repeats the prompt.
+
+    A part always has one completion, however long.
+    """
+    parts: list[list[int]] = []
+    length = 0
+    for place, completion in enumerate(group.completions):
+        if not parts or length + len(completion) > tokens_per_forward:
+            parts.append([])
+            length = len(group.prompt.input_ids) - 1
+        parts[-1].append(place)
+        length += len(completion)
+    return [group.part(places) for places in parts]
 
 
-def token_logprobs(policy: Policy, rows: Rows, *, temperature: float = 1.0, suppress: bool = True) -> Tensor:
-    """Log-probabilities (N,) of the completion tokens, in the order of `rows.targets`."""
-    if rows.tree is None:
-        num_tokens = rows.input_ids.shape[1]
-        first = int(rows.place.min())  # the prompt's last token, in every row
-        logits = plain.logits(policy.model, rows.input_ids, rows.inputs, num_tokens - first)
-        place = rows.place - first * (1 + rows.place // num_tokens)
-        logits = policy.restrict(logits.flatten(0, 1)[place], temperature=temperature, suppress=suppress)
-        return -nn.functional.cross_entropy(logits, rows.targets, reduction="none")
-    hidden = policy.hidden_states(
-        input_ids=rows.input_ids,
-        position_ids=rows.position_ids,
-        tree=rows.tree,
-        inputs=rows.inputs,
-        features=rows.features,
-    )
-    return policy.token_logprobs(hidden[0, rows.place], rows.targets, temperature=temperature, suppress=suppress)
+def rotary_positions(position_ids: Tensor) -> Tensor:
+    """Return position ids (A, R, T) in the shape that decoders take: (R, T) if there is one axis."""
+    return position_ids if len(position_ids) > 1 else position_ids[0]

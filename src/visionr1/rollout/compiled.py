@@ -17,7 +17,8 @@ from torch import Tensor
 
 from visionr1.errors import RecipeError
 from visionr1.models.compiling import compiling
-from visionr1.models.policy import Policy, Prompt
+from visionr1.models.policy import Policy
+from visionr1.models.prompts import Prompt
 from visionr1.rollout.eager import BranchCache, Completion, Decoder, Sampling, Seeds, decode, generate
 
 
@@ -28,7 +29,7 @@ class CompiledDecoder(Decoder):
 
     def __init__(self, policy: Policy, backend: str | Callable[..., Any] = "inductor") -> None:
         """`backend` is that of torch.compile."""
-        if not policy.shares_prefix:
+        if not policy.path.shares_prefix:
             raise RecipeError(
                 f"rollout.compile: expected false for models of type {policy.config.model_type!r}, which take the "
                 "plain path and decode by transformers' own generate"

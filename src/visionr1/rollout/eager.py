@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from transformers import DynamicCache, GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from visionr1.models.plain import repeat_inputs
-from visionr1.models.policy import Policy, Prompt, image_features, join_inputs, rotary_positions
+from visionr1.models.policy import Policy
+from visionr1.models.prefix import SharedPrefixPath, rotary_positions
+from visionr1.models.prompts import Prompt, join_features, join_inputs
 
 KEEP_SHARE = 0.75
 """Ended rows are dropped once fewer than this share is still running: dropping copies the cache."""
@@ -82,7 +84,7 @@ def generate(
     `progress(tokens so far, max_new_tokens)` is called after each token of all rows.
     """
     num_completions, max_new_tokens = sampling.num_completions, sampling.max_new_tokens
-    if not policy.shares_prefix:
+    if not policy.path.shares_prefix:
         draw = _Draw(policy, sampling)
         seeds = seeds if sampling.temperature else [()] * len(prompts)
         groups = []
@@ -292,12 +294,14 @@ def _prefill(policy: Policy, prompts: Sequence[Prompt]) -> tuple[Tensor, Dynamic
         position_ids[:, row, : lengths[row]] = prompt.position_ids
         is_prompt[row, : lengths[row]] = True
     cache = DynamicCache()
-    hidden = policy.hidden_states(
+    assert isinstance(policy.path, SharedPrefixPath)
+    hidden = policy.path.hidden_states(
+        policy,
         input_ids=input_ids.to(policy.device),
         position_ids=position_ids.to(policy.device),
         tree=None,
         inputs={name: tensor.to(policy.device) for name, tensor in join_inputs(prompts).items()},
-        features=image_features(prompts),
+        features=join_features(prompts),
         cache=cache,
     )
     last = torch.tensor(lengths, device=policy.device) - 1

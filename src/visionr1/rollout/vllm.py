@@ -21,7 +21,8 @@ from packaging.specifiers import SpecifierSet
 
 from visionr1.errors import MissingDependency, TrainingError, needs_extra
 from visionr1.models.adapters import merged_weights
-from visionr1.models.policy import Policy, Prompt
+from visionr1.models.policy import Policy
+from visionr1.models.prompts import Prompt
 from visionr1.models.settings import ModelSection
 from visionr1.rollout.eager import Completion, Sampling, Seeds
 from visionr1.rollout.settings import RolloutSection

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from visionr1.completions import CompletionRow
 from visionr1.errors import CheckpointError, DataError, TrainingError
 from visionr1.models.adapters import adapters_off, base_checksum, has_adapters
-from visionr1.models.policy import Policy, Prompt
-from visionr1.models.prefix import Group, Rows, check_budget, group, pack, split, token_logprobs
+from visionr1.models.policy import Policy
+from visionr1.models.prompts import Prompt
+from visionr1.models.rows import Group, Rows, make_groups, warn_over_budget
 from visionr1.models.trainable import vision_trains
 from visionr1.rewards import AdaptiveStages, FixedStages, Reward, Score, Stage, Stages
 from visionr1.rewards.hacking import Counts, count, measure
@@ -109,8 +110,8 @@ class Supervised(Learner):
         pairs = zip(samples, prompts, strict=True)
         targets = [(sft.target(self.policy, sample, prompt, self.recipe.sft),) for sample, prompt in pairs]
         check_fit(self.policy, self.recipe, samples, prompts, [len(target) for (target,) in targets])
-        parts = split(group(prompts, targets), self.recipe.optimizer.tokens_per_forward)
-        return [pack(part) for part in parts]
+        path, budget = self.policy.path, self.recipe.optimizer.tokens_per_forward
+        return [path.pack(part) for part in path.micro_batches(make_groups(prompts, targets), budget)]
 
     def collect(self, prepared: list[Rows], seeds: Seeds, progress: float) -> Collected:
         """The rows with their token weights."""
@@ -122,7 +123,7 @@ class Supervised(Learner):
 
     def loss(self, work: SupervisedWork) -> tuple[Tensor, Metrics]:
         """Weighted negative log-likelihood of the truth."""
-        logprobs = token_logprobs(self.policy, work.rows, suppress=False)
+        logprobs = self.policy.token_logprobs(work.rows, suppress=False)
         return sft.loss(logprobs, work.weights), {}
 
 
@@ -258,7 +259,7 @@ class Reinforced(Learner):
         work = self.make_work(prompts, groups, advantages, total)
         metrics = {
             "stage": [stage.xi0, stage.xi1, stage.xi2],
-            "shared_prefix": self.policy.shares_prefix,
+            "shared_prefix": self.policy.path.shares_prefix,
             **means([outcome.numbers for outcome in outcomes]),
             **measure([outcome.watched for outcome in outcomes]),
             "seconds/rollout": clock[1] - clock[0],
@@ -302,11 +303,11 @@ class Reinforced(Learner):
         Without a reference, a group whose advantages are all 0 has no gradient and is left out.
         """
         flat = [completion for group_ in completions for completion in group_]
-        groups = group(prompts, [[c.token_ids for c in group_] for group_ in completions])
+        groups = make_groups(prompts, [[c.token_ids for c in group_] for group_ in completions])
         lengths = torch.tensor([len(c.token_ids) for c in flat])
         if self.reference is None:
             groups = [g for g, a in zip(groups, advantages, strict=True) if a.any()] or groups[:1]
-        parts = split(groups, self.recipe.optimizer.tokens_per_forward)
+        parts = self.policy.path.micro_batches(groups, self.recipe.optimizer.tokens_per_forward)
         work = [
             self._make_part(
                 part,
@@ -326,7 +327,7 @@ class Reinforced(Learner):
     def _make_part(
         self, part: Sequence[Group], advantages: Tensor, lengths: Tensor, total: int, sampled: Tensor
     ) -> GroupWork:
-        rows, device = pack(part), self.policy.device
+        rows, device = self.policy.path.pack(part), self.policy.device
         weights = grpo.token_weights(rows.completion, lengths, total, self.recipe.grpo.mean_over).to(device)
         per_token = advantages[rows.completion].to(device)
         return GroupWork(rows.to(device), per_token, weights, sampled)
@@ -359,7 +360,7 @@ class Reinforced(Learner):
         return {"sampling/gap": mean, "sampling/largest_gap": max(largest for _, largest, _ in of_all)}
 
     def _logprobs(self, policy: Policy, rows: Rows) -> Tensor:
-        return token_logprobs(policy, rows, temperature=self.recipe.rollout.temperature)
+        return policy.token_logprobs(rows, temperature=self.recipe.rollout.temperature)
 
     def state_dict(self) -> dict[str, Any]:
         """The stage's state, and which reference this is."""
@@ -395,7 +396,7 @@ def check_fit(
                 f"up to {new}, but the model's context holds {policy.context}; "
                 "use smaller images or lower rollout.max_new_tokens"
             )
-        check_budget(sample.id, len(prompt.input_ids), new, recipe.optimizer.tokens_per_forward)
+        warn_over_budget(sample.id, len(prompt.input_ids), new, recipe.optimizer.tokens_per_forward)
 
 
 def make_learner(

@@ -38,6 +38,7 @@ from visionr1 import __version__
 from visionr1.errors import CheckpointError, TrainingError
 from visionr1.files import read_json_lines, write_json_atomic, write_text_atomic
 from visionr1.models.policy import Policy
+from visionr1.models.saving import save_policy, save_trained
 from visionr1.training.recipe import Recipe, to_toml
 
 STATE_FILE = "trainer_state.pt"
@@ -123,7 +124,7 @@ class RunFolder:
             return
         final = self.checkpoints / f"step_{step}"
         with self.writing(final), whole_folder(final) as folder:
-            policy.save_trained(folder, weights)
+            save_trained(policy, folder, weights)
             torch.save({**state, "log_lengths": self._log_lengths()}, folder / STATE_FILE)
         for old in self._checkpoints()[:-keep]:
             with self.writing(old):  # it goes at once, under a name that the next start removes
@@ -160,7 +161,7 @@ class RunFolder:
         if not self.writes:
             return
         with self.writing(self.path / name), whole_folder(self.path / name) as folder:
-            policy.save(folder, dtype, weights=weights)
+            save_policy(policy, folder, dtype, weights=weights)
 
     def _checkpoints(self) -> list[Path]:
         found = [path for path in self.checkpoints.glob("step_*") if re.fullmatch(r"step_\d+", path.name)]

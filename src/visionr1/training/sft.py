@@ -7,7 +7,8 @@ tokens never count. Weights let the digits of coordinates count more than the te
 import torch
 from torch import Tensor
 
-from visionr1.models.policy import Policy, Prompt
+from visionr1.models.policy import Policy
+from visionr1.models.prompts import Prompt
 from visionr1.samples import Boxes, Sample
 from visionr1.training.recipe import SFTSection
 

@@ -28,7 +28,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from visionr1.errors import CheckpointError, RecipeError, TrainingError, VisionR1Error
 from visionr1.models.attention.block_sparse import compiling_long_rows
-from visionr1.models.policy import Policy, load_policy, model_folder
+from visionr1.models.loading import load_policy, model_folder
+from visionr1.models.policy import Policy
 from visionr1.models.trainable import make_trainable
 from visionr1.progress import Bar, of_step
 from visionr1.training.distributed import (
@@ -160,7 +161,7 @@ def start(recipe: Recipe, run_dir: Path, accelerator: Accelerator, data: dict[st
     make_trainable(policy, recipe.model, recipe.lora, seed=recipe.seed)
     policy.model.eval()  # to stay: with dropout, the policy that samples would not be the one that is scored
     optimizer = make_optimizer(policy.model, recipe.optimizer)
-    if not policy.shares_prefix:  # such a model may have weights that no reply depends on, like LLaVA's last CLIP layer
+    if not policy.path.uses_all_weights:
         accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
     trained, optimizer = spread(Trained(policy.model), optimizer, accelerator)
     learner = make_learner(policy, recipe, lambda: load(recipe, initial, initial, device), partial(frozen, accelerator))

@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
-from visionr1.models.families.qwen25_vl import SegmentAttention
-from visionr1.models.policy import load_policy
+from visionr1.models.families.qwen25_vl import attend_in_segments
+from visionr1.models.loading import load_policy
 
 
 @pytest.mark.parametrize("family", ["qwen25_folder", "qwen3_folder"])
@@ -27,11 +27,11 @@ def test_stacked_segments_are_transformers_own_attention(
 ) -> None:
     folder: Path = request.getfixturevalue(family)
     policy = load_policy(folder)
-    assert isinstance(policy.model.model.visual.blocks[0].attn, SegmentAttention)
+    assert policy.model.model.visual.blocks[0].attn.forward.__func__ is attend_in_segments
     plain = AutoModelForImageTextToText.from_pretrained(folder)
     rng = np.random.default_rng(0)
     encoded = [
-        policy.family.encode_image(
+        policy.path.family.encode_image(
             policy.config,
             policy.image_processor,
             policy.tokenizer,
@@ -42,7 +42,7 @@ def test_stacked_segments_are_transformers_own_attention(
     inputs = {name: torch.cat([one[name] for one in encoded]) for name in encoded[0]}
 
     def features(model: torch.nn.Module) -> tuple[Tensor, Tensor]:
-        found = policy.family.image_features(model, inputs)
+        found = policy.path.family.image_features(model, inputs)
         found.square().mean().backward()
         of_attention = [parameter for name, parameter in model.named_parameters() if ".attn." in name]
         gradients = [parameter.grad.flatten() for parameter in of_attention if parameter.grad is not None]

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from support.random_families import build_llava
 from support.training import GRPO, score_by_letters
 from visionr1.cli import main
-from visionr1.models.policy import load_policy
+from visionr1.models.loading import load_policy
 
 
 @pytest.mark.parametrize(("family", "shared"), [("internvl", True), ("llava", False)])
@@ -40,4 +40,4 @@ def test_it_trains_and_its_metrics_say_which_path_it_took(
     before, after = (load_file(place / "model.safetensors") for place in (folder, tmp_path / "run/final"))
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[name], after[name]) for name in before)
-    assert load_policy(tmp_path / "run").shares_prefix == shared
+    assert load_policy(tmp_path / "run").path.shares_prefix == shared

@@ -1,5 +1,9 @@
-"""Qwen2.5-VL: three-axis rotary positions (mRoPE), windowed vision tower."""
+"""Qwen2.5-VL: three-axis rotary positions (mRoPE), windowed vision tower.
 
+Axis letters: T tokens or patches, H heads, D width of a head, S segments of one length L.
+"""
+
+from types import MethodType
 from typing import Any
 
 import torch
@@ -10,59 +14,20 @@ from torch.nn.functional import scaled_dot_product_attention
 from visionr1.models.family import EncodedImage, Inputs
 
 
-class PatchConv3d(nn.Conv3d):
-    """A convolution whose input is one patch: a matrix product, many times faster on a CPU."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        weight = self.weight.flatten(1)
-        return nn.functional.linear(input.flatten(1), weight, self.bias)
-
-
-class SegmentAttention(nn.Module):
-    """Attention of the vision tower's patches (T, D) within segments: windows, or whole images. Those of one length are
-    stacked, so that there are a few products a layer; transformers' own takes one segment after the other."""
-
-    qkv: nn.Linear
-    proj: nn.Linear
-    num_heads: int
-    scaling: float
-
-    def forward(
-        self, hidden_states: Tensor, cu_seqlens: Tensor, position_embeddings: tuple[Tensor, Tensor], **kwargs: Any
-    ) -> Tensor:
-        """`cu_seqlens` are the first places of the segments, and T."""
-        states = self.qkv(hidden_states).unflatten(1, (3, self.num_heads, -1))
-        cosine, sine = (part[:, None].float() for part in position_embeddings)
-        parts = (*(_rotate(part, cosine, sine) for part in states[:, :2].unbind(1)), states[:, 2])
-        output = torch.empty_like(parts[2])
-        lengths = cu_seqlens.diff()
-        for length in lengths.unique().tolist():
-            places = cu_seqlens[:-1][lengths == length][:, None] + torch.arange(length, device=cu_seqlens.device)
-            query, key, value = (part[places].transpose(1, 2) for part in parts)
-            attended = scaled_dot_product_attention(query, key, value, scale=self.scaling).transpose(1, 2)
-            output = output.index_copy(0, places.flatten(), attended.flatten(0, 1))
-        projected: Tensor = self.proj(output.flatten(1))
-        return projected
-
-
-def _rotate(state: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    first, second = state.float().chunk(2, dim=-1)
-    turned = state.float() * cosine + torch.cat((-second, first), dim=-1) * sine
-    return turned.to(state.dtype)
-
-
 class Qwen25VL:
     """`Qwen2_5_VLForConditionalGeneration` of transformers."""
 
-    model_type = "qwen2_5_vl"
+    name = "qwen2_5_vl"
     text_types: tuple[str, ...] = ("qwen2_5_vl_text",)
     dialect = "qwen25"
     fewer_tokens = "longest_edge"
 
     def prepare(self, model: Any) -> None:
-        model.model.visual.patch_embed.proj.__class__ = PatchConv3d
-        for block in model.model.visual.blocks:
-            block.attn.__class__ = SegmentAttention
+        """Replace the forward pass of the vision tower's patch embedding and attention by faster ones."""
+        visual = model.model.visual
+        visual.patch_embed.proj.forward = MethodType(embed_patches, visual.patch_embed.proj)
+        for block in visual.blocks:
+            block.attn.forward = MethodType(attend_in_segments, block.attn)
 
     def encode_image(self, config: Any, image_processor: Any, tokenizer: Any, image: Image.Image) -> EncodedImage:
         pixels = image_processor(images=[image], return_tensors="pt")
@@ -81,17 +46,21 @@ class Qwen25VL:
         merge = config.vision_config.spatial_merge_size
         is_image = input_ids == config.image_token_id
         spans: list[Tensor] = []
-        start, token = 0, 0
+        position, token = 0, 0  # of the next span
         for _, height, width in inputs["image_grid_thw"].tolist():
             rows, columns = height // merge, width // merge
+
+            # The text before the image.
             first = token + int(is_image[token:].nonzero()[0])
-            spans.append(_count(start, first - token))
-            start += first - token
+            spans.append(_count(position, first - token))
+            position += first - token
+
+            # The image.
             grid = torch.cartesian_prod(torch.arange(1), torch.arange(rows), torch.arange(columns))
-            spans.append(grid.T + start)
-            start += max(rows, columns)
+            spans.append(grid.T + position)
+            position += max(rows, columns)
             token = first + rows * columns
-        spans.append(_count(start, len(input_ids) - token))
+        spans.append(_count(position, len(input_ids) - token))
         return torch.cat(spans, dim=1)
 
     def image_features(self, model: Any, inputs: Inputs) -> Tensor:
@@ -100,12 +69,56 @@ class Qwen25VL:
         return torch.stack((output.pooler_output, *self.deepstack(output)), dim=1)
 
     def deepstack(self, output: Any) -> list[Tensor]:
-        """Features (M, D) that the vision tower's `output` holds for later layers of the decoder."""
+        """Return the features (M, D) in the vision tower's `output` that are added in later layers of the decoder."""
         return []
 
     def later_features(self, is_image: Tensor, features: list[Tensor]) -> dict[str, Any]:
         return {}
 
 
+def embed_patches(convolution: nn.Conv3d, patches: Tensor) -> Tensor:
+    """Embed patches by the weights of a convolution whose input is one patch: as a matrix product, which is many times
+    faster on a CPU. Takes the place of the convolution's `forward`."""
+    weight = convolution.weight.flatten(1)
+    return nn.functional.linear(patches.flatten(1), weight, convolution.bias)
+
+
+def attend_in_segments(
+    attention: Any, hidden_states: Tensor, cu_seqlens: Tensor, position_embeddings: tuple[Tensor, Tensor], **kwargs: Any
+) -> Tensor:
+    """Attend within segments of the vision tower's patches (T, H x D): windows, or whole images.
+
+    `cu_seqlens` are the first places of the segments, and T. Segments of one length are stacked, so that there are a
+    few products a layer; transformers' own, whose `forward` this replaces, takes one segment after the other.
+    """
+    states = attention.qkv(hidden_states).unflatten(1, (3, attention.num_heads, -1))  # (T, 3, H, D)
+    cosine, sine = (part[:, None].float() for part in position_embeddings)
+    query = _rotate(states[:, 0], cosine, sine)
+    key = _rotate(states[:, 1], cosine, sine)
+    value = states[:, 2]
+
+    output = torch.empty_like(value)
+    lengths = cu_seqlens.diff()
+    for length in lengths.unique().tolist():
+        starts = cu_seqlens[:-1][lengths == length]
+        places = starts[:, None] + torch.arange(length, device=cu_seqlens.device)  # (S, L)
+        stacked = [part[places].transpose(1, 2) for part in (query, key, value)]  # (S, H, L, D) each
+        attended = scaled_dot_product_attention(stacked[0], stacked[1], stacked[2], scale=attention.scaling)
+        output = output.index_copy(0, places.flatten(), attended.transpose(1, 2).flatten(0, 1))
+    projected: Tensor = attention.proj(output.flatten(1))
+    return projected
+
+
+def _rotate(state: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Apply the rotary embedding to `state` (T, H, D), in float32."""
+    first, second = state.float().chunk(2, dim=-1)
+    turned = state.float() * cosine + torch.cat((-second, first), dim=-1) * sine
+    return turned.to(state.dtype)
+
+
 def _count(start: int, length: int) -> Tensor:
+    """Return positions (3, length) that count up from `start` on all three axes."""
     return torch.arange(start, start + length).expand(3, length)
+
+
+FAMILY = Qwen25VL()

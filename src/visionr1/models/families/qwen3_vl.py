@@ -2,8 +2,8 @@
 
 Deepstack adds features of several vision layers to the first decoder layers, at the image tokens
 only. A row holds each image once, in its prompt, so the shared prefix carries them for all its
-branches, and decoding, which has no image tokens, needs none. mRoPE interleaves its three axes,
-which its rotary embedding does by itself from the same position ids.
+branches, and decoding, which has no image tokens, needs none. mRoPE interleaves its three axes:
+its rotary embedding does so by itself from the same position ids.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from visionr1.models.families.qwen25_vl import Qwen25VL
 class Qwen3VL(Qwen25VL):
     """`Qwen3VLForConditionalGeneration` of transformers."""
 
-    model_type = "qwen3_vl"
+    name = "qwen3_vl"
     text_types = ("qwen3_vl_text",)
     dialect = "qwen3"
 
@@ -26,3 +26,6 @@ class Qwen3VL(Qwen25VL):
 
     def later_features(self, is_image: Tensor, features: list[Tensor]) -> dict[str, Any]:
         return {"visual_pos_masks": is_image, "deepstack_visual_embeds": features}
+
+
+FAMILY = Qwen3VL()

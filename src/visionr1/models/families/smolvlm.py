@@ -16,7 +16,7 @@ FAKE, GLOBAL = "<fake_token_around_image>", "<global-img>"
 class SmolVLM(OneAxis):
     """`SmolVLMForConditionalGeneration` of transformers, or with "idefics3" the class of that name."""
 
-    model_type: str = "smolvlm"
+    name: str
     text_types: tuple[str, ...] = ("llama",)
     dialect: None = None
     fewer_tokens: str = "size.longest_edge"
@@ -27,15 +27,13 @@ class SmolVLM(OneAxis):
         mask = pixels.get("pixel_attention_mask")
         if mask is not None and not mask.all():
             raise ValueError("its tiles are padded; set do_resize and do_image_splitting in preprocessor_config.json")
+
         rows, columns = int(pixels["rows"][0][0]), int(pixels["cols"][0][0])
         vision = config.vision_config
         num_tokens = (vision.image_size // vision.patch_size) ** 2 // config.scale_factor**2
         tokens = tokenizer.convert_ids_to_tokens(config.image_token_id) * num_tokens
-        text = "".join(
-            "".join(f"{FAKE}<row_{row}_col_{column}>{tokens}" for column in range(1, columns + 1)) + "\n"
-            for row in range(1, rows + 1)
-        )
-        text += "\n" * bool(rows) + f"{FAKE}{GLOBAL}{tokens}{FAKE}"
+        text = _image_text(tokens, rows, columns)
+
         height, width = tiles.shape[-2:]
         return EncodedImage(
             # The model takes images by prompt, padded with empty ones; one tile each needs no padding.
@@ -43,3 +41,18 @@ class SmolVLM(OneAxis):
             token_ids=torch.tensor(tokenizer.encode(text, add_special_tokens=False)),
             input_size_wh=(max(columns, 1) * width, max(rows, 1) * height),
         )
+
+
+def _image_text(tokens: str, rows: int, columns: int) -> str:
+    """Return what the processor writes for an image, `tokens` for each tile; an image without tiles has 0 rows."""
+    text = ""
+    for row in range(1, rows + 1):
+        for column in range(1, columns + 1):
+            text += f"{FAKE}<row_{row}_col_{column}>{tokens}"
+        text += "\n"
+    if rows:
+        text += "\n"
+    return f"{text}{FAKE}{GLOBAL}{tokens}{FAKE}"
+
+
+FAMILY = (SmolVLM("smolvlm"), SmolVLM("idefics3"))

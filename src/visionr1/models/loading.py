@@ -1,0 +1,193 @@
+"""Loading a policy: any transformers folder that reads images, or a folder of adapters.
+
+Images go through the folder's PIL image processor; torchvision is not needed.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+from transformers.utils.logging import disable_progress_bar
+
+from visionr1.assets import embedded_path
+from visionr1.dialects import Dialect, describe_dialects, get_dialect, resolve_dialect
+from visionr1.errors import CheckpointError, RecipeError
+from visionr1.models.adapters import base_folder, is_adapter_folder, load_adapters
+from visionr1.models.attention.tree import NAME as TREE_ATTENTION
+from visionr1.models.families import FAMILIES
+from visionr1.models.family import Family
+from visionr1.models.plain import PlainPath, load_processor, warn_plain_path
+from visionr1.models.policy import Policy
+from visionr1.models.prefix import SharedPrefixPath
+
+DIALECT_FILE = "visionr1.json"
+PROCESSOR_FILES = ("processor_config.json", "video_preprocessor_config.json")
+"""Files about the processor beside those of tokenizer and image processor: they are saved as they were loaded."""
+
+
+def load_policy(
+    path: str | Path,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    dialect: str | None = None,
+    base: str | Path | None = None,
+) -> Policy:
+    """Return the policy in transformers folder `path`; "tiny" is the model that ships.
+
+    A folder of adapters is loaded with the model that they were trained on: `base`, else where it was.
+    `dialect` names how it writes boxes; else the folder's visionr1.json does, else its model type.
+    Raises CheckpointError if the folder is missing, of an unknown family, or lacks weights in safetensors files, and
+    RecipeError if the device is not there.
+    """
+    check_device(device)
+    folder = model_folder(path)
+    if is_adapter_folder(folder):
+        base_path = model_folder(base or base_folder(folder))
+        if is_adapter_folder(base_path):
+            raise CheckpointError(
+                f"the base of the adapters in {folder}, {base_path}, holds adapters itself, not a model"
+            )
+        policy = load_policy(base_path, device=device, dtype=dtype, dialect=dialect)
+        load_adapters(policy.model, folder)
+        return policy
+
+    config = _load_config(folder, str(path))
+    family = find_family(config)
+    written_in = _find_dialect(dialect, folder, config.model_type, family)
+    model = _load_model(folder, dtype)
+
+    if family is None:
+        processor = load_processor(folder)
+        plain_path = PlainPath(model.config, processor)
+        return Policy(model.to(device), processor.tokenizer, processor.image_processor, written_in, plain_path)
+    return share_prefixes(model.to(device), folder, family, written_in)
+
+
+def share_prefixes(model: Any, folder: Path, family: Family, dialect: Dialect) -> Policy:
+    """Return the policy of a `model` of a known family, with the tokenizer and image processor in `folder`."""
+    family.prepare(model)
+    model.set_attn_implementation({"text_config": TREE_ATTENTION})
+    tokenizer = _load_tokenizer(folder)
+    image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+    files = {name: (folder / name).read_bytes() for name in PROCESSOR_FILES if (folder / name).is_file()}
+    path = SharedPrefixPath(family, model.config, tokenizer, image_processor, files)
+    return Policy(model, tokenizer, image_processor, dialect, path)
+
+
+def model_folder(path: str | Path) -> Path:
+    """Return the folder that `path` names: itself, a run's final/, or for "tiny" the model that ships."""
+    if path == "tiny":
+        return embedded_path("tiny")
+    final = Path(path) / "final"
+    return final if final.is_dir() else Path(path)
+
+
+def check_device(name: str) -> None:
+    """Raise RecipeError if nothing can be computed on the device called `name`."""
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise RecipeError(
+            f'device: expected "cpu", or "cuda" or "cuda:1" where there is one, found {name!r} '
+            f"({str(error).partition(chr(10))[0]}); choose with --device cpu, of a recipe --set model.device=cpu"
+        ) from error
+
+
+def find_family(config: Any) -> Family | None:
+    """Return the family of a model; None, with a warning to the user, if it has to take the plain path."""
+    model_type, text = config.model_type, config.get_text_config()
+    known = ", ".join(FAMILIES)
+    if model_type not in FAMILIES:
+        warn_plain_path(model_type, f"prefixes are shared by {known}")
+        return None
+
+    # A known family may stand around a language model whose layers attend to a part of the prefix only.
+    family = FAMILIES.known(model_type)
+    partial = set(getattr(text, "layer_types", None) or ()) - {"full_attention"}
+    if text.model_type not in family.text_types:
+        expected = ", ".join(family.text_types)
+        warn_plain_path(model_type, f"its language model is {text.model_type!r}, and not one of {expected}")
+        return None
+    if partial:
+        warn_plain_path(model_type, f"its language model has layers of {', '.join(sorted(partial))}")
+        return None
+    return family
+
+
+def _load_config(folder: Path, given: str) -> Any:
+    """Return the configuration in `folder`, for which the user gave the name `given`; CheckpointError if there is none,
+    or if the model reads no images."""
+    if not (folder / "config.json").is_file():
+        is_name = not folder.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", given)
+        hint = f"; if it is a name on the hub, first: hf download {given} --local-dir {given}" if is_name else ""
+        raise CheckpointError(f"no model in {folder}: config.json is missing{hint}")
+    config = AutoConfig.from_pretrained(folder)
+    if config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        raise CheckpointError(
+            f"{folder} holds a model of type {config.model_type!r}, which reads no images; "
+            f"known best: {', '.join(FAMILIES)}"
+        )
+    return config
+
+
+def _load_model(folder: Path, dtype: str) -> Any:
+    """Return the model in `folder`, on the CPU; CheckpointError if its weights do not fit its configuration."""
+    disable_progress_bar()
+    try:
+        model, report = AutoModelForImageTextToText.from_pretrained(
+            folder, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"cannot load the model in {folder}: {error}") from error
+    wrong = {key: sorted(map(str, names)) for key, names in report.items() if names}
+    if wrong:
+        raise CheckpointError(f"the weights in {folder} do not fit its config.json: {wrong}")
+    return model
+
+
+def _find_dialect(name: str | None, folder: Path, model_type: str, family: Family | None) -> Dialect:
+    """Return the dialect that a user named, else the folder's, else the family's."""
+    dialect = resolve_dialect(name) if name else _folder_dialect(folder)
+    if dialect is None and family and family.dialect:
+        dialect = get_dialect(family.dialect)
+    if dialect is None:
+        raise CheckpointError(
+            f"{folder} does not say how its model writes boxes, and models of type {model_type!r} have no one way: "
+            f'write {{"dialect": NAME}} into {folder / DIALECT_FILE}; known: {describe_dialects()}'
+        )
+    if family is None and dialect.in_model_px:
+        raise CheckpointError(
+            f"dialect {dialect.name!r} writes pixels of the model's input, whose size is not known for models of type "
+            f"{model_type!r}; choose another in {folder / DIALECT_FILE}"
+        )
+    return dialect
+
+
+def _folder_dialect(folder: Path) -> Dialect | None:
+    """Return the dialect that a model folder's visionr1.json names; no code is imported for it."""
+    path = folder / DIALECT_FILE
+    if not path.is_file():
+        return None
+    name: str = json.loads(path.read_text(encoding="utf-8")).get("dialect", "")
+    try:
+        return get_dialect(name)
+    except RecipeError as error:
+        hint = "give one of your own with --dialect my_dialect.py:NAME, in a recipe model.dialect"
+        raise CheckpointError(f"{path}: {error}; {hint}") from error
+
+
+def _load_tokenizer(folder: Path) -> Any:
+    """Return the tokenizer in `folder`, with its chat template; CheckpointError if there is none."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if tokenizer.chat_template is None and (folder / "chat_template.json").is_file():
+        template = json.loads((folder / "chat_template.json").read_text(encoding="utf-8"))
+        tokenizer.chat_template = template["chat_template"]
+    if tokenizer.chat_template is None:
+        raise CheckpointError(f"{folder} has no chat template; is it an instruct model?")
+    return tokenizer

@@ -1,0 +1,74 @@
+"""Prompts: one image and one query as token ids, position ids and what the vision tower takes.
+
+Axis letters: A axes of position ids, T tokens, M image tokens, D width, K features of one image token: the one that
+takes its place, and those that are added to it in later layers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from visionr1.errors import DataError
+from visionr1.models.family import Inputs
+from visionr1.samples import Size
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prompt:
+    """One image and one query, ready for the model."""
+
+    input_ids: Tensor
+    """(T,)"""
+    position_ids: Tensor
+    """(A, T); A is 0 on the plain path, where the model counts positions itself."""
+    inputs: Inputs
+    """What the vision tower takes of the image; on the plain path, all that the model takes besides tokens."""
+    input_size_wh: Size
+    """Size of the image as the model sees it, in pixels."""
+    text: str
+    """As the chat template wrote it, the image one placeholder."""
+    features: Tensor | None = None
+    """(M, K, D) of its image tokens, where they are computed beforehand; `inputs` is then empty."""
+    image: Image.Image | None = None
+    """The image itself, for a rollout engine with an image processor of its own."""
+
+
+def join_features(prompts: Sequence[Prompt]) -> Tensor | None:
+    """Concatenate the features (M, K, D) of the prompts' image tokens; None if they were not computed beforehand."""
+    features = [prompt.features for prompt in prompts if prompt.features is not None]
+    return torch.cat(features) if features else None
+
+
+def join_inputs(prompts: Sequence[Prompt]) -> Inputs:
+    """Concatenate what the vision tower takes of the prompts' images, along the first axis."""
+    return {name: torch.cat([prompt.inputs[name] for prompt in prompts]) for name in prompts[0].inputs}
+
+
+@lru_cache(maxsize=1024)
+def render_chat(tokenizer: Any, image_token_id: int, instruction: str) -> tuple[str, Tensor, Tensor]:
+    """Return the chat prompt for one image and `instruction`, and its token ids before and after the image.
+
+    Raises DataError if the text does not hold one image placeholder with text after it.
+    """
+    content = [{"type": "image"}, {"type": "text", "text": instruction}]
+    chat: str = tokenizer.apply_chat_template(
+        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+    )
+    ids = torch.tensor(tokenizer.encode(chat, add_special_tokens=False))
+    places = (ids == image_token_id).nonzero().flatten().tolist()
+    if len(places) != 1 or places[0] == len(ids) - 1:
+        raise DataError(
+            f"the prompt must hold one image placeholder with text after it, but holds "
+            f"{len(places)}; is there an image token in the query? Prompt: {chat!r}"
+        )
+    return chat, ids[: places[0]], ids[places[0] + 1 :]
+
+
+def unfit_image(image: Image.Image, error: ValueError) -> DataError:
+    """Return the error for an image that the model's processor refused with `error`."""
+    return DataError(f"the image of {image.width}x{image.height} pixels cannot be fed to the model: {error}")

@@ -1,0 +1,43 @@
+"""Writing a policy: as an ordinary transformers folder, or what `load_policy` needs to restore it."""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from visionr1.files import write_json_atomic
+from visionr1.models.adapters import has_adapters, merged_weights, save_adapters
+from visionr1.models.loading import DIALECT_FILE
+from visionr1.models.policy import Policy
+
+
+def save_policy(
+    policy: Policy, folder: Path, dtype: torch.dtype | None = None, weights: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write an ordinary transformers folder; weights in `dtype`, else as they are in memory.
+
+    Adapters are added to the weights, and also written by themselves to `folder`/adapter. `weights` is the model's
+    full state dict where the model itself holds shards.
+    """
+    model = policy.model
+    state = model.state_dict() if weights is None else weights
+    merged = {name: tensor.cpu() for name, tensor in merged_weights(model, state, dtype)}
+    model.save_pretrained(folder, state_dict=merged)
+    if dtype:
+        config = copy.deepcopy(model.config)
+        config.dtype = dtype
+        config.save_pretrained(folder)
+    if has_adapters(model):
+        save_adapters(model, state, folder / "adapter")
+    policy.path.save_processor(folder)
+    write_json_atomic(folder / DIALECT_FILE, {"dialect": policy.dialect.name})
+
+
+def save_trained(policy: Policy, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+    """Write what `load_policy` needs to restore this policy: its adapters alone if it has any."""
+    if has_adapters(policy.model):
+        save_adapters(policy.model, policy.model.state_dict() if weights is None else weights, folder)
+    else:
+        save_policy(policy, folder, weights=weights)

@@ -1,0 +1,38 @@
+"""Token ids with a meaning of their own: those that end a reply, and those that no reply may hold."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from visionr1.dialects import Dialect
+from visionr1.samples import Boxes
+
+
+def end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    """Return every token that ends a reply, first the one that training writes."""
+    configured = model.generation_config.eos_token_id
+    if not isinstance(configured, list):
+        configured = [configured]
+    ids = [tokenizer.eos_token_id, *configured]
+    return tuple(dict.fromkeys(i for i in ids if i is not None))
+
+
+def special_ids(tokenizer: Any, dialect: Dialect) -> set[int]:
+    """Return the tokenizer's special tokens without those that `dialect` writes boxes in."""
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    one_box = Boxes.of([[0, 0, 1, 1]], ["cat"])
+    reply = dialect.render(one_box, size_wh=(9, 9), input_size_wh=(9, 9))
+    return special - set(tokenizer.encode(reply, add_special_tokens=False))
+
+
+def suppressed_ids(config: Any, tokenizer: Any, dialect: Dialect, end: tuple[int, ...]) -> Tensor:
+    """Return the tokens that no reply may hold: special ones, those that the config names (of images, for example),
+    and rows of the output layer beyond the tokenizer's vocabulary; but not those that `end` a reply."""
+    named = set()
+    for key, value in config.to_dict().items():
+        if key.endswith(("_token_id", "_token_index")) and isinstance(value, int):
+            named.add(value)
+    beyond = set(range(len(tokenizer), config.get_text_config().vocab_size))
+    ids = (special_ids(tokenizer, dialect) | named | beyond) - set(end)
+    return torch.tensor(sorted(ids), dtype=torch.long)

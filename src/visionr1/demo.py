@@ -46,7 +46,7 @@ def demo(recipe: Recipe, run_dir: Path) -> None:
     Raises TrainingError if `run_dir` holds a finished demo or something else.
     """
     check_run_dir(run_dir)
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     console.print(f"Everything goes to {run_dir}. If you stop this, the same command goes on.", soft_wrap=True)
     console.rule(f"1/3  The base model on {DATA} {SPLIT}", align="left")
     base = measure("base", recipe.model.path, recipe, run_dir)
@@ -60,8 +60,8 @@ def demo(recipe: Recipe, run_dir: Path) -> None:
     write_json_atomic(run_dir / "results.json", results(base, trained, gain))
     report = write_report(run_dir, run_dir / "report.html")
     console.rule("Result", align="left")
-    console.print(format_results({"base": base, "Vision-R1": trained}), soft_wrap=True, markup=False)
-    console.print(f"Change, paired over the images: {describe(gain)}", soft_wrap=True, markup=False)
+    console.print(format_results({"base": base, "Vision-R1": trained}), soft_wrap=True)
+    console.print(f"Change, paired over the images: {describe(gain)}", soft_wrap=True)
     console.print(
         f"\nThe report: {report}\nThe numbers: {run_dir / 'results.json'}\nThe trained model: {final}", soft_wrap=True
     )

@@ -8,16 +8,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from visionr1.terminal import printable
+
 SECONDS_BETWEEN_LINES = 10.0
-SHOWN = {
-    "loss": "loss",
-    "reward/total": "reward",
-    "reward/format": "format",
-    "reward/recall": "recall",
-    "reward/precision": "precision",
-    "kl": "kl",
-}
-"""Which metrics of a training step, and what they are called there."""
 
 
 class Bar:
@@ -28,11 +21,11 @@ class Bar:
         self._lines = enabled and not console.is_terminal
         self._last_line = -SECONDS_BETWEEN_LINES
         self._bar = Progress(
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[text]}"),
+            TextColumn("{task.fields[text]}", markup=False),
             console=console,
             disable=not enabled or self._lines,
         )
@@ -46,7 +39,8 @@ class Bar:
         self._bar.stop()
 
     def show(self, share: float, name: str, text: str) -> None:
-        """Show what is going on, the share of it that is done, and what is to be said of it."""
+        """Show the `share` that is done of what `name` names, and `text` beside it."""
+        name, text = printable(name), printable(text)
         self._bar.update(self._task, completed=share, description=name, text=text)
         now = time.monotonic()
         if self._lines and (now - self._last_line >= SECONDS_BETWEEN_LINES or share >= 1):
@@ -55,6 +49,12 @@ class Bar:
 
 
 def of_step(row: Mapping[str, Any]) -> tuple[float, str, str]:
-    """What `Bar.show` is to say of a training step, of its row of metrics."""
-    text = "  ".join(f"{name} {row[key]:.3f}" for key, name in SHOWN.items() if row.get(key) is not None)
-    return row["progress"], f"{row['phase']} step {row['step']}", text
+    """Return the arguments of `Bar.show` for a training step's row of metrics: loss, reward, each of its parts, KL."""
+    keys = {"loss": "loss", "reward/total": "reward"}
+    for key in row:
+        if key.startswith("reward/") and key != "reward/total":
+            keys[key] = key.removeprefix("reward/")
+    keys["kl"] = "kl"
+
+    shown = [f"{name} {row[key]:.3f}" for key, name in keys.items() if row.get(key) is not None]
+    return row["progress"], f"{row['phase']} step {row['step']}", "  ".join(shown)

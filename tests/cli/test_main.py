@@ -45,6 +45,14 @@ def test_users_error_is_one_line_and_status_2(tmp_path: Path, capsys: pytest.Cap
     assert said.err == f"error: {tmp_path} is no run: it has neither metrics.jsonl nor evaluation/*.json\n"
 
 
+def test_an_error_cannot_command_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "\x1b[31mrun"
+    folder.mkdir()
+    assert cli.main(["report", str(folder)]) == 2
+    error = capsys.readouterr().err
+    assert "\x1b" not in error and r"\x1b[31mrun is no run" in error
+
+
 def test_an_unexpected_error_says_last_what_to_report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def broken(*_: object) -> None:
         raise KeyError("x")

@@ -61,3 +61,12 @@ def test_nothing_to_show_is_the_callers_error(series: list[Series]) -> None:
 @pytest.mark.parametrize("values", [[0.0, 1e-38], [0.0, 0.0], [5.0, 5.0], [1e12, 1e12 + 1e-4], [-3.0, -3.0]])
 def test_hardly_any_spread(values: list[float]) -> None:
     assert "nan" not in draw("x", [Series("x", [1, 2], values)])
+
+
+def test_small_numbers_of_an_axis_are_short() -> None:
+    assert {tick.label for tick in line_chart("x", [Series("x", [1, 2], [0.0, 0.00015])]).y_ticks} == {
+        "0",
+        "5e-5",
+        "1e-4",
+        "1.5e-4",
+    }

@@ -18,6 +18,7 @@ from visionr1 import __version__
 from visionr1.cli.arguments import CommandParser, add_command
 from visionr1.data import describe_readers
 from visionr1.errors import VisionR1Error
+from visionr1.terminal import printable
 
 ORDER = ("demo", "train", "recipe", "eval", "compare", "vqa", "predict", "report", "data", "score")
 """In which order `visionr1 --help` shows the commands; those that are not named here follow by name."""
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args.run(args)
     except VisionR1Error as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -51,14 +52,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:  # a file that cannot be written: a full disk, a folder of someone else
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return 2
     except Exception as error:
         # The traceback is what a report needs, so Python prints it; the note stands below it, as the last line.
         command = shlex.join(["visionr1", *(sys.argv[1:] if argv is None else argv)])
         error.add_note(
             f"visionr1 {__version__} did not expect this. Unless it comes from code of your own, please report the "
-            f"lines above, and the command: {command}"
+            f"lines above, and the command: {printable(command)}"
         )
         raise
     return 0

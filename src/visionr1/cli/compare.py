@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from visionr1.cli.arguments import count
+from visionr1.terminal import printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,4 +24,4 @@ def run(args: argparse.Namespace) -> None:
     from visionr1.evaluation import compare
 
     compared = compare(args.results, num_resamples=max(1, args.resamples))
-    print(json.dumps(compared.to_json()) if args.json else compared.table())
+    print(json.dumps(compared.to_json()) if args.json else printable(compared.table()))

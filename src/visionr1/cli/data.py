@@ -5,6 +5,7 @@ import argparse
 from visionr1.cli.arguments import add_command, add_reader_argument
 from visionr1.dialects import describe_dialects, resolve_dialect
 from visionr1.errors import DataError
+from visionr1.terminal import printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +44,8 @@ def run(args: argparse.Namespace) -> None:
     for split in splits or [None]:
         dataset = read_dataset(path, split=split, on_bad=args.on_bad, reader=reader)
         check = check_data(dataset, dialect)
-        print(dataset.table.path, *dataset.report.lines(), *check.lines(), sep="\n")
+        for line in (dataset.table.path, *dataset.report.lines(), *check.lines()):
+            print(printable(line))
         failures += len(check.failures)
     if failures:
         raise DataError(f"samples that cannot be trained on: {failures}; see above")

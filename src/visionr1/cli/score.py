@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING
 from visionr1.cli.arguments import share
 from visionr1.dialects import describe_dialects
 from visionr1.errors import DataError, RecipeError, VisionR1Error
+from visionr1.terminal import printable
 
 if TYPE_CHECKING:
     from visionr1.rewards import Score
@@ -96,12 +97,12 @@ def run(args: argparse.Namespace) -> None:
             print(to_json(scored.result), flush=True)
             rows, errors = rows + 1, errors + (scored.row is None)
             if args.explain:
-                print(*scored.reasons, sep="\n  ", file=sys.stderr)
+                print(printable("\n  ".join(scored.reasons)), file=sys.stderr)
             if args.image and scored.row and scored.score:
                 try:
                     print(f"  drawn: {_draw_score(args.image, rows, scored.row.truth, scored.score)}", file=sys.stderr)
                 except VisionR1Error as error:  # the rows to come still get their score
-                    print(f"  not drawn: {error}", file=sys.stderr)
+                    print(f"  not drawn: {printable(error)}", file=sys.stderr)
                     undrawn += 1
     if not rows:
         print(f"{args.rows}: no rows", file=sys.stderr)

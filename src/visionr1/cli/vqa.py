@@ -6,6 +6,7 @@ from pathlib import Path
 
 from visionr1.cli.arguments import add_model_arguments, positive
 from visionr1.errors import needs_extra
+from visionr1.terminal import printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,4 +42,4 @@ def run(args: argparse.Namespace) -> None:
         tsv=args.tsv,
         max_new_tokens=args.max_new_tokens,
     )
-    print(json.dumps(record) if args.json else describe(record))
+    print(json.dumps(record) if args.json else printable(describe(record)))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 WIDTH, HEIGHT = 480, 220
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 26
+LEFT, RIGHT, TOP, BOTTOM = 50, 10, 10, 26
 MAX_POINTS = 240
 MAX_DOTS = 40
 """Up to so many points are seen as points, unless the line is smoothed: they are all that was measured."""
@@ -164,4 +164,10 @@ def _points(steps: Sequence[float], values: Sequence[float], x: Scale, y: Scale)
 
 
 def _number(value: float) -> str:
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    """A number of at most six or seven characters, which is the room beside the y axis."""
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    if 0 < abs(value) < 0.001:
+        mantissa, exponent = f"{value:.1e}".split("e")
+        return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+    return f"{value:.3g}"

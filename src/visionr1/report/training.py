@@ -218,7 +218,8 @@ def watch(run: RunRecord) -> Watch | None:
         figures = [sign.meaning, f"{sign.value:.3g}", f"above {sign.threshold:.3g}", f"{sign.worst:.3g}", first_seen]
         now = Cell("yes", tone="down") if sign.raised else Cell("no")
         rows.append([*map(Cell, figures), now])
-    return Watch(verdict, WINDOW, Table(["", "last steps", "sign if", "worst", "first seen", "now"], rows))
+    table = Table(["", "last steps", "sign if", "worst", "first seen", "now"], rows)
+    return Watch(verdict, min(WINDOW, len(run.metrics)), table)
 
 
 def rollouts(run: RunRecord) -> list[Group]:

@@ -1,0 +1,17 @@
+"""Text for a terminal: what comes from files cannot command it."""
+
+_KEPT = "\n\t"
+_CONTROL = [*range(0x20), *range(0x7F, 0xA0)]
+"""C0 and C1: among them ESC, which begins a sequence, and 0x9B, which is one in eight bits."""
+_DIRECTION = [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+"""Overrides of the writing direction, which make text look like another."""
+_ESCAPES = {code: repr(chr(code))[1:-1] for code in (*_CONTROL, *_DIRECTION) if chr(code) not in _KEPT}
+
+
+def printable(text: object) -> str:
+    r"""Return `text` with every control character, but newlines and tabs, written as its escape (`\x1b`).
+
+    For names, labels and completions on their way to a terminal: an escape sequence in a file could otherwise move the
+    cursor, recolour what follows or set the window's title.
+    """
+    return str(text).translate(_ESCAPES)

@@ -18,7 +18,7 @@ from support.random_families import build_llava
 from support.training import assert_same_update, rows, score_by_letters
 from visionr1.cli import main
 from visionr1.errors import RecipeError, TrainingError
-from visionr1.training.distributed import lost_processes_named, make_accelerator
+from visionr1.training.distributed import explain_lost_ranks, make_accelerator
 from visionr1.training.recipe import load_recipe
 from visionr1.training.stream import share
 from visionr1.training.train import check_processes
@@ -301,7 +301,7 @@ def test_processes_wait_while_one_writes_a_large_checkpoint() -> None:
     ],
 )
 def test_only_what_a_lost_process_causes_is_called_so(message: str, kind: type[Exception]) -> None:
-    with pytest.raises(kind), lost_processes_named():
+    with pytest.raises(kind), explain_lost_ranks():
         raise RuntimeError(message)
 
 

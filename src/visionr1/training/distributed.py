@@ -1,8 +1,8 @@
-"""What the processes of one run need of each other, by accelerate. Alone, a process finds every one of these a no-op.
+"""Several ranks that train one model, by accelerate. In a run of one process all of this does nothing.
 
-`accelerate launch` or `torchrun` starts the processes and says by its environment how the model is spread: whole on
-each (DDP), in shards (FSDP2), or whole with its optimizer in shards (ZeRO-2, see `zero`). Each takes its share of a
-step's samples, all completions of a sample on one process.
+`accelerate launch` or `torchrun` starts the processes and says by environment variables how the model is distributed:
+replicated (DDP), in shards (FSDP2), or replicated with its optimizer in shards (ZeRO-2, see `zero`). Each rank takes
+its part of a step's samples, all completions of a sample on one rank.
 """
 
 from __future__ import annotations
@@ -27,71 +27,93 @@ from torch.utils._pytree import tree_map_only
 from visionr1.errors import RecipeError, TrainingError, needs_extra
 
 Item = TypeVar("Item")
-PATIENCE = timedelta(hours=2)
-"""How long a process waits for another, which may be writing a checkpoint of 100 GB to a slow disk."""
+RANK_TIMEOUT = timedelta(hours=2)
+"""How long a rank waits for another, which may be writing a checkpoint of 100 GB to a slow disk."""
 ZERO = {"ZERO_STAGE": "2", "OFFLOAD_OPTIMIZER_DEVICE": "none", "OFFLOAD_PARAM_DEVICE": "none", "CONFIG_FILE": "none"}
-"""What is supported of DeepSpeed, as accelerate's launcher says it to the processes."""
+"""Settings of DeepSpeed that are supported, as accelerate's launcher passes them to the ranks."""
 
 
 def make_accelerator(device: str) -> Accelerator:
-    """This process among those of the run, which compute on `device` ("cuda:1" only where it is alone).
+    """Join the ranks of the run, which compute on `device` ("cuda:1" only where there is one rank).
 
-    Raises RecipeError if the launcher asks for what cannot be had.
+    Raises RecipeError if the launcher asks for what is not supported.
     """
-    zero, group = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true", InitProcessGroupKwargs(timeout=PATIENCE)
-    if zero:
-        for name, expected in ZERO.items():
-            found = os.environ.get(f"ACCELERATE_DEEPSPEED_{name}", expected)
-            if found != expected:
-                raise RecipeError(f"{name.lower()}: expected {expected}, found {found}: examples/accelerate/zero2.yaml")
-        with needs_extra("deepspeed"):
-            import_module("deepspeed")
+    uses_deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
+    process_group = InitProcessGroupKwargs(timeout=RANK_TIMEOUT)
+    if uses_deepspeed:
+        _check_deepspeed()
         if device == "cpu":
-            group.backend = "gloo"  # without it accelerate counts one process here, and with cpu=True no DeepSpeed
+            # Without a backend accelerate sees a world size of 1 here, and with cpu=True no DeepSpeed.
+            process_group.backend = "gloo"
+
     accelerator = Accelerator(
-        cpu=device == "cpu" and not zero,
+        cpu=device == "cpu" and not uses_deepspeed,
         mixed_precision="no",
         device_placement=False,
-        kwargs_handlers=[group],
+        kwargs_handlers=[process_group],
     )
-    if zero and accelerator.device.type != torch.device(device).type:
+    if uses_deepspeed and accelerator.device.type != torch.device(device).type:
         raise RecipeError(f'model.device: expected "{accelerator.device.type}", DeepSpeed\'s here, found "{device}"')
     if os.environ.get("ACCELERATE_USE_FSDP") == "true":
-        if not accelerator.is_fsdp2:
-            raise RecipeError("only FSDP version 2, over GPUs, is supported: examples/accelerate/fsdp2.yaml")
-        if accelerator.state.fsdp_plugin.cpu_ram_efficient_loading:
-            raise RecipeError("fsdp_cpu_ram_efficient_loading: expected false: examples/accelerate/fsdp2.yaml")
+        _check_fsdp(accelerator)
     return accelerator
 
 
+def _check_deepspeed() -> None:
+    for name, expected in ZERO.items():
+        value = os.environ.get(f"ACCELERATE_DEEPSPEED_{name}", expected)
+        if value != expected:
+            raise RecipeError(f"{name.lower()}: expected {expected}, found {value}: examples/accelerate/zero2.yaml")
+    with needs_extra("deepspeed"):
+        import_module("deepspeed")
+
+
+def _check_fsdp(accelerator: Accelerator) -> None:
+    if not accelerator.is_fsdp2:
+        raise RecipeError("only FSDP version 2, over GPUs, is supported: examples/accelerate/fsdp2.yaml")
+    if accelerator.state.fsdp_plugin.cpu_ram_efficient_loading:
+        raise RecipeError("fsdp_cpu_ram_efficient_loading: expected false: examples/accelerate/fsdp2.yaml")
+
+
 class Trained(nn.Module):
-    """A model whose forward pass is any function of it: through here gradients are reduced and shards gathered."""
+    """A model whose forward pass is any function of it.
+
+    DDP, FSDP2 and ZeRO-2 hook into the forward pass of the module that they wrap: what runs inside it has its
+    parameters gathered and its gradients reduced, be it a loss, a rollout or an evaluation.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self._no_split_modules = getattr(model, "_no_split_modules", None)  # what FSDP shards one by one
+        self._no_split_modules = getattr(model, "_no_split_modules", None)  # the layers that FSDP shards one by one
 
     def forward(self, function: Any, *arguments: Any) -> Any:
         return function(*arguments)
 
 
-def in_shards(accelerator: Accelerator) -> bool:
-    """Whether the optimizer's state, at least, is cut up among processes: by FSDP2 or ZeRO-2."""
+def is_sharded(accelerator: Accelerator) -> bool:
+    """Return whether the optimizer's state, at least, is sharded over the ranks: by FSDP2 or ZeRO-2."""
     return bool(accelerator.is_fsdp2 or accelerator.distributed_type == DistributedType.DEEPSPEED)
 
 
-def summing(trained: Any, accelerator: Accelerator, *, last: bool) -> AbstractContextManager[Any]:
-    """For a backward pass: processes add their gradients up with the `last` of a step, and shards, which have no room
-    for those of others, with each."""
+def reduce_gradients(trained: Any, accelerator: Accelerator, *, last: bool) -> AbstractContextManager[Any]:
+    """Surround a backward pass: DDP all-reduces gradients with the `last` one of a step.
+
+    A sharded rank has no room for the gradients of other shards, so it reduces them with each pass.
+    """
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         trained.set_gradient_accumulation_boundary(last)
-    return nullcontext() if last or in_shards(accelerator) else accelerator.no_sync(trained)
+    if last or is_sharded(accelerator):
+        return nullcontext()
+    no_sync: AbstractContextManager[Any] = accelerator.no_sync(trained)
+    return no_sync
 
 
-def frozen(accelerator: Accelerator, model: nn.Module) -> nn.Module:
-    """`model`, which never trains, to be called with functions of it; under FSDP2 in shards, of which one layer's are
-    put together at a time, so that all processes must call it equally often."""
+def wrap_frozen(accelerator: Accelerator, model: nn.Module) -> nn.Module:
+    """Wrap a `model` that never trains, to be called with functions of it; under FSDP2 it is sharded.
+
+    FSDP2 all-gathers one layer at a time and reshards it after use, so all ranks must call the model equally often.
+    """
     trained = Trained(model)
     if accelerator.is_fsdp2:
         fsdp2_prepare_model(accelerator, trained).set_reshard_after_forward(True)
@@ -99,76 +121,77 @@ def frozen(accelerator: Accelerator, model: nn.Module) -> nn.Module:
 
 
 def gather(items: Sequence[Item]) -> list[Item]:
-    """The items of all processes, in order, on each."""
+    """All-gather Python objects: return the items of all ranks, in order of rank, on each."""
     if not dist.is_initialized():
         return list(items)
     gathered: list[Item] = gather_object(list(items))
     return gathered
 
 
-def passes(work: Sequence[Item]) -> Iterator[tuple[Item, bool]]:
-    """The parts of this process's work, as many on all processes, whose gradients and shards meet in each, and whether
-    they count: who has fewer repeats its last."""
-    for number in range(max(gather([len(work)]))):
+def equal_passes(work: Sequence[Item]) -> Iterator[tuple[Item, bool]]:
+    """Yield this rank's parts, equally many on all ranks, and whether each counts.
+
+    Gradients are reduced and shards gathered in each pass, so a rank with fewer parts repeats its last, uncounted.
+    """
+    most = max(gather([len(work)]))
+    for number in range(most):
         yield work[min(number, len(work) - 1)], number < len(work)
 
 
-def whole_tensor(tensor: Tensor) -> Tensor:
-    """A tensor put together from the processes' shards; all processes must call it."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """All-gather a tensor from its shards; all ranks must call it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def whole(state: dict[str, Any], accelerator: Accelerator) -> dict[str, Any]:
-    """A state in which shards of a tensor are put together, on the main process; all processes must call it."""
+def gather_full_state(state: dict[str, Any], accelerator: Accelerator) -> dict[str, Any]:
+    """Gather the sharded tensors of a state on the main rank; all ranks must call it."""
 
-    def put_together(shard: DTensor) -> Any:
+    def gather_tensor(shard: DTensor) -> Any:
         tensor = shard.full_tensor()
-        return tensor.cpu() if accelerator.is_main_process else None  # one copy in memory, not one a process
+        return tensor.cpu() if accelerator.is_main_process else None  # one copy in memory, not one on each rank
 
-    collected: dict[str, Any] = tree_map_only(DTensor, put_together, state)
-    return collected
+    full_state: dict[str, Any] = tree_map_only(DTensor, gather_tensor, state)
+    return full_state
 
 
-def cut(state: dict[str, Any], parameters: Sequence[nn.Parameter]) -> dict[str, Any]:
-    """An optimizer's state from `whole`, each tensor cut as its parameter is."""
+def shard_for_rank(state: dict[str, Any], parameters: Sequence[nn.Parameter]) -> dict[str, Any]:
+    """Shard an optimizer's full state, each tensor as its parameter is: the inverse of `gather_full_state`."""
 
     def shard(parameter: nn.Parameter, value: Any) -> Any:
         if isinstance(parameter, DTensor) and getattr(value, "shape", None) == parameter.shape:
             return distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
         return value
 
-    of_parameters = {
-        index: {name: shard(parameters[index], value) for name, value in values.items()}
-        for index, values in state["state"].items()
-    }
-    return {**state, "state": of_parameters}
+    sharded = {}
+    for index, values in state["state"].items():
+        parameter = parameters[index]
+        sharded[index] = {name: shard(parameter, value) for name, value in values.items()}
+    return {**state, "state": sharded}
 
 
 @contextmanager
-def gathered(trained: nn.Module, accelerator: Accelerator) -> Iterator[None]:
-    """Whole parameters inside this block: sampling takes as many passes as replies are long, which differs between
-    processes, so that none may wait for another's shard. To be used in `trained`'s forward pass."""
-    shards = _shards(trained)
-    for module in shards:
+def unshard_parameters(trained: nn.Module, accelerator: Accelerator) -> Iterator[None]:
+    """Unshard FSDP2 weights while sampling: ranks decode different lengths, so per-layer all-gathers would deadlock.
+
+    Use it inside the forward pass of `trained`.
+    """
+    modules: list[Any] = [module for module in trained.modules() if isinstance(module, FSDPModule)]
+    for module in modules:
         module.set_reshard_after_forward(False, recurse=False)
         module.unshard()
     try:
         yield
     finally:
-        for module in shards:
+        for module in modules:
             module.reshard()
-            module.set_reshard_after_forward(
-                module is not trained and accelerator.state.fsdp_plugin.reshard_after_forward, recurse=False
-            )
-
-
-def _shards(trained: nn.Module) -> list[Any]:
-    return [module for module in trained.modules() if isinstance(module, FSDPModule)]
+            # FSDP2 keeps the root module unsharded after its forward pass.
+            reshard = module is not trained and accelerator.state.fsdp_plugin.reshard_after_forward
+            module.set_reshard_after_forward(reshard, recurse=False)
 
 
 @contextmanager
-def lost_processes_named() -> Iterator[None]:
-    """What a process meets when another one has died becomes a TrainingError."""
+def explain_lost_ranks() -> Iterator[None]:
+    """Turn the errors that a rank gets when another has died into a TrainingError."""
     try:
         yield
     except RuntimeError as error:

@@ -29,7 +29,7 @@ from visionr1.rewards.hacking import Counts, count, measure
 from visionr1.rollout.eager import Completion, RolloutEngine, Sampling, Seeds, generate
 from visionr1.samples import GroundTruth, Sample
 from visionr1.training import grpo, sft
-from visionr1.training.distributed import Trained, gather, passes
+from visionr1.training.distributed import Trained, equal_passes, gather
 from visionr1.training.recipe import Recipe
 
 Item = TypeVar("Item")
@@ -320,7 +320,7 @@ class Reinforced(Learner):
         ]
         if self.reference is not None:
             with torch.no_grad(), adapters_off(self.reference.model):
-                for own, _ in passes(work):
+                for own, _ in equal_passes(work):
                     own.reference = self.refer(self._logprobs, self.reference, own.rows)
         return work
 
@@ -406,7 +406,7 @@ def make_learner(
     freeze: Callable[[nn.Module], Callable[..., Any]] = Trained,
 ) -> Learner:
     """The learner that the recipe's method names; `load_initial` loads the reference model, and `freeze`, as
-    `distributed.frozen`, leaves of it what this process holds.
+    `distributed.wrap_frozen`, leaves of it what this process holds.
 
     A policy with adapters is its own reference: without them it is the model it started from.
     """

@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from visionr1.training.distributed import cut, whole_tensor
+from visionr1.training.distributed import full_tensor, shard_for_rank
 from visionr1.training.recipe import OptimizerSection
 
 NOT_IN_TOWERS = ("embed", "lm_head")  # embeddings and the output layer: tables, not maps
@@ -48,7 +48,7 @@ class Optimizer:
 
     def clip(self, trained: nn.Module, accelerator: Accelerator, limit: float) -> Tensor:
         """Scale the gradient of `trained` down to norm `limit`; its norm before."""
-        return whole_tensor(accelerator.clip_grad_norm_(trained.parameters(), limit))
+        return full_tensor(accelerator.clip_grad_norm_(trained.parameters(), limit))
 
     @torch.no_grad()
     def step(self) -> None:
@@ -70,7 +70,7 @@ class Optimizer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`, whole; where processes hold shards of the parameters, each takes its own."""
         for part, own in zip(self.parts, state["parts"], strict=True):
-            part.load_state_dict(cut(own, [p for group in part.param_groups for p in group["params"]]))
+            part.load_state_dict(shard_for_rank(own, [p for group in part.param_groups for p in group["params"]]))
         for (weight, master), own in zip(self.masters, state["masters"], strict=True):
             master.copy_(own)
             weight.copy_(master)

@@ -34,15 +34,15 @@ from visionr1.models.trainable import make_trainable
 from visionr1.progress import Bar, of_step
 from visionr1.training.distributed import (
     Trained,
-    frozen,
+    equal_passes,
+    explain_lost_ranks,
     gather,
-    gathered,
-    in_shards,
-    lost_processes_named,
+    gather_full_state,
+    is_sharded,
     make_accelerator,
-    passes,
-    summing,
-    whole,
+    reduce_gradients,
+    unshard_parameters,
+    wrap_frozen,
 )
 from visionr1.training.learners import Learner, Metrics, make_learner
 from visionr1.training.optimizers import Optimizer, make_optimizer
@@ -52,7 +52,7 @@ from visionr1.training.stream import Stream, describe, open_stream, share
 from visionr1.training.trackers import open_trackers
 from visionr1.training.validate import LOG as EVALUATIONS
 from visionr1.training.validate import Validation
-from visionr1.training.zero import spread
+from visionr1.training.zero import distribute
 
 NEEDED_BY_SHARDS = {"model.dtype": "float32", "optimizer.name": "adamw", "rollout.engine": "builtin"}
 NEEDED_BY_FSDP2 = {**NEEDED_BY_SHARDS, "rollout.compile": False}
@@ -117,7 +117,7 @@ def train(recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool
     streams = [open_stream(phase, (recipe.seed, i)) for i, phase in enumerate(recipe.phases)]
     lengths = [num_steps(phase, stream) for phase, stream in zip(recipe.phases, streams, strict=True)]
     validation = Validation.open(recipe.eval) if recipe.eval.every else None
-    with lost_processes_named():
+    with explain_lost_ranks():
         run = start(recipe, run_dir, accelerator, data_read(recipe, streams, validation), resume=resume)
         position, folder = run.position, run.folder
         over = validation is not None and validation.is_over(run.evaluations)
@@ -163,8 +163,10 @@ def start(recipe: Recipe, run_dir: Path, accelerator: Accelerator, data: dict[st
     optimizer = make_optimizer(policy.model, recipe.optimizer)
     if not policy.path.uses_all_weights:
         accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
-    trained, optimizer = spread(Trained(policy.model), optimizer, accelerator)
-    learner = make_learner(policy, recipe, lambda: load(recipe, initial, initial, device), partial(frozen, accelerator))
+    trained, optimizer = distribute(Trained(policy.model), optimizer, accelerator)
+    learner = make_learner(
+        policy, recipe, lambda: load(recipe, initial, initial, device), partial(wrap_frozen, accelerator)
+    )
     position = Position()
     if checkpoint:
         state = folder.read_state(checkpoint)
@@ -192,7 +194,7 @@ def take_step(
     seeds = [(recipe.seed, position.phase, position.phase_step, place) for place in places]
 
     def collect() -> Any:
-        with autocast(run.policy, recipe), gathered(run.trained, run.accelerator):
+        with autocast(run.policy, recipe), unshard_parameters(run.trained, run.accelerator):
             return run.learner.collect(prepared, seeds, overall_progress(recipe, position, steps))
 
     with torch.no_grad():
@@ -227,7 +229,7 @@ def update_weights(run: Run, work: Sequence[Any], rate: float) -> Metrics:
     """One optimizer step on all processes' `work`; none if the loss or the gradient is not finite."""
     accelerator, optimizer = run.accelerator, run.optimizer
     totals: dict[str, torch.Tensor] = {"loss": torch.zeros((), device=run.policy.device)}
-    parts = list(passes(work))
+    parts = list(equal_passes(work))
     for number, (part, counts) in enumerate(parts, 1):
         for name, value in backward(run, part, counts, last=number == len(parts)).items():
             totals[name] = totals.get(name, 0) + counts * value
@@ -251,7 +253,7 @@ def backward(run: Run, part: Any, counts: bool, *, last: bool) -> Metrics:
         with autocast(run.policy, run.recipe):
             return run.learner.loss(part)
 
-    with summing(run.trained, accelerator, last=last):
+    with reduce_gradients(run.trained, accelerator, last=last):
         loss, sums = run.trained(measure)
         with compiling_long_rows():
             (loss * (counts * accelerator.num_processes)).backward()  # gradients are averaged over processes
@@ -267,7 +269,7 @@ def evaluate(run: Run, validation: Validation) -> bool:
     """Measure the policy, keep it in best/ if it is the best so far; whether training should end."""
 
     def measure() -> Metrics:
-        with gathered(run.trained, run.accelerator):
+        with unshard_parameters(run.trained, run.accelerator):
             return validation.measure(run.policy, run.accelerator.process_index, run.accelerator.num_processes)
 
     with torch.no_grad():
@@ -283,7 +285,7 @@ def write_checkpoint(run: Run) -> None:
     """All that the run needs to go on from here, on however many processes."""
     state = {
         "position": asdict(run.position),
-        "optimizer": whole(run.optimizer.state_dict(), run.accelerator),
+        "optimizer": gather_full_state(run.optimizer.state_dict(), run.accelerator),
         "learner": run.learner.state_dict(),
         "data": run.data,
     }
@@ -296,7 +298,7 @@ def weights(run: Run) -> dict[str, torch.Tensor] | None:
     """The model's weights put together, where processes hold shards; None where they are whole as they are."""
     if not run.accelerator.is_fsdp2:
         return None
-    return whole(run.policy.model.state_dict(), run.accelerator)
+    return gather_full_state(run.policy.model.state_dict(), run.accelerator)
 
 
 def check_processes(recipe: Recipe, accelerator: Accelerator) -> None:
@@ -304,7 +306,7 @@ def check_processes(recipe: Recipe, accelerator: Accelerator) -> None:
     count, fewest = accelerator.num_processes, min(phase.batch_size for phase in recipe.phases)
     if fewest < count:
         raise RecipeError(f"train.batch_size: expected a sample for each of {count} processes or more, found {fewest}")
-    if not in_shards(accelerator):
+    if not is_sharded(accelerator):
         return
     kind, needed = ("FSDP2", NEEDED_BY_FSDP2) if accelerator.is_fsdp2 else ("ZeRO-2", NEEDED_BY_SHARDS)
     for key, expected in needed.items():
@@ -433,9 +435,9 @@ def not_finite_parts(run: Run, work: Sequence[Any]) -> list[int]:
     """The places, among this process's samples, of those in parts of a step's `work` whose loss or gradient, by itself,
     is not finite: done again part by part, for the step has added them up. Shards show it on all processes."""
     places: set[int] = set()
-    for part, counts in passes(work):
+    for part, counts in equal_passes(work):
         run.optimizer.zero_grad(set_to_none=True)
-        loss = backward(run, part, True, last=in_shards(run.accelerator))["loss"]
+        loss = backward(run, part, True, last=is_sharded(run.accelerator))["loss"]
         if not math.isfinite(float(loss) + gradient_norm(run)) and counts:
             places |= {completion // run.learner.group_size for completion in part.rows.completion.tolist()}
     return sorted(places)

@@ -1,9 +1,10 @@
-"""ZeRO-2 (Rajbhandari et al., 2019) by DeepSpeed: whole weights on each process, gradients and AdamW's state in shards.
+"""ZeRO-2 (Rajbhandari et al., 2019) by DeepSpeed: weights replicated on each rank, gradients and AdamW's state sharded.
 
-DeepSpeed's engine sums the gradients, steps its shard of the weights and hands the shards round. Clipping, withheld
-steps and checkpoints it has too, by rules and in a format of its own; here they are done as without it, so that a run
-is the same. What is known of it for that: it lays the weights of a parameter group end to end, in order, and cuts the
-row into equal shards, one a process, the last one padded; `averaged_gradients` are a shard's pieces, group by group.
+DeepSpeed's engine reduces the gradients, steps its shard of the weights and all-gathers the shards. It also clips,
+skips steps and writes checkpoints, by rules and in a format of its own; here these are done as without it, so that a
+run is the same. That relies on DeepSpeed's layout: it concatenates the flattened weights of a parameter group, in
+order, and cuts the result into equal shards, one for each rank, the last one padded; `averaged_gradients` are the
+pieces of a rank's shard, group by group.
 """
 
 from __future__ import annotations
@@ -20,60 +21,70 @@ from visionr1.training.optimizers import Optimizer
 
 
 class ShardedOptimizer(Optimizer):
-    """AdamW of which each process holds a shard; what it saves and loads is as if one held it all."""
+    """AdamW of which each rank holds a shard; it saves and loads the full state."""
 
     def __init__(self, accelerator: Accelerator, trained: nn.Module, optimizer: Optimizer) -> None:
-        """`trained` is run by `engine` from now on; `optimizer` has one part, and no float32 copies."""
+        """Hand `trained` to DeepSpeed, whose `engine` runs it from now on.
+
+        `optimizer` must have one part and no float32 copies.
+        """
         (adamw,) = optimizer.parts
         self.weights = [list(group["params"]) for group in adamw.param_groups]
         accelerator.state.deepspeed_plugin.deepspeed_config.update(
             train_micro_batch_size_per_gpu=1, gradient_accumulation_steps=1, gradient_clipping=0.0
         )
         self.engine, _ = accelerator.prepare(trained, adamw)
-        super().__init__(adamw)  # in which the engine has put its shards in the weights' place
+        super().__init__(adamw)  # the engine has put its shards in the weights' place
 
     def clip(self, trained: nn.Module, accelerator: Accelerator, limit: float) -> Tensor:
-        """See `Optimizer`."""
+        """Scale the gradient down to norm `limit`; return its norm before, over all ranks."""
         gradients = [part for group in self.engine.optimizer.averaged_gradients.values() for part in group]
-        own = torch.stack([part.norm() for part in gradients]).square().sum()
-        norm: Tensor = accelerator.reduce(own, "sum").sqrt()
+        rank_square = torch.stack([part.norm() for part in gradients]).square().sum()
+        norm: Tensor = accelerator.reduce(rank_square, "sum").sqrt()
         torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
         return norm
 
     def step(self) -> None:
-        """One step, after which the weights are whole again."""
+        """Step this rank's shard, then all-gather the weights."""
         self.engine.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """The whole state, on the main process; all processes must call it."""
+        """Return the full state on the main rank; all ranks must call it."""
         states: dict[int, dict[str, Any]] = {}
         groups = []
         for weights, group in zip(self.weights, self.param_groups, strict=True):
             (shard,) = group["params"]
+            shard_state = self.parts[0].state[shard]
+
+            # Number the weights over all groups, as torch does.
             first = len(states)
             groups.append({**group, "params": list(range(first, first + len(weights)))})
-            for number, (weight, here, there) in enumerate(_overlaps(weights, len(shard)), first):
-                held = self.parts[0].state[shard]
-                states[number] = {name: _whole(value, weight, here, there) for name, value in held.items()}
+            for number, (weight, in_shard, in_weight) in enumerate(_overlaps(weights, len(shard)), first):
+                states[number] = {
+                    name: _gather_full(value, weight, in_shard, in_weight) for name, value in shard_state.items()
+                }
         return {"parts": [{"state": states, "param_groups": groups}], "masters": []}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`, or from one of a process that held it all."""
+        """Take this rank's shard of a full state, written by any number of ranks."""
         (saved,) = state["parts"]
-        for weights, group, old in zip(self.weights, self.param_groups, saved["param_groups"], strict=True):
+        for weights, group, saved_group in zip(self.weights, self.param_groups, saved["param_groups"], strict=True):
             (shard,) = group["params"]
-            group.update({name: value for name, value in old.items() if name != "params"})
-            held = self.parts[0].state[shard]
-            for number, (_, here, there) in zip(old["params"], _overlaps(weights, len(shard)), strict=True):
+            shard_state = self.parts[0].state[shard]
+            group.update({name: value for name, value in saved_group.items() if name != "params"})
+
+            overlaps = _overlaps(weights, len(shard))
+            for number, (_, in_shard, in_weight) in zip(saved_group["params"], overlaps, strict=True):
                 for name, value in saved["state"].get(number, {}).items():
-                    if value.ndim:
-                        held.setdefault(name, torch.zeros_like(shard))[here] = value.flatten()[there].to(shard.device)
-                    else:
-                        held[name] = value.to(shard.device)
+                    if not value.ndim:  # the number of steps
+                        shard_state[name] = value.to(shard.device)
+                        continue
+                    part = value.flatten()[in_weight].to(shard.device)
+                    shard_state.setdefault(name, torch.zeros_like(shard))[in_shard] = part
 
 
-def spread(trained: nn.Module, optimizer: Optimizer, accelerator: Accelerator) -> tuple[nn.Module, Optimizer]:
-    """Model and optimizer as the processes of the launcher share them."""
+def distribute(trained: nn.Module, optimizer: Optimizer, accelerator: Accelerator) -> tuple[nn.Module, Optimizer]:
+    """Return model and optimizer as the launcher distributes them over the ranks."""
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         sharded = ShardedOptimizer(accelerator, trained, optimizer)
         return sharded.engine, sharded
@@ -81,21 +92,27 @@ def spread(trained: nn.Module, optimizer: Optimizer, accelerator: Accelerator) -
     return trained, optimizer
 
 
-def _overlaps(weights: Sequence[Tensor], size: int) -> Iterator[tuple[Tensor, slice, slice]]:
-    """Each of a group's `weights`, and where this process's shard of `size` holds which part of it, flattened."""
-    begin, first = dist.get_rank() * size, 0
+def _overlaps(weights: Sequence[Tensor], shard_size: int) -> Iterator[tuple[Tensor, slice, slice]]:
+    """Yield each of a group's `weights` with the part that this rank's shard holds: its place in shard and weight.
+
+    Both places are in flattened elements, and empty for a weight of another rank's shard.
+    """
+    shard_start = dist.get_rank() * shard_size
+    weight_start = 0
     for weight in weights:
-        low = max(first, begin)
-        high = max(low, min(first + weight.numel(), begin + size))
-        yield weight, slice(low - begin, high - begin), slice(low - first, high - first)
-        first += weight.numel()
+        low = max(weight_start, shard_start)
+        high = max(low, min(weight_start + weight.numel(), shard_start + shard_size))
+        in_shard = slice(low - shard_start, high - shard_start)
+        in_weight = slice(low - weight_start, high - weight_start)
+        yield weight, in_shard, in_weight
+        weight_start += weight.numel()
 
 
-def _whole(value: Tensor, weight: Tensor, here: slice, there: slice) -> Tensor | None:
-    """What `weight` has of the state `value` of a shard, put together on the main process."""
-    if not value.ndim:  # how many steps there were, which every weight counts for itself
+def _gather_full(value: Tensor, weight: Tensor, in_shard: slice, in_weight: slice) -> Tensor | None:
+    """Gather the part of the shards' state `value` that belongs to `weight`, on the main rank."""
+    if not value.ndim:  # the number of steps, which torch keeps for each weight
         return value.clone()
-    whole = torch.zeros_like(weight).flatten()
-    whole[there] = value[here]
-    dist.reduce(whole, 0)
-    return whole.view_as(weight).cpu() if dist.get_rank() == 0 else None
+    full = torch.zeros_like(weight).flatten()
+    full[in_weight] = value[in_shard]
+    dist.reduce(full, 0)
+    return full.view_as(weight).cpu() if dist.get_rank() == 0 else None

@@ -84,6 +84,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def command_names() -> list[str]:
     """List the modules of this package that have a `run`: those of ORDER first, then the others by name."""
-    modules = [module.name for module in iter_modules(__path__)]
-    names = [name for name in modules if "run" in vars(import_module(f"{__name__}.{name}"))]
-    return sorted(names, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
+    names = []
+    for module in iter_modules(__path__):
+        if "run" in vars(import_module(f"{__name__}.{module.name}")):
+            names.append(module.name)
+    others = sorted(set(names) - set(ORDER))
+    return [name for name in ORDER if name in names] + others

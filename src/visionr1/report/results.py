@@ -134,23 +134,20 @@ def vqa_tables(run: RunRecord) -> list[Table]:
     """Make a table for each record of `visionr1 vqa`: metrics, questions, accuracy by split, and the protocol."""
     tables = []
     for name, record in run.vqa.items():
-        rows = [[words(key), percent(value)] for key, value in record.get("metrics", {}).items()]
-        rows += [[words(key), count(value)] for key, value in record.get("counts", {}).items()]
-        rows += [[key, as_text(value)] for row in record.get("by_split", ()) for key, value in row.items()]
-        rows += [[words(key), as_text(record[key])] for key in ("model", "data") if key in record]
-        rows += [[words(key), as_text(value)] for key, value in record.get("protocol", {}).items()]
+        rows: list[list[str]] = []
+        for metric, value in record.get("metrics", {}).items():
+            rows.append([words(metric), percent(value)])
+        for row in (record.get("counts", {}), *record.get("by_split", ())):
+            rows += _definition_rows(row)
+        rows += _definition_rows({key: record[key] for key in ("model", "data") if key in record})
+        rows += _definition_rows(record.get("protocol", {}))
         tables.append(text_table([], rows, kind="plain", title=name))
     return tables
 
 
 def definition_table(record: JsonRecord) -> Table:
     """Make a table of the fields of a record."""
-    return text_table([], [[words(key), as_text(value)] for key, value in record.items()], kind="plain")
-
-
-def as_text(value: Any) -> str:
-    """Return texts as they are, and other values as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text_table([], _definition_rows(record), kind="plain")
 
 
 def mark(record: JsonRecord, first: JsonRecord) -> str:
@@ -174,6 +171,14 @@ def read_protocol(record: JsonRecord) -> Protocol | GroundingProtocol:
 def protocol_line(record: JsonRecord) -> str:
     """Return the protocol of a stored result in one line."""
     return read_protocol(record).line()
+
+
+def _definition_rows(record: JsonRecord) -> list[list[str]]:
+    """The fields of a record: texts as they are, other values as JSON."""
+    rows = []
+    for key, value in record.items():
+        rows.append([words(key), value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)])
+    return rows
 
 
 def _metric_table(run: RunRecord, titles: Sequence[str], records: Sequence[JsonRecord]) -> Table:
@@ -249,12 +254,20 @@ def _error_table(title: str, titles: Sequence[str], groups: Sequence[JsonRecord]
     heads = ["", "true", *(f"{name}: found" for name in titles), *(f"{name}: false" for name in titles)]
     rows = []
     for group in dict.fromkeys(name for one in groups for name in one):
-        counts = [{key: number(value) or 0 for key, value in one.get(group, {}).items()} for one in groups]
-        true = max(row.get("true_boxes", 0) for row in counts)
-        found = [percent(row.get("found", 0) / true if true else -1) for row in counts]
-        false = [count(sum(row.get(kind, 0) for kind in FALSE_KINDS)) for row in counts]
+        counts = [one.get(group, {}) for one in groups]
+        true = max(_count_of(row, "true_boxes") for row in counts)
+        found: list[str] = []
+        false: list[str] = []
+        for row in counts:
+            found.append(percent(_count_of(row, "found") / true if true else -1))
+            false.append(count(sum(_count_of(row, kind) for kind in FALSE_KINDS)))
         rows.append([group, count(true), *found, *false])
     return text_table(heads, rows, title=title)
+
+
+def _count_of(row: JsonRecord, key: str) -> float:
+    """A count of a row, 0 where there is none."""
+    return number(row.get(key)) or 0
 
 
 def _benchmark(name: str, record: JsonRecord) -> BenchmarkView:
@@ -269,9 +282,8 @@ def _benchmark(name: str, record: JsonRecord) -> BenchmarkView:
         if mean:
             rows.append([Cell(title), *(Cell(percent(mean.get(key))) for key in metrics)])
 
-    missing = [f"{part} is missing." for part in record.get("missing", ())]
-    notes = [f"{note}." for note in record.get("notes", ())]
-    lines = dict.fromkeys(protocol_line(result) for result in sets.values())
-    facts = ", ".join(str(record[key]) for key in ("model", "data") if record.get(key))
-    title = f"{name}: {facts}" if facts else name
-    return BenchmarkView(title, Table(["", *metrics], rows), [*missing, *notes], list(lines))
+    notes = [f"{part} is missing." for part in record.get("missing", ())]
+    notes += [f"{note}." for note in record.get("notes", ())]
+    lines = dict.fromkeys(map(protocol_line, sets.values()))
+    title = f"{name}: {record.get('model', '')} on {record.get('data', '')}"
+    return BenchmarkView(title, Table(["", *metrics], rows), notes, list(lines))

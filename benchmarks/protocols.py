@@ -19,9 +19,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from visionr1.evaluation.benchmarks.suite import SMALL_SET
+
 from visionr1.data import BoxDataset, find_splits, read_coco
 from visionr1.evaluation import DetectionResult, DetectionUnit, Protocol, ReplyLog, read_protocol, write_evaluation
-from visionr1.evaluation.benchmarks.suite import SMALL_SET
 from visionr1.evaluation.runner import Asking, ModelEvaluator
 from visionr1.files import read_json, write_json_atomic
 from visionr1.models.loading import load_policy

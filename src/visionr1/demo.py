@@ -9,21 +9,20 @@ from pathlib import Path
 
 from rich.console import Console
 
-from visionr1.data import data_path, read_coco
 from visionr1.errors import TrainingError
 from visionr1.evaluation import (
-    DetectionResult,
     Difference,
+    PredictionFiles,
     Protocol,
-    evaluate_file,
+    Result,
+    evaluate,
     format_results,
     paired_difference,
-    write_evaluation,
 )
-from visionr1.evaluation.runner import evaluate_model
-from visionr1.evaluation.statistics import describe
+from visionr1.evaluation.compare import HEADLINES
+from visionr1.evaluation.runner import Model
+from visionr1.evaluation.statistics import format_differences
 from visionr1.files import read_json, write_json_atomic
-from visionr1.models.loading import load_policy
 from visionr1.report.page import write_report
 from visionr1.training.recipe import Recipe
 from visionr1.training.train import train
@@ -61,7 +60,7 @@ def demo(recipe: Recipe, run_dir: Path) -> None:
     report = write_report(run_dir, run_dir / "report.html")
     console.rule("Result", align="left")
     console.print(format_results({"base": base, "Vision-R1": trained}), soft_wrap=True)
-    console.print(f"Change, paired over the images: {describe(gain)}", soft_wrap=True)
+    console.print(f"Change, paired over the images: {format_differences(gain, HEADLINES)}", soft_wrap=True)
     console.print(
         f"\nThe report: {report}\nThe numbers: {run_dir / 'results.json'}\nThe trained model: {final}", soft_wrap=True
     )
@@ -75,32 +74,24 @@ def check_run_dir(run_dir: Path) -> None:
         raise TrainingError(f"{run_dir} is not empty and holds no demo to go on with; choose another --run-dir")
 
 
-def measure(name: str, model: str, recipe: Recipe, run_dir: Path) -> DetectionResult:
+def measure(name: str, model: str, recipe: Recipe, run_dir: Path) -> Result:
     """Evaluate `model` into `run_dir`/evaluation, or score the replies that are there already."""
-    folder = run_dir / "evaluation"
-    stored = folder / f"{name}.json"
+    stored = run_dir / "evaluation" / f"{name}.json"
     if stored.is_file():
         protocol = Protocol.from_json(read_json(stored)["protocol"])
-        replies = folder / f"{name}.predictions.jsonl"
-        return evaluate_file(replies, DATA, split=SPLIT, dialect=protocol.dialect, protocol=protocol)
-    folder.mkdir(parents=True, exist_ok=True)
-    result, predictions = evaluate_model(
-        load_policy(model, device=recipe.model.device),
-        read_coco(data_path(DATA), split=SPLIT),
-        max_new_tokens=recipe.rollout.max_new_tokens,
-        name=f"{name} model, images",
-    )
-    write_evaluation(folder, name, result, predictions, model=model, data=DATA, split=SPLIT)
-    return result
+        replies = PredictionFiles([stored.with_name(f"{name}.predictions.jsonl")])
+        return evaluate(DATA, replies, split=SPLIT, protocol=protocol).result
+    asked = Model(model, device=recipe.model.device, max_new_tokens=recipe.rollout.max_new_tokens)
+    return evaluate(DATA, asked, split=SPLIT, out=run_dir, name=name).result
 
 
-def gained(base: DetectionResult, trained: DetectionResult) -> dict[str, Difference]:
+def gained(base: Result, trained: Result) -> dict[str, Difference]:
     """How much the trained model is above the base, metric by metric."""
-    assert base.matches is not None and trained.matches is not None
-    return paired_difference(base.matches, trained.matches)
+    assert base.resampler is not None and trained.resampler is not None
+    return paired_difference(base.resampler, trained.resampler)
 
 
-def results(base: DetectionResult, trained: DetectionResult, gain: Mapping[str, Difference]) -> dict[str, object]:
+def results(base: Result, trained: Result, gain: Mapping[str, Difference]) -> dict[str, object]:
     """What `results.json` holds: the metrics of both, the paired gain, and the one protocol of them all."""
     return {
         "base": base.metrics,

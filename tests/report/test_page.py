@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from visionr1.evaluation.grounding.scoring import GROUNDING_DEFAULT
 
 from visionr1.data import read_source
 from visionr1.errors import DataError
 from visionr1.evaluation import DEFAULT
 from visionr1.evaluation.detection.box_errors import FALSE_KINDS, MEANINGS
-from visionr1.evaluation.grounding.scoring import GROUNDING_DEFAULT
 from visionr1.report.image_views import NUM_IMAGES, NUM_WORST, evenly_spaced
 from visionr1.report.page import write_report
 from visionr1.report.training import CHARTS, VALIDATION_CHARTS, reward_charts

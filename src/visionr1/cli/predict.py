@@ -41,9 +41,9 @@ def run(args: argparse.Namespace) -> None:
     with needs_extra("train"):
         from visionr1.evaluation.runner import predict_image
         from visionr1.models.loading import load_policy
-    from visionr1.report.draw import save_png
+    from visionr1.report.draw import draw_boxes, save_png
 
     policy = load_policy(args.model, device=args.device, dtype=args.dtype)
-    drawn, record = predict_image(policy, args.image, categories, max_new_tokens=args.max_new_tokens)
-    save_png(drawn, out)
+    sample, boxes, record = predict_image(policy, args.image, categories, max_new_tokens=args.max_new_tokens)
+    save_png(draw_boxes(sample.load_image(), boxes, categories=categories), out)
     print(json.dumps({**record, "drawn": str(out)}, indent=2, ensure_ascii=False))

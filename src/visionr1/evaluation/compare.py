@@ -7,20 +7,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from visionr1.data import OnBad, data_path, read_dataset, truth_table
+from visionr1.data import OnBad, data_path
+from visionr1.dialects import get_dialect
 from visionr1.errors import DataError
-from visionr1.evaluation.benchmarks.suite import Result, get_benchmark
-from visionr1.evaluation.detection.scoring import DetectionResult
-from visionr1.evaluation.grounding.scoring import GroundingResult, paired_grounding
-from visionr1.evaluation.offline import evaluate_file
-from visionr1.evaluation.protocols import Protocol
-from visionr1.evaluation.statistics import NUM_RESAMPLES, SHOWN, Difference, describe, paired_difference
+from visionr1.evaluation.benchmarks import BENCHMARKS, Reading
+from visionr1.evaluation.evaluate import PredictionFiles, data_set_benchmark, evaluate
+from visionr1.evaluation.metrics.detection import DETECTION
+from visionr1.evaluation.result import Result
+from visionr1.evaluation.statistics import NUM_RESAMPLES, Difference, format_differences, paired_difference
 from visionr1.evaluation.table import format_results
 from visionr1.files import read_json
 
+HEADLINES = ("AP", "AP50", "AP75", "F1")
+"""The metrics of detection whose differences are shown; of other metrics all are."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Stored:
+class StoredResult:
     """A stored result: its file, what it is of, and its figures."""
 
     path: Path
@@ -52,7 +55,7 @@ class Stored:
 class Comparison:
     """Results and, of each after the first, its paired difference from the first or why there is none."""
 
-    stored: Sequence[Stored]
+    stored: Sequence[StoredResult]
     differences: Mapping[str, Mapping[str, Difference] | str]
 
     def to_json(self) -> dict[str, Any]:
@@ -77,10 +80,12 @@ class Comparison:
         if any(not _same_data(one, first) for one in self.stored):
             of = "; ".join(f"{one.name}: {one.data} {one.split}".rstrip() for one in self.stored)
             lines.append(f"+ On other data than the first: not comparable. {of}")
-        for name, found in self.differences.items():
-            names = SHOWN if "AP" in first.result.metrics else tuple(first.result.metrics)
-            said = found if isinstance(found, str) else f"paired over the images: {describe(found, names)}"
-            lines.append(f"{name} - {first.name}: {said}")
+        shown = HEADLINES if "AP" in first.result.metrics else tuple(first.result.metrics)
+        for name, difference in self.differences.items():
+            text = difference
+            if not isinstance(difference, str):
+                text = f"paired over the images: {format_differences(difference, shown)}"
+            lines.append(f"{name} - {first.name}: {text}")
         return "\n".join(lines)
 
 
@@ -95,55 +100,51 @@ def compare(paths: Sequence[Path], *, num_resamples: int = NUM_RESAMPLES) -> Com
     stored = [_read(path) for path in paths]
     stored = [replace(one, name=_name(one, stored)) for one in stored]
     first, *others = stored
-    again: Result | None = None
+    first_again: Result | None = None
     differences: dict[str, Mapping[str, Difference] | str] = {}
     for other in others:
         if reason := _unlike(first, other):
             differences[other.name] = f"no difference: {reason}"
             continue
-        again, second = again or _rescored(first), _rescored(other)
+        if first_again is None:
+            first_again = _score_again(first)
+        other_again = _score_again(other)
+        assert first_again.resampler is not None and other_again.resampler is not None
         try:
-            differences[other.name] = _difference(again, second, num_resamples)
+            differences[other.name] = paired_difference(
+                first_again.resampler, other_again.resampler, num_resamples=num_resamples
+            )
         except ValueError as error:
             differences[other.name] = f"no difference: {error}"
     return Comparison(stored, differences)
 
 
-def _difference(first: Result, second: Result, num_resamples: int) -> dict[str, Difference]:
-    if isinstance(first, GroundingResult) and isinstance(second, GroundingResult):
-        return paired_grounding(first, second, num_resamples=num_resamples)
-    assert isinstance(first, DetectionResult) and isinstance(second, DetectionResult)
-    assert first.matches is not None and second.matches is not None
-    return paired_difference(first.matches, second.matches, num_resamples=num_resamples)
-
-
-def _read(path: Path) -> Stored:
+def _read(path: Path) -> StoredResult:
     record = read_json(path)
     if not (isinstance(record, dict) and {"model", "data", "split", "metrics", "protocol"} <= set(record)):
         raise DataError(f"{path}: expected a result that `visionr1 eval --out` wrote, found something else")
-    kind = DetectionResult if "coco" in record else GroundingResult
-    return Stored(
+    return StoredResult(
         path=path,
         name=path.stem,
-        result=kind.from_json(record),
+        result=Result.from_json(record),
         **{key: record.get(key, "") for key in ("model", "data", "split", "benchmark", "unit")},
         files=record.get("prediction_files", ()),
         on_bad=record.get("on_bad", "raise"),
     )
 
 
-def _name(one: Stored, stored: Sequence[Stored]) -> str:
+def _name(one: StoredResult, stored: Sequence[StoredResult]) -> str:
     """Its file's name, with the folders above it where another has the same."""
     alike = [other.path for other in stored if other.path.stem == one.path.stem]
     return one.path.stem if len(alike) == 1 else str(one.path.with_suffix(""))
 
 
-def _same_data(one: Stored, other: Stored) -> bool:
+def _same_data(one: StoredResult, other: StoredResult) -> bool:
     counts = [tuple(each.result.counts.get(key) for key in ("images", "true_boxes")) for each in (one, other)]
     return (one.data, one.split, one.part, counts[0]) == (other.data, other.split, other.part, counts[1])
 
 
-def _unlike(first: Stored, other: Stored) -> str:
+def _unlike(first: StoredResult, other: StoredResult) -> str:
     """Why the two cannot be subtracted; empty if they can."""
     if not _same_data(first, other):
         return "other data"
@@ -153,25 +154,21 @@ def _unlike(first: Stored, other: Stored) -> str:
     return f"{missing.predictions[0]}, which {missing.path} was computed from, is not there" if missing else ""
 
 
-def _rescored(one: Stored) -> Result:
-    protocol = one.result.protocol
-    dialect, split = protocol.dialect or None, one.split or None
-    only_readable = one.on_bad == "skip" and not one.files  # a model was asked no more than images that are there
-    again: Result
-    if one.benchmark:
-        found = get_benchmark(one.benchmark).find(Path(one.data), split, with_images=only_readable, on_bad=one.on_bad)
-        unit = next((unit for unit in found.units if unit.name == one.unit), None)
-        if unit is None:
-            raise DataError(f"{one.path}: {one.data} no longer holds {one.unit} of {one.benchmark}")
-        again = unit.score_files(one.predictions, dialect, lambda _: protocol, 1)[one.path.stem]
-    else:
-        assert isinstance(protocol, Protocol)
-        data = data_path(one.data)
-        if only_readable:
-            table = read_dataset(data, split=split, on_bad=one.on_bad).table
-        else:
-            table = truth_table(data, split=split, on_bad=one.on_bad)
-        again = evaluate_file(one.predictions, table, dialect=dialect, protocol=protocol, num_resamples=1)
+def _score_again(one: StoredResult) -> Result:
+    """Score the predictions of a stored result anew, with a resampler; DataError if its figures come out different."""
+    protocol, split = one.result.protocol, one.split or None
+    benchmark = BENCHMARKS.known(one.benchmark) if one.benchmark else data_set_benchmark(DETECTION)
+    # A model was asked about no more than the images that could be read.
+    only_readable = one.on_bad == "skip" and not one.files
+    found = benchmark.find(data_path(one.data), split, Reading(with_images=only_readable, on_bad=one.on_bad))
+    unit = next((unit for unit in found.units if not one.benchmark or unit.name == one.unit), None)
+    if unit is None:
+        raise DataError(f"{one.path}: {one.data} no longer holds {one.unit} of {one.benchmark}")
+
+    dialect = get_dialect(protocol.dialect) if protocol.dialect else None
+    answers = PredictionFiles(one.predictions, dialect)
+    scored = evaluate(unit, answers, benchmark=benchmark, protocol=protocol, num_resamples=1)
+    again = scored.results[one.path.stem] if one.benchmark else scored.result
     if again.metrics != one.result.metrics:
         name = next(name for name, value in one.result.metrics.items() if again.metrics.get(name) != value)
         raise DataError(

@@ -1,26 +1,22 @@
-"""Files of predictions: raw replies of a model (JSON Lines or a JSON list), and results in COCO's format."""
+"""Files of predictions: raw replies of a model, or boxes; JSON Lines or a JSON list."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, combinations
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from visionr1.boxes import Array, is_box, is_number
+from visionr1.boxes import is_number
 from visionr1.data.row_log import Id, read_id
-from visionr1.data.table import BoxTable, Index
 from visionr1.dialects import Dialect, get_dialect, resolve_dialect
 from visionr1.errors import DataError
-from visionr1.evaluation.detection.coco import Detections
 from visionr1.files import read_json, read_json_lines, write_text_atomic
 from visionr1.samples import Size
 
-Rows = list[Mapping[str, Any]]
+JsonRows = list[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +60,7 @@ def write_predictions(
     write_text_atomic(path, "".join(row + "\n" for row in rows))
 
 
-def read_files(paths: Sequence[Path]) -> tuple[dict[Path, Rows], Mapping[str, Any]]:
+def read_files(paths: Sequence[Path]) -> tuple[dict[Path, JsonRows], Mapping[str, Any]]:
     """The rows of each predictions file, the shards of one evaluation, and what a first row says they are replies of.
 
     Raises DataError if they cannot be of one evaluation, or if replies are expected and there are none.
@@ -84,7 +80,7 @@ def read_files(paths: Sequence[Path]) -> tuple[dict[Path, Rows], Mapping[str, An
     return files, stated if isinstance(stated, dict) else {}
 
 
-def read_rows(path: Path) -> Rows:
+def read_rows(path: Path) -> JsonRows:
     """The rows of a predictions file: a JSON list, or JSON Lines; DataError if one is no object."""
     rows = read_json_lines(path) if path.suffix == ".jsonl" else read_json(path)
     if not isinstance(rows, list):
@@ -103,27 +99,27 @@ def predictions_file(folder: Path, name: str) -> Path:
     raise DataError(f"{folder}: no predictions for {name}; expected {', '.join(file.name for file in files)}")
 
 
-def is_replies(files: Iterable[Rows]) -> bool:
+def is_replies(files: Iterable[JsonRows]) -> bool:
     """Whether the rows of files are raw replies (they have a text), not COCO results."""
     return any(rows and "text" in rows[0] for rows in files)
 
 
-def replies_dialect(paths: Sequence[Path], name: str | None, replies_of: Mapping[str, Any]) -> Dialect:
+def replies_dialect(paths: Sequence[Path], name: str | Dialect | None, replies_of: Mapping[str, Any]) -> Dialect:
     """Return the dialect of replies: `name` as a user gave it, or that of their first row; DataError if neither."""
     if name:
-        return resolve_dialect(name)
-    name = replies_of.get("dialect")
-    if not isinstance(name, str):
+        return resolve_dialect(name) if isinstance(name, str) else name
+    stated = replies_of.get("dialect")
+    if not isinstance(stated, str):
         raise DataError(f"{paths[0]} holds raw replies; say how they write boxes with --dialect, such as qwen25")
-    return get_dialect(name)
+    return get_dialect(stated)
 
 
-def replies_of(files: Mapping[Path, Rows]) -> list[Prediction]:
+def replies_in(files: Mapping[Path, JsonRows]) -> list[Prediction]:
     """The raw replies of all files; DataError if one prompt has two."""
     replies: list[Prediction] = []
     seen: dict[object, str] = {}
     for path, rows in files.items():
-        for index, reply in enumerate(predictions_of(rows, path)):
+        for index, reply in enumerate(read_predictions(rows, path)):
             prompt, where = (reply.sample_id, reply.image_id, reply.categories), f"{path}: row {index}"
             if (before := seen.setdefault(prompt, where)) != where:
                 raise DataError(
@@ -134,7 +130,7 @@ def replies_of(files: Mapping[Path, Rows]) -> list[Prediction]:
     return replies
 
 
-def predictions_of(rows: Rows, path: Path) -> list[Prediction]:
+def read_predictions(rows: JsonRows, path: Path) -> list[Prediction]:
     """Raw replies: `text` and `image_id`, optionally `sample_id`, `categories`, `truncated`, `input_size_wh`."""
     return [_prediction(row, f"{path}: row {index}") for index, row in enumerate(rows)]
 
@@ -171,91 +167,3 @@ def _column(row: Mapping[str, Any], key: str, where: str) -> tuple[Any, ...]:
     if not (isinstance(values, list) and all(map(is_number, values))):
         raise DataError(f"{where}: {key}: expected a list of finite numbers, found {values!r:.60}")
     return tuple(values)
-
-
-def merged_detections(files: Mapping[Path, Rows], table: BoxTable) -> tuple[Detections, int]:
-    """The COCO results of all files, as `detections_of`; DataError if two have boxes of one category in one image."""
-    parts = {path: detections_of(rows, table, path) for path, rows in files.items()}
-    columns = [(found.image, found.category, found.xywh, found.score) for found, _ in parts.values()]
-    size = len(table.categories)
-    for (one, (first, _)), (other, (second, _)) in combinations(parts.items(), 2):
-        shared = np.intersect1d(first.image * size + first.category, second.image * size + second.category)
-        if len(shared):
-            image, category = divmod(int(shared[0]), size)
-            raise DataError(
-                f"{one} and {other} both have boxes of {table.categories[category]!r} in image "
-                f"{table.image_ids[image]!r}; files of one evaluation share none, so leave one out, or score them apart"
-            )
-    whole = Detections(*map(np.concatenate, zip(*columns, strict=True)))
-    unknown = sum(number for _, number in parts.values())
-    if unknown and not len(whole):
-        path, found = next((path, rows[0].get("category_id")) for path, rows in files.items() if rows)
-        raise DataError(
-            f"{path}: category_id: expected the id of a category, such as {table.category_ids[0]!r} for "
-            f"{table.categories[0]!r}, in any row, found none in {unknown}, but {found!r:.60}; correct them"
-        )
-    return whole, unknown
-
-
-def detections_of(rows: Rows, table: BoxTable, path: Path) -> tuple[Detections, int]:
-    """COCO results as detections, and how many are of a category that the set does not have (they are left out).
-
-    Raises DataError for an unknown image id, a box that is not four finite numbers, or a score that is no finite one.
-    """
-    images = {identity: index for index, identity in enumerate(table.image_ids)}
-    categories = {identity: index for index, identity in enumerate(table.category_ids)}
-    try:
-        image = _places([row["image_id"] for row in rows], images)
-        xywh, score = _boxes([row["bbox"] for row in rows]), _numbers([row["score"] for row in rows])
-    except KeyError:
-        raise _first_fault(rows, images, path, table.path) from None
-    if xywh is None or score is None or (image < 0).any():
-        raise _first_fault(rows, images, path, table.path)
-    category = _places([row.get("category_id") for row in rows], categories)
-    known = category >= 0
-    return Detections(image, category, xywh, score).keep(known), int((~known).sum())
-
-
-def _places(values: list[object], places: Mapping[Id, int]) -> Index:
-    """The place of each id as `read_id` reads it, -1 for one that has none."""
-    if set(map(type, values)) <= {int}:
-        return np.array([places.get(value, -1) for value in values], dtype=np.intp)  # type: ignore[call-overload]
-    return np.array([places.get(read_id(value), -1) for value in values], dtype=np.intp)  # type: ignore[arg-type]
-
-
-def _numbers(values: list[Any]) -> Array | None:
-    """Finite numbers (N,), None if one is not."""
-    if not set(map(type, values)) <= {int, float}:
-        return None
-    try:
-        numbers = np.fromiter(values, np.float64, len(values))
-    except OverflowError:
-        return None
-    return numbers if (np.abs(numbers) < 1e300).all() else None
-
-
-def _boxes(values: list[Any]) -> Array | None:
-    """Boxes (N, 4) of finite numbers, None if one is not a list of four."""
-    if not (set(map(type, values)) <= {list} and set(map(len, values)) <= {4}):
-        return None
-    numbers = _numbers(list(chain.from_iterable(values)))
-    return None if numbers is None else numbers.reshape(-1, 4)
-
-
-def _first_fault(rows: Rows, images: Mapping[Id, int], path: Path, data: Path) -> DataError:
-    for index, row in enumerate(rows):
-        if fault := _fault(row, images, data):
-            return DataError(f"{path}: row {index}: {fault}; correct it")
-    raise AssertionError("no row is at fault")
-
-
-def _fault(row: Mapping[str, Any], images: Mapping[Id, int], data: Path) -> str:
-    """What is wrong with a row; empty if nothing."""
-    if read_id(row.get("image_id")) not in images:
-        return f"image_id: expected the id of an image of {data}, found {row.get('image_id')!r:.60}"
-    if "bbox" not in row:
-        return f"expected a bbox (COCO results) or a text (replies), found only {', '.join(map(repr, row))}"
-    box, score = row["bbox"], row.get("score")
-    if not is_box(box):
-        return f"bbox: expected four finite numbers [x, y, width, height], found {box!r:.80}"
-    return "" if is_number(score) else f"score: expected a finite number, found {score!r:.60}"

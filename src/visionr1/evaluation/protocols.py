@@ -10,19 +10,41 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
-from typing import Any, Literal, Self, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 from visionr1.errors import RecipeError
 
+DETECTION_FIELDS = (
+    "prompt",
+    "categories",
+    "salvage",
+    "num_negatives",
+    "scores",
+    "constant_score",
+    "order",
+    "max_dets",
+    "suppression",
+    "limit",
+)
+EXPRESSION_FIELDS = ("comparison", "overlap", "min_score")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReplyProtocol:
-    """What the protocols of every task say: how a model is asked, and how its replies are read."""
+class Protocol:
+    """How a model is asked, how its replies are read, and how they are scored.
+
+    The fields of the first group matter to every metric. A metric uses some of the others; `uses` names them, and only
+    those can be set by a user and are stored.
+    """
 
     name: str = field(compare=False)
     """Not compared: two names may state one protocol, as "default" and "default with scores=constant" do."""
+    uses: tuple[str, ...] = field(default=DETECTION_FIELDS, compare=False, repr=False)
+    """The fields below the first group that the metric uses."""
+
+    # Asking and reading, for every metric.
     template: str = ""
-    """The instruction, {} for what is asked; empty for the paper's for the dialect's model family (`prompts.py`)."""
+    """The instruction, {} for what is asked; empty for the paper's for the dialect's model family."""
     parse: Literal["salvage", "strict"] = "salvage"
     """Boxes of a faulty reply: every complete one, or none. Salvage reports the strict figure beside it."""
     match_iou: float = 0.5
@@ -38,35 +60,9 @@ class ReplyProtocol:
     max_new_tokens: int = 0
     """Of a reply; 0 where a file of predictions does not say."""
     metric: str = ""
-    """What a benchmark's own metric does beyond the fields above, in words; empty if nothing."""
+    """What a benchmark's own metric does beyond the fields, in words; empty if nothing."""
 
-    def to_json(self) -> dict[str, Any]:
-        """The record as a JSON object."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """The protocol in a stored result; keys of later versions are left out."""
-        known = {field.name for field in fields(cls)} & set(record)
-        values: dict[str, Any] = {key: tuple(v) if isinstance(v := record[key], list) else v for key in known}
-        return cls(**values)
-
-    def reply_line(self, asked: str) -> str:
-        """How the replies came to be and are read, for `line`; empty for files of boxes."""
-        if not self.dialect:
-            return ""
-        if not self.decoding:
-            return f"{self.dialect}, taken as {asked}: wording and decoding are not stated; {self.parse} parse; "
-        asked += f', "{self.template}"' if self.template else ""
-        tokens = f", {self.max_new_tokens} tokens" if self.max_new_tokens else ""
-        weights = f", {self.dtype}" if self.dtype else ""
-        return f"{self.dialect}, {self.decoding}{weights}{tokens}; {asked}; {self.parse} parse; "
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Protocol(ReplyProtocol):
-    """How a set is asked for objects of its categories, read and scored."""
-
+    # Detection: objects of a set's categories.
     prompt: Literal["joint", "per_category"] = "joint"
     """All categories in one prompt, or one prompt for each."""
     categories: Literal["all", "present", "every"] = "all"
@@ -89,31 +85,84 @@ class Protocol(ReplyProtocol):
     limit: int = 0
     """Of the set's images only so many, evenly spaced, are asked and scored; 0 for all."""
 
+    # Referring: what an expression names.
+    comparison: Literal["at_least", "above"] = "at_least"
+    """Whether an overlap of just `match_iou` is enough: mmdetection's `>=`, or `>` as Griffon and VLM-R1 have it."""
+    overlap: Literal["iou", "giou"] = "iou"
+    """What is compared: IoU, or generalised IoU as the authors of gRefCOCO do."""
+    min_score: float = 0.0
+    """Boxes of a results file below this score are left out; those of a reply have none and stay."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields that the metric uses as a JSON object."""
+        unused = {"uses", *DETECTION_FIELDS, *EXPRESSION_FIELDS} - set(self.uses)
+        record = {key: value for key, value in asdict(self).items() if key not in unused}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in record.items()}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Protocol:
+        """Read the protocol in a stored result; keys of later versions are left out."""
+        known = {field.name for field in fields(cls)} - {"uses"}
+        values: dict[str, Any] = {}
+        for key in known & set(record):
+            values[key] = tuple(record[key]) if isinstance(record[key], list) else record[key]
+        uses = tuple(key for key in (*DETECTION_FIELDS, *EXPRESSION_FIELDS) if key in record)
+        return cls(**values, uses=uses)
+
     def line(self) -> str:
-        """The protocol in one line, to stand under a number."""
-        asked = {
-            "all": "all categories",
-            "present": "only the categories present in the truth (a hint)",
-            "every": "every category of the set",
-        }[self.categories]
-        if self.num_negatives and self.categories == "present":
+        """Return the protocol in one line, to stand under a number."""
+        phrases = self._asking_phrases()
+        phrases += self._detection_phrases() if "max_dets" in self.uses else self._expression_phrases()
+        return f"protocol {self.name}: {'; '.join([*phrases, self.metric] if self.metric else phrases)}"
+
+    def _asking_phrases(self) -> list[str]:
+        """How the replies came to be and are read; of files of boxes only how many images there are."""
+        phrases = [f"{self.limit} evenly spaced images alone"] if self.limit else []
+        asked = self._categories_phrase() if "categories" in self.uses else "one expression a prompt"
+        if self.dialect and not self.decoding:
+            phrases.append(f"{self.dialect}, taken as {asked}: wording and decoding are not stated")
+        elif self.dialect:
+            weights = f", {self.dtype}" if self.dtype else ""
+            tokens = f", {self.max_new_tokens} tokens" if self.max_new_tokens else ""
+            template = f', "{self.template}"' if self.template else ""
+            phrases += [f"{self.dialect}, {self.decoding}{weights}{tokens}", asked + template]
+        if self.dialect:
+            phrases.append(f"{self.parse} parse")
+        return phrases
+
+    def _categories_phrase(self) -> str:
+        if self.categories == "every":
+            asked = "every category of the set"
+        elif self.categories == "all":
+            asked = "all categories"
+        elif self.num_negatives:
             asked = f"the categories present in the truth and {self.num_negatives} others drawn by image (a hint)"
-        asked += " in one prompt" if self.prompt == "joint" else " in a prompt each"
-        stated = {
+        else:
+            asked = "only the categories present in the truth (a hint)"
+        return asked + (" in one prompt" if self.prompt == "joint" else " in a prompt each")
+
+    def _detection_phrases(self) -> list[str]:
+        score = {
             "constant": f"constant {self.constant_score:g}",
             "rank": "1 - 0.001 x its place in the reply",
             "token": "geometric mean of the probabilities of its label's and coordinates' tokens",
             "file": "as in the file",
-        }
-        return (
-            f"protocol {self.name}: {f'{self.limit} evenly spaced images alone; ' if self.limit else ''}"
-            f"{self.reply_line(asked)}"
-            f"{'faulty replies cut as in the release; ' if self.dialect and self.salvage == 'release' else ''}"
-            f"box score {stated[self.scores]}; "
-            f"ties by {self.order.replace('_', ' ')} order, then emission; "
-            f"maxDets {'/'.join(map(str, self.max_dets))}; {'NMS-AP; ' if self.suppression == 'truth' else ''}"
-            f"IoU >=; precision, recall, F1 at IoU {self.match_iou:g}" + (f"; {self.metric}" if self.metric else "")
-        )
+        }[self.scores]
+        phrases = ["faulty replies cut as in the release"] if self.dialect and self.salvage == "release" else []
+        phrases.append(f"box score {score}")
+        phrases.append(f"ties by {self.order.replace('_', ' ')} order, then emission")
+        phrases.append(f"maxDets {'/'.join(map(str, self.max_dets))}")
+        if self.suppression == "truth":
+            phrases.append("NMS-AP")
+        return [*phrases, "IoU >=", f"precision, recall, F1 at IoU {self.match_iou:g}"]
+
+    def _expression_phrases(self) -> list[str]:
+        phrases = []
+        if self.min_score and not self.dialect:
+            phrases.append(f"boxes of score {self.min_score:g} or more")
+        overlap = "IoU" if self.overlap == "iou" else "GIoU"
+        sign = ">=" if self.comparison == "at_least" else ">"
+        return [*phrases, f"right at {overlap} {sign} {self.match_iou:g}"]
 
 
 DEFAULT = Protocol(name="default")
@@ -163,29 +212,54 @@ PROTOCOLS = {
 }
 """By name. They say nothing of image sizes: a model folder's preprocessor_config.json does."""
 
-_FIXED = {"name", "dialect", "decoding", "dtype", "image_processor", "metric"}
+QWEN3_TEMPLATE = (
+    'Locate every object that matches the description "{}" in the image. Report bbox coordinates in JSON format.'
+)
+VLM_R1_TEMPLATE = (
+    "Please provide the bounding box coordinate of the region this sentence describes: {}. First output the thinking "
+    "process in <think> </think> tags and then output the final answer in <answer> </answer> tags. Output the final "
+    "answer in JSON format."
+)
+
+EXPRESSION_DEFAULT = Protocol(name="default", uses=EXPRESSION_FIELDS)
+GREC_DEFAULT = replace(EXPRESSION_DEFAULT, name="grec", min_score=0.7)
+
+EXPRESSION_PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        EXPRESSION_DEFAULT,
+        GREC_DEFAULT,
+        # henghuiding/gRefCOCO, mdetr/datasets/refexp.py: thresholds generalised IoU (its issue 9).
+        replace(GREC_DEFAULT, name="grec_giou", overlap="giou"),
+        # Vision-R1's and Griffon's evaluation (griffon/eval/eval_rec.py).
+        replace(EXPRESSION_DEFAULT, name="vision_r1", comparison="above"),
+        # VLM-R1, src/eval/test_rec_r1.py. Its IoU subtracts 1 and adds 1 again: the ordinary one, but 0 for overlaps at
+        # most one pixel wide or high.
+        replace(EXPRESSION_DEFAULT, name="vlm_r1", comparison="above", template=VLM_R1_TEMPLATE, max_new_tokens=256),
+        replace(EXPRESSION_DEFAULT, name="qwen3vl", template=QWEN3_TEMPLATE),
+        # mmdetection's RefExpMetric, on files of boxes.
+        replace(EXPRESSION_DEFAULT, name="mmdet", decoding=""),
+    )
+}
+"""By name, for benchmarks of expressions."""
+
+_FIXED = {"name", "uses", "dialect", "decoding", "dtype", "image_processor", "metric"}
 """Fields that the evaluation itself states."""
 
 
-def read_protocol(settings: Sequence[str], base: Protocol = DEFAULT) -> Protocol:
-    """The protocol that NAME and FIELD=VALUE settings make, read from left to right; a name comes first.
+def read_protocol(
+    settings: Sequence[str], base: Protocol = DEFAULT, named: Mapping[str, Protocol] = PROTOCOLS
+) -> Protocol:
+    """Return the protocol that NAME and FIELD=VALUE settings make, read from left to right; a name comes first.
 
-    Overridden fields become part of the name. Raises RecipeError for an unknown name or field, or a value that does
-    not fit, naming what would.
+    A name is one of `named`. Overridden fields become part of the name. Raises RecipeError for an unknown name or
+    field, or a value that does not fit, naming what would.
     """
-    return read_settings(settings, base, PROTOCOLS)
-
-
-P = TypeVar("P", bound=ReplyProtocol)
-
-
-def read_settings(settings: Sequence[str], base: P, named: Mapping[str, P]) -> P:
-    """What `read_protocol` says, for the protocols of any task: those that are `named`."""
     changes: dict[str, str] = {}
     for position, setting in enumerate(settings):
         key, is_field, value = setting.partition("=")
         if is_field:
-            base = replace(base, **{key: _read_field(type(base), key, value)})
+            base = replace(base, **{key: _read_field(base, key, value)})
             changes[key] = value
         elif position:
             raise RecipeError(f"{setting}: a protocol's name comes first, then FIELD=VALUE")
@@ -199,28 +273,36 @@ def read_settings(settings: Sequence[str], base: P, named: Mapping[str, P]) -> P
 
 ASKED = ("prompt", "categories", "num_negatives", "template", "decoding", "max_new_tokens", "dtype", "image_processor")
 """Fields that replies depend on, and not only their scoring."""
+_WORDING = ASKED[:4]
 
 
-def as_asked(protocol: P, replies_of: Mapping[str, Any]) -> P:
-    """A protocol for replies in files: how they were asked is what their first row says, or not known.
+def as_asked(protocol: Protocol, replies_of: Mapping[str, Any]) -> Protocol:
+    """Return the protocol for replies in files: how they were asked is what their first row says, or not known.
 
     Where they were asked otherwise than the protocol asks, its name says so.
     """
     if protocol.dtype:  # that of a stored result
         return protocol
-    own = {key: getattr(protocol, key) for key in ASKED if hasattr(protocol, key)}
-    said = {key: replies_of[key] for key, value in own.items() if isinstance(replies_of.get(key), type(value))}
-    unlike = any(said.get(key, own.get(key)) != own.get(key) for key in ASKED[:4])
-    unknown: dict[str, Any] = {} if said else {"template": "", "decoding": "", "max_new_tokens": 0}
-    return replace(protocol, **said, **unknown, name=protocol.name + " (asked otherwise)" * unlike)
+    record = protocol.to_json()
+    asked = {}
+    for key in ASKED:
+        if key in record and isinstance(replies_of.get(key), type(record[key])):
+            asked[key] = replies_of[key]
+    if not asked:
+        return replace(protocol, template="", decoding="", max_new_tokens=0)
+    otherwise = any(asked.get(key, record.get(key)) != record.get(key) for key in _WORDING)
+    return replace(protocol, **asked, name=protocol.name + " (asked otherwise)" * otherwise)
 
 
-def _read_field(protocol: type[ReplyProtocol], key: str, text: str) -> Any:
-    kinds = {name: kind for name, kind in get_type_hints(protocol).items() if name not in _FIXED}
-    if key not in kinds:
-        raise RecipeError(f"a protocol has no field {key!r}{_nearest(key, kinds)}; {_known(kinds)}")
-    kind = kinds[key]
-    if choices := [choice for choice in get_args(kind) if isinstance(choice, str)]:
+def _read_field(protocol: Protocol, key: str, text: str) -> Any:
+    """Return the value that `text` states for a field that the protocol uses."""
+    unused = {*DETECTION_FIELDS, *EXPRESSION_FIELDS} - set(protocol.uses)
+    types = {name: kind for name, kind in get_type_hints(Protocol).items() if name not in _FIXED | unused}
+    if key not in types:
+        raise RecipeError(f"a protocol has no field {key!r}{_nearest(key, types)}; {_known(types)}")
+    kind = types[key]
+    choices = [choice for choice in get_args(kind) if isinstance(choice, str)]
+    if choices:
         if text not in choices:
             raise RecipeError(f"protocol field {key}: expected one of {', '.join(choices)}, found {text!r}")
         return text

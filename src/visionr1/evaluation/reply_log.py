@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from visionr1.errors import DataError, RecipeError
-from visionr1.evaluation.predictions import Prediction, predictions_of
+from visionr1.evaluation.predictions import Prediction, read_predictions
 
 T = TypeVar("T")
 
@@ -102,7 +102,7 @@ def _read(part: Path, stated: Mapping[str, Any]) -> list[Prediction]:
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{part} is no part of an evaluation ({error}); delete it to begin anew") from error
     check_same(part, "replies", stated, found)
-    return predictions_of(rows, part)
+    return read_predictions(rows, part)
 
 
 def _first_row(path: Path) -> object:

@@ -6,16 +6,15 @@ whether training should end, are read from those rows, so that a resumed run dec
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from visionr1.data import data_path, read_dataset
-from visionr1.data.table import BoxTable
 from visionr1.errors import DataError, naming
-from visionr1.evaluation import Protocol, ask, evaluate_detection, read_protocol
+from visionr1.evaluation import Prediction, Protocol, Unit, ask, evaluate, read_protocol
 from visionr1.evaluation.asking import evenly
-from visionr1.evaluation.runner import MAX_NEW_TOKENS, predict_samples, stated
+from visionr1.evaluation.runner import Model, predict_samples
 from visionr1.evaluation.settings import EvalSection
 from visionr1.models.policy import Policy
 from visionr1.samples import Sample
@@ -26,56 +25,78 @@ LOG = "evaluations.jsonl"
 Row = Mapping[str, Any]
 
 
+@dataclass(frozen=True, eq=False)
+class RankedModel(Model):
+    """A policy in every process: each asks its share of the samples, and all get all replies."""
+
+    index: int = 0
+    count: int = 1
+
+    def reply(
+        self,
+        samples: Sequence[Sample],
+        protocol: Protocol,
+        *,
+        title: str,
+        keep: Callable[[Sequence[Prediction]], None] | None,
+    ) -> list[Prediction]:
+        """Reply to this process's share without a bar, then gather the replies of all."""
+        replies = predict_samples(
+            self.policy,
+            share(samples, self.index, self.count),
+            max_new_tokens=protocol.max_new_tokens,
+            batch_size=self.batch_size,
+            template=protocol.template,
+            keep=keep,
+        )
+        return gather(replies)
+
+
 @dataclass(frozen=True, slots=True)
 class Validation:
     """A held-out set, asked by a protocol."""
 
-    asked: Sequence[Sample]
-    table: BoxTable
+    unit: Unit
     protocol: Protocol
     settings: EvalSection
 
     @classmethod
     def open(cls, settings: EvalSection) -> Validation:
-        """What the recipe's eval table names; raises DataError or RecipeError if it cannot be read."""
+        """Read what the recipe's eval table names; raises DataError or RecipeError if it cannot be read."""
         protocol = read_protocol(settings.protocol)
-        tokens = settings.max_new_tokens or protocol.max_new_tokens or MAX_NEW_TOKENS
-        protocol = replace(protocol, max_new_tokens=tokens)
         with naming("eval"):
             dataset = read_dataset(data_path(settings.source), split=settings.split)
-        samples, table = list(dataset.samples), dataset.table
+        samples, table = dataset.samples, dataset.table
         if 0 < settings.limit < len(samples):
             places = evenly(range(len(samples)), settings.limit)
-            samples, table = [samples[place] for place in places], table.take(places)
+            samples, table = tuple(samples[place] for place in places), table.take(places)
         if table.iscrowd.all():
             raise DataError(
                 f"eval: the {len(table)} images of {settings.source} {settings.split} hold no box, and so "
                 "no figure could tell which model is best; choose another eval.source or eval.split"
             )
-        return cls(ask(samples, protocol), table, protocol, settings)
+        return cls(Unit(name="eval", samples=samples, annotations=table), protocol, settings)
+
+    @property
+    def asked(self) -> list[Sample]:
+        """The samples as they are asked, one for each prompt."""
+        return ask(self.unit.samples, self.protocol)
 
     def measure(self, policy: Policy, index: int = 0, count: int = 1) -> dict[str, Any]:
-        """Figures and protocol of the policy as it is; process `index` of `count` asks its share of the images."""
-        assert self.protocol.max_new_tokens
-        own = predict_samples(
+        """Return figures and protocol of the policy; process `index` of `count` asks its share of the images."""
+        model = RankedModel(
             policy,
-            share(self.asked, index, count),
-            max_new_tokens=self.protocol.max_new_tokens,
+            name="eval",
+            max_new_tokens=self.settings.max_new_tokens or None,
             batch_size=self.settings.batch_size,
-            template=self.protocol.template,
+            index=index,
+            count=count,
         )
-        result = evaluate_detection(
-            self.asked,
-            gather(own),
-            dialect=policy.dialect,
-            protocol=replace(self.protocol, **stated(policy)),
-            table=self.table,
-            num_resamples=0,
-        )
+        result = evaluate(self.unit, model, protocol=self.protocol, num_resamples=0).result
         return {
             "source": self.settings.source,
             "split": self.settings.split,
-            "images": len(self.table),
+            "images": len(self.unit.table),
             **result.metrics,
             "counts": dict(result.counts),
             "faults": dict(result.faults),

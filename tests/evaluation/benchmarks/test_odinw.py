@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from visionr1.evaluation.benchmarks.suite import Result
 
 from visionr1 import cli
 from visionr1.data import data_path
 from visionr1.errors import DataError
 from visionr1.evaluation import BenchmarkResult, Unit, evaluate_benchmark, get_benchmark
 from visionr1.evaluation.benchmarks.odinw import odinw_sets, read_odinw
-from visionr1.evaluation.benchmarks.suite import Result
 
 IN_ARCHIVE = "Aquarium/Aquarium Combined.v2-raw-1024.coco"
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from visionr1.evaluation.offline import evaluate_file as _evaluate_file
 
 from visionr1.data import BoxTable, read_table, table_of
 from visionr1.dialects import get_dialect
@@ -20,7 +21,6 @@ from visionr1.evaluation import (
     evaluate_replies,
     format_results,
 )
-from visionr1.evaluation.offline import evaluate_file as _evaluate_file
 from visionr1.samples import Boxes, Query, Sample
 
 evaluate_file = partial(_evaluate_file, num_resamples=5)

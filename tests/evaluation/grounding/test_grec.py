@@ -9,8 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-
-from visionr1.boxes import giou_matrix, iou_matrix
 from visionr1.evaluation.grounding.grec import GREC, num_matched
 from visionr1.evaluation.grounding.scoring import (
     GREC_DEFAULT,
@@ -18,6 +16,8 @@ from visionr1.evaluation.grounding.scoring import (
     GroundingResult,
     score_grounding_files,
 )
+
+from visionr1.boxes import giou_matrix, iou_matrix
 from visionr1.evaluation.protocols import read_settings
 from visionr1.samples import Boxes, Query, Sample
 

@@ -10,10 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-
-from visionr1.dialects import get_dialect
-from visionr1.errors import DataError, RecipeError
-from visionr1.evaluation import Prediction
 from visionr1.evaluation.grounding.rec import REC
 from visionr1.evaluation.grounding.scoring import (
     GROUNDING_DEFAULT,
@@ -23,6 +19,10 @@ from visionr1.evaluation.grounding.scoring import (
     score_grounding,
     score_grounding_files,
 )
+
+from visionr1.dialects import get_dialect
+from visionr1.errors import DataError, RecipeError
+from visionr1.evaluation import Prediction
 from visionr1.evaluation.protocols import read_settings
 from visionr1.samples import Boxes, Query, Sample
 

@@ -1,1 +1,82 @@
-"""Benchmarks by name, from their authors' files."""
+"""Benchmarks by name: each is a record in a file of its own that says what it reads, asks and scores.
+
+A benchmark is a folder in its authors' layout. It has units, which are asked together (a split, a subtask, a set), and
+a unit has results (the parts of D3 are scored from one asking). What the folder lacks is named: a result over fewer
+sets or rows than the benchmark has is never called by its name alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from visionr1.data.row_log import OnBad
+from visionr1.errors import DataError, RecipeError
+from visionr1.evaluation.metrics import Metric
+from visionr1.evaluation.metrics.detection import DETECTION
+from visionr1.evaluation.protocols import Protocol, read_protocol
+from visionr1.evaluation.units import FoundUnits
+from visionr1.registry import Registry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How files are read: whether the images must be there, and what becomes of a bad row."""
+
+    with_images: bool
+    on_bad: OnBad = "raise"
+
+
+Find = Callable[[Path, str | None, Reading], FoundUnits]
+"""`find(folder, split, reading)` returns the units of a benchmark in a folder; `split` chooses among them. Raises
+DataError if there is none."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Benchmark:
+    """How the units of a benchmark are found, asked and scored.
+
+    `protocol` is the one it is run under unless told otherwise, the metric's own by default; `fixed` are fields that
+    belong to the benchmark whatever protocol is named. `averaged`: the mean over its results is a figure that papers
+    report.
+    """
+
+    name: str
+    find: Find
+    metric: Metric = DETECTION
+    protocol: Protocol | None = None
+    averaged: bool = False
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+    def read_protocol(self, settings: Sequence[str], *, boxes: bool = False) -> Protocol:
+        """Return the protocol that `--protocol` settings make; `boxes`: of files of boxes, whose scores are kept."""
+        named = {name: replace(protocol, **self.fixed) for name, protocol in self.metric.protocols.items()}
+        base = self.protocol or self.metric.protocol
+        if boxes and self.metric.box_protocol:
+            base = named[self.metric.box_protocol]
+        return read_protocol(settings, base, named)
+
+
+def _check_benchmark(record: Any) -> Benchmark:
+    if not isinstance(record, Benchmark):
+        raise RecipeError(f"expected a visionr1.evaluation.Benchmark, found a {type(record).__name__}")
+    return record
+
+
+BENCHMARKS: Registry[Benchmark] = Registry(
+    "benchmark", packages=("visionr1.evaluation.benchmarks",), attribute="BENCHMARK", check=_check_benchmark
+)
+"""By name."""
+
+
+def refuse_split(name: str, split: str | None) -> None:
+    """Raise DataError if a split is named for a benchmark with one evaluated split."""
+    if split:
+        raise DataError(f"--split {split}: {name} has one evaluated split; leave it out")
+
+
+def note_if_fewer(number: int, expected: int | None, what: str) -> list[str]:
+    """Return the note that a unit needs if it has another number of `what` than the benchmark; none if unknown."""
+    return [f"{number} {what}, of the benchmark's {expected}"] if expected is not None and number != expected else []

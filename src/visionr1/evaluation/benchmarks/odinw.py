@@ -1,4 +1,4 @@
-"""ODinW-13 and ODinW-35: which sets they are, and where they lie in a folder.
+"""ODinW-13 and ODinW-35 (Li et al., arXiv 2112.03857), and Vision-R1's four out-of-domain sets.
 
 The list (`odinw.json`) is GLIP's: for each set its path below the folder, the annotation file that mmdetection
 evaluates, and the category names.
@@ -6,16 +6,20 @@ evaluates, and the category names.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from visionr1.data.dataset import BoxDataset
-from visionr1.data.readers.coco import read_coco
+from visionr1.data.readers.coco import read_coco, read_table
 from visionr1.data.row_log import OnBad
 from visionr1.errors import DataError
+from visionr1.evaluation.benchmarks import Benchmark, Reading, refuse_split
+from visionr1.evaluation.units import FoundUnits, Unit
 from visionr1.files import read_json
-from visionr1.samples import normalized_labels
+from visionr1.samples import normalize_label, normalized_labels
 
 Suite = Literal["odinw13", "odinw35", "vision_r1_ood"]
 
@@ -69,20 +73,47 @@ def find_odinw(folder: Path, suite: Suite) -> tuple[dict[OdinwSet, Path], tuple[
     A set lies at its own path, as in ODinW's archives, or in a folder of its name; its split
     is the one that mmdetection evaluates (all of valid). Raises DataError if there is none.
     """
-    found: dict[OdinwSet, Path] = {}
+    set_files: dict[OdinwSet, Path] = {}
     missing = []
     for one in odinw_sets(suite):
         files = [folder / place / one.annotations for place in (one.path, one.name)]
-        if file := next((file for file in files if file.is_file()), None):
-            found[one] = file
+        file = next((file for file in files if file.is_file()), None)
+        if file:
+            set_files[one] = file
         else:
             missing.append(one.name)
-    if not found:
+    if not set_files:
         raise DataError(f"{folder}: expected sets of {suite}, such as {missing[0]}/, found none of the {len(missing)}")
-    return found, tuple(missing)
+    return set_files, tuple(missing)
 
 
 def read_odinw(one: OdinwSet, file: Path, *, on_bad: OnBad = "raise") -> BoxDataset:
     """A set with its images, categories named as in the file."""
     folder = file.parents[len(Path(one.annotations).parts) - 1]
     return read_coco(file, image_dir=folder / one.images, on_bad=on_bad)
+
+
+def find_suite(suite: Suite, folder: Path, split: str | None, reading: Reading) -> FoundUnits:
+    """Find the sets of a suite that are there; each is read when it is its turn."""
+    refuse_split(suite, split)
+    set_files, missing = find_odinw(folder, suite)
+    return FoundUnits([one.name for one in set_files], _read_units(set_files, reading), missing)
+
+
+def _read_units(set_files: Mapping[OdinwSet, Path], reading: Reading) -> Iterator[Unit]:
+    for one, file in set_files.items():
+        dataset = read_odinw(one, file, on_bad=reading.on_bad) if reading.with_images else None
+        table = dataset.table if dataset else read_table(file, on_bad=reading.on_bad)
+        renamed = sorted(name for name in table.categories if one.known and normalize_label(name) not in one.known)
+        note = f"its file names {', '.join(renamed)}, which GLIP and mmdetection name otherwise"
+        yield Unit(
+            name=one.name,
+            annotations=table,
+            samples=dataset.samples if dataset else (),
+            report=dataset.report.lines() if dataset else (),
+            notes=[note] if renamed else [],
+        )
+
+
+_SUITES: tuple[Suite, ...] = ("odinw13", "odinw35", "vision_r1_ood")
+BENCHMARK = tuple(Benchmark(name=suite, find=partial(find_suite, suite), averaged=True) for suite in _SUITES)

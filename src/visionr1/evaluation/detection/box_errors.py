@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from visionr1.boxes import xyxy_to_xywh
 from visionr1.data.table import BoxTable, Index, table_of
 from visionr1.evaluation.detection.coco import Detections
-from visionr1.evaluation.detection.matching import Matching, Pairs, match_boxes, overlaps
+from visionr1.evaluation.detection.matching import BoxMatching, BoxPairs, match_boxes, overlapping_pairs
 from visionr1.samples import Boxes, Query, Sample, normalize_label
 
 NEAR = 0.1
@@ -47,7 +47,7 @@ NUM_WORST = 12
 
 
 def box_errors(
-    table: BoxTable, detections: Detections, pairs: Pairs, matching: Matching, threshold: float
+    table: BoxTable, detections: Detections, pairs: BoxPairs, matching: BoxMatching, threshold: float
 ) -> dict[str, Any]:
     """Counts of errors: over all, by category, by size and by crowding, and the worst images; see the top of the file.
 
@@ -59,14 +59,14 @@ def box_errors(
     own_area = detections.xywh[:, 2] * detections.xywh[:, 3]
     per_image = np.bincount(table.image[truth], minlength=len(table))
     wrong = np.bincount(detections.image[kinds >= 0], minlength=len(table))
-    wrong += np.bincount(table.image[truth & (matching.of_true < 0)], minlength=len(table))
+    wrong += np.bincount(table.image[truth & (matching.predicted_of_true < 0)], minlength=len(table))
     worst = np.argsort(-wrong, kind="stable")[:NUM_WORST]
 
     def rows(names: Sequence[str], of_true: Index, of_found: Index) -> dict[str, dict[str, int]]:
         number = len(names)
         columns = {
             "true_boxes": np.bincount(of_true[truth], minlength=number),
-            "found": np.bincount(of_true[matching.of_true >= 0], minlength=number),
+            "found": np.bincount(of_true[matching.predicted_of_true >= 0], minlength=number),
             "missed": np.bincount(of_true[missed], minlength=number),
             **{kind: np.bincount(of_found[kinds == index], minlength=number) for index, kind in enumerate(FALSE_KINDS)},
         }
@@ -95,18 +95,18 @@ def box_errors(
 
 
 def _kinds(
-    table: BoxTable, detections: Detections, pairs: Pairs, matching: Matching, threshold: float
+    table: BoxTable, detections: Detections, pairs: BoxPairs, matching: BoxMatching, threshold: float
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """The kind (D,) of each false box as a place in FALSE_KINDS (-1: right or excused), and which true are missed."""
-    pairs = pairs.keep((pairs.overlap >= NEAR) & (matching.of_found[pairs.found] < 0))
-    same = detections.category[pairs.found] == table.category[pairs.true]
+    pairs = pairs.keep((pairs.overlap >= NEAR) & (matching.true_of_predicted[pairs.predicted] < 0))
+    same = detections.category[pairs.predicted] == table.category[pairs.true]
     lies = pairs.overlap >= threshold
     kinds = np.full(len(detections), FALSE_KINDS.index("background"))
     for index, fits in reversed(list(enumerate((same & lies, ~same & lies, same & ~lies, ~same & ~lies)))):
-        kinds[pairs.found[fits]] = index
-    kinds[(matching.of_found >= 0) | matching.excused] = -1
-    stands = (kinds[pairs.found] == 1) & ~same & lies | (kinds[pairs.found] == 2) & same & ~lies
-    missed = (matching.of_true < 0) & ~table.iscrowd
+        kinds[pairs.predicted[fits]] = index
+    kinds[(matching.true_of_predicted >= 0) | matching.excused] = -1
+    stands = (kinds[pairs.predicted] == 1) & ~same & lies | (kinds[pairs.predicted] == 2) & same & ~lies
+    missed = (matching.predicted_of_true < 0) & ~table.iscrowd
     missed[pairs.true[stands]] = False
     return kinds, missed
 
@@ -120,7 +120,7 @@ def image_errors(predicted: Boxes, truth: Boxes, threshold: float = 0.5) -> tupl
     category = np.array([names.index(label) for label in said], dtype=np.intp)
     xywh = xyxy_to_xywh(predicted.xyxy)
     found = Detections(np.zeros(len(said), dtype=np.intp), category, xywh, np.ones(len(said)))
-    pairs = overlaps(table, found, min(NEAR, threshold))
+    pairs = overlapping_pairs(table, found, min(NEAR, threshold))
     matching = match_boxes(table, found, pairs, threshold)
     kinds, _ = _kinds(table, found, pairs, matching, threshold)
-    return ["" if kind < 0 else FALSE_KINDS[kind] for kind in kinds.tolist()], (matching.of_true < 0).tolist()
+    return ["" if kind < 0 else FALSE_KINDS[kind] for kind in kinds.tolist()], (matching.predicted_of_true < 0).tolist()

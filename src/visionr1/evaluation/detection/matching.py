@@ -1,10 +1,11 @@
-"""Which predicted box is which true one, for a whole set at once: one-to-one by largest total IoU, labels equal.
+"""Match predicted and true boxes of a whole set at once: one-to-one by largest total IoU, labels equal.
 
 Axis letters: D predicted boxes, A true ones (crowd regions among them), M pairs of the two in one image.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,124 +22,172 @@ PAIRS_AT_ONCE = 1 << 21
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Pairs:
+class BoxPairs:
     """M pairs of a predicted and a true box of one image, by predicted box; `overlap` is their IoU unless said."""
 
-    found: Index
+    predicted: Index
     true: Index
     overlap: Array
 
-    def keep(self, rows: NDArray[np.bool_]) -> Pairs:
-        """The pairs where `rows` (M,) is true."""
-        return Pairs(self.found[rows], self.true[rows], self.overlap[rows])
+    def __len__(self) -> int:
+        return len(self.predicted)
+
+    def keep(self, rows: NDArray[np.bool_]) -> BoxPairs:
+        """Return the pairs where `rows` (M,) is true."""
+        return BoxPairs(self.predicted[rows], self.true[rows], self.overlap[rows])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Matching:
-    """`of_found` (D,) is the true box of each predicted one and `of_true` (A,) the reverse, -1 for none.
+class BoxMatching:
+    """`true_of_predicted` (D,) is the true box of each predicted one, `predicted_of_true` (A,) the reverse; -1 is none.
 
     `excused` (D,): no true box, but for the most part in a crowd region of its category: neither right nor false.
     """
 
-    of_found: Index
-    of_true: Index
+    true_of_predicted: Index
+    predicted_of_true: Index
     excused: NDArray[np.bool_]
 
     def counts(self, table: BoxTable, detections: Detections) -> NDArray[np.int64]:
-        """Right, predicted and true boxes (N, 3) of each image; excused ones are no predictions."""
-        right = detections.image[self.of_found >= 0]
-        parts = right, detections.image[~self.excused], table.image[~table.iscrowd]
-        return np.stack([np.bincount(part, minlength=len(table)) for part in parts], axis=1)
+        """Count right, predicted and true boxes (N, 3) of each image; excused ones are no predictions."""
+        images_of = (
+            detections.image[self.true_of_predicted >= 0],
+            detections.image[~self.excused],
+            table.image[~table.iscrowd],
+        )
+        return np.stack([np.bincount(image, minlength=len(table)) for image in images_of], axis=1)
 
 
-def match_boxes(table: BoxTable, detections: Detections, pairs: Pairs, threshold: float) -> Matching:
-    """The matching of boxes of one category with IoU >= `threshold`, in every image.
+def match_boxes(table: BoxTable, detections: Detections, pairs: BoxPairs, threshold: float) -> BoxMatching:
+    """Match the boxes of one category with IoU >= `threshold`, in every image.
 
     `pairs` are the overlaps of the two down to `threshold` or below.
     """
-    same = detections.category[pairs.found] == table.category[pairs.true]
-    own = pairs.keep(same & (pairs.overlap >= threshold))
-    chosen = _assign(own, len(detections), len(table.image))
-    of_found = np.full(len(detections), -1, dtype=np.intp)
-    of_true = np.full(len(table.image), -1, dtype=np.intp)
-    of_found[chosen.found], of_true[chosen.true] = chosen.true, chosen.found
+    same_category = detections.category[pairs.predicted] == table.category[pairs.true]
+    candidates = pairs.keep(same_category & (pairs.overlap >= threshold))
+    matched = _assign(candidates, len(detections), len(table.image))
+
+    true_of_predicted = np.full(len(detections), -1, dtype=np.intp)
+    predicted_of_true = np.full(len(table.image), -1, dtype=np.intp)
+    true_of_predicted[matched.predicted] = matched.true
+    predicted_of_true[matched.true] = matched.predicted
+
     excused = np.zeros(len(detections), dtype=bool)
     if table.iscrowd.any():
-        inside = overlaps(table, detections, threshold, crowds=True)
-        excused[inside.found[detections.category[inside.found] == table.category[inside.true]]] = True
-    return Matching(of_found, of_true, excused & (of_found < 0))
+        in_crowd = overlapping_pairs(table, detections, threshold, crowds=True)
+        same_category = detections.category[in_crowd.predicted] == table.category[in_crowd.true]
+        excused[in_crowd.predicted[same_category]] = True
+    return BoxMatching(true_of_predicted, predicted_of_true, excused & (true_of_predicted < 0))
 
 
-def overlaps(table: BoxTable, detections: Detections, least: float, *, crowds: bool = False) -> Pairs:
-    """The pairs of a predicted and a true box of one image, of any categories, whose IoU is at least `least` > 0.
+def overlapping_pairs(table: BoxTable, detections: Detections, least: float, *, crowds: bool = False) -> BoxPairs:
+    """Return the pairs of a predicted and a true box of one image, of any categories, with IoU >= `least` > 0.
 
     With `crowds` the pairs with crowd regions instead, and of each the share of the predicted box inside the region.
     """
-    found_key, true_key = detections.image, table.image
-    rows = np.flatnonzero(table.iscrowd == crowds)
-    rows = rows[np.argsort(true_key[rows], kind="stable")]
-    first = np.searchsorted(true_key[rows], found_key, side="left")
-    number = np.searchsorted(true_key[rows], found_key, side="right") - first
+    # The true boxes by image, and for each predicted box where those of its image start and how many they are.
+    true_boxes = np.flatnonzero(table.iscrowd == crowds)
+    true_boxes = true_boxes[np.argsort(table.image[true_boxes], kind="stable")]
+    true_images = table.image[true_boxes]
+    first = np.searchsorted(true_images, detections.image, side="left")
+    number = np.searchsorted(true_images, detections.image, side="right") - first
+
+    blocks = [BoxPairs(np.zeros(0, dtype=np.intp), np.zeros(0, dtype=np.intp), np.zeros(0))]
+    for block in _blocks_of_pairs(number):
+        start, stop = block.start, block.stop
+        predicted = np.repeat(np.arange(start, stop), number[block])
+        # Within the run of one predicted box, its true boxes count up from `first`.
+        run_starts = np.cumsum(number[block]) - number[block]
+        place = np.arange(len(predicted)) + np.repeat(first[block] - run_starts, number[block])
+        true = true_boxes[place]
+        blocks.append(_keep_overlapping(detections.xywh, table.xywh, predicted, true, least, of_predicted=crowds))
+    return BoxPairs(
+        np.concatenate([block.predicted for block in blocks]),
+        np.concatenate([block.true for block in blocks]),
+        np.concatenate([block.overlap for block in blocks]),
+    )
+
+
+def _blocks_of_pairs(number: Index) -> Iterator[slice]:
+    """Split predicted boxes with `number` (D,) pairs each into slices of about PAIRS_AT_ONCE pairs."""
     ends = np.cumsum(number)
-    parts = [Pairs(np.zeros(0, dtype=np.intp), np.zeros(0, dtype=np.intp), np.zeros(0))]
     start = 0
-    while start < len(found_key):
+    while start < len(number):
         done = int(ends[start - 1]) if start else 0
         stop = max(start + 1, int(np.searchsorted(ends, done + PAIRS_AT_ONCE, side="right")))
-        own = number[start:stop]
-        found = np.repeat(np.arange(start, stop), own)
-        skip = np.repeat(first[start:stop] - (ends[start:stop] - own - done), own)
-        true = rows[np.arange(len(found)) + skip]
-        parts.append(_overlapping(detections.xywh, table.xywh, found, true, least, of_found=crowds))
+        yield slice(start, stop)
         start = stop
-    return Pairs(*(np.concatenate([getattr(part, name) for part in parts]) for name in Pairs.__slots__))
 
 
-def _overlapping(a: Array, b: Array, found: Index, true: Index, least: float, *, of_found: bool) -> Pairs:
-    """The pairs of boxes xywh `a[found]` and `b[true]` of overlap >= `least`: IoU, or `of_found` the share of a."""
-    shared = np.ones(0)
-    for axis in (0, 1):  # most pairs end at the first
-        low, high = np.ascontiguousarray(a[:, axis]), np.ascontiguousarray(b[:, axis])
-        a_end, b_end = low + a[:, axis + 2], high + b[:, axis + 2]
-        side = np.minimum(a_end[found], b_end[true]) - np.maximum(low[found], high[true])
-        near = np.flatnonzero(side > 0)
-        found, true, side = found[near], true[near], side[near]
-        shared = shared[near] * side if axis else side
-    whole = a[found, 2] * a[found, 3]
-    if not of_found:
-        whole = whole + b[true, 2] * b[true, 3] - shared
-    overlap = np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0)
-    return Pairs(found, true, overlap).keep(overlap >= least)
+def _keep_overlapping(
+    predicted_xywh: Array, true_xywh: Array, predicted: Index, true: Index, least: float, *, of_predicted: bool
+) -> BoxPairs:
+    """Return the pairs (rows `predicted` and `true`) of overlap >= `least`.
 
-
-def _assign(pairs: Pairs, num_found: int, num_true: int) -> Pairs:
-    """The one-to-one pairs of largest total overlap: part by part of what hangs together.
-
-    A part with one true box, or with one predicted one, takes its best pair; only the others need an assignment.
+    The overlap is the IoU or, `of_predicted`, the share of the predicted box.
     """
-    if not len(pairs.found):
+    intersection = np.ones(0)
+    for axis in (0, 1):
+        low, true_low = np.ascontiguousarray(predicted_xywh[:, axis]), np.ascontiguousarray(true_xywh[:, axis])
+        high, true_high = low + predicted_xywh[:, axis + 2], true_low + true_xywh[:, axis + 2]
+        side = np.minimum(high[predicted], true_high[true]) - np.maximum(low[predicted], true_low[true])
+
+        # Most pairs end at the first axis.
+        near = np.flatnonzero(side > 0)
+        predicted, true, side = predicted[near], true[near], side[near]
+        intersection = intersection[near] * side if axis else side
+
+    whole = predicted_xywh[predicted, 2] * predicted_xywh[predicted, 3]
+    if not of_predicted:
+        whole = whole + true_xywh[true, 2] * true_xywh[true, 3] - intersection
+    overlap = np.divide(intersection, whole, out=np.zeros_like(intersection), where=whole > 0)
+    return BoxPairs(predicted, true, overlap).keep(overlap >= least)
+
+
+def _assign(pairs: BoxPairs, num_predicted: int, num_true: int) -> BoxPairs:
+    """Return the one-to-one pairs of largest total overlap, component by component of what hangs together.
+
+    A component with one true box, or with one predicted one, takes its best pair; only others need an assignment.
+    """
+    if not len(pairs):
         return pairs
-    nodes = num_found + num_true
-    graph = coo_array((np.ones(len(pairs.found), dtype=bool), (pairs.found, num_found + pairs.true)), (nodes, nodes))
-    _, part_of = connected_components(graph, directed=False)
-    part = part_of[pairs.found]
-    num_parts = int(part_of.max()) + 1
-    founds = np.bincount(part_of[np.unique(pairs.found)], minlength=num_parts)
-    trues = np.bincount(part_of[num_found + np.unique(pairs.true)], minlength=num_parts)
-    star = np.minimum(founds, trues)[part] == 1
-    order = np.lexsort((-pairs.overlap, part))  # within a part: best first, then as they were
-    best = np.zeros(len(order), dtype=bool)
-    best[order[np.unique(part[order], return_index=True)[1]]] = True
-    chosen = best & star
-    rest = np.flatnonzero(~star)
-    rest = rest[np.argsort(part[rest], kind="stable")]
-    for own in np.split(rest, np.flatnonzero(np.diff(part[rest])) + 1) if len(rest) else ():
-        found, row = np.unique(pairs.found[own], return_inverse=True)
-        true, column = np.unique(pairs.true[own], return_inverse=True)
-        value = np.zeros((len(found), len(true)))
-        value[row, column] = pairs.overlap[own]
-        place = np.full(value.shape, -1, dtype=np.intp)
-        place[row, column] = own
-        taken = match_values(value)
-        chosen[place[taken[:, 0], taken[:, 1]]] = True
+
+    # Connected components of the graph whose nodes are the predicted boxes, then the true ones.
+    num_nodes = num_predicted + num_true
+    edges = (np.ones(len(pairs), dtype=bool), (pairs.predicted, num_predicted + pairs.true))
+    _, component_of_node = connected_components(coo_array(edges, (num_nodes, num_nodes)), directed=False)
+    component = component_of_node[pairs.predicted]
+    num_components = int(component_of_node.max()) + 1
+    predicted_nodes, true_nodes = np.unique(pairs.predicted), num_predicted + np.unique(pairs.true)
+    predicted_in = np.bincount(component_of_node[predicted_nodes], minlength=num_components)
+    true_in = np.bincount(component_of_node[true_nodes], minlength=num_components)
+    is_star = np.minimum(predicted_in, true_in)[component] == 1
+
+    # Stars: the best pair of each component, the first of equal ones.
+    order = np.lexsort((-pairs.overlap, component))
+    _, first_in_component = np.unique(component[order], return_index=True)
+    is_best = np.zeros(len(pairs), dtype=bool)
+    is_best[order[first_in_component]] = True
+    chosen = is_best & is_star
+
+    # The others: an assignment each.
+    rest = np.flatnonzero(~is_star)
+    rest = rest[np.argsort(component[rest], kind="stable")]
+    borders = np.flatnonzero(np.diff(component[rest])) + 1
+    for rows in np.split(rest, borders) if len(rest) else ():
+        chosen[_best_assignment(pairs, rows)] = True
     return pairs.keep(chosen)
+
+
+def _best_assignment(pairs: BoxPairs, rows: Index) -> Index:
+    """Return the rows of the pairs of one component that make the largest total overlap, one-to-one."""
+    predicted, row = np.unique(pairs.predicted[rows], return_inverse=True)
+    true, column = np.unique(pairs.true[rows], return_inverse=True)
+    value = np.zeros((len(predicted), len(true)))
+    value[row, column] = pairs.overlap[rows]
+    pair_at = np.full(value.shape, -1, dtype=np.intp)
+    pair_at[row, column] = rows
+
+    matched = match_values(value)
+    chosen: Index = pair_at[matched[:, 0], matched[:, 1]]
+    return chosen

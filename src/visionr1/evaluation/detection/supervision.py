@@ -1,4 +1,4 @@
-"""Boxes for other tools: COCO results, and supervision's Detections."""
+"""Boxes for supervision (github.com/roboflow/supervision)."""
 
 from __future__ import annotations
 
@@ -8,24 +8,8 @@ from typing import Any
 import numpy as np
 
 from visionr1.boxes import Array
-from visionr1.data.table import BoxTable
 from visionr1.errors import needs_extra
-from visionr1.evaluation.detection.coco import Detections
 from visionr1.samples import Boxes, normalize_label
-
-
-def coco_results(table: BoxTable, detections: Detections) -> list[dict[str, Any]]:
-    """The detections as rows of a COCO results file, with the ids of the table's file, in emission order."""
-    columns = (detections.image, detections.category, detections.xywh, detections.score)
-    return [
-        {
-            "image_id": table.image_ids[image],
-            "category_id": table.category_ids[category],
-            "bbox": xywh,
-            "score": score,
-        }
-        for image, category, xywh, score in zip(*(column.tolist() for column in columns), strict=True)
-    ]
 
 
 def to_supervision(boxes: Boxes, categories: Sequence[str], scores: Array | None = None) -> Any:

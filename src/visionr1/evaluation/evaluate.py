@@ -1,0 +1,366 @@
+"""One evaluation: what is evaluated, what answers, under which protocol; the results, kept where they can go on.
+
+`visionr1 eval`, the demo, evaluation during training and `visionr1 compare` all call `evaluate`:
+
+    from visionr1.evaluation import PredictionFiles, evaluate
+    from visionr1.evaluation.runner import Model
+
+    evaluate("my_boxes/", Model("runs/mine"), split="test", out=Path("runs/mine")).result.metrics
+    evaluate("my_boxes/", PredictionFiles([Path("replies.jsonl")], "qwen25"), split="test")
+    evaluate("coco/", Model("runs/mine"), benchmark="coco")
+    evaluate(samples, Replies(predictions, get_dialect("qwen25")))
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from visionr1.data import BoxDataset, data_path, read_dataset, truth_table
+from visionr1.data.row_log import OnBad
+from visionr1.dialects import Dialect
+from visionr1.errors import DataError, RecipeError
+from visionr1.evaluation.asking import Asking, Replier, collect_replies
+from visionr1.evaluation.benchmarks import BENCHMARKS, Benchmark, Reading
+from visionr1.evaluation.metrics import METRICS, Metric
+from visionr1.evaluation.predictions import (
+    Prediction,
+    is_replies,
+    predictions_file,
+    read_files,
+    replies_dialect,
+    replies_in,
+)
+from visionr1.evaluation.protocols import Protocol, as_asked
+from visionr1.evaluation.reply_log import ReplyLog, Shard
+from visionr1.evaluation.result import Result
+from visionr1.evaluation.storage import ResultFolder
+from visionr1.evaluation.units import Answers, BoxFiles, FoundUnits, Replies, Unit
+from visionr1.samples import Sample
+
+SMALL_SET = 10
+"""Sets of fewer images are left out of the second mean: one box moves their AP by several points."""
+
+Data = str | Path | BoxDataset | Sequence[Sample] | Unit
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionFiles:
+    """Files of predictions that answer: raw replies or boxes, several being the shards of one evaluation.
+
+    For a benchmark of several units it is a folder with a file for each. `dialect` is how replies write boxes, where
+    the file does not say.
+    """
+
+    paths: Sequence[Path]
+    dialect: str | Dialect | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """Results by name, the units that were not there, and what else must be known of them.
+
+    Of a shard there are no results: `num_replies` of `num_prompts` are kept so far.
+    """
+
+    results: Mapping[str, Result]
+    benchmark: Benchmark
+    """One without a name for a data set."""
+    predictions: Mapping[str, Sequence[Prediction]] = field(default_factory=dict)
+    """The replies of a model, by unit."""
+    missing: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    num_replies: int = 0
+    num_prompts: int = 0
+
+    @property
+    def result(self) -> Result:
+        """The first result; of a data set under one protocol the only one."""
+        return next(iter(self.results.values()))
+
+    def mean(self, metric: str, *, without_small: bool = False) -> float | None:
+        """Return the plain mean of a metric over the results; None if none is left."""
+        values = []
+        for result in self.results.values():
+            is_small = result.counts["images"] < SMALL_SET
+            if metric in result.metrics and not (without_small and is_small):
+                values.append(result.metrics[metric])
+        return sum(values) / len(values) if values else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a benchmark's record: both means where it has one, each result, what is missing."""
+        means: dict[str, Any] = {}
+        if self.benchmark.averaged:
+            names = list(self.result.metrics)
+            means["mean"] = {name: self.mean(name) for name in names}
+            means["mean_without_small"] = {name: self.mean(name, without_small=True) for name in names}
+            means["small_set"] = SMALL_SET
+        return {
+            "benchmark": self.benchmark.name,
+            "complete": not self.missing and not self.notes,
+            "missing": list(self.missing),
+            "notes": list(self.notes),
+            **means,
+            "results": {name: result.to_json() for name, result in self.results.items()},
+        }
+
+
+def evaluate(
+    data: Data,
+    answers: Replier | PredictionFiles | Replies,
+    *,
+    split: str | None = None,
+    benchmark: str | Benchmark | None = None,
+    metric: str | Metric = "detection",
+    protocol: Protocol | Sequence[str] = (),
+    scores: Sequence[str] = (),
+    num_resamples: int | None = None,
+    on_bad: OnBad = "raise",
+    out: Path | None = None,
+    name: str = "",
+    shard: Shard | None = None,
+    notify: Callable[[str], None] = lambda line: None,
+) -> Evaluation:
+    """Evaluate what `answers` says of `data`.
+
+    `data` is a data set (its path, "bccd", a read one, samples), a unit, or the folder of a `benchmark`. `answers` is a
+    model (`runner.Model`), files of predictions, or replies, one to each sample. `protocol` is one, or settings such as
+    ["qwen3vl", "limit=50"]; `scores` are ways to score the same boxes side by side. `num_resamples` are for the
+    intervals: 0 for none, None for as many as are affordable. A benchmark brings its own metric.
+
+    With `out`, results and replies are kept in `out`/evaluation (a benchmark's in `out`/BENCHMARK) under `name`, the
+    model's or file's by default; replies that are there are not asked again, and a result of anything else is never
+    replaced. With `shard` only those samples are asked, and nothing is scored. `notify` gets lines about what was read
+    and stored.
+
+    Raises DataError for data, predictions or stored results that do not fit, RecipeError for an unknown name or field.
+    """
+    chosen = BENCHMARKS.resolve(benchmark) if isinstance(benchmark, str) else benchmark
+    if chosen is None:
+        chosen = data_set_benchmark(METRICS.resolve(metric) if isinstance(metric, str) else metric)
+    job = _Job(chosen, answers, protocol, scores, num_resamples, name or _name_of(answers), notify)
+    job.check_protocols()
+    if shard and (job.model is None or out is None):
+        raise RecipeError("--shard needs --model, and --out, where the parts are kept")
+
+    # What is there to evaluate, and where its results are kept.
+    found = job.find_units(data, split, on_bad)
+    folder = None
+    if out is not None:
+        facts = {"model": _source_of(answers), "data": _label_of(data), "split": split, "on_bad": on_bad}
+        folder = ResultFolder(out / (job.stem if chosen.name else "evaluation"), facts, chosen.name)
+
+    if shard and folder:
+        return job.collect_shard(found, folder, shard)
+    return job.evaluate_units(found, folder)
+
+
+def data_set_benchmark(metric: Metric) -> Benchmark:
+    """Return the nameless benchmark that a data set of any layout is: one unit, scored by `metric`."""
+    return Benchmark(name="", find=_find_data_set, metric=metric)
+
+
+def _find_data_set(path: Path, split: str | None, reading: Reading) -> FoundUnits:
+    """Read a data set of any layout; without images only its annotations, whose report matters if rows were skipped."""
+    if reading.with_images:
+        dataset = read_dataset(path, split=split, on_bad=reading.on_bad)
+        unit = Unit(name="", annotations=dataset.table, samples=dataset.samples, report=dataset.report.lines())
+    else:
+        table = truth_table(path, split=split, on_bad=reading.on_bad)
+        unit = Unit(name="", annotations=table, report=table.report.lines() if table.report.skipped else ())
+    return FoundUnits([""], [unit])
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What one call of `evaluate` does, whatever the data."""
+
+    benchmark: Benchmark
+    answers: Replier | PredictionFiles | Replies
+    protocol: Protocol | Sequence[str]
+    scores: Sequence[str]
+    num_resamples: int | None
+    name: str
+    notify: Callable[[str], None]
+
+    @property
+    def model(self) -> Replier | None:
+        """What is asked; None where answers are there already."""
+        return None if isinstance(self.answers, PredictionFiles | Replies) else self.answers
+
+    @property
+    def stem(self) -> str:
+        """The name of the results: that of the benchmark, model or file, and what the settings say but the default."""
+        settings = [] if isinstance(self.protocol, Protocol) else self.protocol
+        parts = [re.sub(r"[^\w=.,+-]+", "_", setting)[:60] for setting in settings if setting != "default"]
+        return "-".join([self.benchmark.name or self.name, *parts])
+
+    def check_protocols(self) -> None:
+        """Raise RecipeError for a wrong name or field, before anything is read."""
+        self.protocols()
+
+    def protocols(self, *, boxes: bool = False) -> dict[str, Protocol]:
+        """Return the protocols to score under by the suffix of their results; `boxes`: for files of boxes."""
+        if isinstance(self.protocol, Protocol):
+            return {"": self.protocol}
+        settings = {"": [*self.protocol]}
+        if self.scores:
+            settings = {f"-{scores}": [*self.protocol, f"scores={scores}"] for scores in self.scores}
+        return {suffix: self.benchmark.read_protocol(own, boxes=boxes) for suffix, own in settings.items()}
+
+    def find_units(self, data: Data, split: str | None, on_bad: OnBad) -> FoundUnits:
+        """Read what is to be evaluated: the units of a benchmark, or one unit of data."""
+        reading = Reading(with_images=self.model is not None, on_bad=on_bad)
+        if isinstance(data, Unit):
+            return FoundUnits([data.name], [data])
+        if isinstance(data, BoxDataset):
+            unit = Unit(name=self.name, annotations=data.table, samples=data.samples, report=data.report.lines())
+            return FoundUnits([unit.name], [unit])
+        if not isinstance(data, str | Path):
+            return FoundUnits([self.name], [Unit(name=self.name, samples=data)])
+        found = self.benchmark.find(data_path(data), split, reading)
+        if self.benchmark.name:
+            return found
+        units = [replace(unit, name=self.name) for unit in found.units]
+        return FoundUnits([self.name], units)
+
+    def evaluate_units(self, found: FoundUnits, folder: ResultFolder | None) -> Evaluation:
+        """Ask, score and keep one unit after the other."""
+        if folder and self.benchmark.name:
+            folder.check_whole(_paths_of(self.answers))
+
+        results: dict[str, Result] = {}
+        predictions: dict[str, Sequence[Prediction]] = {}
+        notes: list[str] = []
+        for unit in found.units:
+            self._report(unit)
+            scored, predictions[unit.name] = self._evaluate_unit(unit, found, folder)
+            results |= scored
+            notes += [f"{unit.name}: {note}" for note in unit.notes]
+
+        evaluation = Evaluation(
+            results=results,
+            benchmark=self.benchmark,
+            predictions=predictions,
+            missing=tuple(found.missing),
+            notes=tuple(notes),
+        )
+        if folder and self.benchmark.name:
+            path = folder.write_whole(evaluation.to_json(), _paths_of(self.answers))
+            self.notify(f"stored: {path}")
+        return evaluation
+
+    def collect_shard(self, found: FoundUnits, folder: ResultFolder, shard: Shard) -> Evaluation:
+        """Only ask a part of the samples; the same evaluation without a shard finds the replies and scores them."""
+        assert self.model is not None
+        (protocol, *_) = self.protocols().values()
+        num_replies = num_prompts = 0
+        for unit in found.units:
+            self._report(unit)
+            log = folder.reply_log(unit.name, ())
+            asking = Asking.of(self.model, unit.samples, protocol)
+            num_replies += len(collect_replies(self.model, asking, title=unit.name, log=log, shard=shard))
+            num_prompts += len(asking.samples)
+        return Evaluation(results={}, benchmark=self.benchmark, num_replies=num_replies, num_prompts=num_prompts)
+
+    def _evaluate_unit(
+        self, unit: Unit, found: FoundUnits, folder: ResultFolder | None
+    ) -> tuple[dict[str, Result], Sequence[Prediction]]:
+        """Return the results of a unit by name, and the replies they come from; none of files."""
+        log = None
+        if folder and self.model:
+            log = folder.reply_log(unit.name, [self.stem + suffix for suffix in self.protocols()])
+        files = self._files_of_unit(unit, several=len(found.names) > 1)
+        answers, protocols = self._ask(unit, files, log)
+
+        results: dict[str, Result] = {}
+        for suffix, protocol in protocols.items():
+            scored = self.benchmark.metric.score(unit, answers, protocol, self.num_resamples)
+            for name, result in scored.items():
+                is_whole = name == unit.name and not self.benchmark.name
+                results[(self.stem if is_whole else name) + suffix] = result
+
+        predictions = answers.predictions if isinstance(answers, Replies) and not files else ()
+        if folder:
+            replies_of = log.replies_of if log else None
+            paths = folder.write(unit.name, results, predictions or None, replies_of, files)
+            if not self.benchmark.name:
+                for path in paths:
+                    self.notify(f"stored: {path}")
+        if log:
+            log.remove()
+        return results, predictions
+
+    def _ask(self, unit: Unit, files: Sequence[Path], log: ReplyLog | None) -> tuple[Answers, Mapping[str, Protocol]]:
+        """Return what is answered to a unit, and the protocols with all that the answers state."""
+        if isinstance(self.answers, Replies):
+            _check_answers(unit.samples, self.answers.predictions)
+            return self.answers, self.protocols()
+        if isinstance(self.answers, PredictionFiles):
+            rows, replies_of = read_files(files)
+            if not is_replies(rows.values()):
+                return BoxFiles(rows), self.protocols(boxes=True)
+            dialect = replies_dialect(files, self.answers.dialect, replies_of)
+            protocols = {suffix: as_asked(protocol, replies_of) for suffix, protocol in self.protocols().items()}
+            return Replies(replies_in(rows), dialect), protocols
+
+        askings = {
+            suffix: Asking.of(self.answers, unit.samples, protocol) for suffix, protocol in self.protocols().items()
+        }
+        first, *others = askings.values()
+        if any(other.facts != first.facts for other in others):
+            raise RecipeError("protocols of one generation may differ in how replies are scored, not in what is asked")
+        predictions = collect_replies(self.answers, first, title=unit.name, log=log)
+        protocols = {suffix: asking.protocol for suffix, asking in askings.items()}
+        return Replies(predictions, self.answers.dialect), protocols
+
+    def _files_of_unit(self, unit: Unit, *, several: bool) -> Sequence[Path]:
+        """Return the files that answer a unit; of a benchmark with several units, that of its name in a folder."""
+        paths = _paths_of(self.answers)
+        if paths and self.benchmark.name and (several or not all(map(Path.is_file, paths))):
+            return [predictions_file(paths[0], unit.name)]
+        return paths
+
+    def _report(self, unit: Unit) -> None:
+        for line in unit.report:
+            self.notify(f"{unit.name}: {line}" if self.benchmark.name else line)
+
+
+def _paths_of(answers: Replier | PredictionFiles | Replies) -> Sequence[Path]:
+    return answers.paths if isinstance(answers, PredictionFiles) else ()
+
+
+def _check_answers(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> None:
+    """Raise DataError unless there is one reply to each sample, and none to another."""
+    num_replies = Counter(prediction.sample_id for prediction in predictions)
+    for sample in samples:
+        if num_replies[sample.id] != 1:
+            raise DataError(f"sample {sample.id!r}: expected one prediction, found {num_replies[sample.id]}")
+    if len(samples) < len(predictions):
+        unknown = set(num_replies) - {sample.id for sample in samples}
+        raise DataError(f"{len(unknown)} predictions are of no sample of the set, such as {min(unknown)!r}")
+
+
+def _name_of(answers: Replier | PredictionFiles | Replies) -> str:
+    """Return the name of results unless told otherwise: the model's folder, or the first file."""
+    if isinstance(answers, PredictionFiles):
+        return answers.paths[0].stem
+    return "replies" if isinstance(answers, Replies) else Path(answers.name).resolve().name
+
+
+def _source_of(answers: Replier | PredictionFiles | Replies) -> str:
+    """Return what stored results call the model."""
+    if isinstance(answers, PredictionFiles):
+        return ", ".join(map(str, answers.paths))
+    return "" if isinstance(answers, Replies) else answers.name
+
+
+def _label_of(data: Data) -> str:
+    """Return what stored results call the data."""
+    if isinstance(data, BoxDataset):
+        return str(data.table.path)
+    return str(data) if isinstance(data, str | Path) else "samples"

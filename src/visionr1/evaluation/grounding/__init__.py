@@ -1,1 +1,0 @@
-"""Grounding and referring, measured: one expression, its boxes."""

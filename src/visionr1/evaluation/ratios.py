@@ -1,0 +1,221 @@
+"""Metrics that are ratios of two sums over samples: what `metrics/rec.py` and `metrics/grec.py` share.
+
+A resample of images then only weighs the samples anew. Samples of one image are drawn together: their expressions are
+not independent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visionr1.boxes import Array, giou_matrix, iou_matrix, is_box, is_number, xywh_to_xyxy
+from visionr1.dialects import Dialect
+from visionr1.errors import DataError
+from visionr1.evaluation.detection.replies import count_faults, count_replies, input_size_of
+from visionr1.evaluation.predictions import JsonRows, Prediction
+from visionr1.evaluation.protocols import Protocol
+from visionr1.evaluation.result import Result
+from visionr1.evaluation.statistics import NUM_RESAMPLES, intervals
+from visionr1.evaluation.units import Answers, BoxFiles, Replies, Unit
+from visionr1.samples import Boxes, Reply, Sample
+
+Ratios = tuple[Array, Array]
+"""Numerators and denominators of M metrics: (S, M) each, for S samples."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RatioResampler:
+    """The sums of numerators and denominators (N, M) over each of N images, in order."""
+
+    names: tuple[str, ...]
+    images: tuple[object, ...]
+    numerators: Array
+    denominators: Array
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def figures(self, times: NDArray[np.int64]) -> Array:
+        """Return the metrics (R, M) of R sets in which image i stands `times[r, i]` times; nan without any count."""
+        numerators, denominators = times @ self.numerators, times @ self.denominators
+        empty = np.full(numerators.shape, np.nan)
+        values: Array = np.divide(numerators, denominators, out=empty, where=denominators > 0)
+        return values
+
+    def check_pairs_with(self, other: object) -> None:
+        """Raise ValueError unless `other` has the same metrics of the same samples."""
+        if (
+            not isinstance(other, RatioResampler)
+            or (self.names, self.images) != (other.names, other.images)
+            or not np.array_equal(self.denominators, other.denominators)
+        ):
+            raise ValueError("paired results need the same metrics of the same samples")
+
+    def metrics(self) -> dict[str, float]:
+        """Return the figures of the set itself, those that nothing is counted for left out."""
+        values = self.figures(np.ones((1, len(self.images)), dtype=np.int64))[0].tolist()
+        return {name: value for name, value in zip(self.names, values, strict=True) if not np.isnan(value)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RatioScore:
+    """The `score` of a metric whose figures are ratios; the first of `names` is the headline and counts every sample.
+
+    `ratios(boxes, truths, protocol)` takes the boxes xyxy of each of S samples, best first, and the true ones; `rule`
+    says in words what it does with them.
+    """
+
+    names: tuple[str, ...]
+    rule: str
+    ratios: Callable[[Sequence[Array], Sequence[Array], Protocol], Ratios]
+
+    def __call__(
+        self, unit: Unit, answers: Answers, protocol: Protocol, num_resamples: int | None
+    ) -> dict[str, Result]:
+        """Score raw replies, or files of boxes, by sample id; a sample without an answer is one without boxes.
+
+        A row of a file is `sample_id`, `bbox` xywh in original pixels, and `score`, 1 where it is left out; among equal
+        scores the order of the file decides. Raises DataError for a bad row, a reply to no sample or a second one, and
+        where a size is missing to read boxes.
+        """
+        if isinstance(answers, BoxFiles):
+            boxes = _read_boxes(answers.files, unit.samples, protocol)
+            protocol = replace(protocol, decoding="")
+            return {unit.name: self._result(unit.samples, boxes, protocol, num_resamples)}
+        return {unit.name: self._score_replies(unit.samples, answers, protocol, num_resamples)}
+
+    def _score_replies(
+        self, samples: Sequence[Sample], answers: Replies, protocol: Protocol, num_resamples: int | None
+    ) -> Result:
+        protocol = replace(protocol, dialect=answers.dialect.name)
+        parsed = _parse_replies(samples, answers)
+        no_reply = Reply(Boxes.empty())
+        salvaged, strict = [], []
+        for place in range(len(samples)):
+            reply = parsed.get(place, no_reply)
+            salvaged.append(reply.boxes.xyxy)
+            strict.append(reply.boxes.xyxy if reply.well_formed else no_reply.boxes.xyxy)
+
+        boxes = strict if protocol.parse == "strict" else salvaged
+        result = self._result(samples, boxes, protocol, num_resamples)
+        metrics = dict(result.metrics)
+        if protocol.parse == "salvage":
+            headline = self.names[0]
+            metrics[f"{headline} strict"] = self._resampler(samples, strict, protocol).metrics()[headline]
+
+        counts = count_replies(answers.predictions, list(parsed.values()))
+        del counts["unknown_labels"]  # an expression is no label
+        counts["samples_without_reply"] = len(samples) - len(parsed)
+        return replace(
+            result,
+            metrics=metrics,
+            counts={**result.counts, **counts},
+            faults=count_faults(list(parsed.values())),
+        )
+
+    def _result(
+        self, samples: Sequence[Sample], boxes: Sequence[Array], protocol: Protocol, num_resamples: int | None
+    ) -> Result:
+        resampler = self._resampler(samples, boxes, protocol)
+        num_resamples = NUM_RESAMPLES if num_resamples is None else num_resamples
+        return Result(
+            protocol=replace(protocol, metric=self.rule),
+            metrics=resampler.metrics(),
+            interval=intervals(resampler, num_resamples=num_resamples) if num_resamples else {},
+            counts={
+                "images": len(resampler),
+                "samples": len(samples),
+                "true_boxes": sum(len(sample.truth) for sample in samples),
+                "predicted_boxes": sum(map(len, boxes)),
+            },
+            resampler=resampler,
+        )
+
+    def _resampler(self, samples: Sequence[Sample], boxes: Sequence[Array], protocol: Protocol) -> RatioResampler:
+        """Sum the ratios of the samples of each image."""
+        numerators, denominators = self.ratios(boxes, [sample.truth.xyxy for sample in samples], protocol)
+        image_ids = tuple(dict.fromkeys(sample.image_id for sample in samples))
+        places = {image_id: place for place, image_id in enumerate(image_ids)}
+        image = [places[sample.image_id] for sample in samples]
+
+        image_numerators, image_denominators = np.zeros((2, len(image_ids), len(self.names)))
+        np.add.at(image_numerators, image, numerators)
+        np.add.at(image_denominators, image, denominators)
+        return RatioResampler(self.names, image_ids, image_numerators, image_denominators)
+
+
+def is_right(overlap: Array, protocol: Protocol) -> NDArray[np.bool_]:
+    """Say which overlaps make a predicted box right under the protocol."""
+    right: NDArray[np.bool_]
+    right = overlap >= protocol.match_iou if protocol.comparison == "at_least" else overlap > protocol.match_iou
+    return right
+
+
+def overlap_matrix(predicted: Array, true: Array, protocol: Protocol) -> Array:
+    """Return the overlap (P, K) of predicted and true boxes xyxy that the protocol compares."""
+    measure = iou_matrix if protocol.overlap == "iou" else giou_matrix
+    return measure(predicted, true)
+
+
+def _parse_replies(samples: Sequence[Sample], answers: Replies) -> dict[int, Reply]:
+    """Parse the replies by position of their sample, in the order of the replies."""
+    places = {sample.id: place for place, sample in enumerate(samples)}
+    parsed: dict[int, Reply] = {}
+    for prediction in answers.predictions:
+        place = _place(places, prediction.sample_id, "a reply")
+        if place in parsed:
+            raise DataError(f"sample {prediction.sample_id!r}: expected one reply, found two")
+        parsed[place] = _parse(samples[place], prediction, answers.dialect)
+    return parsed
+
+
+def _place(places: Mapping[str, int], sample_id: str, what: str) -> int:
+    if sample_id not in places:
+        example = next(iter(places), "")
+        raise DataError(f"{what} has sample_id {sample_id!r}, which is not of the set; its ids are like {example!r}")
+    return places[sample_id]
+
+
+def _parse(sample: Sample, prediction: Prediction, dialect: Dialect) -> Reply:
+    if not all(sample.size_wh):
+        raise DataError(f"sample {sample.id!r}: width and height of its image are needed to read replies, but missing")
+    return dialect.parse(
+        prediction.text,
+        size_wh=sample.size_wh,
+        input_size_wh=input_size_of(prediction, sample.size_wh, dialect, f"the reply to sample {sample.id!r}"),
+        categories=sample.query.categories,
+    )
+
+
+def _read_boxes(files: Mapping[Path, JsonRows], samples: Sequence[Sample], protocol: Protocol) -> list[Array]:
+    """Return the boxes xyxy of each sample, best first; DataError for a bad row, or a sample in two files."""
+    places = {sample.id: place for place, sample in enumerate(samples)}
+    scored: list[list[tuple[float, list[float]]]] = [[] for _ in samples]
+    file_of_sample: dict[int, Path] = {}
+    for path, rows in files.items():
+        for index, row in enumerate(rows):
+            where = f"{path}: row {index}"
+            place = _place(places, str(row.get("sample_id")), f"{where}: the box")
+            if file_of_sample.setdefault(place, path) != path:
+                raise DataError(
+                    f"{where}: {file_of_sample[place]} has boxes of sample {samples[place].id!r} too; leave one out"
+                )
+            box, score = row.get("bbox"), row.get("score", 1.0)
+            if not is_box(box):
+                raise DataError(f"{where}: bbox: expected four finite numbers [x, y, width, height], found {box!r:.80}")
+            if not is_number(score):
+                raise DataError(f"{where}: score: expected a finite number, found {score!r:.60}")
+            if score >= protocol.min_score:
+                scored[place].append((score, box))
+
+    boxes = []
+    for rows_of_sample in scored:
+        ranked = sorted(rows_of_sample, key=lambda pair: -pair[0])
+        xywh = np.array([box for _, box in ranked], dtype=np.float64).reshape(-1, 4)
+        boxes.append(xywh_to_xyxy(xywh))
+    return boxes

@@ -1,0 +1,63 @@
+"""Units: what is asked together, what was answered, and what a benchmark found in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from visionr1.data.table import BoxTable, table_of
+from visionr1.dialects import Dialect
+from visionr1.evaluation.predictions import JsonRows, Prediction
+from visionr1.samples import Sample
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Unit:
+    """Samples that are asked together: a data set, or a split, a subtask or a set of a benchmark.
+
+    `samples` are empty if the set was read without images, to score files. `annotations` is the annotation file as a
+    table, with its crowd regions and areas, where there is one. `parts` are the results that are scored of one asking,
+    each with the positions of its categories (None for all); empty for one result of all. `report` are lines about what
+    was read, `notes` what must be known of the results.
+    """
+
+    name: str
+    samples: Sequence[Sample] = ()
+    annotations: BoxTable | None = None
+    parts: Mapping[str, Sequence[int] | None] = field(default_factory=dict)
+    report: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+    @cached_property
+    def table(self) -> BoxTable:
+        """The annotations, or the table that the samples' own boxes make."""
+        return self.annotations if self.annotations is not None else table_of(self.samples)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FoundUnits:
+    """The units of a benchmark that a folder holds, read one after the other, and the names of those it lacks."""
+
+    names: Sequence[str]
+    units: Iterable[Unit]
+    missing: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Replies:
+    """Raw replies of a model, and the dialect they write boxes in."""
+
+    predictions: Sequence[Prediction]
+    dialect: Dialect
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BoxFiles:
+    """Boxes of any tool: the rows of each file, the files being shards of one evaluation."""
+
+    files: Mapping[Path, JsonRows]
+
+
+Answers = Replies | BoxFiles

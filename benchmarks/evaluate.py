@@ -71,9 +71,10 @@ def score(evaluator: str, folder: Path) -> list[float]:
     """The twelve figures by one evaluator."""
     truth, results = folder / "truth.json", folder / "results.json"
     if evaluator != "pycocotools":
-        from visionr1.evaluation import evaluate_file
+        from visionr1.evaluation import PredictionFiles, evaluate
 
-        return list(evaluate_file(results, truth, num_resamples=0).coco)
+        figures: list[float] = evaluate(truth, PredictionFiles([results]), num_resamples=0).result.extras["coco"]
+        return figures
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 

@@ -19,16 +19,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from visionr1.evaluation.benchmarks.suite import SMALL_SET
-
 from visionr1.data import BoxDataset, find_splits, read_coco
-from visionr1.evaluation import DetectionResult, DetectionUnit, Protocol, ReplyLog, read_protocol, write_evaluation
-from visionr1.evaluation.runner import Asking, ModelEvaluator
-from visionr1.files import read_json, write_json_atomic
-from visionr1.models.loading import load_policy
-from visionr1.models.policy import Policy
+from visionr1.evaluation import Protocol, Result, evaluate, read_protocol
+from visionr1.evaluation.evaluate import SMALL_SET
+from visionr1.evaluation.runner import Model
+from visionr1.files import write_json_atomic
 
-Results = dict[tuple[str, str, str], DetectionResult]
+Results = dict[tuple[str, str, str], Result]
 """By model, protocol and set."""
 
 
@@ -48,34 +45,23 @@ def first_images(dataset: BoxDataset, limit: int | None) -> BoxDataset:
     return BoxDataset(dataset.samples[:limit], dataset.table.take(range(limit)), dataset.report)
 
 
-def measure(
-    model: str, policy: Policy, protocol: Protocol, name: str, source: tuple[Path, str], args: argparse.Namespace
-) -> DetectionResult:
-    """One model on one set under one protocol, or what is stored of it."""
+def measure(model: Model, protocol: Protocol, name: str, source: tuple[Path, str], args: argparse.Namespace) -> Result:
+    """One model on one set under one protocol; replies that are stored are not asked again."""
     path, split = source
-    folder = args.out / model / protocol.name.replace("/", "_")
+    folder = args.out / model.name / protocol.name.replace("/", "_")
     dataset = first_images(read_coco(path, split=split), args.limit)
-    unit = DetectionUnit(name=name, table=dataset.table, samples=dataset.samples)
-    if (stored := folder / f"{name}.json").is_file():
-        result = DetectionResult.from_json(read_json(stored))
-        stated = Asking.of(policy, unit, protocol, args.max_new_tokens).protocol
-        if result.protocol == stated and result.counts["images"] == len(dataset.table):
-            return result
-    log = ReplyLog(folder, name, {"model": model, "data": str(path), "split": split})
-    evaluator = ModelEvaluator(policy, args.max_new_tokens, args.batch_size, args.resamples)
-    print(f"{model}, {protocol.name}", file=sys.stderr)
-    results, predictions = evaluator.evaluate(unit, {protocol.name: protocol}, log)
-    found = results[protocol.name][name]
-    assert isinstance(found, DetectionResult)
-    write_evaluation(folder, name, found, predictions, model=model, data=str(path), split=split)
-    log.remove()
-    return found
+    print(f"{model.name}, {protocol.name}", file=sys.stderr)
+    return evaluate(
+        dataset, model, split=split, protocol=protocol, num_resamples=args.resamples, out=folder, name=name
+    ).result
 
 
-def mean(results: Mapping[str, DetectionResult], *, without_small: bool) -> float | None:
+def mean(results: Mapping[str, Result], *, without_small: bool) -> float | None:
     """The plain mean AP over sets; None if none is left."""
     values = [
-        result.coco[0] for result in results.values() if not (without_small and result.counts["images"] < SMALL_SET)
+        result.metrics["AP"]
+        for result in results.values()
+        if not (without_small and result.counts["images"] < SMALL_SET)
     ]
     return sum(values) / len(values) if values else None
 
@@ -85,7 +71,7 @@ def table(results: Results, sets: list[str], columns: list[tuple[str, str]]) -> 
     rows = [["set", "images", *(f"{model}: {protocol}" for model, protocol in columns)]]
     for name in sets:
         own = [results[(*column, name)] for column in columns]
-        rows.append([name, str(own[0].counts["images"]), *(f"{100 * result.coco[0]:.1f}" for result in own)])
+        rows.append([name, str(own[0].counts["images"]), *(f"{100 * result.metrics['AP']:.1f}" for result in own)])
     for without, title in ((False, "mean"), (True, f"mean of sets with {SMALL_SET} images or more")):
         means = [mean({name: results[(*c, name)] for name in sets}, without_small=without) for c in columns]
         rows.append([title, "", *("n/a" if value is None else f"{100 * value:.1f}" for value in means)])
@@ -100,7 +86,7 @@ def moved(results: Results, sets: list[str], models: list[str], protocols: list[
     for model in models:
         for protocol in protocols[1:]:
             by_set = {
-                name: results[model, protocol, name].coco[0] - results[model, protocols[0], name].coco[0]
+                name: results[model, protocol, name].metrics["AP"] - results[model, protocols[0], name].metrics["AP"]
                 for name in sets
             }
             changes.setdefault(model, {})[protocol] = {
@@ -133,10 +119,12 @@ def main() -> int:
         parser.error(f"{args.folder} holds no data set with a test or valid split")
     results: Results = {}
     for model, path in models.items():
-        policy = load_policy(path, device=args.device)
+        asked = Model(
+            path, name=model, device=args.device, max_new_tokens=args.max_new_tokens, batch_size=args.batch_size
+        )
         for protocol in protocols:
             for name, source in sets.items():
-                results[model, protocol.name, name] = measure(model, policy, protocol, name, source, args)
+                results[model, protocol.name, name] = measure(asked, protocol, name, source, args)
     names = [protocol.name for protocol in protocols]
     columns = [(model, protocol) for model in models for protocol in names]
     print(*table(results, list(sets), columns), sep="\n")
@@ -151,7 +139,7 @@ def main() -> int:
     summary = {
         "limit": args.limit,
         "images": {name: results[(*columns[0], name)].counts["images"] for name in sets},
-        "AP": {f"{m}/{p}": {name: results[m, p, name].coco[0] for name in sets} for m, p in columns},
+        "AP": {f"{m}/{p}": {name: results[m, p, name].metrics["AP"] for name in sets} for m, p in columns},
         "mean": {
             f"{m}/{p}": mean({name: results[m, p, name] for name in sets}, without_small=False) for m, p in columns
         },

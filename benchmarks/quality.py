@@ -17,9 +17,9 @@ from typing import Any
 from visionr1.assets import recipe_path
 from visionr1.data import read_source
 from visionr1.data.scenes import SceneConfig, SceneStream
-from visionr1.evaluation import DetectionResult, evaluate_detection, paired_difference
-from visionr1.evaluation.runner import predict_samples
-from visionr1.models.loading import load_policy
+from visionr1.evaluation import Result, evaluate, paired_difference
+from visionr1.evaluation.runner import Model
+from visionr1.evaluation.statistics import Resampler
 from visionr1.samples import Sample
 from visionr1.training.recipe import load_recipe
 from visionr1.training.train import train
@@ -45,13 +45,10 @@ def evaluation_sets(num_scenes: int) -> dict[str, list[Sample]]:
     }
 
 
-def evaluate_model(model_dir: str | Path, sets: dict[str, list[Sample]]) -> dict[str, DetectionResult]:
+def evaluate_model(model_dir: str | Path, sets: dict[str, list[Sample]]) -> dict[str, Result]:
     """One result per set, each under the default protocol."""
-    policy = load_policy(model_dir)
-    return {
-        name: evaluate_detection(samples, predict_samples(policy, samples), dialect=policy.dialect)
-        for name, samples in sets.items()
-    }
+    model = Model(model_dir)
+    return {name: evaluate(samples, model, name=name).result for name, samples in sets.items()}
 
 
 def trained_model(method: str, seed: int, out: Path, overrides: list[str]) -> Path:
@@ -63,13 +60,19 @@ def trained_model(method: str, seed: int, out: Path, overrides: list[str]) -> Pa
     return run_dir / "final"
 
 
+def resampler(result: Result) -> Resampler:
+    """What gives the figures of drawn images."""
+    assert result.resampler is not None
+    return result.resampler
+
+
 def summary(values: list[float]) -> str:
     """Mean and spread, x 100."""
     spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
     return f"{100 * statistics.mean(values):.1f}{spread}"
 
 
-def print_tables(results: dict[str, list[dict[str, DetectionResult]]], sets: dict[str, list[Sample]]) -> None:
+def print_tables(results: dict[str, list[dict[str, Result]]], sets: dict[str, list[Sample]]) -> None:
     """Markdown, one table per set, with the gains' paired intervals under it."""
     base = results["base"][0]
     for name, samples in sets.items():
@@ -87,7 +90,7 @@ def print_tables(results: dict[str, list[dict[str, DetectionResult]]], sets: dic
         print(f"\n{base[name].protocol.line()}\n")
         for method, runs in results.items():
             for seed, run in enumerate(runs if method != "base" else []):
-                gain = paired_difference(base[name].matches, run[name].matches)["AP"]
+                gain = paired_difference(resampler(base[name]), resampler(run[name]))["AP"]
                 low, high = gain.interval
                 print(f"- {method}, seed {seed}: AP {100 * gain.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]")
 

@@ -11,16 +11,16 @@ import pytest
 from PIL import Image
 
 from support.detection_problems import pycocotools_figures, random_problem
+from support.evaluating import evaluate_file
 from visionr1 import cli
 from visionr1.data import read_dataset
 from visionr1.dialects import get_dialect
 from visionr1.errors import DataError, MissingDependency
 from visionr1.evaluation import (
-    DEFAULT,
-    DetectionUnit,
     Prediction,
+    Replies,
     compare,
-    evaluate_file,
+    evaluate,
     to_supervision,
     write_evaluation,
     write_predictions,
@@ -110,8 +110,7 @@ def test_images_that_no_model_was_asked_about_stay_out(tmp_path: Path, benchmark
     paths = []
     for name, text in (("before", "[]"), ("after", '[{"bbox_2d": [0, 0, 9, 9], "label": "cat"}]')):
         said = [Prediction(image_id=1, text=text, sample_id="1", input_size_wh=(40, 30))]
-        unit = DetectionUnit(name=name, table=dataset.table, samples=dataset.samples)
-        result = unit.score(said, get_dialect("qwen25"), DEFAULT, 2)[name]
+        result = evaluate(dataset, Replies(said, get_dialect("qwen25")), num_resamples=2).result
         facts = {"model": name, "data": str(tmp_path / "set"), "split": "val", "on_bad": "skip", "unit": "val"}
         write_evaluation(tmp_path / name, "val", result, None, **facts, benchmark=benchmark)
         write_predictions(tmp_path / name / "val.predictions.jsonl", said)

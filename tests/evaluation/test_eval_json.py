@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from support.detection_problems import pycocotools_figures, random_problem
+from support.evaluating import evaluate_file
 from visionr1 import cli
-from visionr1.evaluation import evaluate_file, format_results
+from visionr1.evaluation import format_results
 
 
 def run(folder: Path, truth: Any, results: Any, capsys: pytest.CaptureFixture[str], *more: str) -> dict[str, Any]:

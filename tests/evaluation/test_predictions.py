@@ -8,9 +8,10 @@ import pytest
 
 from support.benchmark_trees import BOXES, write_json, write_refcoco
 from support.detection_problems import random_problem
+from support.evaluating import evaluate_file
 from visionr1 import cli
 from visionr1.errors import DataError
-from visionr1.evaluation import compare, evaluate_file
+from visionr1.evaluation import compare
 
 REPLY = {"text": '[{"bbox_2d": [0, 0, 9, 9], "label": "c1"}]', "input_size_wh": [640, 480]}
 
@@ -29,7 +30,7 @@ def test_results_in_several_files_are_those_of_one(tmp_path: Path, capsys: pytes
     files = write(tmp_path, *parts, [])  # a shard without a box
     command = ["eval", "--data", str(data), "--resamples", "2", "--out", str(tmp_path / "out")]
     assert cli.main([*command, "--json", "--predictions", *map(str, files)]) == 0
-    assert json.loads(capsys.readouterr().out)["coco"] == list(whole.coco)
+    assert json.loads(capsys.readouterr().out)["coco"] == list(whole.extras["coco"])
     assert cli.main([*command, "--json", "--predictions", str(tmp_path / "all.json")]) == 0
     stored = [tmp_path / f"out/evaluation/{name}.json" for name in ("part-0", "all")]
     difference = compare(stored, num_resamples=2).differences["all"]  # from all files again

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from support.evaluating import evaluate_file
 from visionr1 import cli
 from visionr1.data import present_categories, table_of
 from visionr1.dialects import get_dialect, instruction
@@ -19,7 +20,6 @@ from visionr1.evaluation import (
     Prediction,
     Protocol,
     ask,
-    evaluate_file,
     evaluate_replies,
     format_results,
     read_protocol,
@@ -173,7 +173,11 @@ def test_a_box_counts_only_for_what_its_prompt_asked() -> None:
     protocol = read_protocol(["prompt=per_category"])
     both = [said("a", f"[{cat}, {dog}]", "cat"), said("a", f"[{dog}]", "dog")]
     result = evaluate_replies(table, both, dialect=QWEN3, protocol=protocol, num_resamples=0)
-    assert result.coco[0] == pytest.approx(1) and result.precision == pytest.approx(2 / 3) and result.recall == 1
+    assert (
+        result.extras["coco"][0] == pytest.approx(1)
+        and result.metrics["precision"] == pytest.approx(2 / 3)
+        and result.metrics["recall"] == 1
+    )
     assert result.counts["unknown_labels"] == 1
 
 
@@ -181,7 +185,7 @@ def test_only_model_pixels_need_the_input_size() -> None:
     samples = [sample("a", ["cat"])]
     right = QWEN3.render(samples[0].truth, size_wh=SIZE, input_size_wh=SIZE)
     scored = evaluate_replies(table_of(samples), [said("a", right)], dialect=QWEN3, num_resamples=0)
-    assert scored.coco[0] == pytest.approx(1)
+    assert scored.extras["coco"][0] == pytest.approx(1)
     for name in ("qwen25", "think+qwen25"):
         with pytest.raises(DataError, match="must be given"):
             evaluate_replies(table_of(samples), [said("a", right)], dialect=get_dialect(name), num_resamples=0)
@@ -202,7 +206,9 @@ def test_scores_of_a_file_are_not_of_replies_nor_ranks_of_a_file(tmp_path: Path)
     files = tmp_path / "results.json", tmp_path / "truth.json"
     kept = evaluate_file(*files, num_resamples=0)
     constant = evaluate_file(*files, protocol=["scores=constant"], num_resamples=0)
-    assert kept.coco[0] == pytest.approx(0.5) and constant.coco[0] == pytest.approx(1)  # the right one comes first
+    assert kept.extras["coco"][0] == pytest.approx(0.5) and constant.extras["coco"][0] == pytest.approx(
+        1
+    )  # the right one comes first
     assert constant.protocol.name == "coco_results with scores=constant"
     with pytest.raises(DataError, match="scores=rank is for replies"):
         evaluate_file(*files, protocol=["scores=rank"])

@@ -15,11 +15,13 @@ from support.random_models import sharpen
 from visionr1 import cli
 from visionr1.data import BoxDataset, data_path, read_coco
 from visionr1.errors import DataError
-from visionr1.evaluation import DetectionResult, DetectionUnit, Prediction, ReplyLog, Shard, read_protocol
-from visionr1.evaluation.runner import Asking, collect_replies, evaluate_model, predict_image, predict_samples
+from visionr1.evaluation import Prediction, Replies, ReplyLog, Result, Shard, evaluate, read_protocol
+from visionr1.evaluation.asking import Asking, collect_replies
+from visionr1.evaluation.runner import Model, predict_image, predict_samples
 from visionr1.models.loading import load_policy
 from visionr1.models.policy import Policy
 from visionr1.models.prompts import Prompt
+from visionr1.report.draw import draw_boxes
 from visionr1.samples import Query, Sample
 
 LIMIT = 20
@@ -56,7 +58,8 @@ def test_replies_do_not_depend_on_the_batch(model_folder: Path, few: BoxDataset)
 
 
 def test_a_model_is_evaluated_under_the_default_protocol(qwen25_folder: Path, few: BoxDataset) -> None:
-    result, predictions = evaluate_model(load_policy(qwen25_folder), few, max_new_tokens=LIMIT)
+    evaluation = evaluate(few, Model(qwen25_folder, max_new_tokens=LIMIT))
+    result, (predictions,) = evaluation.result, evaluation.predictions.values()
     assert len(predictions) == 3 and result.counts["replies"] == 3
     assert result.protocol.name == "default" and result.protocol.max_new_tokens == LIMIT
     assert result.counts["true_boxes"] == len(few.table.xywh)
@@ -74,14 +77,15 @@ def test_one_prompt_per_present_category_is_really_asked(qwen25_folder: Path, fe
 
     policy.encode = listen  # type: ignore[method-assign]
     protocol = read_protocol(["vision_r1_odinw", "template=Find {}."])
-    result, predictions = evaluate_model(policy, few, protocol=protocol, max_new_tokens=2)
+    evaluation = evaluate(few, Model(policy, name="m", max_new_tokens=2), protocol=protocol)
+    result, (predictions,) = evaluation.result, evaluation.predictions.values()
     present = [(name,) for s in few.samples for name in s.query.categories if name in s.truth.labels]
     assert asked == present and [p.categories for p in predictions] == present
     assert result.counts["replies"] == result.counts["categories_asked"] == len(present) < 9
     assert result.counts["images"] == 3 and result.protocol.max_new_tokens == 2
     protocol = read_protocol(["vision_r1_odinw", "categories=all", "max_new_tokens=1"])
     asked.clear()
-    assert evaluate_model(policy, few, protocol=protocol)[0].protocol.max_new_tokens == 1
+    assert evaluate(few, Model(policy, name="m"), protocol=protocol).result.protocol.max_new_tokens == 1
     assert asked == [(name,) for s in few.samples for name in s.query.categories]
 
 
@@ -99,7 +103,7 @@ def test_eval_leaves_its_result_and_replies_which_score_the_same(
     assert cli.main(["eval", "--predictions", str(replies), "--data", data, "--dialect", "qwen25", "--json"]) == 0
     again = json.loads(capsys.readouterr().out)
     assert again["coco"] == printed["coco"] and again["counts"] == printed["counts"]
-    assert DetectionResult.from_json(again).interval == DetectionResult.from_json(printed).interval
+    assert Result.from_json(again).interval == Result.from_json(printed).interval
 
 
 def test_predict_draws_and_prints_json(qwen25_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,7 +127,8 @@ def test_boxes_that_were_not_asked_for_are_apart_and_not_drawn(
 
     monkeypatch.setattr("visionr1.evaluation.runner.predict_samples", replies)
     Image.new("RGB", (64, 48), "white").save(tmp_path / "photo.png")
-    drawn, record = predict_image(load_policy(qwen25_folder), tmp_path / "photo.png", ["cat"])
+    sample, boxes, record = predict_image(load_policy(qwen25_folder), tmp_path / "photo.png", ["cat"])
+    drawn = draw_boxes(sample.load_image(), boxes, categories=["cat"])
     assert record["boxes"] == [{"xyxy": [4, 4, 30, 20], "label": " Cat"}]
     assert record["not_asked_for"] == [{"xyxy": [40, 10, 60, 40], "label": "dog"}]
     white = (255, 255, 255)
@@ -170,11 +175,13 @@ def test_an_evaluation_that_was_stopped_goes_on(
     qwen25_folder: Path, few: BoxDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = load_policy(qwen25_folder)
-    unit = DetectionUnit(name="few", table=few.table, samples=few.samples)
-    asking = Asking.of(policy, unit, read_protocol(["max_new_tokens=3"]))
+    model = Model(policy, name="m")
+    asking = Asking.of(model, few.samples, read_protocol(["max_new_tokens=3"]))
     facts = {"model": "m", "data": "few", "split": None}
-    whole = collect_replies(policy, asking)
-    one = collect_replies(policy, asking, batch_size=1, log=ReplyLog(tmp_path, "m", facts), shard=Shard(2, 2))
+    whole = collect_replies(model, asking)
+    one = collect_replies(
+        Model(policy, name="m", batch_size=1), asking, log=ReplyLog(tmp_path, "m", facts), shard=Shard(2, 2)
+    )
     assert [reply.text for reply in one] == [whole[1].text]
     part = tmp_path / "m.part-2-of-2.jsonl"
     part.write_text(part.read_text() + '{"sample_id": "cut o')
@@ -185,31 +192,31 @@ def test_an_evaluation_that_was_stopped_goes_on(
         return predict_samples(policy, samples, **options)
 
     monkeypatch.setattr("visionr1.evaluation.runner.predict_samples", listen)
-    both = collect_replies(policy, asking, log=ReplyLog(tmp_path, "m", facts), shard=Shard(2, 2))
+    both = collect_replies(model, asking, log=ReplyLog(tmp_path, "m", facts), shard=Shard(2, 2))
     assert both == one and asked == []  # the cut-off row is gone, the whole one is kept
     log = ReplyLog(tmp_path, "m", facts)
-    assert [reply.text for reply in collect_replies(policy, asking, log=log)] == [reply.text for reply in whole]
+    assert [reply.text for reply in collect_replies(model, asking, log=log)] == [reply.text for reply in whole]
     assert asked == [few.samples[0].id, few.samples[2].id]
-    assert unit.score(whole, policy.dialect, asking.protocol, 0)["few"].counts["replies"] == 3
-    other = Asking.of(policy, unit, read_protocol(["max_new_tokens=4"]))
+    assert evaluate(few, Replies(whole, policy.dialect), num_resamples=0).result.counts["replies"] == 3
+    other = Asking.of(model, few.samples, read_protocol(["max_new_tokens=4"]))
     with pytest.raises(DataError, match="replies of another evaluation: max_new_tokens: expected 4, found 3"):
-        collect_replies(policy, other, log=ReplyLog(tmp_path, "m", facts))
+        collect_replies(model, other, log=ReplyLog(tmp_path, "m", facts))
     with pytest.raises(DataError, match='data: expected "many", found "few"'):
-        collect_replies(policy, asking, log=ReplyLog(tmp_path, "m", {**facts, "data": "many"}))
-    asking = Asking.of(load_policy(qwen25_folder, dtype="bfloat16"), unit, read_protocol(["max_new_tokens=3"]))
+        collect_replies(model, asking, log=ReplyLog(tmp_path, "m", {**facts, "data": "many"}))
+    asking = Asking.of(Model(qwen25_folder, dtype="bfloat16"), few.samples, read_protocol(["max_new_tokens=3"]))
     with pytest.raises(DataError, match='another evaluation: dtype: expected "bfloat16", found "float32"'):
-        collect_replies(policy, asking, log=ReplyLog(tmp_path, "m", facts))
+        collect_replies(model, asking, log=ReplyLog(tmp_path, "m", facts))
     policy.image_processor.size = {"shortest_edge": 56 * 56, "longest_edge": 99 * 99}
-    asking = Asking.of(policy, unit, read_protocol(["max_new_tokens=3"]))
+    asking = Asking.of(model, few.samples, read_protocol(["max_new_tokens=3"]))
     with pytest.raises(DataError, match="another evaluation: image_processor"):
-        collect_replies(policy, asking, log=ReplyLog(tmp_path, "m", facts))
+        collect_replies(model, asking, log=ReplyLog(tmp_path, "m", facts))
     with torch.no_grad():
         next(iter(policy.model.parameters())).add_(1)
     with pytest.raises(DataError, match="another evaluation: weights"):
-        collect_replies(policy, asking, log=ReplyLog(tmp_path, "m", facts))
+        collect_replies(model, asking, log=ReplyLog(tmp_path, "m", facts))
     (tmp_path / "m.part-1-of-1.jsonl").write_text("no header\n")
     with pytest.raises(DataError, match="is no part of an evaluation"):
-        collect_replies(policy, asking, log=ReplyLog(tmp_path, "m", facts))
+        collect_replies(model, asking, log=ReplyLog(tmp_path, "m", facts))
     log.remove()
     assert not list(tmp_path.iterdir())
 

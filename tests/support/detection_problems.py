@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from visionr1.data import BoxTable, read_table
 from visionr1.evaluation import Detections
-from visionr1.evaluation.predictions import detections_of
+from visionr1.evaluation.detection.coco_results import read_detections
 
 Problem = tuple[dict[str, Any], list[dict[str, Any]]]
 
@@ -78,7 +78,7 @@ def read_problem(problem: Problem) -> tuple[BoxTable, Detections]:
         truth = Path(folder) / "truth.json"
         truth.write_text(json.dumps(problem[0]))
         table = read_table(truth)
-    return table, detections_of(problem[1], table, Path("results.json"))[0]
+    return table, read_detections(problem[1], table, Path("results.json"))[0]
 
 
 def pycocotools_figures(truth: dict[str, Any], results: list[dict[str, Any]]) -> np.ndarray:

@@ -49,20 +49,20 @@ def test_a_run_is_evaluated_and_ends_when_nothing_improves(run: Any, tmp_path: P
 
 
 def test_the_best_is_the_first_of_the_highest_and_patience_counts_from_it() -> None:
-    validation = Validation([], None, None, EvalSection(metric="F1", patience=2))  # type: ignore[arg-type]
+    validation = Validation(None, None, EvalSection(metric="F1", patience=2))  # type: ignore[arg-type]
     figures = [0.1, 0.3, 0.3, 0.2, 0.4, 0.4, 0.3]
     seen = [[{"F1": figure} for figure in figures[: n + 1]] for n in range(len(figures))]
     assert [validation.is_best(part) for part in seen] == [True, True, False, False, True, False, False]
     assert [validation.is_over(part) for part in seen] == [False, False, False, True, False, False, True]
     assert not validation.is_over([])
-    assert not Validation([], None, None, EvalSection()).is_over(seen[-1])  # type: ignore[arg-type]
+    assert not Validation(None, None, EvalSection()).is_over(seen[-1])  # type: ignore[arg-type]
 
 
 def test_images_are_spaced_over_the_split() -> None:
-    every = Validation.open(EvalSection()).table.image_ids
-    some = Validation.open(EvalSection(limit=3)).table
+    every = Validation.open(EvalSection()).unit.table.image_ids
+    some = Validation.open(EvalSection(limit=3)).unit.table
     assert some.image_ids == (every[0], every[len(every) // 2], every[-1])
-    assert len(Validation.open(EvalSection(limit=10**6)).table) == len(every)
+    assert len(Validation.open(EvalSection(limit=10**6)).unit.table) == len(every)
 
 
 def test_what_cannot_be_evaluated_is_named_before_training(

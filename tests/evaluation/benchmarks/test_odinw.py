@@ -1,18 +1,16 @@
 """ODinW: the list of sets, folders in both layouts, what is missing, and the two means."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
-from visionr1.evaluation.benchmarks.suite import Result
 
 from visionr1 import cli
 from visionr1.data import data_path
 from visionr1.errors import DataError
-from visionr1.evaluation import BenchmarkResult, Unit, evaluate_benchmark, get_benchmark
+from visionr1.evaluation import BENCHMARKS, Evaluation, PredictionFiles, Reading, evaluate, format_benchmark
 from visionr1.evaluation.benchmarks.odinw import odinw_sets, read_odinw
 
 IN_ARCHIVE = "Aquarium/Aquarium Combined.v2-raw-1024.coco"
@@ -76,24 +74,20 @@ def test_missing_sets_are_named_and_small_ones_leave_the_second_mean(
     assert "no predictions for Aquarium; expected Aquarium.json" in capsys.readouterr().err
 
 
-def run(folder: Path, name: str, said: Any, *, with_images: bool = False) -> tuple[BenchmarkResult, list[Unit]]:
-    """The result where every set gets the same file of predictions, and what was read."""
-    (folder / "said.json").write_text(json.dumps(said))
-    benchmark, units = get_benchmark(name), []
-
-    def evaluate(unit: Unit) -> Mapping[str, Result]:
-        units.append(unit)
-        return unit.score_files([folder / "said.json"], None, lambda _: benchmark.read_protocol([], results=True), 0)
-
-    found = benchmark.find(folder, None, with_images=with_images, on_bad="raise")
-    return evaluate_benchmark(benchmark, found, evaluate), units
+def run(folder: Path, name: str, said: Any) -> Evaluation:
+    """The results where every set has a file of the same predictions."""
+    files = folder / "said"
+    files.mkdir(exist_ok=True)
+    for one in odinw_sets(name):  # type: ignore[arg-type]
+        (files / f"{one.name}.json").write_text(json.dumps(said))
+    return evaluate(folder, PredictionFiles([files]), benchmark=name, num_resamples=0)
 
 
 def test_without_a_large_set_there_is_no_second_mean(tmp_path: Path) -> None:
     write_set(tmp_path / "pothole", "valid/annotations_without_background.json", ("pothole",), 2)
-    whole, _ = run(tmp_path, "odinw35", [])
+    whole = run(tmp_path, "odinw35", [])
     assert whole.mean("AP") == 0 and whole.mean("AP", without_small=True) is None
-    assert "n/a" in whole.table() and len(whole.missing) == 34 and not whole.notes
+    assert "n/a" in format_benchmark(whole) and len(whole.missing) == 34 and not whole.notes
 
 
 def test_sets_under_another_protocol_than_the_first_are_marked(
@@ -121,7 +115,7 @@ def test_sets_under_another_protocol_than_the_first_are_marked(
 def test_the_four_out_of_domain_sets_of_the_paper(tmp_path: Path) -> None:
     (vector,) = [one for one in odinw_sets("vision_r1_ood") if one.name == "vector"]
     said = write_set(tmp_path / vector.path, vector.annotations, ("circle",), 3)
-    whole, _ = run(tmp_path, "vision_r1_ood", said)
+    whole = run(tmp_path, "vision_r1_ood", said)
     assert whole.missing == ("MountainDewCommercial", "ThermalCheetah", "boggleBoards")
     assert whole.mean("AP") == pytest.approx(1) and not whole.notes  # no list says what its categories are called
 
@@ -137,8 +131,9 @@ def test_a_set_is_read_with_its_images(place: str, tmp_path: Path) -> None:
 
 def test_a_set_that_ships_is_found_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "BCCD").symlink_to(data_path("bccd"))
-    whole, (unit,) = run(tmp_path, "odinw35", [], with_images=True)
-    assert list(whole.results) == ["BCCD"] and len(unit.samples) == 87
+    found = BENCHMARKS.known("odinw35").find(tmp_path, None, Reading(with_images=True))
+    (unit,) = found.units
+    assert found.names == [unit.name] == ["BCCD"] and len(unit.samples) == 87
 
 
 def test_a_folder_without_any_set_is_refused(tmp_path: Path) -> None:
@@ -148,4 +143,4 @@ def test_a_folder_without_any_set_is_refused(tmp_path: Path) -> None:
 
 def test_a_split_is_refused_for_what_has_one_evaluated_split(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="--split test: odinw13 has one evaluated split"):
-        get_benchmark("odinw13").find(tmp_path, "test", with_images=False, on_bad="raise")
+        BENCHMARKS.known("odinw13").find(tmp_path, "test", Reading(with_images=False))

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.detection_problems import pycocotools_figures, random_problem
+from support.evaluating import evaluate_file
 from visionr1.data import BoxTable, read_table
-from visionr1.evaluation import evaluate_file
 from visionr1.evaluation.detection.nms_ap import best_on_truth
 
 Rows = list[dict[str, Any]]
@@ -53,7 +53,7 @@ def test_twelve_figures_are_those_of_the_authors_procedure(
     found = evaluate_file(folder / "results.json", folder / "truth.json", protocol=protocol, num_resamples=0)
     left = as_the_authors(truth["annotations"], results)
     if left and truth["annotations"]:
-        np.testing.assert_allclose(found.coco, pycocotools_figures(truth, left), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(found.extras["coco"], pycocotools_figures(truth, left), rtol=0, atol=1e-12)
     assert "NMS-AP" in found.protocol.line()
 
 

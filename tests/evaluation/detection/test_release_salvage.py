@@ -56,7 +56,7 @@ def test_the_papers_protocols_read_as_its_release_does() -> None:
 
     def recall(predictions: list[Prediction], *settings: str) -> float:
         how = {"dialect": get_dialect("qwen25"), "protocol": read_protocol(settings), "num_resamples": 0}
-        return evaluate_replies(table_of([sample]), predictions, **how).recall  # type: ignore[arg-type]
+        return evaluate_replies(table_of([sample]), predictions, **how).metrics["recall"]  # type: ignore[arg-type]
 
     for name in ("vision_r1_coco", "vision_r1_odinw"):
         assert recall(said, name) == 0 and recall(cut, name) == 1 and recall(said, name, "salvage=items") == 1

@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 from visionr1.evaluation.offline import evaluate_file as _evaluate_file
 
+from support.evaluating import evaluate_file as _evaluate_file
+from visionr1 import evaluation
 from visionr1.data import BoxTable, read_table, table_of
 from visionr1.dialects import get_dialect
 from visionr1.errors import DataError
 from visionr1.evaluation import (
     DEFAULT,
-    DetectionResult,
     Prediction,
     Protocol,
-    evaluate_detection,
+    Replies,
+    Result,
     evaluate_replies,
     format_results,
 )
@@ -55,9 +57,9 @@ def box(label: str, *xyxy: int) -> str:
     return json.dumps({"bbox_2d": xyxy, "label": label})
 
 
-def evaluate(*texts: str, protocol: Protocol = DEFAULT, truncated: bool = False) -> DetectionResult:
+def evaluate(*texts: str, protocol: Protocol = DEFAULT, truncated: bool = False) -> Result:
     predictions = said(*texts, truncated=truncated)
-    return evaluate_detection(SAMPLES, predictions, dialect=QWEN, protocol=protocol, num_resamples=10)
+    return evaluation.evaluate(SAMPLES, Replies(predictions, QWEN), protocol=protocol, num_resamples=10).result
 
 
 def test_the_truth_as_replies_is_perfect() -> None:
@@ -112,7 +114,7 @@ def test_strict_counts_a_faulty_reply_as_empty() -> None:
     assert salvaged.metrics["AP"] == pytest.approx(1) and salvaged.metrics["AP strict"] == pytest.approx(0.75, abs=0.01)
     strict = evaluate(gold(0), gold(1)[:-5], gold(2), protocol=Protocol(name="test", parse="strict"))
     assert strict.metrics["AP"] == strict.metrics["AP strict"] == salvaged.metrics["AP strict"]
-    assert strict.recall == pytest.approx(2 / 3) and strict.precision == 1
+    assert strict.metrics["recall"] == pytest.approx(2 / 3) and strict.metrics["precision"] == 1
 
 
 def test_rank_scores_put_the_first_boxes_first() -> None:
@@ -139,7 +141,7 @@ def test_crowd_regions_excuse_boxes_inside_them() -> None:
     )
     assert result.counts["crowd_regions"] == 1 and result.counts["true_boxes"] == 1
     assert result.counts["predicted_boxes"] == 1  # the cat in the crowd of cats counts as nothing, the dog as false
-    assert result.precision == 0
+    assert result.metrics["precision"] == 0
 
 
 def crowded() -> BoxTable:
@@ -162,7 +164,7 @@ def crowded() -> BoxTable:
 def test_a_result_survives_json() -> None:
     result = evaluate(gold(0), "no idea", gold(2))
     record = json.loads(json.dumps(result.to_json(), allow_nan=False))
-    again = DetectionResult.from_json(record)
+    again = Result.from_json(record)
     assert again == result and again.to_json() == result.to_json()
     assert len(record["coco"]) == 12 and record["metrics"]["AP"] == record["coco"][0]
 
@@ -185,7 +187,7 @@ def test_the_table_states_the_protocol_and_marks_another() -> None:
 )
 def test_predictions_must_fit_the_samples(predictions: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        evaluate_detection(SAMPLES, predictions(said("", "", "")), dialect=QWEN)
+        evaluation.evaluate(SAMPLES, Replies(predictions(said("", "", "")), QWEN))
 
 
 # Files of predictions

@@ -13,7 +13,7 @@ from visionr1.dialects import Dialect, get_dialect
 from visionr1.errors import DataError
 from visionr1.evaluation import Prediction, evaluate_replies, read_protocol
 from visionr1.evaluation.detection.token_scores import box_spans, token_scores
-from visionr1.evaluation.predictions import predictions_of
+from visionr1.evaluation.predictions import read_predictions
 from visionr1.samples import Boxes, Query, Reply, Sample
 
 SIZE = (1000, 1000)
@@ -73,14 +73,14 @@ def test_token_scores_rank_boxes_through_the_evaluation(tmp_path: Path) -> None:
     text = f"[{false}, {right}]"
     said = letters(text, dict.fromkeys(range(text.index("500"), text.index("]")), -1.0))
     row = json.loads(json.dumps(said.to_json()))
-    (again,) = predictions_of([row], tmp_path)
+    (again,) = read_predictions([row], tmp_path)
     assert again.token_logprobs == said.token_logprobs and again.token_ends == said.token_ends
     table = table_of([sample])
     evaluate = partial(evaluate_replies, table, dialect=get_dialect("qwen3"), num_resamples=0)
     ranked = evaluate([again], protocol=read_protocol(["scores=token"]))
-    assert ranked.coco[0] == pytest.approx(1) and "geometric mean" in ranked.protocol.line()
-    assert evaluate([again]).coco[0] == pytest.approx(0.5)  # the false one was written first
+    assert ranked.extras["coco"][0] == pytest.approx(1) and "geometric mean" in ranked.protocol.line()
+    assert evaluate([again]).extras["coco"][0] == pytest.approx(0.5)  # the false one was written first
     with pytest.raises(DataError, match="no token_ends and token_logprobs"):
         evaluate([Prediction(image_id=1, text=text)], protocol=read_protocol(["scores=token"]))
     with pytest.raises(DataError, match="token_ends: expected a list of finite numbers"):
-        predictions_of([{**row, "token_ends": "1"}], tmp_path)
+        read_predictions([{**row, "token_ends": "1"}], tmp_path)

@@ -15,7 +15,7 @@ from support.detection_problems import pycocotools_figures, random_problem
 from visionr1.data import read_table
 from visionr1.evaluation import COCO_RESULTS, evaluate_boxes
 from visionr1.evaluation.detection.coco import Detections
-from visionr1.evaluation.predictions import detections_of
+from visionr1.evaluation.detection.coco_results import read_detections
 
 TREE = {1: (2, 3), 2: (3,)}
 """Category 1 is above 2 and 3, and 2 above 3, by id."""
@@ -49,9 +49,9 @@ def test_twelve_figures_are_those_of_the_authors_procedure(
     descendants = {above - 1: frozenset(id - 1 for id in below) for above, below in TREE.items()}
     table = replace(read_table(file), descendants=descendants)
     if results and truth["annotations"]:
-        detections, _ = detections_of(results, table, Path("results.json"))
+        detections, _ = read_detections(results, table, Path("results.json"))
         found = evaluate_boxes(table, detections, protocol=COCO_RESULTS, num_resamples=0)
-        np.testing.assert_allclose(found.coco, oracle(truth, results), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(found.extras["coco"], oracle(truth, results), rtol=0, atol=1e-12)
 
 
 def ap50(tmp_path: Path, true: tuple[int, ...], said: tuple[int, ...]) -> float:
@@ -67,7 +67,7 @@ def ap50(tmp_path: Path, true: tuple[int, ...], said: tuple[int, ...]) -> float:
     places = np.zeros(len(said), dtype=np.intp)
     scores = np.linspace(1, 0.5, len(said))
     found = Detections(places, np.array(said, dtype=np.intp) - 1, np.array([box] * len(said), float), scores)
-    return evaluate_boxes(table, found, protocol=COCO_RESULTS, num_resamples=0).coco[1]
+    return evaluate_boxes(table, found, protocol=COCO_RESULTS, num_resamples=0).extras["coco"][1]
 
 
 def test_a_more_precise_box_costs_nothing_and_a_less_precise_one_does(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from support.benchmark_trees import (
 )
 from visionr1 import cli
 from visionr1.errors import RecipeError
-from visionr1.evaluation import BENCHMARKS, get_benchmark
+from visionr1.evaluation import BENCHMARKS
 from visionr1.evaluation.protocols import PROTOCOLS
 
 Run = Callable[..., dict[str, Any]]
@@ -197,7 +197,7 @@ def test_the_table_names_metrics_missing_splits_and_the_protocol(
 
 
 ERRORS: list[tuple[list[str], str]] = [
-    (["--benchmark", "refcoc"], "unknown benchmark 'refcoc'; known: coco, odinw13"),
+    (["--benchmark", "refcoc"], "unknown benchmark 'refcoc'; did you mean 'refcoco'?; known: coco, d3"),
     (["--benchmark", "refcoco"], "no refcoco val or testA or testB; expected refcoco/refs(unc).p"),
     (["--benchmark", "lisa"], "expected lisa_test.json or lisa_test.jsonl of LISA-Grounding"),
     (["--benchmark", "d3"], "expected d3_json/d3_full_annotations.json or d3_full_annotations.json of D3"),
@@ -231,10 +231,10 @@ def test_several_units_need_a_file_each(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_fields_of_a_benchmark_hold_under_every_protocol() -> None:
     for name in PROTOCOLS:
-        assert get_benchmark("ovdeval").read_protocol([name]).suppression == "truth"  # type: ignore[attr-defined]
-        assert get_benchmark("v3det").read_protocol([name]).max_dets == (1, 10, 300)  # type: ignore[attr-defined]
+        assert BENCHMARKS.known("ovdeval").read_protocol([name]).suppression == "truth"
+        assert BENCHMARKS.known("v3det").read_protocol([name]).max_dets == (1, 10, 300)
     with pytest.raises(RecipeError, match="unknown benchmark 'voc'"):
-        get_benchmark("voc")
+        BENCHMARKS.known("voc")
 
 
 def test_the_help_names_every_benchmark(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,22 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from visionr1.evaluation.grounding.grec import GREC, num_matched
-from visionr1.evaluation.grounding.scoring import (
-    GREC_DEFAULT,
-    GROUNDING_PROTOCOLS,
-    GroundingResult,
-    score_grounding_files,
-)
 
 from visionr1.boxes import giou_matrix, iou_matrix
-from visionr1.evaluation.protocols import read_settings
+from visionr1.evaluation import PredictionFiles, Result, evaluate, read_protocol
+from visionr1.evaluation.metrics.grec import num_matched
+from visionr1.evaluation.protocols import EXPRESSION_PROTOCOLS, GREC_DEFAULT
 from visionr1.samples import Boxes, Query, Sample
 
 A, B, FAR = [0, 0, 20, 10], [40, 40, 60, 60], [80, 80, 90, 90]
 
 
-def scored(tmp_path: Path, truths: list[list[Any]], said: list[list[Any]], *protocol: str) -> GroundingResult:
+def scored(tmp_path: Path, truths: list[list[Any]], said: list[list[Any]], *protocol: str) -> Result:
     """The result where sample i has the boxes `truths[i]` and gets `said[i]`: xyxy, with a score as a fifth number."""
     image = Image.new("RGB", (1, 1))
     samples = [
@@ -37,10 +32,9 @@ def scored(tmp_path: Path, truths: list[list[Any]], said: list[list[Any]], *prot
         for b in own
     ]
     (tmp_path / "said.json").write_text(json.dumps(rows))
-    stated = read_settings(protocol, GREC_DEFAULT, GROUNDING_PROTOCOLS)
-    return score_grounding_files(
-        samples, [tmp_path / "said.json"], GREC, dialect=None, protocol=stated, num_resamples=0
-    )
+    stated = read_protocol(protocol, GREC_DEFAULT, EXPRESSION_PROTOCOLS)
+    files = PredictionFiles([tmp_path / "said.json"])
+    return evaluate(samples, files, metric="grec", protocol=stated, num_resamples=0).result
 
 
 CASES: list[tuple[list[Any], list[Any], float]] = [
@@ -108,4 +102,4 @@ boxes = st.lists(st.tuples(coordinate, coordinate, st.integers(1, 9), st.integer
 def test_matching_is_the_authors_loop(found: list[Any], true: list[Any]) -> None:
     a, b = (np.array([[x, y, x + w, y + h] for x, y, w, h in own], float).reshape(-1, 4) for own in (found, true))
     assert num_matched(iou_matrix(a, b), GREC_DEFAULT) == as_the_authors(iou_matrix(a, b))
-    assert num_matched(giou_matrix(a, b), GROUNDING_PROTOCOLS["grec_giou"]) == as_the_authors(giou_matrix(a, b))
+    assert num_matched(giou_matrix(a, b), EXPRESSION_PROTOCOLS["grec_giou"]) == as_the_authors(giou_matrix(a, b))

@@ -10,23 +10,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from visionr1.evaluation.grounding.rec import REC
-from visionr1.evaluation.grounding.scoring import (
-    GROUNDING_DEFAULT,
-    GROUNDING_PROTOCOLS,
-    GroundingResult,
-    paired_grounding,
-    score_grounding,
-    score_grounding_files,
-)
 
 from visionr1.dialects import get_dialect
 from visionr1.errors import DataError, RecipeError
-from visionr1.evaluation import Prediction
-from visionr1.evaluation.protocols import read_settings
+from visionr1.evaluation import (
+    Prediction,
+    PredictionFiles,
+    Protocol,
+    Replies,
+    Result,
+    Unit,
+    evaluate,
+    paired_difference,
+    read_protocol,
+)
+from visionr1.evaluation.metrics.rec import REC, rec_ratios
+from visionr1.evaluation.protocols import EXPRESSION_DEFAULT, EXPRESSION_PROTOCOLS
+from visionr1.evaluation.ratios import RatioResampler
 from visionr1.samples import Boxes, Query, Sample
 
-QWEN3 = get_dialect("qwen3")
 TRUE = [0, 0, 20, 10]
 
 
@@ -42,11 +44,16 @@ def box_row(identity: str, xyxy: list[float], **more: Any) -> dict[str, Any]:
     return {"sample_id": identity, "bbox": [x1, y1, x2 - x1, y2 - y1], **more}
 
 
-def scored(tmp_path: Path, samples: list[Sample], rows: list[Any], *protocol: str, **how: Any) -> GroundingResult:
+def scored(tmp_path: Path, samples: list[Sample], rows: list[Any], *protocol: str, **how: Any) -> Result:
     (tmp_path / "said.json").write_text(json.dumps(rows))
-    stated = read_settings(protocol, GROUNDING_DEFAULT, GROUNDING_PROTOCOLS)
-    how = {"dialect": None, "num_resamples": 0, **how}
-    return score_grounding_files(samples, [tmp_path / "said.json"], REC, protocol=stated, **how)
+    stated = read_protocol(protocol, EXPRESSION_DEFAULT, EXPRESSION_PROTOCOLS)
+    files = PredictionFiles([tmp_path / "said.json"])
+    return evaluate(samples, files, metric=REC, protocol=stated, **{"num_resamples": 0, **how}).result
+
+
+def score(samples: list[Sample], said: list[Prediction], protocol: Protocol, dialect: str = "qwen3") -> Result:
+    unit = Unit(name="unit", samples=samples)
+    return REC.score(unit, Replies(said, get_dialect(dialect)), protocol, 0)["unit"]
 
 
 def test_accuracy_and_mean_iou_of_a_worked_case(tmp_path: Path) -> None:
@@ -107,13 +114,13 @@ def test_replies_are_read_in_their_dialect_with_the_strict_figure_beside() -> No
         reply("b", 'Sure! [{"bbox_2d": [0, 0, 200, 100], "label": "something else"}]'),  # right, but not well formed
         reply("c", "no idea", truncated=True),
     ]
-    result = score_grounding(samples, said, REC, dialect=QWEN3, protocol=GROUNDING_DEFAULT, num_resamples=0)
+    result = score(samples, said, EXPRESSION_DEFAULT)
     assert result.metrics == {"accuracy": 0.5, "mean IoU": 0.5, "accuracy strict": 0.25}
     assert result.counts["replies"] == 3 and result.counts["samples_without_reply"] == 1
     assert (result.counts["well_formed"], result.counts["unparsable"], result.counts["truncated"]) == (1, 1, 1)
     assert result.faults["surrounding_text"] == 1 and result.protocol.dialect == "qwen3"
-    strict = replace(GROUNDING_DEFAULT, parse="strict")
-    again = score_grounding(samples, said, REC, dialect=QWEN3, protocol=strict, num_resamples=0)
+    strict = replace(EXPRESSION_DEFAULT, parse="strict")
+    again = score(samples, said, strict)
     assert again.metrics == {"accuracy": 0.25, "mean IoU": 0.25}
 
 
@@ -130,11 +137,12 @@ def test_the_paired_difference_knows_that_the_images_are_the_same(tmp_path: Path
     samples = [sample(str(i), TRUE, image_id=i) for i in range(40)]
     few = scored(tmp_path, samples, [box_row(str(i), TRUE) for i in range(0, 40, 2)])
     more = scored(tmp_path, samples, [box_row(str(i), TRUE) for i in range(40) if i % 2 == 0 or i < 10])
-    found = paired_grounding(few, more, num_resamples=300)["accuracy"]
+    assert few.resampler is not None and more.resampler is not None
+    found = paired_difference(few.resampler, more.resampler, num_resamples=300)["accuracy"]
     assert found.difference == pytest.approx(5 / 40) and 0 < found.interval[0] < 5 / 40 < found.interval[1]
     other = scored(tmp_path, samples[:9], [])
     with pytest.raises(ValueError, match="same samples"):
-        paired_grounding(few, other)
+        paired_difference(few.resampler, other.resampler)  # type: ignore[arg-type]
 
 
 @settings(max_examples=40, deadline=None)
@@ -142,15 +150,15 @@ def test_the_paired_difference_knows_that_the_images_are_the_same(tmp_path: Path
 def test_a_resample_is_the_set_in_which_images_stand_as_often_as_drawn(rows: list[tuple[int, bool]]) -> None:
     samples = [sample(str(n), TRUE, image_id=image) for n, (image, _) in enumerate(rows)]
     right = [np.array([TRUE], float) if ok else np.zeros((0, 4)) for _, ok in rows]
-    over, under = REC.ratios(right, [one.truth.xyxy for one in samples], GROUNDING_DEFAULT)
+    over, under = rec_ratios(right, [one.truth.xyxy for one in samples], EXPRESSION_DEFAULT)
     assert over[:, 0].tolist() == [float(ok) for _, ok in rows] and (under == 1).all()
     said = [reply(str(n), '[{"bbox_2d": [0, 0, 200, 100], "label": "it"}]') for n, (_, ok) in enumerate(rows) if ok]
-    result = score_grounding(samples, said, REC, dialect=QWEN3, protocol=GROUNDING_DEFAULT, num_resamples=0)
-    assert result.shares is not None
-    times = np.arange(len(result.shares.images))[None] + 1  # the first image once, the second twice, ...
-    weights = [1 + list(result.shares.images).index(image) for image, _ in rows]
+    result = score(samples, said, EXPRESSION_DEFAULT)
+    assert isinstance(result.resampler, RatioResampler)
+    times = np.arange(len(result.resampler.images))[None] + 1  # the first image once, the second twice, ...
+    weights = [1 + list(result.resampler.images).index(image) for image, _ in rows]
     expected = sum(w for w, (_, ok) in zip(weights, rows, strict=True) if ok) / sum(weights)
-    assert result.shares.figures(times)[0, 0] == pytest.approx(expected)
+    assert result.resampler.figures(times)[0, 0] == pytest.approx(expected)
 
 
 BAD_FILES: list[tuple[Any, str]] = [
@@ -170,29 +178,28 @@ def test_bad_files_are_named(tmp_path: Path, rows: Any, message: str) -> None:
 
 
 def test_bad_replies_are_named() -> None:
-    def score(said: list[Prediction], dialect: str = "qwen3", **change: Any) -> None:
-        samples = [replace(sample("a", TRUE), **change)]
-        score_grounding(samples, said, REC, dialect=get_dialect(dialect), protocol=GROUNDING_DEFAULT, num_resamples=0)
+    def score_one(said: list[Prediction], dialect: str = "qwen3", **change: Any) -> None:
+        score([replace(sample("a", TRUE), **change)], said, EXPRESSION_DEFAULT, dialect)
 
     with pytest.raises(DataError, match="sample 'a': expected one reply, found two"):
-        score([reply("a", "[]"), reply("a", "[]")])
+        score_one([reply("a", "[]"), reply("a", "[]")])
     with pytest.raises(DataError, match="a reply has sample_id 'b', which is not of the set"):
-        score([reply("b", "[]")])
+        score_one([reply("b", "[]")])
     with pytest.raises(DataError, match="has no input_size_wh; boxes of dialect qwen25 are in pixels"):
-        score([reply("a", "[]")], "qwen25")
+        score_one([reply("a", "[]")], "qwen25")
     with pytest.raises(DataError, match="width and height of its image are needed"):
-        score([reply("a", "[]")], size_wh=(0, 0))
+        score_one([reply("a", "[]")], size_wh=(0, 0))
     with pytest.raises(DataError, match=r"accuracy is of one true box, but this one has 0; is it gRefCOCO\?"):
-        score([], truth=Boxes.empty())
+        score_one([], truth=Boxes.empty())
 
 
 def test_protocols_of_expressions_have_their_own_names_and_fields() -> None:
-    assert set(GROUNDING_PROTOCOLS) >= {"default", "vision_r1", "vlm_r1", "mmdet", "qwen3vl", "grec", "grec_giou"}
-    for protocol in GROUNDING_PROTOCOLS.values():
+    assert set(EXPRESSION_PROTOCOLS) >= {"default", "vision_r1", "vlm_r1", "mmdet", "qwen3vl", "grec", "grec_giou"}
+    for protocol in EXPRESSION_PROTOCOLS.values():
         assert type(protocol).from_json(protocol.to_json()) == protocol
-    changed = read_settings(["vlm_r1", "match_iou=0.75"], GROUNDING_DEFAULT, GROUNDING_PROTOCOLS)
+    changed = read_protocol(["vlm_r1", "match_iou=0.75"], EXPRESSION_DEFAULT, EXPRESSION_PROTOCOLS)
     assert changed.comparison == "above" and changed.match_iou == 0.75 and changed.name == "vlm_r1 with match_iou=0.75"
     with pytest.raises(RecipeError, match="unknown protocol 'vision_r1_coco'; did you mean 'vision_r1'"):
-        read_settings(["vision_r1_coco"], GROUNDING_DEFAULT, GROUNDING_PROTOCOLS)
+        read_protocol(["vision_r1_coco"], EXPRESSION_DEFAULT, EXPRESSION_PROTOCOLS)
     with pytest.raises(RecipeError, match="a protocol has no field 'max_dets'"):
-        read_settings(["max_dets=1,10,100"], GROUNDING_DEFAULT, GROUNDING_PROTOCOLS)
+        read_protocol(["max_dets=1,10,100"], EXPRESSION_DEFAULT, EXPRESSION_PROTOCOLS)

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from visionr1.evaluation.grounding.scoring import GROUNDING_DEFAULT
 
 from visionr1.data import read_source
 from visionr1.errors import DataError
 from visionr1.evaluation import DEFAULT
 from visionr1.evaluation.detection.box_errors import FALSE_KINDS, MEANINGS
+from visionr1.evaluation.protocols import EXPRESSION_DEFAULT
 from visionr1.report.image_views import NUM_IMAGES, NUM_WORST, evenly_spaced
 from visionr1.report.page import write_report
 from visionr1.report.training import CHARTS, VALIDATION_CHARTS, reward_charts
@@ -349,7 +349,7 @@ def grounding_result(accuracy: float) -> dict[str, Any]:
         "interval": {"Acc@0.5": [accuracy - 0.1, accuracy + 0.1]},
         "counts": {"expressions": 80},
         "faults": {},
-        "protocol": GROUNDING_DEFAULT.to_json(),
+        "protocol": EXPRESSION_DEFAULT.to_json(),
     }
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from visionr1.evaluation import Protocol
 from visionr1.evaluation.detection.box_errors import FALSE_KINDS, MEANINGS
-from visionr1.evaluation.grounding.scoring import GroundingProtocol
 from visionr1.report.formats import count, number, percent, signed, words
 from visionr1.report.record import Evaluation, Gain, JsonRecord, RunRecord
 from visionr1.report.tables import Cell, Table, text_table
@@ -162,10 +161,10 @@ def marked_title(evaluation: Evaluation, run: RunRecord) -> str:
     return evaluation.title + mark(evaluation.record, run.evaluations[0].record)
 
 
-def read_protocol(record: JsonRecord) -> Protocol | GroundingProtocol:
+def read_protocol(record: JsonRecord) -> Protocol:
     """Read the protocol of a stored result, of detection or of grounding."""
     protocol = {"name": "", **record["protocol"]}
-    return GroundingProtocol.from_json(protocol) if "comparison" in protocol else Protocol.from_json(protocol)
+    return Protocol.from_json(protocol)
 
 
 def protocol_line(record: JsonRecord) -> str:

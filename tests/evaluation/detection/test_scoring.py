@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from visionr1.evaluation.offline import evaluate_file as _evaluate_file
 
 from support.evaluating import evaluate_file as _evaluate_file
 from visionr1 import evaluation

@@ -120,7 +120,10 @@ def errors(run: RunRecord) -> Errors | None:
     for kind, meaning in MEANINGS.items():
         counts = [Cell(count(one["all"].get(kind, 0))) for one in stored]
         kinds.append([Cell(words(kind)), *counts, Cell("", note=meaning)])
-    groups = [_error_table(title, titles, [one.get(key, {}) for one in stored]) for key, title in ERROR_GROUPS.items()]
+
+    groups = []
+    for key, title in ERROR_GROUPS.items():
+        groups.append(_error_table(title, titles, [one.get(key, {}) for one in stored]))
     return Errors(Table(["", *titles, ""], kinds, "errors"), groups)
 
 
@@ -187,7 +190,10 @@ def _metric_table(run: RunRecord, titles: Sequence[str], records: Sequence[JsonR
         if run.gains:
             row.append(_gain_cell(run.gains.get(key)))
         rows.append(row)
-    return Table(["", *titles, *(["change"] if run.gains else [])], rows, "main")
+    heads = ["", *titles]
+    if run.gains:
+        heads.append("change")
+    return Table(heads, rows, "main")
 
 
 def _metric_cell(record: JsonRecord, key: str) -> Cell:
@@ -216,7 +222,9 @@ def _category_table(titles: Sequence[str], records: Sequence[JsonRecord], is_com
         if is_comparable:
             row.append(_change(values[0], values[-1]))
         rows.append(row)
-    heads = ["", *titles, *(["change"] if is_comparable else [])]
+    heads = ["", *titles]
+    if is_comparable:
+        heads.append("change")
     return text_table(heads, rows, title="AP of each category")
 
 

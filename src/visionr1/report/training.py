@@ -141,14 +141,18 @@ def reward_charts(rows: Sequence[JsonRecord]) -> list[ChartSpec]:
     unit_scale: list[str] = []
     others: list[str] = []
     for name in reward_parts(rows):
-        values = [value for row in rows if (value := number(row.get(f"reward/{name}"))) is not None]
-        stays_within = bool(values) and min(values) >= 0 and max(values) <= 1
-        (unit_scale if stays_within else others).append(name)
+        values = [row[f"reward/{name}"] for row in rows if number(row.get(f"reward/{name}")) is not None]
+        if values and min(values) >= 0 and max(values) <= 1:
+            unit_scale.append(name)
+        else:
+            others.append(name)
 
     charts = []
     for start in range(0, len(unit_scale), MAX_LINES):
         names = unit_scale[start : start + MAX_LINES]
-        title = "Reward parts" if start == 0 else f"Reward parts from the {start + 1}th on"
+        title = "Reward parts"
+        if start > 0:
+            title += f" {start + 1} to {start + len(names)}"
         charts.append(ChartSpec(title, {f"reward/{name}": name for name in names}, (0.0, 1.0)))
     charts += [ChartSpec(f"Reward part: {name}", {f"reward/{name}": name}, None) for name in others]
     return charts
@@ -177,13 +181,21 @@ def validation(run: RunRecord) -> Validation | None:
 
 def _validation_row(row: JsonRecord) -> JsonRecord:
     """The figures of an evaluation x 100, with the shares of its replies."""
-    counts = {key: number(value) for key, value in row.get("counts", {}).items()}
-    shares = {key: number(row.get(key)) for chart in VALIDATION_CHARTS for key in chart.lines}
+    figures = {"step": row["step"]}
+    for chart in VALIDATION_CHARTS:
+        for key in chart.lines:
+            share = number(row.get(key))
+            if share is not None:
+                figures[key] = 100 * share
+
+    # Counts of replies are stored, not their shares.
+    counts = row.get("counts", {})
+    replies = number(counts.get("replies"))
     for key in ("well_formed", "truncated"):
-        value, replies = counts.get(key), counts.get("replies")
-        shares[key] = value / replies if value is not None and replies else None
-    scaled = {key: 100 * share for key, share in shares.items() if share is not None}
-    return {"step": row["step"], **scaled}
+        value = number(counts.get(key))
+        if value is not None and replies:
+            figures[key] = 100 * value / replies
+    return figures
 
 
 def draw_charts(
@@ -194,9 +206,9 @@ def draw_charts(
     for chart in charts:
         lines = []
         for key, name in chart.lines.items():
-            points = [(row["step"], row[key]) for row in rows if number(row.get(key)) is not None]
-            if points:
-                lines.append(Series(name, [x for x, _ in points], [y for _, y in points]))
+            measured = [row for row in rows if number(row.get(key)) is not None]
+            if measured:
+                lines.append(Series(name, [row["step"] for row in measured], [row[key] for row in measured]))
         if lines:
             drawn.append(line_chart(chart.title, lines, y_range=chart.y_range, marks=marks, smoothed=chart.smoothed))
     return drawn

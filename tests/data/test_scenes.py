@@ -4,16 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from visionr1.data.scenes import (
-    HELD_OUT_SHAPE,
-    HELD_OUT_TEXTURE,
-    SHAPES,
-    TEXTURES,
-    SceneConfig,
-    SceneStream,
-    _Scene,
-    shape_mask,
-)
+from visionr1.data.scenes import SceneConfig, SceneStream
+from visionr1.data.scenes.layout import Scene
+from visionr1.data.scenes.masks import shape_mask
+from visionr1.data.scenes.vocabulary import HELD_OUT_SHAPE, HELD_OUT_TEXTURE, SHAPES, TEXTURES
 from visionr1.errors import RecipeError
 from visionr1.samples import Sample
 
@@ -48,7 +42,7 @@ def test_boxes_are_whole_pixels_inside_the_image_and_of_categories_asked_for(cel
 
 @pytest.mark.parametrize("place", [(40, 60), (-15, 20), (300, 225), (-5, -8)])
 def test_a_box_is_tight_around_what_was_drawn(place: tuple[int, int]) -> None:
-    scene = _Scene(np.random.default_rng(0), SceneConfig())
+    scene = Scene(np.random.default_rng(0), SceneConfig())
     mask = shape_mask(np.random.default_rng(1), "star", 50)
     assert scene.place(mask, Image.new("RGB", mask.size, (255, 255, 255)), *place, "star", "white")
     rows, columns = np.nonzero(np.asarray(scene.image).any(2))
@@ -57,7 +51,7 @@ def test_a_box_is_tight_around_what_was_drawn(place: tuple[int, int]) -> None:
 
 
 def test_nothing_is_placed_outside_or_over_another() -> None:
-    scene = _Scene(np.random.default_rng(0), SceneConfig(max_overlap=0.25))
+    scene = Scene(np.random.default_rng(0), SceneConfig(max_overlap=0.25))
     mask = Image.new("L", (40, 40), 255)
     fill = Image.new("RGB", mask.size, (255, 0, 0))
     assert not scene.place(mask, fill, 400, 20, "square", "red")

@@ -27,7 +27,7 @@ class DataSource(Section):
     augment: bool = False
     """Show a random view of each image, cropped, mirrored and recoloured (see visionr1.data.augment)."""
     scenes: Mapping[str, Any] = {}
-    """Settings of the scenes, for source = "scenes" (see visionr1.data.scenes)."""
+    """Settings of the scenes, for source = "scenes" (see visionr1.data.scenes.config)."""
 
     @field_validator("scenes")
     @classmethod

@@ -17,6 +17,7 @@ from transformers.utils.logging import disable_progress_bar
 from visionr1.assets import embedded_path
 from visionr1.dialects import Dialect, describe_dialects, get_dialect, resolve_dialect
 from visionr1.errors import CheckpointError, RecipeError
+from visionr1.files import read_json
 from visionr1.models.adapters import base_folder, is_adapter_folder, load_adapters
 from visionr1.models.attention.tree import NAME as TREE_ATTENTION
 from visionr1.models.families import FAMILIES
@@ -36,12 +37,14 @@ def load_policy(
     device: str = "cpu",
     dtype: str = "float32",
     dialect: str | None = None,
+    template: str | None = None,
     base: str | Path | None = None,
 ) -> Policy:
     """Return the policy in transformers folder `path`; "tiny" is the model that ships.
 
     A folder of adapters is loaded with the model that they were trained on: `base`, else where it was.
-    `dialect` names how it writes boxes; else the folder's visionr1.json does, else its model type.
+    `dialect` names how it writes boxes; else the folder's visionr1.json does, else its model type. `template` takes the
+    place of the dialect's instructions; else that of the folder's visionr1.json does, if it has one.
     Raises CheckpointError if the folder is missing, of an unknown family, or lacks weights in safetensors files, and
     RecipeError if the device is not there.
     """
@@ -53,7 +56,7 @@ def load_policy(
             raise CheckpointError(
                 f"the base of the adapters in {folder}, {base_path}, holds adapters itself, not a model"
             )
-        policy = load_policy(base_path, device=device, dtype=dtype, dialect=dialect)
+        policy = load_policy(base_path, device=device, dtype=dtype, dialect=dialect, template=template)
         load_adapters(policy.model, folder)
         return policy
 
@@ -65,8 +68,11 @@ def load_policy(
     if family is None:
         processor = load_processor(folder)
         plain_path = PlainPath(model.config, processor)
-        return Policy(model.to(device), processor.tokenizer, processor.image_processor, written_in, plain_path)
-    return share_prefixes(model.to(device), folder, family, written_in)
+        policy = Policy(model.to(device), processor.tokenizer, processor.image_processor, written_in, plain_path)
+    else:
+        policy = share_prefixes(model.to(device), folder, family, written_in)
+    policy.template = template or _folder_settings(folder).get("template", "")
+    return policy
 
 
 def share_prefixes(model: Any, folder: Path, family: Family, dialect: Dialect) -> Policy:
@@ -171,15 +177,23 @@ def _find_dialect(name: str | None, folder: Path, model_type: str, family: Famil
 
 def _folder_dialect(folder: Path) -> Dialect | None:
     """Return the dialect that a model folder's visionr1.json names; no code is imported for it."""
-    path = folder / DIALECT_FILE
-    if not path.is_file():
+    name = _folder_settings(folder).get("dialect")
+    if name is None:
         return None
-    name: str = json.loads(path.read_text(encoding="utf-8")).get("dialect", "")
     try:
         return get_dialect(name)
     except RecipeError as error:
         hint = "give one of your own with --dialect my_dialect.py:NAME, in a recipe model.dialect"
-        raise CheckpointError(f"{path}: {error}; {hint}") from error
+        raise CheckpointError(f"{folder / DIALECT_FILE}: {error}; {hint}") from error
+
+
+def _folder_settings(folder: Path) -> dict[str, str]:
+    """Return what a model folder's visionr1.json says, nothing if there is none; DataError if it cannot be read."""
+    path = folder / DIALECT_FILE
+    content = read_json(path) if path.is_file() else {}
+    if not (isinstance(content, dict) and all(isinstance(value, str) for value in content.values())):
+        raise CheckpointError(f"{path}: expected an object with the texts dialect and template, found {content!r:.80}")
+    return content
 
 
 def _load_tokenizer(folder: Path) -> Any:

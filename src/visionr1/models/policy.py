@@ -62,11 +62,20 @@ class ForwardPath(Protocol):
 class Policy:
     """A model with its tokenizer, image processor and dialect."""
 
-    def __init__(self, model: Any, tokenizer: Any, image_processor: Any, dialect: Dialect, path: ForwardPath) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        image_processor: Any,
+        dialect: Dialect,
+        path: ForwardPath,
+    ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.image_processor = image_processor
         self.dialect = dialect
+        self.template = ""
+        """What takes the place of the dialect's instructions, if not empty; see `dialects.instruction`."""
         self.path = path
         self.config = model.config
         self.eos_ids = end_ids(model, tokenizer)
@@ -93,11 +102,11 @@ class Policy:
         return self.model.model.get_decoder()
 
     def encode(self, image: Image.Image, query: Query, template: str = "") -> Prompt:
-        """Return the prompt for one RGB image and one query; `template` as in `dialects.instruction`.
+        """Return the prompt for one RGB image and one query; `template` goes before the policy's own.
 
         Raises DataError if the image cannot be resized or the prompt leaves no room for a reply.
         """
-        return self.path.encode(image, instruction(query, self.dialect, template))
+        return self.path.encode(image, instruction(query, self.dialect, template or self.template))
 
     def encode_reply(self, text: str) -> Tensor:
         """Return the token ids (T,) of a reply, its end token included."""

@@ -32,7 +32,8 @@ def save_policy(
     if has_adapters(model):
         save_adapters(model, state, folder / "adapter")
     policy.path.save_processor(folder)
-    write_json_atomic(folder / DIALECT_FILE, {"dialect": policy.dialect.name})
+    settings = {"dialect": policy.dialect.name, "template": policy.template}
+    write_json_atomic(folder / DIALECT_FILE, {key: value for key, value in settings.items() if value})
 
 
 def save_trained(policy: Policy, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:

@@ -1,10 +1,10 @@
 """The sections of a recipe that say which model trains, and which of its weights."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from visionr1.settings import Expected, OneOrMore, Section
+from visionr1.settings import Expected, OneOrMore, Section, refuse
 
 
 class ModelSection(Section):
@@ -12,6 +12,12 @@ class ModelSection(Section):
 
     path: str = "tiny"
     """A transformers folder, "tiny" (the model that ships) or "tiny-random" (it, untrained)."""
+    dialect: str = ""
+    """How the model writes boxes: the name of a dialect, or of your own, "my_dialect.py:DIALECT" (see
+    docs/extending.md); empty is as its folder or its type says."""
+    template: str = ""
+    """What the model is asked, with {} where the categories stand; empty is the dialect's own instruction. It is stored
+    with the trained model, and holds for evaluations during training unless eval.protocol has a template."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the weights in memory; the optimizer keeps what trains in float32 all the same."""
     autocast: Literal["none", "bfloat16"] = "none"
@@ -24,6 +30,12 @@ class ModelSection(Section):
     """Train the language model alone; each image then goes through the vision tower once a step."""
     gradient_checkpointing: bool = False
     """Keep each layer's input alone for the gradient and compute the rest again: less memory, slower."""
+
+    @model_validator(mode="after")
+    def _check_template(self) -> Self:
+        if self.template and "{}" not in self.template:
+            raise refuse("template", "{} where the categories stand", repr(self.template))
+        return self
 
 
 class LoRASection(Section):

@@ -337,8 +337,15 @@ def check_data(before: dict[str, str], now: dict[str, str], checkpoint: Path) ->
 
 
 def load(recipe: Recipe, folder: Path, base: Path, device: str) -> Policy:
-    """The policy in `folder`, whose adapters belong to the model in `base`, as the recipe's model table says."""
-    return load_policy(folder, device=device, dtype=recipe.model.dtype, base=base)
+    """Load the policy in `folder`, whose adapters belong to the model in `base`, as the recipe's model table says."""
+    return load_policy(
+        folder,
+        device=device,
+        dtype=recipe.model.dtype,
+        dialect=recipe.model.dialect or None,
+        template=recipe.model.template or None,
+        base=base,
+    )
 
 
 def autocast(policy: Policy, recipe: Recipe) -> torch.autocast:

@@ -1,0 +1,66 @@
+"""Training and evaluation with a dialect and a reader from files outside the package: those of docs/extending.md."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from support.extending import guide_file, yolo_folder
+from support.training import GRPO, SFT, rows
+from visionr1 import cli
+from visionr1.errors import CheckpointError
+from visionr1.models.loading import load_policy
+from visionr1.samples import Query
+
+Run = Callable[..., int]
+
+
+@pytest.mark.parametrize("text", [SFT, GRPO], ids=["sft", "grpo"])
+def test_a_dialect_trains_and_is_evaluated(run: Run, tmp_path: Path, text: str) -> None:
+    dialect = f"{guide_file('A dialect', tmp_path)}:DIALECT"
+    settings = {
+        "model.dialect": dialect,
+        "model.template": "find {}",
+        "train.steps": "2",
+        "eval.every": "2",
+        "eval.limit": "2",
+        "eval.max_new_tokens": "4",
+    }
+    folder = tmp_path / "own"
+    assert run(text, "own", *(part for key, value in settings.items() for part in ("--set", f"{key}={value}"))) == 0
+
+    # Every evaluation during training was asked and read as the recipe says.
+    evaluation = rows(folder, "evaluations.jsonl")[0]
+    assert evaluation["protocol"]["dialect"] == "paligemma" and evaluation["protocol"]["template"] == "find {}"
+
+    # The model folder keeps the dialect's name and the template. No code is imported for a name that a file gives.
+    assert json.loads((folder / "final/visionr1.json").read_text()) == {"dialect": "paligemma", "template": "find {}"}
+    with pytest.raises(CheckpointError, match=r"unknown dialect 'paligemma'.*--dialect my_dialect\.py:NAME"):
+        load_policy(folder)
+    policy = load_policy(folder, dialect=dialect)
+    image = yolo_image(tmp_path)
+    assert "find cat, dog" in policy.encode(image, Query("detection", ("cat", "dog"))).text
+    assert "where is cat" in policy.encode(image, Query("detection", ("cat",)), "where is {}").text
+
+
+def test_a_trained_model_is_evaluated_on_data_of_a_reader(
+    tmp_path: Path, qwen3_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dialect = f"{guide_file('A dialect', tmp_path)}:DIALECT"
+    reader = f"{guide_file('A reader', tmp_path)}:READER"
+    data = yolo_folder(tmp_path / "set")
+    arguments = ["--model", str(qwen3_folder), "--dialect", dialect, "--data", str(data), "--reader", reader]
+    assert cli.main(["eval", *arguments, "--max-new-tokens", "4", "--json", "--out", str(tmp_path / "out")]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["protocol"]["dialect"] == "paligemma" and result["counts"]["images"] == 2
+
+
+def test_a_run_reads_its_data_and_those_of_its_evaluations_by_a_reader(run: Run, tmp_path: Path) -> None:
+    reader = f"{guide_file('A reader', tmp_path)}:READER"
+    data = yolo_folder(tmp_path / "set").as_posix()
+    recipe = SFT.replace('source = "scenes"', f'source = "{data}"\nreader = "{reader}"').partition("scenes =")[0]
+    recipe += f'[[phase]]\nsteps = 2\n[eval]\nevery = 2\nsource = "{data}"\nreader = "{reader}"\nmax_new_tokens = 4\n'
+    assert run(recipe, "own") == 0
+    assert [row["step"] for row in rows(tmp_path / "own")] == [1, 2]
+    assert rows(tmp_path / "own", "evaluations.jsonl")[0]["images"] == 2

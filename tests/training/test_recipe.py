@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from visionr1.errors import RecipeError
-from visionr1.models.settings import LoRASection
+from visionr1.models.settings import LoRASection, ModelSection
 from visionr1.rewards.score import PAPER_WEIGHTS
 from visionr1.training.recipe import Recipe, all_settings, load_recipe, parse_recipe, to_toml
 
@@ -279,3 +279,8 @@ def test_data_and_model_from_the_command_line(tmp_path: Path) -> None:
     recipe = load_recipe(written(tmp_path, CURRICULUM)).with_data("my/boxes").with_model("my/model")
     assert [[data.source for data in phase.data] for phase in recipe.phases] == [["my/boxes"], ["my/boxes"]]
     assert recipe.model.path == "my/model"
+
+
+def test_a_template_needs_a_place_for_the_categories() -> None:
+    with pytest.raises(RecipeError, match=r"template: expected \{\} where the categories stand, found 'find cats'"):
+        ModelSection(template="find cats")

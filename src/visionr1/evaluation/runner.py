@@ -41,7 +41,7 @@ def predict_samples(
 ) -> list[Prediction]:
     """One greedy reply per sample, in order. After each batch, `progress(samples done, all)` and `keep(its replies)`.
 
-    `template` takes the place of the model family's instruction, as in `prompts.instruction`.
+    `template` takes the place of the model family's instruction, as in `dialects.instruction`.
 
     Raises DataError if an image cannot be read or its prompt does not fit into the model's context.
     """
@@ -118,7 +118,7 @@ class Model:
         return self.policy.dialect
 
     def complete_protocol(self, protocol: Protocol) -> Protocol:
-        """Fill in the dialect, dtype, checksum of the image processor and length of a reply."""
+        """Fill in the dialect, template, dtype, checksum of the image processor and length of a reply."""
         settings = self.policy.image_processor.to_dict()
         for key in list(settings):
             if key.endswith(("processor_class", "processor_type")):
@@ -126,6 +126,7 @@ class Model:
         return replace(
             protocol,
             dialect=self.dialect.name,
+            template=protocol.template or self.policy.template,
             dtype=str(self.policy.model.dtype).removeprefix("torch."),
             image_processor=f"{crc32(json.dumps(settings, sort_keys=True, default=str).encode()):08x}",
             max_new_tokens=self.max_new_tokens or protocol.max_new_tokens or MAX_NEW_TOKENS,

@@ -24,7 +24,7 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,7 @@ def our_recipe(work: Work) -> Recipe:
                 "schedule": "constant",
             },
             "data": [{"source": work.data}],
+            "reward": {"parts": [{"name": f"{Path(__file__).resolve()}:checksum"}]},
             "rollout": {"group_size": work.group_size, "max_new_tokens": work.length},
             "grpo": {"beta": work.beta},
             "checkpoint": {"every": 0},
@@ -125,7 +126,6 @@ def run_ours(pipe: Connection, work: Work) -> None:
     """Our side: `visionr1.training.train.train`, stopped after each step where it shows its metrics."""
     from visionr1.progress import of_step
     from visionr1.training import train as loop
-    from visionr1.training.learners import Reinforced
 
     gate = Gate(pipe)
 
@@ -136,11 +136,6 @@ def run_ours(pipe: Connection, work: Work) -> None:
         gate.step_done({"rollout": rollout, "update": update, "length": row["completion_length"]})
         return of_step(row)
 
-    def score(learner: Any, question: Any, completions: Any, stage: Any) -> Any:
-        scores = paper_score(learner, question, completions, stage)
-        pairs = zip(scores, completions, strict=True)
-        return [replace(score, total=score.total + checksum(completion.text)) for score, completion in pairs]
-
     def load(path: str | Path, **settings: Any) -> Policy:
         return load_workload_policy(path, work.forced, **settings)
 
@@ -150,7 +145,6 @@ def run_ours(pipe: Connection, work: Work) -> None:
     torch.set_num_threads(work.threads)
     pipe.send(our_logprobs(load_policy(work.model), work.data, probe))
     loop.of_step, loop.load_policy = gated, load  # type: ignore[attr-defined]
-    paper_score, Reinforced.score = Reinforced.score, score  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as folder:
         loop.train(recipe, Path(folder) / "run", progress=False)
 

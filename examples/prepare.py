@@ -20,7 +20,7 @@ from visionr1.errors import DataError, VisionR1Error
 from visionr1.files import write_text_atomic
 from visionr1.integrations import to_json
 from visionr1.models.loading import model_folder
-from visionr1.rewards.score_rows import PRESETS
+from visionr1.rewards import PRESETS
 from visionr1.samples import Size
 
 Row = dict[str, Any]

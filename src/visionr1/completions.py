@@ -30,6 +30,12 @@ TRUTH_FIELDS = ("boxes", "labels", "categories", "width", "height", "input_width
 """The fields of a truth that every row needs."""
 LARGEST_COORDINATE = 1e12
 """Coordinates are below this, so that areas can be computed."""
+OTHER_FIELDS = (
+    *("sample_id", "image_id", "index", "text", "truncated", "num_instances"),
+    *("step", "total", "advantage", "num_tokens", "error"),
+    *("stage", "plain_recall", "plain_precision", "num_predicted", "pairs", "faults"),
+)
+"""Other names that fields of a row, of a rollout or of a scored row have, and parts of a score cannot have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

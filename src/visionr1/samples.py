@@ -107,7 +107,8 @@ class Sample:
     """One image, one query, the true boxes.
 
     `image` is a path (opened when needed), the bytes of an image file (parquet) or a PIL image (synthetic scenes).
-    `image_id` is the id in the annotation file the sample came from, for evaluation.
+    `image_id` is the id in the annotation file the sample came from, for evaluation. `reward` is the key of the reward
+    that its data source names, "" for that of the run.
     """
 
     id: str
@@ -116,6 +117,7 @@ class Sample:
     truth: Boxes
     size_wh: Size
     image_id: int | str = ""
+    reward: str = ""
 
     def load_image(self) -> Image.Image:
         """A copy of the image in RGB; of a file, upright unless `size_wh` is its size as stored (`images.read_image`).

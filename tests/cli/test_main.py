@@ -7,7 +7,8 @@ from visionr1 import __version__, cli
 from visionr1.cli.score import SCORE_ROW
 from visionr1.dialects import DIALECTS, describe_dialects
 from visionr1.errors import DataError, MissingDependency, needs_extra
-from visionr1.rewards.score_rows import make_scorer, score_rows
+from visionr1.rewards import Reward
+from visionr1.rewards.score_rows import score_rows
 
 
 def test_the_commands_are_the_files_of_the_package_in_the_order_of_the_help() -> None:
@@ -34,7 +35,7 @@ def test_help_names_every_dialect_and_shows_a_row_that_scores(capsys: pytest.Cap
         assert describe_dialects() in " ".join(said.split()) and "example:\n  visionr1 " in said
         assert (SCORE_ROW in said) == (command == ["score"])
     assert f"```json\n{SCORE_ROW}\n```" in (Path(__file__).parents[2] / "docs/rewards.md").read_text()
-    (scored,) = score_rows([SCORE_ROW], "rows.jsonl", make_scorer("paper"))
+    (scored,) = score_rows([SCORE_ROW], "rows.jsonl", Reward())
     assert scored.result["total"] == 2.5
 
 

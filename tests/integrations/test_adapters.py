@@ -36,13 +36,13 @@ def state(step: int, last: int) -> SimpleNamespace:
 
 def test_the_core_scores_as_the_reward_does() -> None:
     expected = Reward().score(HALF, TRUTH)
-    assert core.score(HALF, ROW) == core.Scored(expected.total, expected.parts, 3.0)
+    assert core.score(HALF, ROW) == core.HostScore(expected.total, expected.parts, 3.0)
     assert 0.75 < expected.pairs[0].iou < 0.9
 
 
 def test_the_stage_follows_progress_and_step() -> None:
     beginner, advanced = (
-        core.Scored(found.total, found.parts, 3.0)
+        core.HostScore(found.total, found.parts, 3.0)
         for found in (Reward().score(HALF, TRUTH, stage=stage) for stage in (BEGINNER, ADVANCED))
     )
     assert beginner != advanced
@@ -59,13 +59,13 @@ def test_preset_release_scores_as_the_public_code(step_and_mode: tuple[float, Re
     step, mode = step_and_mode
     expected = ReleaseReward(mode).score(HALF, TRUTH)
     found = core.score(HALF, to_json(TRUTH, preset="release"), step=step, progress=0.2)
-    assert found == core.Scored(expected.total, expected.parts, 3.0)
+    assert found == core.HostScore(expected.total, expected.parts, 3.0)
 
 
 def test_preset_vlm_r1_has_parts_of_its_own() -> None:
     row = to_json(TRUTH, preset="vlm_r1")
     completion = f"<think>two animals</think><answer>{RIGHT}</answer>"
-    assert core.score(completion, row) == core.Scored(2.0, {"odLength": 1.0, "format": 1.0}, 2.0)
+    assert core.score(completion, row) == core.HostScore(2.0, {"odLength": 1.0, "format": 1.0}, 2.0)
     assert openrlhf.reward_func([decoded(completion)], [PROMPT], [row])["scores"] == 1.0
     functions = trl.reward_functions(preset="vlm_r1")
     assert [function.__name__ for function in functions] == ["visionr1_odLength", "visionr1_format"]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from visionr1.dialects import get_dialect
 from visionr1.rewards import Reward, Score, Stage
-from visionr1.rewards.criteria import Matching, differentiate
+from visionr1.rewards.criteria import MatchingRule, differentiate
 from visionr1.rewards.stages import ADVANCED, BEGINNER
 from visionr1.samples import Boxes, GroundTruth, Reply
 
@@ -150,9 +150,12 @@ def test_detr_matches_by_loss_not_by_overlap_alone() -> None:
         ({"weights": {"recal": 1.0}}, r"unknown criteria \['recal'\]; known: format, recall, precision, count"),
         ({"weights": {}}, "above 0"),
         ({"weights": {"recall": -1.0}}, r"finite and not negative, but found \{'recall': -1.0\}"),
-        ({"weights": {"recall": float("nan")}}, "finite and not negative"),
-        ({"matching": "hungarian"}, "unknown matching 'hungarian'; known: iou, iou\\+label, detr, detr\\+label"),
-        ({"precision_over": "all"}, "unknown precision_over 'all'; known: predicted, matched, valid"),
+        ({"weights": {"recall": float("nan")}}, "expected a finite number"),
+        (
+            {"matching": "hungarian"},
+            "matching: expected one of iou, iou\\+label, detr, detr\\+label, found 'hungarian'",
+        ),
+        ({"precision_over": "all"}, "precision_over: expected one of predicted, matched, valid, found 'all'"),
     ],
 )
 def test_options_that_do_not_exist_are_named(options: dict, message: str) -> None:
@@ -166,7 +169,7 @@ integer_boxes = st.builds(
 )
 scenes = st.tuples(st.lists(integer_boxes, max_size=6), st.lists(integer_boxes, max_size=6))
 stages = st.sampled_from([BEGINNER, ADVANCED, Stage(0.3, 0.4, 0.9)])
-matchings: st.SearchStrategy[Matching] = st.sampled_from(["iou", "iou+label", "detr", "detr+label"])
+matchings: st.SearchStrategy[MatchingRule] = st.sampled_from(["iou", "iou+label", "detr", "detr+label"])
 
 
 def labelled(boxes: list[list[float]]) -> Boxes:
@@ -174,7 +177,7 @@ def labelled(boxes: list[list[float]]) -> Boxes:
 
 
 @given(scenes, stages, matchings, st.randoms())
-def test_order_never_matters(scene: tuple, stage: Stage, matching: Matching, random: object) -> None:
+def test_order_never_matters(scene: tuple, stage: Stage, matching: MatchingRule, random: object) -> None:
     predicted, true = scene
     reward = Reward(matching=matching, wrong_label_voids=True)
     before = reward.score_reply(
@@ -202,7 +205,7 @@ def test_a_box_that_reaches_no_true_box_never_raises_the_score(scene: tuple, sta
 
 
 @given(st.lists(integer_boxes, max_size=8), stages, matchings)
-def test_a_rendered_truth_scores_the_maximum(true: list[list[float]], stage: Stage, matching: Matching) -> None:
+def test_a_rendered_truth_scores_the_maximum(true: list[list[float]], stage: Stage, matching: MatchingRule) -> None:
     boxes = labelled(true)
     gt = GroundTruth(boxes, ("cat", "dog"), SIZE, SIZE)
     text = get_dialect("qwen25").render(boxes, size_wh=SIZE, input_size_wh=SIZE)
@@ -211,7 +214,7 @@ def test_a_rendered_truth_scores_the_maximum(true: list[list[float]], stage: Sta
 
 
 @given(scenes, stages, matchings, st.sampled_from(["predicted", "matched", "valid"]))
-def test_no_score_leaves_its_range(scene: tuple, stage: Stage, matching: Matching, over: str) -> None:
+def test_no_score_leaves_its_range(scene: tuple, stage: Stage, matching: MatchingRule, over: str) -> None:
     predicted, true = map(labelled, scene)
     reward = Reward(matching=matching, precision_over=over)  # type: ignore[arg-type]
     score = reward.score_reply(Reply(predicted, num_malformed=1), GroundTruth(true, ("cat",), SIZE, SIZE), stage=stage)

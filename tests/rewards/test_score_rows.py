@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 
 from visionr1 import cli
+from visionr1.dialects import get_dialect
 from visionr1.errors import RecipeError
-from visionr1.rewards.score_rows import make_scorer, score_rows
+from visionr1.rewards import PRESETS, FixedStages, Scorer
+from visionr1.rewards.score_rows import score_rows
 
 ROW = {
     "text": '[{"bbox_2d": [10, 10, 30, 30], "label": "cat"}]',
@@ -25,12 +27,16 @@ ROW = {
 }
 
 
+def make(preset: str, dialect: str = "qwen25", **options: object) -> Scorer:
+    return PRESETS.resolve(preset).make(options, get_dialect(dialect))
+
+
 def line(**changes: object) -> str:
     return json.dumps({key: value for key, value in {**ROW, **changes}.items() if value != "absent"})
 
 
 def test_a_row_of_preset_paper() -> None:
-    (scored,) = score_rows([line()], "rows.jsonl", make_scorer("paper"))
+    (scored,) = score_rows([line()], "rows.jsonl", make("paper"))
     assert scored.result == {
         "total": 2.5,
         "format": 1.0,
@@ -53,7 +59,7 @@ def test_a_row_of_preset_paper() -> None:
 
 def test_reasons_name_faults_and_what_matches_nothing() -> None:
     text = '[{"bbox_2d": [10, 10, 30, 28], "label": "dog"}, {"bbox_2d": [0, 0, 5, 5], "label": "cat"}, {"a": 1}]'
-    (scored,) = score_rows([line(text=text)], "rows.jsonl", make_scorer("paper"))
+    (scored,) = score_rows([line(text=text)], "rows.jsonl", make("paper"))
     assert "box 0 matches true box 0: IoU 0.900, 'dog' where 'cat' is true" in scored.reasons
     assert "box 1 ('cat') matches no true box" in scored.reasons
     assert "fault in item 2: not_four_numbers (bbox_2d is None)" in scored.reasons
@@ -61,13 +67,13 @@ def test_reasons_name_faults_and_what_matches_nothing() -> None:
 
 @pytest.mark.parametrize(("progress", "step", "xi0"), [(0.0, 0.5, 0.5), (0.5, 0.5, 0.75), (1.0, 1.0, 0.5)])
 def test_the_stage_follows_progress(progress: float, step: float, xi0: float) -> None:
-    (scored,) = score_rows([line()], "rows.jsonl", make_scorer("paper", progress=progress, step=step))
+    (scored,) = score_rows([line()], "rows.jsonl", make("paper"), stage=FixedStages(step).at(progress))
     assert scored.result["stage"][0] == xi0  # type: ignore[index]
 
 
 def test_a_row_of_preset_release() -> None:
     rows = [line(), line(num_instances=1), line(boxes=[], labels=[]), line(num_instances=None)]
-    first, fewer, none, null = score_rows(rows, "rows.jsonl", make_scorer("release", release_step=0))
+    first, fewer, none, null = score_rows(rows, "rows.jsonl", make("release", step="0"))
     assert first.result["total"] == 2.5 and fewer.result["total"] == 3.0
     (pair,) = first.result["pairs"]  # type: ignore[misc, attr-defined]
     assert pair == {"predicted": 0, "true": 0, "giou": pytest.approx(1.0)} and first.result["stage"] == 0
@@ -79,14 +85,14 @@ def test_a_row_of_preset_release() -> None:
 
 def test_a_row_of_preset_vlm_r1() -> None:
     text = f"<think>t</think><answer>```json{ROW['text']}```</answer>"
-    (scored,) = score_rows([line(text=text)], "rows.jsonl", make_scorer("vlm_r1"))
+    (scored,) = score_rows([line(text=text)], "rows.jsonl", make("vlm_r1"))
     assert set(scored.result) == set(
         "total od_ap od_ap50 odLength map weighted_sum format repetition num_predicted faults".split()
     )
     assert scored.result["faults"] == []
     assert scored.result["total"] == 1.5 and scored.result["od_ap50"] == pytest.approx(0.5)
     assert scored.reasons[:2] == ("1.500 = odLength 0.500 + format 1.000", "1 predicted, 2 true boxes")
-    (referring,) = score_rows([line(text=text, boxes=[[1, 2, 3, 4]], labels=["cat"])], "rows", make_scorer("vlm_r1"))
+    (referring,) = score_rows([line(text=text, boxes=[[1, 2, 3, 4]], labels=["cat"])], "rows", make("vlm_r1"))
     assert referring.result["rec_format"] == 1.0
 
 
@@ -102,7 +108,7 @@ def test_a_row_of_preset_vlm_r1() -> None:
     ],
 )
 def test_preset_vlm_r1_says_what_it_does_not_read(completion: str, found: list[str]) -> None:
-    (scored,) = score_rows([line(text=completion)], "rows.jsonl", make_scorer("vlm_r1"))
+    (scored,) = score_rows([line(text=completion)], "rows.jsonl", make("vlm_r1"))
     details = [fault["detail"] for fault in scored.result["faults"]]  # type: ignore[attr-defined]
     assert len(details) == len(found) and list(scored.reasons[3:]) == details
     assert all(detail.startswith(begin) for detail, begin in zip(details, found, strict=True))
@@ -135,18 +141,18 @@ def test_preset_vlm_r1_says_what_it_does_not_read(completion: str, found: list[s
     ],
 )
 def test_a_bad_row_gets_its_error_and_the_others_their_score(row: str | bytes, message: str) -> None:
-    bad, good = score_rows([row, line()], "rows.jsonl", make_scorer("paper"))
+    bad, good = score_rows([row, line()], "rows.jsonl", make("paper"))
     assert str(bad.result["error"]).startswith("rows.jsonl:1: ") and message in str(bad.result["error"])
     assert good.result["total"] == 2.5
 
 
 def test_settings_that_do_not_go_together() -> None:
     with pytest.raises(RecipeError, match="unknown dialect 'latin'; known: griffon, internvl, qwen25"):
-        make_scorer("paper", dialect="latin")
+        make("paper", dialect="latin")
     with pytest.raises(RecipeError, match="preset vlm_r1 does not read the dialect 'griffon', but qwen25, qwen3"):
-        make_scorer("vlm_r1", dialect="griffon")
+        make("vlm_r1", dialect="griffon")
     with pytest.raises(RecipeError, match="unknown preset 'best'"):
-        make_scorer("best")
+        make("best")
 
 
 def test_the_command_reads_a_pipe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,9 +64,6 @@ def work(job: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    from support.training import score_by_letters
-
-    score_by_letters()
     if os.environ.get("ACCELERATE_USE_DEEPSPEED"):
         import deepspeed.ops
 

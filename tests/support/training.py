@@ -1,8 +1,7 @@
 """What the tests of training share: recipes, runs that die, and how two runs are compared."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,6 @@ import torch
 from safetensors.torch import load_file
 
 from visionr1.files import read_json_lines
-from visionr1.rewards import Reward, Score
-from visionr1.samples import GroundTruth
 from visionr1.training.recipe import load_recipe
 from visionr1.training.run_folder import RunFolder
 
@@ -54,18 +51,9 @@ scenes = {{ width = 120, height = 80, max_objects = 2 }}
 group_size = 3
 max_new_tokens = 12
 [reward]
+preset = "support.letters:ByLetters"
 adaptive = true
 """
-
-
-def score_by_letters(replace_attribute: Callable[[Any, str, Any], None] = setattr) -> None:
-    """A random model never writes a box: let any text earn something, so that there is a gradient."""
-    score = Reward.score
-
-    def by_letters(self: Reward, text: str, truth: GroundTruth, **settings: Any) -> Score:
-        return replace(score(self, text, truth, **settings), total=float(sum(map(ord, text)) % 7))
-
-    replace_attribute(Reward, "score", by_letters)
 
 
 def rows(folder: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:

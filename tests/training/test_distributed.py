@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from support.random_families import build_llava
-from support.training import assert_same_update, rows, score_by_letters
+from support.training import assert_same_update, rows
 from visionr1.cli import main
 from visionr1.errors import RecipeError, TrainingError
 from visionr1.training.distributed import explain_lost_ranks, make_accelerator
@@ -69,11 +69,6 @@ RECIPES = {
     "spoilt": SFT.replace("every = 2", "every = 1") + "[optimizer]\ntokens_per_forward = 1\n",
     "dying": SFT.replace("steps = 3", "steps = 4"),
 }
-
-
-@pytest.fixture(autouse=True)
-def spread(monkeypatch: pytest.MonkeyPatch) -> None:
-    score_by_letters(monkeypatch.setattr)
 
 
 @pytest.fixture(scope="module")

@@ -84,16 +84,16 @@ def test_the_gap_between_what_was_sampled_and_what_is_scored(reinforced: Callabl
     work = collect(learner)
     for part in work:
         learner.loss(part)
-    told = learner.told(work)
-    assert 0 < told["sampling/gap"] < told["sampling/largest_gap"] < 1e-4
+    gaps = learner.post_update_metrics(work)
+    assert 0 < gaps["sampling/gap"] < gaps["sampling/largest_gap"] < 1e-4
     work[0].sampled[1] -= 5  # an engine that computes otherwise
     with torch.no_grad():
         learner.policy.model.lm_head.weight.mul_(1.5)  # the second update is compared with the rollout's policy too
     for part in work:
         learner.loss(part)
-    told = learner.told(work)
-    assert told["sampling/largest_gap"] == pytest.approx(5, abs=1e-3)
-    assert told["sampling/gap"] == pytest.approx(5 / sum(len(part.sampled) for part in work), rel=1e-2)
+    gaps = learner.post_update_metrics(work)
+    assert gaps["sampling/largest_gap"] == pytest.approx(5, abs=1e-3)
+    assert gaps["sampling/gap"] == pytest.approx(5 / sum(len(part.sampled) for part in work), rel=1e-2)
 
 
 def reference_logprobs(work: list[GroupWork]) -> Tensor:

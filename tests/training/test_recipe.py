@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from visionr1.errors import RecipeError
 from visionr1.models.settings import LoRASection, ModelSection
-from visionr1.rewards.score import PAPER_WEIGHTS
+from visionr1.rewards.paper import PAPER_WEIGHTS
 from visionr1.training.recipe import Recipe, all_settings, load_recipe, parse_recipe, to_toml
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))

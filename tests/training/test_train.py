@@ -16,22 +16,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
-from support.training import GRPO, SFT, assert_same_update, killed_at, rows, score_by_letters, weights
+from support.training import GRPO, SFT, assert_same_update, killed_at, rows, weights
 from visionr1.cli import main
 from visionr1.data import read_source
 from visionr1.models.loading import load_policy
 from visionr1.models.policy import Policy
-from visionr1.rewards import Reward, Score
 from visionr1.training import sft, train
 from visionr1.training.learners import GroupWork, Reinforced, Supervised, SupervisedWork
 from visionr1.training.recipe import Phase
 
 Run = Callable[..., int]
-
-
-@pytest.fixture(autouse=True)
-def spread(monkeypatch: pytest.MonkeyPatch) -> None:
-    score_by_letters(monkeypatch.setattr)
 
 
 @pytest.mark.parametrize(
@@ -352,17 +346,18 @@ def test_a_gradient_that_is_no_number_changes_no_weight(
 
 
 def test_a_reward_that_raises_names_sample_and_completion(
-    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    score, calls = Reward.score, iter(range(100))
-
-    def raising(self: Reward, *arguments: Any, **settings: Any) -> Score:
-        if next(calls) == 4:  # the second completion of the second sample
-            raise ZeroDivisionError("no boxes")
-        return score(self, *arguments, **settings)
-
-    monkeypatch.setattr(Reward, "score", raising)
-    assert run(GRPO, "run") == 2
+    lines = (
+        "calls = iter(range(100))",
+        "def reward(text):",
+        "    if next(calls) == 4:  # the second completion of the second sample",
+        "        raise ZeroDivisionError('no boxes')",
+        "    return 0.0",
+    )
+    (tmp_path / "raising.py").write_text("\n".join(lines), encoding="utf-8")
+    changes = ["--set", f"reward.preset={tmp_path / 'raising.py'}:reward", "--set", "reward.adaptive=false"]
+    assert run(GRPO, "run", *changes) == 2
     message = capsys.readouterr().err
     assert "the reward raised ZeroDivisionError('no boxes') at sample scene-1, completion 1: '" in message
 

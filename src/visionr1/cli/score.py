@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tomllib
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from visionr1.cli.arguments import share
-from visionr1.dialects import describe_dialects
-from visionr1.errors import DataError, RecipeError, VisionR1Error
+from visionr1.dialects import describe_dialects, resolve_dialect
+from visionr1.errors import DataError, RecipeError, VisionR1Error, naming
+from visionr1.rewards import PRESETS
 from visionr1.terminal import printable
 
 if TYPE_CHECKING:
-    from visionr1.rewards import Score
-    from visionr1.samples import GroundTruth
+    from visionr1.rewards.presets import Preset
+    from visionr1.rewards.score import Scorer
+    from visionr1.rewards.score_rows import ScoredRow
 
 SCORE_ROW = (
     r'{"text": "[{\"bbox_2d\": [34, 157, 143, 240], \"label\": \"WBC\"}]", '
@@ -35,7 +38,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'categories, width, height, input_width, input_height (as the model sees it); "-" reads a pipe',
     )
     parser.add_argument(
-        "--preset", choices=("paper", "release", "vlm_r1"), default="paper", help="which reward (default: paper)"
+        "--preset",
+        default="paper",
+        metavar="NAME",
+        help=f"which reward: {', '.join(PRESETS)}, or one of your own: module:object or file.py:object "
+        "(default: paper)",
+    )
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        dest="options",
+        metavar="KEY=VALUE",
+        help="set an option of the preset, such as matching=detr; may be repeated",
     )
     parser.add_argument(
         "--dialect",
@@ -61,7 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--release-step",
         choices=("none", "0", "1500"),
         default="none",
-        help="preset release: none as its script runs, 0 and 1500 with --adaptive before and after its switch",
+        help="preset release, as --option step=: none as its script runs, 0 and 1500 with --adaptive before and after "
+        "its switch",
     )
     parser.add_argument("--explain", action="store_true", help="say on standard error why each row got its score")
     parser.add_argument(
@@ -77,33 +93,29 @@ def run(args: argparse.Namespace) -> None:
 
     visionr1 score rows.jsonl --explain > scores.jsonl
     """
-    from visionr1.rewards.published.vision_r1_release import STEPS
-    from visionr1.rewards.score_rows import make_scorer, score_rows, to_json
+    from visionr1.rewards import FixedStages
+    from visionr1.rewards.score_rows import score_rows, to_json
 
     if args.image and (not args.explain or args.preset != "paper"):
         raise RecipeError("--image needs --explain and preset paper")
     if args.image and not args.image.is_file():
         raise DataError(f"--image: expected an image file, found no {args.image}")
-    scorer = make_scorer(
-        args.preset,
-        dialect=args.dialect,
-        progress=args.progress,
-        step=args.step,
-        release_step=STEPS[args.release_step],
-    )
+    preset = PRESETS.resolve(args.preset)
+    reward = _make_reward(args, preset)
+    stage = FixedStages(args.step).at(args.progress)
+
+    source = "standard input" if args.rows == "-" else args.rows
+    takes_inverted = preset.takes_inverted_boxes
     errors = undrawn = rows = 0
     with _open_rows(args.rows) as lines:
-        for scored in score_rows(lines, "standard input" if args.rows == "-" else args.rows, scorer):
+        for scored in score_rows(lines, source, reward, stage=stage, takes_inverted_boxes=takes_inverted):
             print(to_json(scored.result), flush=True)
-            rows, errors = rows + 1, errors + (scored.row is None)
+            rows += 1
+            errors += scored.row is None
             if args.explain:
                 print(printable("\n  ".join(scored.reasons)), file=sys.stderr)
-            if args.image and scored.row and scored.score:
-                try:
-                    print(f"  drawn: {_draw_score(args.image, rows, scored.row.truth, scored.score)}", file=sys.stderr)
-                except VisionR1Error as error:  # the rows to come still get their score
-                    print(f"  not drawn: {printable(error)}", file=sys.stderr)
-                    undrawn += 1
+            if args.image:
+                undrawn += not _draw_row(args.image, rows, scored)
     if not rows:
         print(f"{args.rows}: no rows", file=sys.stderr)
     if errors:
@@ -112,14 +124,48 @@ def run(args: argparse.Namespace) -> None:
         raise DataError(f"{undrawn} of {rows} rows could not be drawn; see above")
 
 
-def _draw_score(image: Path, number: int, truth: GroundTruth, score: Score) -> Path:
+def _make_reward(args: argparse.Namespace, preset: Preset) -> Scorer:
+    """Return the reward with the options of the command line."""
+    options = dict(_read_option(text) for text in args.options)
+    if args.preset == "release":
+        options = {"step": args.release_step, **options}
+    dialect = resolve_dialect(args.dialect)
+    preset.check_dialect(dialect.name)
+    with naming(f"preset {args.preset}"):
+        return preset.make(options, dialect)
+
+
+def _read_option(text: str) -> tuple[str, Any]:
+    """Return name and value of "KEY=VALUE"; the value is TOML or else text."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise RecipeError(f"--option {text}: expected KEY=VALUE")
+    try:
+        return name.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name.strip(), value
+
+
+def _draw_row(image: Path, number: int, scored: ScoredRow) -> bool:
+    """Draw row `number` and say where to; False, with the reason said, if it cannot be drawn.
+
+    A bad row has no score and nothing to draw.
+    """
     from visionr1.report.draw import draw_score, save_png
     from visionr1.samples import Query, Sample
 
+    if scored.row is None or scored.score is None:
+        return True
+    truth = scored.row.truth
     sample = Sample(image.stem, image, Query("detection", truth.categories or ("object",)), truth.boxes, truth.size_wh)
     path = Path(f"{image.stem}.score-{number}.png")
-    save_png(draw_score(sample.load_image(), score, truth), path)
-    return path
+    try:
+        save_png(draw_score(sample.load_image(), scored.score, truth), path)
+    except VisionR1Error as error:  # the rows to come still get their score
+        print(f"  not drawn: {printable(error)}", file=sys.stderr)
+        return False
+    print(f"  drawn: {path}", file=sys.stderr)
+    return True
 
 
 def _open_rows(name: str) -> AbstractContextManager[IO[bytes]]:

@@ -77,14 +77,17 @@ def check_data(
         except ValueError as error:
             failures.append(f"sample {sample.id}: {error}; rename the category, or choose another dialect")
             continue
-        score = reward.score(text, truth)
+        reply = dialect.parse(
+            text, size_wh=truth.size_wh, input_size_wh=truth.input_size_wh, categories=truth.categories
+        )
+        score = reward.score_reply(reply, truth)
         longest = max(longest, len(text))
         totals.append(score.total)
-        if not score.reply.well_formed or score.reply.boxes.labels != sample.truth.labels:
-            back = f"{len(score.reply.boxes)} came back, faults: {[str(fault.kind) for fault in score.reply.faults]}"
+        if not reply.well_formed or reply.boxes.labels != sample.truth.labels:
+            back = f"{len(reply.boxes)} came back, faults: {[str(fault.kind) for fault in reply.faults]}"
             failures.append(f"sample {sample.id}: {len(sample.truth)} true boxes were rendered, {back}")
             continue
-        ious = iou_matrix(score.reply.boxes.xyxy, sample.truth.xyxy).diagonal()
+        ious = iou_matrix(reply.boxes.xyxy, sample.truth.xyxy).diagonal()
         for threshold in THRESHOLDS:
             below[threshold] += int((ious < threshold).sum())
     sizes = [len(sample.truth) for sample in dataset.samples]

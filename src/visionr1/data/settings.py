@@ -6,6 +6,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from visionr1.data.scenes import SceneConfig
+from visionr1.rewards.settings import RewardChoice
 from visionr1.settings import Expected, Section, refuse
 
 
@@ -28,6 +29,8 @@ class DataSource(Section):
     """Show a random view of each image, cropped, mirrored and recoloured (see visionr1.data.augment)."""
     scenes: Mapping[str, Any] = {}
     """Settings of the scenes, for source = "scenes" (see visionr1.data.scenes.config)."""
+    reward: RewardChoice | None = None
+    """The reward of this source's samples, such as {preset = "vlm_r1"}, in place of the run's."""
 
     @field_validator("scenes")
     @classmethod

@@ -1,8 +1,8 @@
-"""What every host's adapter calls: one completion and one JSON ground truth in, a total with its parts out."""
+"""The part that all integrations share: one completion and one JSON ground truth in, a total with its parts out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -10,67 +10,88 @@ from typing import Any
 from visionr1.dialects import get_dialect
 from visionr1.errors import RecipeError
 from visionr1.integrations.ground_truth import HostTruth, from_json
-from visionr1.rewards import FixedStages, Reward, Score
-from visionr1.rewards.published.vision_r1_release import ReleaseReward, ReleaseScore
-from visionr1.rewards.published.vlm_r1 import OVD_WEIGHTS, VlmR1Reward, VlmR1Score
-from visionr1.rewards.score import PAPER_WEIGHTS
+from visionr1.rewards import PRESETS, FixedStages, Preset, Scorer
+from visionr1.rewards.user import preset_from_object
 
-HostScore = Score | ReleaseScore | VlmR1Score
-Scorer = Callable[[str, HostTruth, float, float], HostScore]
-
-WEIGHTS: Mapping[str, Mapping[str, float]] = {"paper": PAPER_WEIGHTS, "release": PAPER_WEIGHTS, "vlm_r1": OVD_WEIGHTS}
-"""Every preset with the parts whose weighted sum is its total; all weights are 1."""
+TOTAL = "total"
+"""Stands for the only part of a reward whose total is no weighted sum."""
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """A completion's `total`, its unweighted `parts` (those that make the total), and the largest total there is."""
+class HostScore:
+    """A completion's `total`, the unweighted `parts` that make it, and the largest total there is, if it is known."""
 
     total: float
     parts: Mapping[str, float]
-    maximum: float
+    maximum: float | None
 
 
-def score(completion: str, ground_truth: str, *, step: float = 1.0, progress: float | None = None) -> Scored:
+def find_preset(reward: Any) -> Preset | None:
+    """Return the preset that a plug-in's `reward` names or is; None for None, where each row says its own.
+
+    `reward` may be the name of a preset, `module:object`, `file.py:object`, or an object as `rewards.user` takes them.
+    Raises RecipeError if it is no reward.
+    """
+    if reward is None:
+        return None
+    return _resolve(reward) if isinstance(reward, str) else preset_from_object(reward)
+
+
+def score(
+    completion: str,
+    ground_truth: str,
+    *,
+    step: float = 1.0,
+    progress: float | None = None,
+    preset: Preset | None = None,
+) -> HostScore:
     """Score one completion. Never raises on its text.
 
     `step` is the paper's STEP, the share of training after which the thresholds tighten (1: never). `progress` is the
     share done; where the host does not know it, the ground truth's own is taken. With preset `release`, a step below 1
-    stands for its `--adaptive`; preset `vlm_r1` has no stages. Raises DataError for a bad ground truth, and RecipeError
-    if `step` needs a progress that nobody gave.
+    stands for its `--adaptive`; preset `vlm_r1` has no stages. `preset` takes the place of the ground truth's own.
+    Raises DataError for a bad ground truth, and RecipeError if `step` needs a progress that nobody gave.
     """
-    own = _read(ground_truth).progress
-    known = own if progress is None else progress
-    if known is None and step not in (0, 1):
+    if progress is None:
+        progress = _read(ground_truth).progress
+    if progress is None and step not in (0, 1):
         raise RecipeError(
             f"step={step} needs to know how far training is, but this host does not say; pass progress=, or give each "
             "ground truth its own"
         )
-    return _score(completion, ground_truth, step, known or 0.0)
+    return _score(completion, ground_truth, step, progress or 0.0, preset)
 
 
-def part_of(scored: Scored, part: str) -> float:
-    """One part of a score; RecipeError if the ground truth's preset has no such part."""
-    if part not in scored.parts:
+def part_of(score: HostScore, part: str) -> float:
+    """Return one part of a score; RecipeError if its reward has no such part."""
+    if part == TOTAL:
+        return score.total
+    if part not in score.parts:
         raise RecipeError(
-            f"this ground truth's preset has the parts {', '.join(scored.parts)}, but a reward for {part} is in use; "
+            f"this ground truth's preset has the parts {', '.join(score.parts)}, but a reward for {part} is in use; "
             "use the preset's own parts"
         )
-    return scored.parts[part]
+    return score.parts[part]
 
 
-def parts_of(preset: str) -> tuple[str, ...]:
-    """The parts that make the total of `preset`; RecipeError if there is none of this name."""
-    if preset not in WEIGHTS:
-        raise RecipeError(f"unknown preset {preset!r}; known: {', '.join(WEIGHTS)}")
-    return tuple(WEIGHTS[preset])
+def parts_of(preset: Preset) -> tuple[str, ...]:
+    """Return the parts whose sum is the total of `preset`; TOTAL alone where it is no sum of parts, each counting 1."""
+    dialect = preset.dialects[0] if preset.dialects else "qwen25"
+    weights = _make_reward(preset, dialect, False).weights
+    are_one = all(weight == 1 for weight in weights.values())
+    return tuple(weights) if weights and are_one else (TOTAL,)
 
 
 def trainer_progress(state: Any) -> float | None:
-    """The share of training done, of a transformers TrainerState; None before its length is known."""
+    """Return the share of training done, of a transformers TrainerState; None before its length is known."""
     if state is None or state.max_steps <= 0:
         return None
     return min(1.0, float(state.global_step / state.max_steps))
+
+
+@lru_cache(maxsize=64)
+def _resolve(name: str) -> Preset:
+    return PRESETS.resolve(name)
 
 
 @lru_cache(maxsize=4096)
@@ -79,24 +100,17 @@ def _read(ground_truth: str) -> HostTruth:
 
 
 @lru_cache(maxsize=1024)
-def _score(completion: str, ground_truth: str, step: float, progress: float) -> Scored:
-    """Remembered, because TRL and ms-swift ask for each part by itself."""
+def _score(completion: str, ground_truth: str, step: float, progress: float, preset: Preset | None) -> HostScore:
+    """Score, and remember it, because TRL and ms-swift ask for each part by itself."""
     host = _read(ground_truth)
-    found, weights = _SCORERS[host.preset](completion, host, step, progress), WEIGHTS[host.preset]
-    return Scored(found.total, {part: found.parts[part] for part in weights}, sum(weights.values()))
+    # Nothing is imported by a name that stands in a row.
+    preset = preset or PRESETS.known(host.preset)
+    reward = _make_reward(preset, host.dialect, step < 1)
+    score = reward.score(completion, host.truth, FixedStages(step).at(progress))
+    parts = {part: score.parts[part] for part in reward.weights or score.parts}
+    return HostScore(score.total, parts, reward.maximum)
 
 
-def _paper(completion: str, host: HostTruth, step: float, progress: float) -> Score:
-    reward = Reward(dialect=get_dialect(host.dialect))
-    return reward.score(completion, host.truth, stage=FixedStages(step).at(progress))
-
-
-def _release(completion: str, host: HostTruth, step: float, progress: float) -> ReleaseScore:
-    return ReleaseReward(None if step == 1 else 0 if progress < step else 1500).score(completion, host.truth)
-
-
-def _vlm_r1(completion: str, host: HostTruth, step: float, progress: float) -> VlmR1Score:
-    return VlmR1Reward(dialect=get_dialect(host.dialect)).score(completion, host.truth)
-
-
-_SCORERS: Mapping[str, Scorer] = {"paper": _paper, "release": _release, "vlm_r1": _vlm_r1}
+@lru_cache(maxsize=64)
+def _make_reward(preset: Preset, dialect: str, has_stages: bool) -> Scorer:
+    return preset.make({}, get_dialect(dialect), has_stages=has_stages)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import count
 from typing import Any
 
-from visionr1.integrations.core import score
+from visionr1.integrations.core import find_preset, score
 
 REWARD_NAME = "visionr1"
 REWARD_TYPE = "batch"
@@ -22,14 +22,21 @@ def compute_score(
     step: float = 1.0,
     progress: float | None = None,
     total_calls: int | None = None,
+    reward: Any = None,
 ) -> list[dict[str, float]]:
-    """The total under `overall`, and each part, which EasyR1 logs.
+    """Return the total under `overall`, and each part, which EasyR1 logs.
 
     EasyR1 tells a reward no step, but asks once per training step (more often with online filtering or ReMax): with
     `total_calls` given, progress is the share of calls made. It begins anew when training is resumed, and validation,
-    which has a process of its own, counts by itself.
+    which has a process of its own, counts by itself. `reward` takes the place of the rows' preset: another preset's
+    name, "module:object" or "file.py:object".
     """
+    preset = find_preset(reward)
     if progress is None and total_calls:
         progress = min(1.0, next(_calls) / total_calls)
-    scores = [score(entry["response"], entry["ground_truth"], step=step, progress=progress) for entry in reward_inputs]
-    return [{"overall": result.total, **result.parts} for result in scores]
+
+    results = []
+    for entry in reward_inputs:
+        result = score(entry["response"], entry["ground_truth"], step=step, progress=progress, preset=preset)
+        results.append({"overall": result.total, **result.parts})
+    return results

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from visionr1.completions import TRUTH_FIELDS, read_truth, truth_to_json
+from visionr1.dialects import dialect_names
 from visionr1.errors import DataError
-from visionr1.rewards.score_rows import PRESETS
+from visionr1.rewards import PRESETS
 from visionr1.samples import Boxes, GroundTruth, Size
 
 VERSION = 1
@@ -40,7 +41,7 @@ def to_json(
     preset: str = "paper",
     progress: float | None = None,
 ) -> str:
-    """The JSON text for a row. Raises DataError for what `from_json` would not read."""
+    """Return the JSON text for a row. Raises DataError for what `from_json` would not read."""
     fields: dict[str, Any] = {
         "version": VERSION,
         "preset": preset,
@@ -61,16 +62,11 @@ def from_json(text: str) -> HostTruth:
     """
     fields = _load(text)
     for name in fields:
-        _check(
-            name in ("version", "preset", "dialect", "progress", "num_instances", *TRUTH_FIELDS),
-            name,
-            "no such field",
-            fields[name],
-        )
+        _check(name in _FIELDS, name, "no such field", fields[name])
     version, preset, dialect = (fields.get(name) for name in ("version", "preset", "dialect"))
     _check(version == VERSION, "version", f"{VERSION}, the one this visionr1 reads and its to_json writes", version)
     _check(isinstance(preset, str) and preset in PRESETS, "preset", f"one of {', '.join(PRESETS)}", preset)
-    known = PRESETS[str(preset)]
+    known = PRESETS.known(str(preset)).dialects or dialect_names()
     _check(dialect in known, "dialect", f"one that preset {preset} reads, {', '.join(known)}", dialect)
     progress = fields.get("progress")
     share = progress is None or (type(progress) in (int, float) and 0 <= progress <= 1)

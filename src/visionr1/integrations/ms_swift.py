@@ -10,7 +10,8 @@ from typing import Any
 
 from swift.rewards import ORM, orms  # type: ignore[import-not-found]
 
-from visionr1.integrations.core import part_of, parts_of, score, trainer_progress
+from visionr1.integrations.core import find_preset, part_of, parts_of, score, trainer_progress
+from visionr1.rewards import PRESETS, Preset
 
 
 class VisionR1Part(ORM):  # type: ignore[misc]
@@ -18,22 +19,26 @@ class VisionR1Part(ORM):  # type: ignore[misc]
 
     part: str
     step: float
+    preset: Preset | None = None
 
     def __call__(
         self, completions: list[str], ground_truth: list[str], trainer_state: Any = None, **columns: Any
     ) -> list[float]:
         progress = trainer_progress(trainer_state)
-        return [
-            part_of(score(text, truth, step=self.step, progress=progress), self.part)
-            for text, truth in zip(completions, ground_truth, strict=True)
-        ]
+        values = []
+        for text, truth in zip(completions, ground_truth, strict=True):
+            result = score(text, truth, step=self.step, progress=progress, preset=self.preset)
+            values.append(part_of(result, self.part))
+        return values
 
 
-def register(*, step: float = 1.0, preset: str = "paper") -> None:
+def register(*, step: float = 1.0, preset: str = "paper", reward: Any = None) -> None:
     """Make `visionr1_format`, `visionr1_recall` and `visionr1_precision` known; `step` is the paper's STEP.
 
-    `preset` is that of the rows.
+    `preset` is that of the rows. `reward` takes its place: a preset's name, "module:object", "file.py:object" or a
+    reward itself. A reward that is not the sum of parts known before gives one, `visionr1_total`.
     """
-    for part in parts_of(preset):
-        name = f"VisionR1{part.capitalize()}"
-        orms[f"visionr1_{part}"] = type(name, (VisionR1Part,), {"part": part, "step": step})
+    chosen = find_preset(reward)
+    for part in parts_of(chosen or PRESETS.known(preset)):
+        attributes = {"part": part, "step": step, "preset": chosen}
+        orms[f"visionr1_{part}"] = type(f"VisionR1{part.capitalize()}", (VisionR1Part,), attributes)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from visionr1.errors import DataError, VisionR1Error
-from visionr1.integrations.core import score
+from visionr1.integrations.core import find_preset, score
 
 END_TOKENS = ("<|im_end|>", "<|endoftext|>", "<end_of_turn>", "<|eot_id|>", "<turn|>", "</s>", "<eos>", "<pad>")
 MARK_CHARS = 24
@@ -19,27 +19,35 @@ logger = logging.getLogger(__name__)
 
 
 def make_reward_func(
-    *, step: float = 1.0, progress: float | None = None, end_tokens: Sequence[str] = END_TOKENS
+    *,
+    step: float = 1.0,
+    progress: float | None = None,
+    end_tokens: Sequence[str] = END_TOKENS,
+    reward: Any = None,
 ) -> Callable[[list[str], list[str], list[str]], dict[str, Any]]:
-    """The function that OpenRLHF calls with one query, its prompt and its label.
+    """Return the function that OpenRLHF calls with one query, its prompt and its label.
 
     `step` is the paper's STEP; as OpenRLHF tells a reward no step, `progress` or the ground truth's own goes with it.
+    `reward` takes the place of the rows' preset: a preset's name, "module:object", "file.py:object" or a reward itself.
     """
+    preset = find_preset(reward)
 
     def reward_func(queries: list[str], prompts: list[str], labels: list[str], **_: Any) -> dict[str, Any]:
         (query,), (prompt,), (label,) = queries, prompts, labels
         try:
-            result = score(completion_of(query, prompt, end_tokens), label, step=step, progress=progress)
+            completion = completion_of(query, prompt, end_tokens)
+            result = score(completion, label, step=step, progress=progress, preset=preset)
         except VisionR1Error:
             logger.exception("no reward for this completion")
             raise
-        return {"rewards": result.total, "scores": result.total / result.maximum, "extra_logs": dict(result.parts)}
+        share = result.total / result.maximum if result.maximum else result.total
+        return {"rewards": result.total, "scores": share, "extra_logs": dict(result.parts)}
 
     return reward_func
 
 
 def completion_of(query: str, prompt: str, end_tokens: Sequence[str] = END_TOKENS) -> str:
-    """What the model wrote: `query` after the prompt, without the tokens that end a turn.
+    """Return what the model wrote: `query` after the prompt, without the tokens that end a turn.
 
     `query` is decoded from the tokens, so the image placeholders that `prompt` has once are there many times. Its end
     is the same: the completion begins where the prompt's last characters occur as often as in the prompt.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from visionr1.integrations.core import score
+from visionr1.integrations.core import find_preset, score
 
 
 def compute_score(
@@ -21,15 +21,17 @@ def compute_score(
     step: float = 1.0,
     progress: float | None = None,
     total_steps: int | None = None,
+    reward: Any = None,
     **router: Any,
 ) -> dict[str, float]:
-    """The total under `score`, and each part, which verl logs.
+    """Return the total under `score`, and each part, which verl logs.
 
     verl tells a reward no step. Its rollout servers write into `extra_info["max_global_steps"]` with which version of
-    the policy a completion was sampled; with `total_steps` given, progress is taken from it.
+    the policy a completion was sampled; with `total_steps` given, progress is taken from it. `reward` takes the place
+    of the rows' preset: another preset's name, "module:object" or "file.py:object".
     """
     version = (extra_info or {}).get("max_global_steps")
     if progress is None and total_steps and version is not None:
         progress = min(1.0, version / total_steps)
-    result = score(solution_str, ground_truth, step=step, progress=progress)
+    result = score(solution_str, ground_truth, step=step, progress=progress, preset=find_preset(reward))
     return {"score": result.total, **result.parts}

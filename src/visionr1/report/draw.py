@@ -9,6 +9,7 @@ from zlib import crc32
 
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
+from visionr1.errors import DataError
 from visionr1.files import write_bytes_atomic
 from visionr1.images import to_rgb
 from visionr1.rewards import Score
@@ -64,6 +65,8 @@ def draw_boxes(
 
 def draw_score(image: Image.Image, score: Score, truth: GroundTruth) -> Image.Image:
     """Draw the predicted boxes, each with the IoU of its pair, beside the true ones, of which the missed are named."""
+    if score.reply is None or score.pairs is None:
+        raise DataError("this reward tells no boxes and matched pairs to draw")
     predicted_captions = [f"{label}: none" for label in score.reply.boxes.labels]
     true_captions = [f"{label}: missed" for label in truth.boxes.labels]
     for pair in score.pairs:

@@ -32,7 +32,7 @@ from visionr1.boxes import Array, giou_matrix, iou_matrix, is_one_to_one, match_
 from visionr1.rewards.stages import Stage
 from visionr1.samples import Boxes, GroundTruth, Reply, Size, normalize_label
 
-Matching = Literal["iou", "iou+label", "detr", "detr+label"]
+MatchingRule = Literal["iou", "iou+label", "detr", "detr+label"]
 Denominator = Literal["predicted", "matched", "valid"]
 
 
@@ -54,7 +54,7 @@ def match(
     reply: Reply,
     truth: GroundTruth,
     stage: Stage,
-    matching: Matching = "iou",
+    matching: MatchingRule = "iou",
     wrong_label_voids: bool = False,
 ) -> tuple[Pair, ...]:
     """Eq. 3: the one-to-one assignment of predicted to true boxes, by predicted box."""

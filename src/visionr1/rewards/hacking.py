@@ -5,7 +5,8 @@ length penalty is for), copies of one box, a box around the whole image, format 
 (which teach nothing), recall bought with boxes that barely overlap (what Vision-R1's precision is for), jumps of KL.
 
 `count` and `measure` turn a step's scores into numbers for its row in metrics.jsonl; `signs` reads those rows, in
-training or afterwards. Thresholds are ours: no paper states any.
+training or afterwards. Each uses what the reward tells: without matched pairs there is no IoU, without a parsed reply
+no duplicate, and the sign is left out. Thresholds are ours: no paper states any.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ DUPLICATE_IOU = 0.9
 WHOLE_IMAGE = 0.9
 WINDOW = 20
 
-Row = Mapping[str, Any]
+MetricsRow = Mapping[str, Any]
 Counts = Mapping[str, float]
-Value = Callable[[Sequence[Row], Sequence[Row]], float | None]
-"""Of the run's first window of rows and the one looked at; None where the rows do not tell."""
+WindowValue = Callable[[Sequence[MetricsRow], Sequence[MetricsRow]], float | None]
+"""The value of a sign, of the run's first window of rows and the one looked at; None where the rows do not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +49,11 @@ class Sign:
 
     @property
     def raised(self) -> bool:
-        """Whether the run shows the sign in its last window."""
+        """The run shows the sign in its last window."""
         return self.value > self.threshold
 
     def line(self) -> str:
-        """The sign in one line of text."""
+        """Return the sign in one line of text."""
         when = f", first at step {self.steps[0]}" if self.steps else ""
         return f"{self.meaning}: {self.value:.3g} (sign above {self.threshold:.3g}){when}"
 
@@ -64,89 +65,105 @@ class Rule:
     name: str
     meaning: str
     threshold: float
-    value: Value
+    value: WindowValue
 
 
 def count(score: Score, truth: GroundTruth) -> Counts:
-    """What `measure` adds up, of one completion."""
-    ious = [pair.iou for pair in score.pairs if pair.valid]
-    return {
-        "predicted": score.reply.num_predicted,
-        "duplicates": num_duplicates(score.reply.boxes.xyxy),
-        "whole_image": _num_whole_image(score, truth),
-        "format_errors": not score.reply.well_formed,
-        "valid": len(ious),
-        "iou": sum(ious),
-    }
+    """Count in one completion what `measure` adds up, as far as its score tells."""
+    counts: dict[str, float] = {}
+    if score.reply is not None:
+        counts["predicted"] = score.reply.num_predicted
+        counts["duplicates"] = num_duplicates(score.reply.boxes.xyxy)
+        counts["whole_image"] = _num_whole_image(score.reply.boxes.xyxy, truth)
+        counts["format_errors"] = not score.reply.well_formed
+    if score.pairs is not None:
+        ious = [pair.iou for pair in score.pairs if pair.valid]
+        counts["valid"] = len(ious)
+        counts["iou"] = sum(ious)
+    return counts
 
 
 def measure(counts: Sequence[Counts]) -> dict[str, float | None]:
-    """A step's numbers, over all its completions.
+    """Return a step's numbers, over all completions whose scores tell them.
 
     `duplicates` and `whole_image` are shares of the predicted boxes: those with IoU > 0.9 to an earlier box of the
     completion, and those that fill 90% of an image in which no true box does. `format_errors` is the share of
     completions with any; `valid_iou` the mean IoU of valid pairs, None if there is none.
     """
-    total = {name: sum(count[name] for count in counts) for name in counts[0]}
-    return {
-        "watch/duplicates": total["duplicates"] / max(total["predicted"], 1),
-        "watch/whole_image": total["whole_image"] / max(total["predicted"], 1),
-        "watch/format_errors": total["format_errors"] / len(counts),
-        "watch/valid_iou": total["iou"] / total["valid"] if total["valid"] else None,
-    }
+    measured: dict[str, float | None] = {}
+    with_reply = [count for count in counts if "predicted" in count]
+    if with_reply:
+        num_predicted = max(_total(with_reply, "predicted"), 1)
+        measured["watch/duplicates"] = _total(with_reply, "duplicates") / num_predicted
+        measured["watch/whole_image"] = _total(with_reply, "whole_image") / num_predicted
+        measured["watch/format_errors"] = _total(with_reply, "format_errors") / len(with_reply)
+    with_pairs = [count for count in counts if "valid" in count]
+    if with_pairs:
+        num_valid = _total(with_pairs, "valid")
+        measured["watch/valid_iou"] = _total(with_pairs, "iou") / num_valid if num_valid else None
+    return measured
 
 
-def signs(rows: Sequence[Row], window: int = WINDOW) -> tuple[Sign, ...]:
-    """Every sign that the rows of metrics.jsonl can tell of, in the order of `RULES`, raised or not.
+def signs(rows: Sequence[MetricsRow], window: int = WINDOW) -> tuple[Sign, ...]:
+    """Return every sign that the rows of metrics.jsonl can tell of, in the order of `RULES`, raised or not.
 
     Values are taken over `window` consecutive rows (fewer if the run is shorter); rows of SFT have none.
     """
-    rows = [row for row in rows if row.get("boxes_per_completion") is not None]
+    rows = [row for row in rows if "groups_without_spread" in row]  # those of GRPO
+    if not rows:
+        return ()
     window = min(window, len(rows))
-    found = []
-    for rule in RULES if rows else ():
-        values = {
-            rows[end - 1]["step"]: value
-            for end in range(window, len(rows) + 1)
-            if (value := rule.value(rows[:window], rows[end - window : end])) is not None
-        }
-        if values:
-            beyond = tuple(step for step, value in values.items() if value > rule.threshold)
-            last = list(values.values())[-1]
-            found.append(Sign(rule.name, rule.meaning, rule.threshold, last, max(values.values()), beyond))
-    return tuple(found)
+
+    signs_told = []
+    for rule in RULES:
+        values: dict[int, float] = {}  # by the last step of the window
+        for end in range(window, len(rows) + 1):
+            value = rule.value(rows[:window], rows[end - window : end])
+            if value is not None:
+                values[rows[end - 1]["step"]] = value
+        if not values:
+            continue
+        steps_beyond = tuple(step for step, value in values.items() if value > rule.threshold)
+        last_value = list(values.values())[-1]
+        signs_told.append(Sign(rule.name, rule.meaning, rule.threshold, last_value, max(values.values()), steps_beyond))
+    return tuple(signs_told)
 
 
 def num_duplicates(xyxy: Array) -> int:
-    """How many of P boxes (P, 4) have IoU > 0.9 with an earlier one."""
+    """Count the boxes among P (P, 4) that have IoU > 0.9 with an earlier one."""
     if len(xyxy) < 2:
         return 0
     return int((np.tril(iou_matrix(xyxy, xyxy), k=-1) > DUPLICATE_IOU).any(axis=1).sum())
 
 
-def _num_whole_image(score: Score, truth: GroundTruth) -> int:
-    image = truth.size_wh[0] * truth.size_wh[1] * WHOLE_IMAGE
-    if (box_area(truth.boxes.xyxy) >= image).any():
+def _num_whole_image(xyxy: Array, truth: GroundTruth) -> int:
+    """Count the boxes (P, 4) that fill an image in which no true box does."""
+    area = truth.size_wh[0] * truth.size_wh[1] * WHOLE_IMAGE
+    if (box_area(truth.boxes.xyxy) >= area).any():
         return 0
-    return int((box_area(score.reply.boxes.xyxy) >= image).sum())
+    return int((box_area(xyxy) >= area).sum())
 
 
-def _mean(rows: Sequence[Row], key: str) -> float | None:
+def _total(counts: Sequence[Counts], name: str) -> float:
+    return sum(count[name] for count in counts)
+
+
+def _mean(rows: Sequence[MetricsRow], key: str) -> float | None:
     values = [row[key] for row in rows if row.get(key) is not None]
     return sum(values) / len(values) if values else None
 
 
-def _window_mean(key: str) -> Value:
+def _window_mean(key: str) -> WindowValue:
     return lambda first, rows: _mean(rows, key)
 
 
-def _boxes_per_object(first: Sequence[Row], rows: Sequence[Row]) -> float | None:
+def _boxes_per_object(first: Sequence[MetricsRow], rows: Sequence[MetricsRow]) -> float | None:
     predicted, true = _mean(rows, "boxes_per_completion"), _mean(rows, "true_boxes")
     return predicted / true if predicted is not None and true else None
 
 
-def _iou_paid_for_recall(first: Sequence[Row], rows: Sequence[Row]) -> float | None:
-    """By how much the valid pairs' IoU fell since the run began, where recall rose; else 0."""
+def _iou_paid_for_recall(first: Sequence[MetricsRow], rows: Sequence[MetricsRow]) -> float | None:
+    """Return by how much the valid pairs' IoU fell since the run began, where recall rose; else 0."""
     recall_before, recall = _mean(first, "reward/recall"), _mean(rows, "reward/recall")
     iou_before, iou = _mean(first, "watch/valid_iou"), _mean(rows, "watch/valid_iou")
     if recall_before is None or recall is None or iou_before is None or iou is None:
@@ -154,8 +171,8 @@ def _iou_paid_for_recall(first: Sequence[Row], rows: Sequence[Row]) -> float | N
     return max(0.0, iou_before - iou) if recall > recall_before else 0.0
 
 
-def _kl_jump(first: Sequence[Row], rows: Sequence[Row]) -> float | None:
-    """The window's largest KL over its median; 0 where no KL is above 0.01."""
+def _kl_jump(first: Sequence[MetricsRow], rows: Sequence[MetricsRow]) -> float | None:
+    """Return the window's largest KL over its median; 0 where no KL is above 0.01."""
     values = [row["kl"] for row in rows if row.get("kl") is not None]
     if not values:
         return None

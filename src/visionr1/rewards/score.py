@@ -1,137 +1,135 @@
-"""Composing criteria into one reward, and the record of why a completion got it."""
+"""What a completion got, and why: the record that every reward gives; and what a reward is.
+
+`Score` needs a total and its parts. What else a reward can tell (the reply it read, matched pairs, recall and
+precision) has typed fields, which are None where it cannot: metrics, signs of hacking and drawings use what is there.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from types import MappingProxyType
-from typing import get_args
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Protocol
 
-from visionr1.dialects import Dialect, get_dialect
-from visionr1.errors import RecipeError
-from visionr1.rewards.criteria import (
-    Denominator,
-    Matching,
-    Pair,
-    count,
-    differentiate,
-    dual_format,
-    match,
-    precision,
-    recall,
-    total,
-)
+from visionr1.rewards.criteria import Pair
 from visionr1.rewards.stages import BEGINNER, Stage
-from visionr1.samples import GroundTruth, Reply
-
-CRITERIA = ("format", "recall", "precision", "count")
-PAPER_WEIGHTS: Mapping[str, float] = MappingProxyType({"format": 1.0, "recall": 1.0, "precision": 1.0})
+from visionr1.samples import Boxes, GroundTruth, Reply
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
     """What a completion got, and why.
 
-    `total` is the weighted sum; `parts` are unweighted, each in [0, 1]. `plain_recall` and `plain_precision` are Eq. 5
-    and Eq. 6 before f. `pairs` index into `reply.boxes` and the true boxes.
+    `total` is the reward. `parts` are what it is made of, unweighted. `notes` say in words what neither tells, and
+    `note_kind` is the kind under which `visionr1 score` lists them as faults.
+
+    The other fields are None where the reward does not know them: the parsed `reply`; `num_predicted`, the boxes that
+    it counted; the matched `pairs`, which index into `reply.boxes` and the true boxes; the `stage` in force;
+    `plain_recall` and `plain_precision`, Eq. 5 and Eq. 6 before f, which adaptive stages need.
     """
 
     total: float
     parts: Mapping[str, float]
-    stage: Stage
-    pairs: tuple[Pair, ...]
-    reply: Reply
-    plain_recall: float
-    plain_precision: float
+    notes: tuple[str, ...] = ()
+    note_kind: str = "note"
+    reply: Reply | None = None
+    num_predicted: int | None = None
+    pairs: tuple[Pair, ...] | None = None
+    stage: Stage | None = None
+    plain_recall: float | None = None
+    plain_precision: float | None = None
 
     @property
     def label_accuracy(self) -> float | None:
         """The share of valid pairs whose label is right; None without a valid pair."""
-        valid = [pair for pair in self.pairs if pair.valid]
+        valid = [pair for pair in self.pairs or () if pair.valid]
         return sum(pair.label_correct for pair in valid) / len(valid) if valid else None
 
+    def to_json(self) -> dict[str, object]:
+        """Return the score as a row of `visionr1 score`: what it knows, as JSON values."""
+        row: dict[str, object] = {"total": self.total, **self.parts}
+        if self.stage is not None:
+            row["stage"] = [self.stage.xi0, self.stage.xi1, self.stage.xi2]
+        for name in ("plain_recall", "plain_precision", "num_predicted"):
+            value = getattr(self, name)
+            if value is not None:
+                row[name] = value
+        if self.pairs is not None:
+            row["pairs"] = [asdict(pair) for pair in self.pairs]
+        row["faults"] = self.faults_to_json()
+        return row
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RewardOptions:
-    """What preset `paper` leaves open; see `criteria.py` for the choices behind the defaults.
+    def faults_to_json(self) -> list[dict[str, object]]:
+        """Return the faults of the reply, then the notes, as JSON values."""
+        faults: list[dict[str, object]] = []
+        for fault in self.reply.faults if self.reply else ():
+            faults.append({"kind": fault.kind, "item": fault.item, "detail": fault.detail})
+        for note in self.notes:
+            faults.append({"kind": self.note_kind, "item": None, "detail": note})
+        return faults
 
-    Raises RecipeError for an option that does not exist.
-    """
+    def reasons(self, truth: GroundTruth, weights: Mapping[str, float]) -> Iterator[str]:
+        """Say in words, a line each, why the completion got its score; `weights` are those of the reward."""
+        yield self.sum_in_words(weights)
+        if self.num_predicted is not None:
+            yield self.counts_in_words(truth)
+        without_weight = [name for name in self.parts if weights and name not in weights]
+        if without_weight:
+            yield ", ".join(f"{name} {self.parts[name]:.3f}" for name in without_weight)
+        if self.pairs is not None and self.reply is not None:
+            yield from _pairs_in_words(self.pairs, self.reply.boxes, truth.boxes)
+        for fault in self.reply.faults if self.reply else ():
+            where = "the text" if fault.item is None else f"item {fault.item}"
+            yield f"fault in {where}: {fault.kind} ({fault.detail})"
+        yield from self.notes
 
-    weights: Mapping[str, float] = field(default_factory=lambda: dict(PAPER_WEIGHTS))
-    """Which criteria count, and how much: format, recall, precision, count."""
-    matching: Matching = "iou"
-    """How predicted boxes find their true ones (Eq. 3)."""
-    precision_over: Denominator = "predicted"
-    """M of Eq. 6."""
-    wrong_label_voids: bool = False
-    """A pair of different labels is not valid."""
-    differentiation: bool = True
-    """f of Eq. 8."""
+    def sum_in_words(self, weights: Mapping[str, float]) -> str:
+        """Return the total as the weighted sum of its parts; the parts alone where `weights` are empty."""
+        terms = []
+        for name in weights or self.parts:
+            weight = weights.get(name, 1.0)
+            factor = "" if weight == 1 else f"{weight:g} x "
+            terms.append(f"{factor}{name} {self.parts[name]:.3f}")
+        words = f"{self.total:.3f}"
+        if terms:
+            words += " = " + " + ".join(terms)
+        if self.stage is not None:
+            words += f" (xi0 {self.stage.xi0}, xi1 {self.stage.xi1}, xi2 {self.stage.xi2})"
+        return words
 
-    def __post_init__(self) -> None:
-        if unknown := set(self.weights) - set(CRITERIA):
-            raise RecipeError(f"unknown criteria {sorted(unknown)}; known: {', '.join(CRITERIA)}")
-        if wrong := {name: weight for name, weight in self.weights.items() if not 0 <= weight < math.inf}:
-            raise RecipeError(f"the weights of criteria must be finite and not negative, but found {wrong}")
-        if not any(self.weights.values()):
-            raise RecipeError(f"a reward needs a criterion of a weight above 0, but found {dict(self.weights)}")
-        for name, value, known in (
-            ("matching", self.matching, get_args(Matching)),
-            ("precision_over", self.precision_over, get_args(Denominator)),
-        ):
-            if value not in known:
-                raise RecipeError(f"unknown {name} {value!r}; known: {', '.join(known)}")
+    def counts_in_words(self, truth: GroundTruth) -> str:
+        """Return the numbers of predicted and true boxes, and of valid pairs where they are known."""
+        words = f"{self.num_predicted} predicted, {len(truth.boxes)} true boxes"
+        if self.pairs is not None:
+            words += f", {sum(pair.valid for pair in self.pairs)} valid pairs"
+        return words
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reward(RewardOptions):
-    """Preset `paper`: format + recall + precision (Eq. 7), with the paper's options."""
-
-    dialect: Dialect = field(default_factory=lambda: get_dialect("qwen25"))
-
-    @classmethod
-    def of(cls, options: RewardOptions, dialect: Dialect) -> Reward:
-        """The reward with these options for completions in `dialect`."""
-        return cls(dialect=dialect, **{option.name: getattr(options, option.name) for option in fields(RewardOptions)})
+class Scorer(Protocol):
+    """A reward: a rule that scores one completion against its truth."""
 
     @property
-    def maximum(self) -> float:
-        """The largest total there can be."""
-        return sum(self.weights.values())
+    def weights(self) -> Mapping[str, float]:
+        """The parts that make the total, and how much each counts; empty if the total is not such a sum."""
 
-    def score(self, completion: str, truth: GroundTruth, *, stage: Stage = BEGINNER) -> Score:
-        """Score one completion. Never raises on its text."""
-        reply = self.dialect.parse(
-            completion,
-            size_wh=truth.size_wh,
-            input_size_wh=truth.input_size_wh,
-            categories=truth.categories,
-        )
-        return self.score_reply(reply, truth, stage=stage)
+    @property
+    def maximum(self) -> float | None:
+        """The largest total there can be; None if it is not known."""
 
-    def score_reply(self, reply: Reply, truth: GroundTruth, *, stage: Stage = BEGINNER) -> Score:
-        """Score what was parsed already."""
-        pairs = match(reply, truth, stage, self.matching, self.wrong_label_voids)
-        if not len(truth.boxes):
-            right = float(reply.num_predicted == 0 and reply.well_formed)
-            recall_part = precision_part = plain_recall = plain_precision = right
-        else:
-            ious = [pair.iou for pair in pairs if pair.valid]
-            over = {"predicted": reply.num_predicted, "matched": len(pairs), "valid": len(ious)}[self.precision_over]
-            plain_recall = recall(pairs, len(truth.boxes))
-            plain_precision = precision(ious, over)
-            recall_part, precision_part = plain_recall, plain_precision
-            if self.differentiation:
-                recall_part = differentiate(plain_recall, stage)
-                precision_part = precision([differentiate(iou, stage) for iou in ious], over)
-        computed = {
-            "format": dual_format(reply),
-            "recall": recall_part,
-            "precision": precision_part,
-        }
-        if "count" in self.weights:
-            computed["count"] = count(reply, truth)
-        parts = {name: computed[name] for name in self.weights}
-        return Score(total(parts, self.weights), parts, stage, pairs, reply, plain_recall, plain_precision)
+    def score(self, text: str, truth: GroundTruth, stage: Stage = BEGINNER) -> Score:
+        """Score one completion, by the thresholds of `stage`. Never raises on its text."""
+
+
+def _pairs_in_words(pairs: tuple[Pair, ...], predicted: Boxes, true: Boxes) -> Iterator[str]:
+    """Say which box matches which, then which predicted and which true boxes match nothing."""
+    for pair in pairs:
+        written, right = predicted.labels[pair.predicted], true.labels[pair.true]
+        label = f"{right!r}" if pair.label_correct else f"{written!r} where {right!r} is true"
+        yield f"box {pair.predicted} matches true box {pair.true}: IoU {pair.iou:.3f}, {label}"
+    matched_predicted = {pair.predicted for pair in pairs}
+    for index, label in enumerate(predicted.labels):
+        if index not in matched_predicted:
+            yield f"box {index} ({label!r}) matches no true box"
+    matched_true = {pair.true for pair in pairs}
+    for index, label in enumerate(true.labels):
+        if index not in matched_true:
+            yield f"true box {index} ({label!r}) is missed"

@@ -10,7 +10,7 @@ batch and metrics are of all samples, so that neither depends on the split.
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -18,13 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from visionr1.completions import CompletionRow
+from visionr1.dialects import Dialect
 from visionr1.errors import CheckpointError, DataError, TrainingError
 from visionr1.models.adapters import adapters_off, base_checksum, has_adapters
 from visionr1.models.policy import Policy
 from visionr1.models.prompts import Prompt
 from visionr1.models.rows import Group, Rows, make_groups, warn_over_budget
 from visionr1.models.trainable import vision_trains
-from visionr1.rewards import AdaptiveStages, FixedStages, Reward, Score, Stage, Stages
+from visionr1.rewards import AdaptiveStages, FixedStages, Score, Scorer, Stage, Stages
 from visionr1.rewards.hacking import Counts, count, measure
 from visionr1.rollout.eager import Completion, RolloutEngine, Sampling, Seeds, generate
 from visionr1.samples import GroundTruth, Sample
@@ -77,8 +78,8 @@ class Learner(ABC):
     def loss(self, work: Any) -> tuple[Tensor, Metrics]:
         """Share of the loss, and of metrics that are sums over the step's parts."""
 
-    def told(self, work: list[Any]) -> Metrics:
-        """What is known of the step's work once the policy has been updated on it."""
+    def post_update_metrics(self, work: list[Any]) -> Metrics:
+        """Return metrics that need the policy to have been updated on the step's work."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -135,25 +136,27 @@ class Question:
     image_id: int | str
     prompt: Prompt
     truth: GroundTruth
+    reward: str
+    """The reward of its data source, as in `Sample`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What is told of one completion: small, for it goes to all processes."""
+    """What metrics and logs need of one completion: small, for it is gathered from all processes."""
 
     row: Metrics
-    """Of rollouts.jsonl."""
+    """Its row of rollouts.jsonl."""
     numbers: dict[str, float | None]
     """Their means over the step's completions are its metrics; None is left out."""
     watched: Counts
-    plain: tuple[float, float]
-    """Recall and precision before f."""
+    plain: tuple[float, float] | None
+    """Recall and precision before f; None where the reward does not tell them."""
 
     @classmethod
-    def of(
+    def from_score(
         cls, question: Question, index: int, completion: Completion, score: Score, advantage: float, no_spread: bool
     ) -> "Outcome":
-        """Of completion `index` of a question, whose group may have `no_spread`."""
+        """Return the outcome of completion `index` of a question, whose group may have `no_spread`."""
         written = CompletionRow(
             text=completion.text,
             truth=question.truth,
@@ -169,17 +172,24 @@ class Outcome:
             "advantage": advantage,
             "num_tokens": len(completion.token_ids),
         }
-        numbers = {
+        numbers: dict[str, float | None] = {
             "groups_without_spread": no_spread,
             "true_boxes": len(question.truth.boxes),
             "reward/total": score.total,
             **{f"reward/{name}": part for name, part in score.parts.items()},
             "completion_length": len(completion.token_ids),
             "truncated_share": completion.truncated,
-            "boxes_per_completion": score.reply.num_predicted,
-            "label_accuracy": score.label_accuracy,
         }
-        return cls(row, numbers, count(score, question.truth), (score.plain_recall, score.plain_precision))
+
+        # What not every reward tells.
+        if score.num_predicted is not None:
+            numbers["boxes_per_completion"] = score.num_predicted
+        if score.pairs is not None:
+            numbers["label_accuracy"] = score.label_accuracy
+        plain = None
+        if score.plain_recall is not None and score.plain_precision is not None:
+            plain = (score.plain_recall, score.plain_precision)
+        return cls(row, numbers, count(score, question.truth), plain)
 
 
 @dataclass(slots=True)
@@ -212,7 +222,7 @@ class Reinforced(Learner):
         self.vision_trains = vision_trains(policy)
         self.updates = recipe.grpo.updates_per_rollout
         self.group_size = recipe.rollout.group_size
-        self.reward = Reward.of(recipe.reward.options(), policy.dialect)
+        self.rewards = make_rewards(recipe, policy.dialect)
         self.stages: Stages = AdaptiveStages() if recipe.reward.adaptive else FixedStages(recipe.reward.stage_step)
 
     def prepare(self, samples: list[Sample]) -> list[Question]:
@@ -222,62 +232,82 @@ class Reinforced(Learner):
         if self.recipe.rollout.engine != "vllm":  # which alone looks at the images again
             prompts = [replace(prompt, image=None) for prompt in prompts]
         return [
-            Question(sample.id, sample.image_id, prompt, sample.ground_truth(prompt.input_size_wh))
+            Question(sample.id, sample.image_id, prompt, sample.ground_truth(prompt.input_size_wh), sample.reward)
             for sample, prompt in zip(samples, prompts, strict=True)
         ]
 
     def collect(self, prepared: list[Question], seeds: Seeds, progress: float) -> Collected:
         """Roll out, score, and compare within each group."""
-        clock = [time.perf_counter()]
-        prompts = [question.prompt for question in prepared]
-        size = self.recipe.rollout.batch_size or len(prompts)
-        if not self.vision_trains:
-            prompts = [done for part in batched(prompts, size) for done in self.policy.encode_images(part)]
-        groups = [
-            group_
-            for part, own in zip(batched(prompts, size), batched(seeds, size), strict=True)
-            for group_ in self.roll_out(part, own)
-        ]
-        clock.append(time.perf_counter())
+        began = time.perf_counter()
+        prompts, groups = self.roll_out_all([question.prompt for question in prepared], seeds)
+        rolled_out = time.perf_counter()
+
         stage = self.stages.at(progress)
         scores = [self.score(question, group_, stage) for question, group_ in zip(prepared, groups, strict=True)]
-        rewards = torch.tensor([[score.total for score in group_] for group_ in scores])
+        rewards = torch.tensor([[score.total for score in group_] for group_ in scores])  # (B, G)
         advantages, no_spread = grpo.advantages(rewards)
-        columns = zip(prepared, groups, scores, advantages.tolist(), no_spread.tolist(), strict=True)
-        outcomes = gather(
-            [
-                Outcome.of(question, index, completion, score, advantage, alone)
-                for question, *of_group, alone in columns
-                for index, (completion, score, advantage) in enumerate(zip(*of_group, strict=True))
-            ]
-        )
-        self.stages.observe(*(_mean(values) for values in zip(*(outcome.plain for outcome in outcomes), strict=True)))
-        clock.append(time.perf_counter())
+
+        # Metrics, logs and stages are of the whole batch, on every rank.
+        outcomes = gather(make_outcomes(prepared, groups, scores, advantages, no_spread))
+        self.observe(outcomes)
+        scored = time.perf_counter()
+
         total = len(outcomes)
         if self.recipe.grpo.mean_over == "batch":
             total = sum(outcome.row["num_tokens"] for outcome in outcomes)
         work = self.make_work(prompts, groups, advantages, total)
+
         metrics = {
             "stage": [stage.xi0, stage.xi1, stage.xi2],
             "shared_prefix": self.policy.path.shares_prefix,
             **means([outcome.numbers for outcome in outcomes]),
             **measure([outcome.watched for outcome in outcomes]),
-            "seconds/rollout": clock[1] - clock[0],
-            "seconds/reward": clock[2] - clock[1],
+            "seconds/rollout": rolled_out - began,
+            "seconds/reward": scored - rolled_out,
         }
-        return Collected(work, metrics, [outcome.row for outcome in outcomes], seconds=clock[2] - clock[0])
+        return Collected(work, metrics, [outcome.row for outcome in outcomes], seconds=scored - began)
+
+    def observe(self, outcomes: Sequence[Outcome]) -> None:
+        """Tell the stages the step's mean recall and precision before f, where the reward tells them."""
+        plain = [outcome.plain for outcome in outcomes if outcome.plain is not None]
+        if plain:
+            recalls, precisions = zip(*plain, strict=True)
+            self.stages.observe(_mean(recalls), _mean(precisions))
+        elif self.recipe.reward.adaptive:
+            raise TrainingError(
+                f"reward.adaptive needs recall and precision before f, but the scores of {self.recipe.reward.preset} "
+                "have no plain_recall and plain_precision; set reward.adaptive to false"
+            )
 
     def score(self, question: Question, completions: Sequence[Completion], stage: Stage) -> list[Score]:
-        """Their rewards; what a criterion raises becomes a TrainingError that names sample and completion."""
+        """Score a question's completions; TrainingError names sample and completion where the reward raises."""
+        reward = self.rewards[question.reward]
         scores = []
         for index, completion in enumerate(completions):
             try:
-                scores.append(self.reward.score(completion.text, question.truth, stage=stage))
-            except Exception as error:
+                scores.append(reward.score(completion.text, question.truth, stage))
+            except Exception as error:  # a user's reward may raise anything
                 raise TrainingError(
                     f"the reward raised {error!r} at sample {question.id}, completion {index}: {completion.text!r}"
                 ) from error
         return scores
+
+    def roll_out_all(self, prompts: Sequence[Prompt], seeds: Seeds) -> tuple[Sequence[Prompt], list[list[Completion]]]:
+        """Return G completions of each prompt, and the prompts, with their images encoded where vision is frozen.
+
+        Samples of one rollout.batch_size are sampled together; each has its own seed, so the split changes no reply.
+        """
+        size = self.recipe.rollout.batch_size or len(prompts)
+        if not self.vision_trains:
+            encoded: list[Prompt] = []
+            for part in batched(prompts, size):
+                encoded.extend(self.policy.encode_images(part))
+            prompts = encoded
+
+        groups: list[list[Completion]] = []
+        for part, part_seeds in zip(batched(prompts, size), batched(seeds, size), strict=True):
+            groups.extend(self.roll_out(part, part_seeds))
+        return prompts, groups
 
     def roll_out(self, prompts: Sequence[Prompt], seeds: Seeds) -> list[list[Completion]]:
         """G completions of each prompt."""
@@ -351,13 +381,16 @@ class Reinforced(Learner):
             return loss, {}
         return loss, {"kl": (work.weights * grpo.kl(logprobs.detach(), work.reference)).sum()}
 
-    def told(self, work: list[GroupWork]) -> Metrics:
-        """How far the log-probabilities of the engine's tokens are from those of the policy that it sampled for: mean
-        and largest difference. By the built-in engine both are rounding, before top-p and top-k."""
+    def post_update_metrics(self, work: list[GroupWork]) -> Metrics:
+        """Return how far the engine's log-probabilities are from those of the policy that it sampled for.
+
+        The gaps are the mean and the largest difference; with the built-in engine both are rounding, before top-p and
+        top-k.
+        """
         gaps = torch.cat([(part.old.cpu() - part.sampled).abs() for part in work if part.old is not None])
-        of_all = gather([(float(gaps.sum()), float(gaps.max()), len(gaps))])
-        mean = sum(total for total, _, _ in of_all) / sum(count for _, _, count in of_all)
-        return {"sampling/gap": mean, "sampling/largest_gap": max(largest for _, largest, _ in of_all)}
+        per_rank = gather([(float(gaps.sum()), float(gaps.max()), len(gaps))])
+        sums, maxima, counts = zip(*per_rank, strict=True)
+        return {"sampling/gap": sum(sums) / sum(counts), "sampling/largest_gap": max(maxima)}
 
     def _logprobs(self, policy: Policy, rows: Rows) -> Tensor:
         return policy.token_logprobs(rows, temperature=self.recipe.rollout.temperature)
@@ -374,6 +407,34 @@ class Reinforced(Learner):
                 "which it needs as its reference; put that model back or start a new run"
             )
         self.stages.load_state_dict(state["stages"])
+
+
+def make_rewards(recipe: Recipe, dialect: Dialect) -> dict[str, Scorer]:
+    """Return the recipe's reward under "", and those of its data sources under their keys."""
+    has_stages = recipe.reward.has_stages
+    rewards = {"": recipe.reward.make(dialect, has_stages=has_stages)}
+    for phase in recipe.phases:
+        for source in phase.data:
+            if source.reward is not None:
+                rewards[source.reward.key] = source.reward.make(dialect, has_stages=has_stages)
+    return rewards
+
+
+def make_outcomes(
+    questions: Sequence[Question],
+    groups: Sequence[Sequence[Completion]],
+    scores: Sequence[Sequence[Score]],
+    advantages: Tensor,
+    no_spread: Tensor,
+) -> list[Outcome]:
+    """Return the outcome of every completion of this rank; `advantages` are (B, G), `no_spread` (B,)."""
+    outcomes = []
+    for row, question in enumerate(questions):
+        columns = zip(groups[row], scores[row], advantages[row].tolist(), strict=True)
+        for index, (completion, score, advantage) in enumerate(columns):
+            alone = bool(no_spread[row])
+            outcomes.append(Outcome.from_score(question, index, completion, score, advantage, alone))
+    return outcomes
 
 
 def encode(policy: Policy, sample: Sample) -> Prompt:
@@ -436,10 +497,15 @@ def _call(function: Callable[..., Item], *arguments: Any) -> Item:
     return function(*arguments)
 
 
-def means(rows: Sequence[dict[str, float | None]]) -> Metrics:
-    """The mean of each number over rows of the same; None where all are."""
-    known = {name: [row[name] for row in rows if row[name] is not None] for name in rows[0]}
-    return {name: _mean(values) if values else None for name, values in known.items()}  # type: ignore[arg-type]
+def means(rows: Sequence[Mapping[str, float | None]]) -> Metrics:
+    """Return the mean of each number over the rows that have it; None where it is None in all."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in row.items():
+            values.setdefault(name, [])
+            if value is not None:
+                values[name].append(value)
+    return {name: _mean(numbers) if numbers else None for name, numbers in values.items()}
 
 
 def batched(items: Sequence[Item], size: int) -> list[Sequence[Item]]:

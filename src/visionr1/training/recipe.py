@@ -207,7 +207,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"recipe {path} is not TOML: {error}") from error
     with naming(f"recipe {path}"):
         table = _with_whole_phases(table)
-    for override in overrides:
+    # Another preset comes first, for it drops the options of the file's, which later overrides may set anew.
+    for override in sorted(overrides, key=lambda override: not override.startswith("reward.preset=")):
         _apply_override(table, override)
     with naming(f"recipe {path}"):
         return parse_recipe(table)
@@ -282,6 +283,9 @@ def _apply_override(table: Table, override: str) -> None:
     if not equals or not path or keys == ["train"]:
         raise RecipeError(f"--set {override}: expected section.key=value")
     value = _parse_value(text, override)
+    if keys == ["reward", "preset"]:
+        reward = table.get("reward", {})
+        table["reward"] = {key: item for key, item in reward.items() if key in RewardSection.model_fields}
     if keys[0] not in ("train", "data"):
         _put(table, keys, value, override)
         return
@@ -351,7 +355,7 @@ def _write_section(section: Section, name: str, lines: list[str]) -> None:
     for key, value in section:
         if isinstance(value, Section) or (isinstance(value, tuple) and value and isinstance(value[0], Section)):
             tables.append((key, value))
-        else:
+        elif value is not None:  # TOML has no null: what is not set is left out
             lines.append(f"{key} = {toml_value(value)}")
     for key, value in tables:
         key = "phase" if key == "phases" else key

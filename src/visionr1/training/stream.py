@@ -5,7 +5,7 @@ uninterrupted one would have seen, and any process can prepare any step.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from typing import Protocol, TypeVar
@@ -89,7 +89,7 @@ def open_stream(phase: Phase, seed: tuple[int, ...]) -> Stream:
     opened = [open_source(data) for data in phase.data]
     finite = [samples for samples in map(_samples, opened) if samples is not None]
     return Stream(
-        sources=tuple(opened),
+        sources=tuple(map(with_reward, opened, phase.data)),
         shares=tuple(weight / sum(weights) for weight in weights),
         batch_size=phase.batch_size,
         seed=seed,
@@ -107,6 +107,23 @@ def open_source(data: DataSource) -> Source:
     samples = read_source(data.source, split=data.split, reader=resolve_reader(data.reader))
     originals = Shuffled(tuple(samples[: data.limit] if data.limit else samples))
     return Augmented(originals) if data.augment else originals
+
+
+def with_reward(source: Source, data: DataSource) -> Source:
+    """Return `source`, its samples marked with the reward that the data table names, if it names one."""
+    return source if data.reward is None else Rewarded(source, data.reward.key)
+
+
+@dataclass(frozen=True, slots=True)
+class Rewarded:
+    """A source whose samples have a reward of their own."""
+
+    source: Source
+    reward: str
+    """The key of the reward, as in `Sample`."""
+
+    def __call__(self, number: int, seed: Sequence[int]) -> Sample:
+        return replace(self.source(number, seed), reward=self.reward)
 
 
 @dataclass(frozen=True, slots=True)

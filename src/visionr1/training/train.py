@@ -204,7 +204,7 @@ def take_step(
         if not math.isfinite(update["loss"] + update["grad_norm"]):
             samples = [sample_ids[place] for place in not_finite_parts(run, collected.work)]
             raise TrainingError(not_finite(update, number, position, gather(samples) or gather(sample_ids), run.folder))
-    more = run.learner.told(collected.work)
+    post_update = run.learner.post_update_metrics(collected.work)
     told = gather([(time.perf_counter() - began, bool(stopped))])
     seconds = told[0][0]
     position.step += 1
@@ -216,7 +216,7 @@ def take_step(
         "progress": overall_progress(recipe, position, steps),
         "learning_rate": rate,
         **update,
-        **more,
+        **post_update,
         **collected.metrics,
         "seconds/preprocess": waited,
         "seconds/update": seconds - waited - collected.seconds,

@@ -8,16 +8,15 @@ import torch
 from safetensors.torch import load_file
 
 from support.random_families import build_llava
-from support.training import GRPO, score_by_letters
+from support.training import GRPO
 from visionr1.cli import main
 from visionr1.models.loading import load_policy
 
 
 @pytest.mark.parametrize(("family", "shared"), [("internvl", True), ("llava", False)])
 def test_it_trains_and_its_metrics_say_which_path_it_took(
-    family: str, shared: bool, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    family: str, shared: bool, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    score_by_letters(monkeypatch.setattr)
     if shared:
         folder: Path = request.getfixturevalue(f"{family}_folder")
     else:

@@ -8,7 +8,7 @@ For those who must reproduce what that code gives; it departs from the paper (`c
 - The format reward takes any JSON but a `bbox_2d` that is no list of four; on a sample without object it is inverted.
 - A reply that is no JSON list, or one with no good box, is searched for the one literal form of a box.
 
-Where that code raises (and training would end), this one goes on and `ReleaseScore.notes` says so. Arithmetic is
+Where that code raises (and training would end), this one goes on and the notes of the score say so. Arithmetic is
 float32 as there; boxes are not limited in number, since it does not limit them.
 """
 
@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Literal
 
@@ -25,34 +25,72 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from visionr1.dialects import Dialect
+from visionr1.rewards.presets import Preset
+from visionr1.rewards.score import Score
+from visionr1.rewards.stages import BEGINNER, Stage
 from visionr1.samples import GroundTruth
+from visionr1.settings import Section
 
 Array32 = NDArray[np.float32]
-ReleaseStep = Literal[0, 1500] | None
-"""None: the released script, which passes no step. 0 and 1500: with `--adaptive`, before and after its switch."""
+ReleaseStep = Literal[0, 1500, "stage"] | None
+"""None: the released script, which passes no step. 0 and 1500: with `--adaptive`, before and after its switch, which
+"stage" takes from the stage in force."""
 
-STEPS: Mapping[str, ReleaseStep] = MappingProxyType({"none": None, "0": 0, "1500": 1500})
-"""As they are written on the command line."""
+STEPS: Mapping[str, ReleaseStep] = MappingProxyType({"none": None, "0": 0, "1500": 1500, "stage": "stage"})
+"""As they are written in a recipe and on the command line."""
 
-ReleasePair = tuple[int, int, float]
-"""Index of the predicted box, of the true one, and their GIoU before thresholds."""
+WEIGHTS: Mapping[str, float] = MappingProxyType({"format": 1.0, "recall": 1.0, "precision": 1.0})
 
 _BOX = re.compile(r'\{"bbox_2d": \[' + r"(\d{1,3}|1000), " * 3 + r'(\d{1,3}|1000)\], "label": "([^"]+)"\}')
 _FENCES = re.compile(r"```json\n|\n```")
 
 
 @dataclass(frozen=True, slots=True)
-class ReleaseScore:
-    """What the public code gives a completion: `total` of the three `parts`; `notes` say where it would have raised.
+class ReleasePair:
+    """A matched pair: index of the predicted box, of the true one, and their GIoU before thresholds."""
 
-    `num_predicted` and `pairs` are of the boxes that it reads.
+    predicted: int
+    true: int
+    giou: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseScore(Score):
+    """What the public code gives a completion: the sum of its three parts, and notes on where it would have raised.
+
+    `step` is the one in force; `giou_pairs` are of the boxes that the public code reads.
     """
 
-    total: float
-    parts: Mapping[str, float]
-    num_predicted: int
-    pairs: tuple[ReleasePair, ...]
-    notes: tuple[str, ...]
+    step: Literal[0, 1500] | None
+    giou_pairs: tuple[ReleasePair, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """See `Score.to_json`."""
+        return {
+            "total": self.total,
+            **self.parts,
+            "stage": self.step,
+            "num_predicted": self.num_predicted,
+            "pairs": [asdict(pair) for pair in self.giou_pairs],
+            "faults": self.faults_to_json(),
+        }
+
+    def reasons(self, truth: GroundTruth, weights: Mapping[str, float]) -> Iterator[str]:
+        """See `Score.reasons`."""
+        yield self.sum_in_words(weights)
+        yield f"{self.num_predicted} predicted, {_num_instances(truth)} instances, {len(self.giou_pairs)} matched pairs"
+        for pair in self.giou_pairs:
+            yield f"box {pair.predicted} matches true box {pair.true}: GIoU {pair.giou:.3f}"
+        yield from self.notes
+
+
+class ReleaseOptions(Section):
+    """What the public code can be run with."""
+
+    step: Literal["none", "0", "1500", "stage"] = "none"
+    """none as its script runs, 0 and 1500 with --adaptive before and after its switch; stage switches where
+    reward.stage_step says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,33 +103,64 @@ class ReleaseReward:
         if self.step not in STEPS.values():
             raise ValueError(f"unknown step {self.step!r}; known: {', '.join(map(str, STEPS.values()))}")
 
-    def score(self, completion: str, truth: GroundTruth, *, num_instances: int | None = None) -> ReleaseScore:
-        """Score one completion; `num_instances` is the data's field, by default the number of true boxes."""
-        instances = len(truth.boxes) if num_instances is None else num_instances
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """All parts count alike."""
+        return WEIGHTS
+
+    @property
+    def maximum(self) -> float:
+        """The largest total there can be."""
+        return sum(WEIGHTS.values())
+
+    def score(self, text: str, truth: GroundTruth, stage: Stage = BEGINNER) -> ReleaseScore:
+        """Score one completion. Never raises on its text."""
+        step = self.step
+        if step == "stage":
+            step = 0 if stage == BEGINNER else 1500
+        num_instances = _num_instances(truth)
         notes: list[str] = []
-        predicted = extract(completion.strip())
+
+        predicted = extract(text.strip())
         pairs: tuple[ReleasePair, ...] = ()
-        recall = precision = float(instances <= 0)
+        recall = precision = float(num_instances <= 0)
         if predicted:
             pairs = _match(predicted, truth, notes)
-            overlaps = np.array([giou for *_, giou in pairs], dtype=np.float32)
-            recall, precision = self._recall(overlaps, instances, notes), self._precision(overlaps)
-        parts = {"format": dual_format(completion, instances, notes), "recall": recall, "precision": precision}
-        return ReleaseScore(sum(parts.values()), parts, len(predicted), pairs, tuple(notes))
+            overlaps = np.array([pair.giou for pair in pairs], dtype=np.float32)
+            recall = _recall(overlaps, num_instances, step, notes)
+            precision = _precision(overlaps, step)
 
-    def _recall(self, overlaps: Array32, num_instances: int, notes: list[str]) -> float:
-        threshold = 0.75 if self.step == 1500 else 0.5
-        found = _clip(overlaps, threshold, threshold).sum(dtype=np.float32)
-        if num_instances == 0 and len(overlaps):
-            if not found:
-                notes.append("recall: the public code divides 0 by 0 instances and gives NaN; scored 0")
-            return float(found > 0)
-        low, high = (0.0, 1.0) if self.step is None else (0.5, 0.75)
-        return float(_clip(np.array([found / max(num_instances, 1)], dtype=np.float32), low, high)[0])
+        parts = {"format": dual_format(text, num_instances, notes), "recall": recall, "precision": precision}
+        return ReleaseScore(
+            total=sum(parts.values()),
+            parts=parts,
+            notes=tuple(notes),
+            note_kind="public_code_raises",
+            num_predicted=len(predicted),
+            step=step,
+            giou_pairs=pairs,
+        )
 
-    def _precision(self, overlaps: Array32) -> float:
-        low, high = {None: (0.0, 1.0), 0: (0.5, 0.75), 1500: (0.75, 0.9)}[self.step]
-        return float(_clip(overlaps, low, high).mean()) if len(overlaps) else 0.0
+
+def _num_instances(truth: GroundTruth) -> int:
+    """Return the data's `num_instances`, by default the number of true boxes."""
+    return len(truth.boxes) if truth.num_instances is None else truth.num_instances
+
+
+def _recall(overlaps: Array32, num_instances: int, step: Literal[0, 1500] | None, notes: list[str]) -> float:
+    threshold = 0.75 if step == 1500 else 0.5
+    num_matched = _clip(overlaps, threshold, threshold).sum(dtype=np.float32)
+    if num_instances == 0 and len(overlaps):
+        if not num_matched:
+            notes.append("recall: the public code divides 0 by 0 instances and gives NaN; scored 0")
+        return float(num_matched > 0)
+    low, high = (0.0, 1.0) if step is None else (0.5, 0.75)
+    return float(_clip(np.array([num_matched / max(num_instances, 1)], dtype=np.float32), low, high)[0])
+
+
+def _precision(overlaps: Array32, step: Literal[0, 1500] | None) -> float:
+    low, high = {None: (0.0, 1.0), 0: (0.5, 0.75), 1500: (0.75, 0.9)}[step]
+    return float(_clip(overlaps, low, high).mean()) if len(overlaps) else 0.0
 
 
 def extract(text: str) -> list[tuple[list[int], object]]:
@@ -157,8 +226,8 @@ def _match(predicted: list[tuple[list[int], object]], truth: GroundTruth, notes:
     if (true[:, 2:] < true[:, :2]).any():
         notes.append("the public code raises AssertionError: a true box is inverted; scored 0")
         return ()
-    said_ids = np.array([_class_id(label, ids) for _, label in predicted])
-    same = said_ids[:, None] == np.array([ids.get(name, -1) for name in wanted])
+    predicted_ids = np.array([_class_id(label, ids) for _, label in predicted])
+    same = predicted_ids[:, None] == np.array([ids.get(name, -1) for name in wanted])
     try:
         with np.errstate(all="ignore"):
             boxes = _original_px([box for box, _ in predicted], truth)
@@ -167,7 +236,8 @@ def _match(predicted: list[tuple[list[int], object]], truth: GroundTruth, notes:
     except (OverflowError, ValueError) as error:  # a coordinate or an overlap that no float32 can hold
         notes.append(f"the public code raises {type(error).__name__} ({error}); scored 0")
         return ()
-    return tuple(zip(rows.tolist(), columns.tolist(), giou[rows, columns].tolist(), strict=True))
+    matched = zip(rows.tolist(), columns.tolist(), giou[rows, columns].tolist(), strict=True)
+    return tuple(ReleasePair(row, column, overlap) for row, column, overlap in matched)
 
 
 def _original_px(model_px: list[list[int]], truth: GroundTruth) -> Array32:
@@ -203,3 +273,17 @@ def _clip(x: Array32, low: float, high: float) -> Array32:
     """0 below `low`, 1 above `high`, x itself between and at both."""
     low32, high32 = np.float32(low), np.float32(high)
     return np.where(x < low32, np.float32(0), np.where(x > high32, np.float32(1), x))
+
+
+def _build(options: ReleaseOptions, dialect: Dialect) -> ReleaseReward:
+    return ReleaseReward(STEPS[options.step])
+
+
+PRESET = Preset(
+    "release",
+    options=ReleaseOptions,
+    build=_build,
+    dialects=("qwen25",),
+    stage_options={"step": "stage"},
+    takes_inverted_boxes=True,
+)

@@ -24,17 +24,23 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
+from typing import Annotated, Self
 
 import numpy as np
+from pydantic import Field, PlainValidator, field_validator, model_validator
 
 from visionr1.boxes import Array, box_area, iou_matrix, rescale_xyxy
 from visionr1.dialects import Dialect, get_dialect
 from visionr1.dialects.base import MAX_BOXES
 from visionr1.dialects.json_list import salvage_objects
+from visionr1.errors import RecipeError
+from visionr1.rewards.presets import Preset
+from visionr1.rewards.score import Score
+from visionr1.rewards.stages import BEGINNER, Stage
 from visionr1.samples import Boxes, GroundTruth
+from visionr1.settings import Section
 
 DIALECTS = ("qwen25", "qwen3", "think+qwen25", "think+qwen3")
 PARTS = ("od_ap", "od_ap50", "odLength", "map", "weighted_sum", "format", "repetition")
@@ -53,45 +59,66 @@ _LIST_START, _LIST_END = re.compile(r"\[\s*+\{"), re.compile(r"\}\s*+\]")
 _WORDS = 6  # repetition of plain text is counted in runs of six words
 
 
-@dataclass(frozen=True, slots=True)
-class VlmR1Score:
-    """The weighted `total` and all `parts`, unweighted: each in [0, 1] but repetition, in [-1, 0]."""
+class VlmR1Options(Section):
+    """What VLM-R1 is trained with."""
 
-    total: float
-    parts: Mapping[str, float]
-    num_predicted: int
+    weights: Mapping[str, float] = Field(default_factory=lambda: dict(OVD_WEIGHTS))
+    """Which rewards make the total, and how much each counts: od_ap, od_ap50, odLength, map, weighted_sum, format,
+    repetition, and for one true box rec_iou, rec_format."""
+
+    @field_validator("weights")
+    @classmethod
+    def _check_weights(cls, weights: Mapping[str, float]) -> Mapping[str, float]:
+        if unknown := set(weights) - {*PARTS, *REC_PARTS}:
+            raise RecipeError(f"unknown rewards {sorted(unknown)}; known: {', '.join(PARTS + REC_PARTS)}")
+        return weights
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VlmR1Reward:
-    """VLM-R1's rewards; `weights` says which of them make the total, and how much each counts.
+class VlmR1Reward(VlmR1Options):
+    """VLM-R1's rewards.
 
     `dialect` says what the coordinates of the JSON mean: qwen25 (model pixels) or qwen3 (0-1000). The tags are those of
     VLM-R1 whichever it is; for a model that is prompted by its dialect, take the one with think+.
     """
 
-    dialect: Dialect = field(default_factory=lambda: get_dialect("qwen25"))
-    weights: Mapping[str, float] = field(default_factory=lambda: dict(OVD_WEIGHTS))
+    dialect: Annotated[Dialect, PlainValidator(lambda dialect: dialect)] = Field(
+        default_factory=lambda: get_dialect("qwen25")
+    )
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _check_dialect(self) -> Self:
         if self.dialect.name not in DIALECTS:
-            raise ValueError(f"vlm_r1 reads the JSON of the dialects {', '.join(DIALECTS)}, not {self.dialect.name}")
-        if unknown := set(self.weights) - {*PARTS, *REC_PARTS}:
-            raise ValueError(f"unknown rewards {sorted(unknown)}; known: {', '.join(PARTS + REC_PARTS)}")
+            raise RecipeError(f"vlm_r1 reads the JSON of the dialects {', '.join(DIALECTS)}, not {self.dialect.name}")
+        return self
 
-    def score(self, completion: str, truth: GroundTruth) -> VlmR1Score:
-        """Score one completion. Never raises on its text; ValueError if a REC reward lacks its one true box."""
-        grid_wh, answers = self.dialect.grid_wh(truth.input_size_wh), list(_blocks(completion, "<answer>", "</answer>"))
-        parts = detection_rewards(completion, answers, truth, grid_wh)
-        parts["format"] = think_answer_format(completion)
-        parts["repetition"] = repetition(completion)
+    @property
+    def maximum(self) -> float:
+        """The largest total there can be; repetition is a penalty."""
+        return sum(weight for name, weight in self.weights.items() if name != "repetition" and weight > 0)
+
+    def score(self, text: str, truth: GroundTruth, stage: Stage = BEGINNER) -> Score:
+        """Score one completion; it has no stages.
+
+        Parts are in [0, 1] but repetition, in [-1, 0]. Never raises on the text; ValueError if a REC reward that counts
+        lacks its one true box.
+        """
+        grid_wh, answers = self.dialect.grid_wh(truth.input_size_wh), list(_blocks(text, "<answer>", "</answer>"))
+        parts = detection_rewards(text, answers, truth, grid_wh)
+        parts["format"] = think_answer_format(text)
+        parts["repetition"] = repetition(text)
         if len(truth.boxes) == 1:
             parts["rec_iou"] = rec_iou(answers[0] if answers else "", truth, grid_wh)
-            parts["rec_format"] = rec_format(completion)
+            parts["rec_format"] = rec_format(text)
         if missing := set(self.weights) - set(parts):
             raise ValueError(f"{sorted(missing)} need exactly one true box, but there are {len(truth.boxes)}")
         total = sum(weight * parts[name] for name, weight in self.weights.items())
-        return VlmR1Score(total, parts, len(_read_list(_last_fence(completion)) or ()))
+        return Score(
+            total,
+            parts,
+            notes=tuple(faults(text)),
+            note_kind="vlm_r1",
+            num_predicted=len(_read_list(_last_fence(text)) or ()),
+        )
 
 
 def detection_rewards(
@@ -365,3 +392,10 @@ def _blocks(text: str, opening: str, closing: str) -> Iterator[str]:
     while start >= 0 and (end := text.find(closing, start + len(opening))) >= 0:
         yield text[start + len(opening) : end]
         start = text.find(opening, end + len(closing))
+
+
+def _build(options: VlmR1Options, dialect: Dialect) -> VlmR1Reward:
+    return VlmR1Reward(**dict(options), dialect=dialect)
+
+
+PRESET = Preset("vlm_r1", options=VlmR1Options, build=_build, dialects=DIALECTS, stage_options=None)

@@ -1,0 +1,197 @@
+"""A reward from a user's code, named as `module:object` or `file.py:object`.
+
+The object is one of three:
+
+- a function of a completion: `def reward(text, truth): ...`, which returns a number, a mapping of parts (the total is
+  their sum) or a `Score`. It takes any of `text`, `reply` (as the dialect parses it), `truth` and `stage`, by these
+  names. Its other parameters are options, which a recipe sets beside `preset`;
+- a class, or a function that makes a reward, whose parameters are options, `dialect` excepted, which is passed in;
+- an object that is made already.
+
+Of the last two, the method `score` is as the function of the first. Attributes `maximum` and `weights` are used where
+they are there (see `Scorer`).
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import create_model
+
+from visionr1.completions import OTHER_FIELDS, TRUTH_FIELDS
+from visionr1.dialects import Dialect
+from visionr1.errors import RecipeError
+from visionr1.rewards.presets import Preset
+from visionr1.rewards.score import Score, Scorer
+from visionr1.rewards.stages import BEGINNER, Stage
+from visionr1.samples import GroundTruth, Reply
+from visionr1.settings import Section
+
+ARGUMENTS = ("text", "reply", "truth", "stage")
+"""What a function that scores a completion may take, by name."""
+_CHECKED_TYPES = {kind.__name__: kind for kind in (int, float, str, bool)}
+"""Annotations of options that are checked."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringCall:
+    """A function that scores a completion, called with what its parameters name."""
+
+    name: str
+    function: Callable[..., Any]
+    arguments: tuple[str, ...]
+    options: Mapping[str, object] = field(default_factory=dict)
+
+    def __call__(self, text: str, reply: Reply | None, truth: GroundTruth, stage: Stage) -> Any:
+        values = {"text": text, "reply": reply, "truth": truth, "stage": stage}
+        return self.function(**{name: values[name] for name in self.arguments}, **self.options)
+
+
+def scoring_call(name: str, function: Callable[..., Any], options: Mapping[str, object] | None = None) -> ScoringCall:
+    """Prepare to call `function` on completions; RecipeError if it needs anything but ARGUMENTS and `options`."""
+    options = options or {}
+    arguments = []
+    for parameter in _parameters(function):
+        if parameter.name in ARGUMENTS:
+            arguments.append(parameter.name)
+        elif parameter.name not in options and parameter.default is parameter.empty:
+            raise RecipeError(
+                f"{name} takes {parameter.name!r}; a function that scores a completion takes any of "
+                f"{', '.join(ARGUMENTS)}, by these names"
+            )
+    if not {"text", "reply"} & set(arguments):
+        raise RecipeError(f"{name} takes neither text nor reply, so that it cannot score a completion")
+    return ScoringCall(name, function, tuple(arguments), options)
+
+
+@dataclass(frozen=True, slots=True)
+class UserReward:
+    """A reward of a user's own. What it returns is checked: RecipeError says what is wrong with it."""
+
+    call: ScoringCall
+    dialect: Dialect
+    weights: Mapping[str, float] = field(default_factory=dict)
+    maximum: float | None = None
+
+    def score(self, text: str, truth: GroundTruth, stage: Stage = BEGINNER) -> Score:
+        """Score one completion."""
+        reply = parse_reply(self.dialect, text, truth) if "reply" in self.call.arguments else None
+        return check_score(self.call.name, self.call(text, reply, truth, stage), reply)
+
+
+def parse_reply(dialect: Dialect, text: str, truth: GroundTruth) -> Reply:
+    """Return what `dialect` reads of a completion."""
+    return dialect.parse(text, size_wh=truth.size_wh, input_size_wh=truth.input_size_wh, categories=truth.categories)
+
+
+def check_score(name: str, result: Any, reply: Reply | None) -> Score:
+    """Return what a user's reward returned as a Score; `reply` is what was parsed for it. Raises RecipeError."""
+    num_predicted = None if reply is None else reply.num_predicted
+    if isinstance(result, Score):
+        score = result
+    elif isinstance(result, Mapping):
+        parts = {key: check_number(f"{name}, part {key}", value) for key, value in result.items()}
+        score = Score(sum(parts.values()), parts, reply=reply, num_predicted=num_predicted)
+    else:
+        score = Score(check_number(name, result), {}, reply=reply, num_predicted=num_predicted)
+
+    check_number(f"{name}, total", score.total)
+    for key, value in score.parts.items():
+        if not isinstance(key, str):
+            raise RecipeError(f"{name}: expected texts as names of parts, found {key!r}")
+        if key in TRUTH_FIELDS or key in OTHER_FIELDS:
+            raise RecipeError(f"{name}: a part cannot be called {key!r}, as a field of its row is; choose another name")
+        check_number(f"{name}, part {key}", value)
+    return score
+
+
+def check_number(name: str, value: Any) -> float:
+    """Return `value` as a float; RecipeError if it is no finite number."""
+    # numpy's numbers and torch's scalars can be converted, and so can texts, which are refused.
+    if isinstance(value, str | bytes) or not hasattr(type(value), "__float__"):
+        raise RecipeError(f"{name}: expected a finite number, found {value!r:.80}")
+    number = float(value)
+    if not math.isfinite(number):
+        raise RecipeError(f"{name}: expected a finite number, found {number}")
+    return number
+
+
+def preset_from_object(found: Any) -> Preset:
+    """Return the preset that an object of a user's code stands for; RecipeError if it is no reward."""
+    if isinstance(found, Preset):
+        return found
+    name = getattr(found, "__qualname__", type(found).__qualname__)
+    if not isinstance(found, type) and hasattr(found, "score"):
+        return _preset_of_object(name, found)
+    if not callable(found):
+        raise RecipeError(f"{name} is no reward: expected a function, a class or an object with score()")
+    if isinstance(found, type) or not {"text", "reply"} & {parameter.name for parameter in _parameters(found)}:
+        return _preset_of_factory(name, found)
+    return _preset_of_function(name, found)
+
+
+def _preset_of_object(name: str, reward: Any) -> Preset:
+    def build(options: Section, dialect: Dialect) -> Scorer:
+        return _wrap(name, reward, dialect)
+
+    return Preset(name, _options_model(name, []), build, has_adaptive_stages=True)
+
+
+def _preset_of_factory(name: str, factory: Callable[..., Any]) -> Preset:
+    parameters = _parameters(factory)
+    takes_dialect = any(parameter.name == "dialect" for parameter in parameters)
+
+    def build(options: Section, dialect: Dialect) -> Scorer:
+        arguments = dict(options)
+        if takes_dialect:
+            arguments["dialect"] = dialect
+        return _wrap(name, factory(**arguments), dialect)
+
+    options = _options_model(name, [parameter for parameter in parameters if parameter.name != "dialect"])
+    return Preset(name, options, build, has_adaptive_stages=True)
+
+
+def _preset_of_function(name: str, function: Callable[..., Any]) -> Preset:
+    parameters = _parameters(function)
+    has_stages = any(parameter.name == "stage" for parameter in parameters)
+
+    def build(options: Section, dialect: Dialect) -> Scorer:
+        return UserReward(scoring_call(name, function, dict(options)), dialect)
+
+    options = _options_model(name, [parameter for parameter in parameters if parameter.name not in ARGUMENTS])
+    return Preset(name, options, build, stage_options={} if has_stages else None, has_adaptive_stages=True)
+
+
+def _wrap(name: str, reward: Any, dialect: Dialect) -> UserReward:
+    """Return an object with `score`, or a function of a completion, as a reward whose results are checked."""
+    function = getattr(reward, "score", reward)
+    if not callable(function):
+        raise RecipeError(f"{name} made {reward!r:.80}, which is no reward: it has no score()")
+    weights = getattr(reward, "weights", {})
+    return UserReward(scoring_call(f"{name}.score", function), dialect, weights, getattr(reward, "maximum", None))
+
+
+def _options_model(name: str, parameters: list[inspect.Parameter]) -> type[Section]:
+    """Return the settings that parameters stand for: their names are checked, and simple types."""
+    fields: dict[str, Any] = {}
+    for parameter in parameters:
+        annotation = parameter.annotation
+        kind = _CHECKED_TYPES.get(
+            annotation if isinstance(annotation, str) else getattr(annotation, "__name__", ""), Any
+        )
+        fields[parameter.name] = (kind, ... if parameter.default is parameter.empty else parameter.default)
+    return create_model(f"{name}Options", __base__=Section, **fields)
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Return the parameters that can be given by name."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError as error:  # some built-in functions have none
+        raise RecipeError(f"{function!r:.80} cannot be used as a reward: its parameters are not known") from error
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [parameter for parameter in parameters if parameter.kind in by_name]

@@ -9,6 +9,7 @@ from PIL import Image
 
 from support.extending import guide_file, yolo_folder
 from support.training import GRPO, SFT, rows
+from visionr1.cli import main
 from visionr1.errors import CheckpointError
 from visionr1.models.loading import load_policy
 from visionr1.samples import Query
@@ -43,9 +44,25 @@ def test_a_dialect_trains_and_is_evaluated(run: Run, tmp_path: Path, text: str) 
     assert "where is cat" in policy.encode(image, Query("detection", ("cat",)), "where is {}").text
 
 
-def test_a_run_reads_its_data_by_a_reader(run: Run, tmp_path: Path) -> None:
+def test_a_run_and_an_evaluation_read_data_by_a_reader(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     reader = f"{guide_file('A reader', tmp_path)}:READER"
     data = yolo_folder(tmp_path / "set").as_posix()
-    recipe = SFT.replace('source = "scenes"', f'source = "{data}"\nreader = "{reader}"').partition("scenes =")[0]
-    assert run(recipe + "[[phase]]\nsteps = 2\n", "own") == 0
+    recipe = SFT.replace('source = "scenes"', f'source = "{data}"').partition("scenes =")[0]
+    recipe += f'[[phase]]\nsteps = 2\n[eval]\nevery = 2\nsource = "{data}"\nmax_new_tokens = 4\n'
+    assert run(recipe, "own", "--set", f"data.0.reader={reader}", "--set", f"eval.reader={reader}") == 0
     assert [row["step"] for row in rows(tmp_path / "own")] == [1, 2]
+    assert rows(tmp_path / "own", "evaluations.jsonl")[0]["images"] == 2
+
+    capsys.readouterr()
+    arguments = ["--model", str(tmp_path / "own"), "--data", data, "--reader", reader, "--max-new-tokens", "4"]
+    assert main(["eval", *arguments, "--json", "--out", str(tmp_path / "own")]) == 0
+    assert json.loads(capsys.readouterr().out)["counts"]["images"] == 2
+
+    # The result names its reader, and a page about the run does without the images that only it can read.
+    stored = json.loads((tmp_path / "own/evaluation/own.json").read_text(encoding="utf-8"))
+    assert stored["reader"] == "yolo"
+    assert main(["report", str(tmp_path / "own")]) == 0
+    assert main(["eval", *arguments, "--benchmark", "coco"]) == 2
+    assert "--reader is for a data set" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from visionr1.cli.arguments import (
     add_data_arguments,
     add_model_arguments,
+    add_reader_argument,
     count,
     existing_path,
     names,
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the shards of one evaluation",
     )
     add_data_arguments(parser)
+    add_reader_argument(parser)
     parser.add_argument(
         "--out",
         type=Path,
@@ -106,6 +108,7 @@ def run(args: argparse.Namespace) -> None:
 
     visionr1 eval --model tiny --data bccd
     """
+    from visionr1.data import resolve_reader
     from visionr1.evaluation import PredictionFiles, Replier, Shard, coco_results, evaluate
     from visionr1.files import write_json_atomic
 
@@ -121,6 +124,7 @@ def run(args: argparse.Namespace) -> None:
         scores=args.scores,
         num_resamples=args.resamples,
         on_bad=args.on_bad,
+        reader=resolve_reader(args.reader),
         out=args.out,
         shard=Shard.read(args.shard) if args.shard else None,
         notify=lambda line: print(line, file=sys.stderr),

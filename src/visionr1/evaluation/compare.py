@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from visionr1.data import OnBad, data_path
+from visionr1.data import READERS, OnBad, data_path
 from visionr1.dialects import get_dialect
 from visionr1.errors import DataError
 from visionr1.evaluation.benchmarks import BENCHMARKS, Reading
@@ -38,6 +38,8 @@ class StoredResult:
     files: Sequence[str] = ()
     """The files of predictions that were scored; none for a model, whose replies lie beside."""
     on_bad: OnBad = "raise"
+    reader: str = ""
+    """The reader of the data, where it was named."""
 
     @property
     def predictions(self) -> list[Path]:
@@ -127,7 +129,7 @@ def _read(path: Path) -> StoredResult:
         path=path,
         name=path.stem,
         result=Result.from_json(record),
-        **{key: record.get(key, "") for key in ("model", "data", "split", "benchmark", "unit")},
+        **{key: record.get(key, "") for key in ("model", "data", "split", "benchmark", "unit", "reader")},
         files=record.get("prediction_files", ()),
         on_bad=record.get("on_bad", "raise"),
     )
@@ -160,7 +162,9 @@ def _score_again(one: StoredResult) -> Result:
     benchmark = BENCHMARKS.known(one.benchmark) if one.benchmark else data_set_benchmark(DETECTION)
     # A model was asked about no more than the images that could be read.
     only_readable = one.on_bad == "skip" and not one.files
-    found = benchmark.find(data_path(one.data), split, Reading(with_images=only_readable, on_bad=one.on_bad))
+    reader = READERS.known(one.reader) if one.reader else None
+    reading = Reading(with_images=only_readable, on_bad=one.on_bad, reader=reader)
+    found = benchmark.find(data_path(one.data), split, reading)
     unit = next((unit for unit in found.units if not one.benchmark or unit.name == one.unit), None)
     if unit is None:
         raise DataError(f"{one.path}: {one.data} no longer holds {one.unit} of {one.benchmark}")

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from visionr1.data import BoxDataset, data_path, read_dataset, truth_table
+from visionr1.data import BoxDataset, Reader, data_path, read_dataset, truth_table
 from visionr1.data.row_log import OnBad
 from visionr1.dialects import Dialect
 from visionr1.errors import DataError, RecipeError
@@ -120,6 +120,7 @@ def evaluate(
     scores: Sequence[str] = (),
     num_resamples: int | None = None,
     on_bad: OnBad = "raise",
+    reader: Reader | None = None,
     out: Path | None = None,
     name: str = "",
     shard: Shard | None = None,
@@ -144,14 +145,18 @@ def evaluate(
         chosen = data_set_benchmark(METRICS.resolve(metric) if isinstance(metric, str) else metric)
     job = _Job(chosen, answers, protocol, scores, num_resamples, name or _name_of(answers), notify)
     job.check_protocols()
+    if reader and chosen.name:
+        raise RecipeError("--reader is for a data set, not for a --benchmark, which has a layout of its own")
     if shard and (job.model is None or out is None):
         raise RecipeError("--shard needs --model, and --out, where the parts are kept")
 
     # What is there to evaluate, and where its results are kept.
-    found = job.find_units(data, split, on_bad)
+    found = job.find_units(data, split, Reading(with_images=job.model is not None, on_bad=on_bad, reader=reader))
     folder = None
     if out is not None:
         facts = {"model": _source_of(answers), "data": _label_of(data), "split": split, "on_bad": on_bad}
+        if reader is not None:
+            facts["reader"] = reader.name
         folder = ResultFolder(out / (job.stem if chosen.name else "evaluation"), facts, chosen.name)
 
     if shard and folder:
@@ -167,10 +172,10 @@ def data_set_benchmark(metric: Metric) -> Benchmark:
 def _find_data_set(path: Path, split: str | None, reading: Reading) -> FoundUnits:
     """Read a data set of any layout; without images only its annotations, whose report matters if rows were skipped."""
     if reading.with_images:
-        dataset = read_dataset(path, split=split, on_bad=reading.on_bad)
+        dataset = read_dataset(path, split=split, on_bad=reading.on_bad, reader=reading.reader)
         unit = Unit(name="", annotations=dataset.table, samples=dataset.samples, report=dataset.report.lines())
     else:
-        table = truth_table(path, split=split, on_bad=reading.on_bad)
+        table = truth_table(path, split=split, on_bad=reading.on_bad, reader=reading.reader)
         unit = Unit(name="", annotations=table, report=table.report.lines() if table.report.skipped else ())
     return FoundUnits([""], [unit])
 
@@ -212,9 +217,8 @@ class _Job:
             settings = {f"-{scores}": [*self.protocol, f"scores={scores}"] for scores in self.scores}
         return {suffix: self.benchmark.read_protocol(own, boxes=boxes) for suffix, own in settings.items()}
 
-    def find_units(self, data: Data, split: str | None, on_bad: OnBad) -> FoundUnits:
+    def find_units(self, data: Data, split: str | None, reading: Reading) -> FoundUnits:
         """Read what is to be evaluated: the units of a benchmark, or one unit of data."""
-        reading = Reading(with_images=self.model is not None, on_bad=on_bad)
         if isinstance(data, Unit):
             return FoundUnits([data.name], [data])
         if isinstance(data, BoxDataset):

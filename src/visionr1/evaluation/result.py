@@ -9,7 +9,7 @@ from typing import Any
 from visionr1.evaluation.protocols import Protocol
 from visionr1.evaluation.statistics import Resampler
 
-FACTS = ("model", "data", "split", "on_bad", "prediction_files", "benchmark", "unit")
+FACTS = ("model", "data", "split", "on_bad", "reader", "prediction_files", "benchmark", "unit")
 """What a stored result says of where it comes from, beside the result itself."""
 _FIELDS = ("metrics", "interval", "counts", "faults", "protocol")
 

@@ -15,6 +15,8 @@ class EvalSection(Section):
     """Steps between evaluations during training; 0 is never."""
     source: str = "bccd"
     """An embedded set ("bccd"), a COCO JSON file or a folder that holds one."""
+    reader: str = ""
+    """Which format it has, where that cannot be told from the files, as in data.reader."""
     split: str = "valid"
     """Which part of it."""
     limit: Annotated[int, Field(ge=0), Expected("0 (all) or more")] = 0

@@ -6,8 +6,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from visionr1.data import data_path, read_dataset
+from visionr1.data import READERS, Reader, data_path, read_dataset
 from visionr1.dialects import get_dialect
+from visionr1.errors import RecipeError
 from visionr1.report.gallery import ImageRow, Prediction, check, image_row, label_colors
 from visionr1.report.record import Evaluation, JsonRecord, RunRecord
 from visionr1.report.results import mark
@@ -42,12 +43,17 @@ def galleries(run: RunRecord) -> tuple[Gallery | None, Worst | None]:
     if not run.evaluations or not run.evaluations[-1].predictions:
         return None, None
     last = run.evaluations[-1]
+    if not _is_readable(last):
+        return None, None
     samples = _asked_samples(last)
     if not samples:
         return None, None
 
     # Only evaluations on the same data have replies to these images.
-    evaluations = [e for e in run.evaluations if e.predictions and "+" not in mark(e.record, last.record)]
+    evaluations = []
+    for evaluation in run.evaluations:
+        if evaluation.predictions and "+" not in mark(evaluation.record, last.record) and _is_readable(evaluation):
+            evaluations.append(evaluation)
     shown = evenly_spaced(samples, NUM_IMAGES)
     gallery = _draw(shown, samples, evaluations, "image")
 
@@ -68,11 +74,29 @@ def evenly_spaced(items: Sequence[Item], number: int) -> list[Item]:
     return [items[index * len(items) // number] for index in range(number)]
 
 
+def _reader(record: JsonRecord) -> Reader | None:
+    """Return the reader that a stored result names, if it does; RecipeError if it is unknown."""
+    return READERS.known(record["reader"]) if record.get("reader") else None
+
+
+def _is_readable(evaluation: Evaluation) -> bool:
+    """Return True if dialect and reader are known: for a stored name, no code from a user's file is imported."""
+    try:
+        get_dialect(evaluation.record["protocol"]["dialect"])
+        _reader(evaluation.record)
+    except RecipeError:
+        return False
+    return True
+
+
 def _asked_samples(evaluation: Evaluation) -> list[Sample]:
     """The samples of an evaluation that have replies: with --limit these are not all of the set."""
     record = evaluation.record
     dataset = read_dataset(
-        data_path(record["data"]), split=record["split"] or None, on_bad=record.get("on_bad", "raise")
+        data_path(record["data"]),
+        split=record["split"] or None,
+        on_bad=record.get("on_bad", "raise"),
+        reader=_reader(record),
     )
     return [sample for sample in dataset.samples if str(sample.image_id) in evaluation.predictions]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from visionr1.data import data_path, read_dataset
+from visionr1.data import data_path, read_dataset, resolve_reader
 from visionr1.errors import DataError, naming
 from visionr1.evaluation import Prediction, Protocol, Unit, ask, evaluate, read_protocol
 from visionr1.evaluation.asking import evenly
@@ -65,7 +65,9 @@ class Validation:
         """Read what the recipe's eval table names; raises DataError or RecipeError if it cannot be read."""
         protocol = read_protocol(settings.protocol)
         with naming("eval"):
-            dataset = read_dataset(data_path(settings.source), split=settings.split)
+            dataset = read_dataset(
+                data_path(settings.source), split=settings.split, reader=resolve_reader(settings.reader)
+            )
         samples, table = dataset.samples, dataset.table
         if 0 < settings.limit < len(samples):
             places = evenly(range(len(samples)), settings.limit)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from visionr1.data.readers import Reader
 from visionr1.data.row_log import OnBad
 from visionr1.errors import DataError, RecipeError
 from visionr1.evaluation.metrics import Metric
@@ -27,6 +28,8 @@ class Reading:
 
     with_images: bool
     on_bad: OnBad = "raise"
+    reader: Reader | None = None
+    """Of a data set whose format cannot be told from its files; a benchmark has a layout of its own."""
 
 
 Find = Callable[[Path, str | None, Reading], FoundUnits]

@@ -36,13 +36,14 @@ class Scale:
     end: float
 
     def __call__(self, value: float) -> float:
+        """Return the place of `value` in SVG units."""
         share = (value - self.low) / (self.high - self.low)
         return self.start + share * (self.end - self.start)
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A label of an axis, and where along it in SVG units."""
+    """A label of an axis; `at` is its place along the axis in SVG units."""
 
     at: float
     label: str
@@ -87,17 +88,26 @@ def line_chart(
     A `smoothed` line is a moving average over its faint raw values. `y_range` is the least that the y axis spans;
     `marks` are steps that get a vertical line. Raises ValueError if a series is empty.
     """
-    if not series or any(not len(line.x) for line in series):
+    if not series or not all(len(line.x) for line in series):
         raise ValueError(f"chart {title!r} has a series without points")
-    ticks = _ticks(*_bounds([y for line in series for y in line.y], y_range))
-    x_low, x_high = min(line.x[0] for line in series), max(line.x[-1] for line in series)
-    x = Scale(x_low, max(x_high, x_low + 1), LEFT, WIDTH - RIGHT)
-    y = Scale(ticks[0], ticks[-1], HEIGHT - BOTTOM, TOP)
+    steps: list[float] = []
+    values: list[float] = []
+    for line in series:
+        steps += line.x
+        values += line.y
+
+    # The x axis spans at least one step, so that a single point has a place on it.
+    x = Scale(min(steps), max(*steps, min(steps) + 1), LEFT, WIDTH - RIGHT)
+
+    # The y axis ends at round numbers. In SVG y grows downwards, so low values lie at the bottom.
+    y_values = _round_steps(*_bounds(values, y_range))
+    y = Scale(y_values[0], y_values[-1], HEIGHT - BOTTOM, TOP)
+
     return LineChart(
         title=title,
         description=describe(title, series),
         x_ticks=_x_ticks(x),
-        y_ticks=[Tick(y(tick), _number(tick)) for tick in ticks],
+        y_ticks=[Tick(y(value), _number(value)) for value in y_values],
         last_step=_number(x.high),
         marks=[x(step) for step in marks],
         lines=[_line(one, x, y, smoothed) for one in series],
@@ -105,68 +115,98 @@ def line_chart(
 
 
 def describe(title: str, series: Sequence[Series]) -> str:
-    """The chart in words, for those who do not see it."""
-    lines = [f"{line.name} from {_number(smooth(line.y)[0])} to {_number(smooth(line.y)[-1])}" for line in series]
-    return f"{title}, steps {_number(series[0].x[0])} to {_number(series[0].x[-1])}: {'; '.join(lines)}."
+    """Say in words, for those who do not see the chart, from where to where each line goes."""
+    lines = []
+    for line in series:
+        values = smooth(line.y)
+        lines.append(f"{line.name} from {_number(values[0])} to {_number(values[-1])}")
+
+    first_step = _number(series[0].x[0])
+    last_step = _number(series[0].x[-1])
+    return f"{title}, steps {first_step} to {last_step}: {'; '.join(lines)}."
 
 
 def smooth(values: Sequence[float]) -> list[float]:
-    """A moving average over a tenth of the values around each; at the ends over those there are."""
+    """Average over a tenth of the values around each one; at the ends over those there are."""
     reach = len(values) // 20
     sums = list(accumulate(values, initial=0.0))
-    ends = [(max(0, i - reach), min(len(values), i + reach + 1)) for i in range(len(values))]
-    return [(sums[stop] - sums[start]) / (stop - start) for start, stop in ends]
+
+    # The sum over a window is the difference of two running sums.
+    averages = []
+    for index in range(len(values)):
+        start = max(0, index - reach)
+        stop = min(len(values), index + reach + 1)
+        averages.append((sums[stop] - sums[start]) / (stop - start))
+    return averages
 
 
 def _bounds(values: Sequence[float], y_range: tuple[float, float] | None) -> tuple[float, float]:
-    low, high = min(values), max(values)
+    """Return the lowest and the highest value that the y axis must show, never the same one twice."""
+    low = min(values)
+    high = max(values)
     if y_range is not None:
-        low, high = min(low, y_range[0]), max(high, y_range[1])
+        low = min(low, y_range[0])
+        high = max(high, y_range[1])
+
+    # A scale divides by the difference, which must be more than the rounding error of its ends.
     size = max(abs(low), abs(high), 1e-9)
-    return (low, high) if high - low > 1e-9 * size else (low - size / 2, high + size / 2)
+    if high - low <= 1e-9 * size:
+        return low - size / 2, high + size / 2
+    return low, high
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Four to seven round numbers that span `low` to `high`."""
-    rough = (high - low) / 4
-    unit = 10.0 ** math.floor(math.log10(rough))
-    step = next(m * unit for m in (1, 2, 2.5, 5, 10) if m * unit >= rough * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [i * step for i in range(first, last + 1)]
+def _round_steps(low: float, high: float) -> list[float]:
+    """Return four to seven round numbers at equal distances that span `low` to `high`."""
+    least_step = (high - low) / 4
+    unit = 10.0 ** math.floor(math.log10(least_step))
+
+    # The smallest round step that needs few enough ticks; the tolerances are for rounding errors.
+    step = 10 * unit
+    for multiple in (1, 2, 2.5, 5):
+        if multiple * unit >= least_step * 0.999:
+            step = multiple * unit
+            break
+
+    first = math.floor(low / step + 1e-9)
+    last = math.ceil(high / step - 1e-9)
+    return [index * step for index in range(first, last + 1)]
 
 
 def _x_ticks(x: Scale) -> list[Tick]:
-    """Whole steps, none under the label of the last one."""
+    """Label whole steps, none under the label of the last one."""
     ticks = []
-    for tick in _ticks(x.low, x.high):
-        if tick == int(tick) and x.low <= tick and x(tick) < WIDTH - RIGHT - LABEL_ROOM:
-            ticks.append(Tick(x(tick), _number(tick)))
+    for step in _round_steps(x.low, x.high):
+        if step == int(step) and x.low <= step and x(step) < WIDTH - RIGHT - LABEL_ROOM:
+            ticks.append(Tick(x(step), _number(step)))
     return ticks
 
 
 def _line(series: Series, x: Scale, y: Scale, smoothed: bool) -> Line:
+    measured = _polyline(series.x, series.y, x, y)
+    if smoothed:
+        return Line(series.name, points=_polyline(series.x, smooth(series.y), x, y), raw=measured, dots=[])
+
     dots: list[tuple[float, float]] = []
-    if not smoothed and len(series.x) <= MAX_DOTS:
-        dots = [(x(step), y(value)) for step, value in zip(series.x, series.y, strict=True)]
-    return Line(
-        name=series.name,
-        points=_points(series.x, smooth(series.y) if smoothed else series.y, x, y),
-        raw=_points(series.x, series.y, x, y) if smoothed else "",
-        dots=dots,
-    )
+    if len(series.x) <= MAX_DOTS:
+        for step, value in zip(series.x, series.y, strict=True):
+            dots.append((x(step), y(value)))
+    return Line(series.name, points=measured, raw="", dots=dots)
 
 
-def _points(steps: Sequence[float], values: Sequence[float], x: Scale, y: Scale) -> str:
-    """The points of a polyline, of a long series only every n-th."""
+def _polyline(steps: Sequence[float], values: Sequence[float], x: Scale, y: Scale) -> str:
+    """Write the points of a polyline, of a long series only every n-th."""
     stride = math.ceil(len(steps) / MAX_POINTS)
-    kept = zip(steps[::stride], values[::stride], strict=True)
-    return " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in kept)
+    points = []
+    for step, value in zip(steps[::stride], values[::stride], strict=True):
+        points.append(f"{x(step):.1f},{y(value):.1f}")
+    return " ".join(points)
 
 
 def _number(value: float) -> str:
-    """A number of at most six or seven characters, which is the room beside the y axis."""
+    """Format a number in at most six or seven characters, which is the room beside the y axis."""
     if abs(value) >= 1000:
         return f"{value:,.0f}"
+    # 1e-05 as 1e-5: the zero would take the room of a digit.
     if 0 < abs(value) < 0.001:
         mantissa, exponent = f"{value:.1e}".split("e")
         return f"{mantissa.removesuffix('.0')}e{int(exponent)}"

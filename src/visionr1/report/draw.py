@@ -16,6 +16,8 @@ from visionr1.rewards import Score
 from visionr1.samples import Boxes, GroundTruth, normalize_label
 
 Color = tuple[int, ...]
+Chip = tuple[float, float, float, float]
+"""The ground of a caption: left, top, right, bottom in pixels of the canvas."""
 
 HEX_COLORS = "#e63946 #1d7ac4 #2ea043 #f59f00 #8c52c7 #00a8a8 #de58a0 #79553d #62721e #ff7043 #3f51b5 #9e9d24"
 PALETTE: tuple[Color, ...] = tuple(map(ImageColor.getrgb, HEX_COLORS.split()))
@@ -26,9 +28,11 @@ SMALLEST_EDGE = 480
 def label_color(label: str, labels: Sequence[str] = ()) -> Color:
     """Return the colour of `label`: by its place in `labels` if it is there, else by its name."""
     name = normalize_label(label)
-    places = [normalize_label(one) for one in labels]
-    number = places.index(name) if name in places else crc32(name.encode())
-    return PALETTE[number % len(PALETTE)]
+    names = list(map(normalize_label, labels))
+    if name in names:
+        return PALETTE[names.index(name) % len(PALETTE)]
+    # Unlike Python's own hash, a checksum is the same in every process.
+    return PALETTE[crc32(name.encode()) % len(PALETTE)]
 
 
 def draw_boxes(
@@ -52,21 +56,25 @@ def draw_boxes(
     unit = max(1, round(min(canvas.size) / 300))
     font = ImageFont.load_default(max(11, round(min(canvas.size) / 40)))
     pen = ImageDraw.Draw(canvas)
-    corners = [tuple(scale * side for side in box) for box in boxes.xyxy.tolist()]
+    corners = (scale * boxes.xyxy).tolist()
     for box, label in zip(corners, boxes.labels, strict=True):
         _outline(pen, box, label_color(label, categories), unit)
 
     # Captions come after all outlines, so that none is crossed by the line of another box.
-    taken: list[tuple[float, float, float, float]] = []
+    taken: list[Chip] = []
     for box, label, caption in zip(corners, boxes.labels, captions or boxes.labels, strict=True):
         _caption(pen, box, caption, label_color(label, categories), font, canvas.size, taken)
-    return _titled(canvas, title, font) if title else canvas
+    if title:
+        return _titled(canvas, title, font)
+    return canvas
 
 
 def draw_score(image: Image.Image, score: Score, truth: GroundTruth) -> Image.Image:
     """Draw the predicted boxes, each with the IoU of its pair, beside the true ones, of which the missed are named."""
     if score.reply is None or score.pairs is None:
         raise DataError("this reward tells no boxes and matched pairs to draw")
+
+    # Captions of boxes without a partner, replaced below for those that have one.
     predicted_captions = [f"{label}: none" for label in score.reply.boxes.labels]
     true_captions = [f"{label}: missed" for label in truth.boxes.labels]
     for pair in score.pairs:
@@ -88,7 +96,9 @@ def draw_score(image: Image.Image, score: Score, truth: GroundTruth) -> Image.Im
 def side_by_side(images: Sequence[Image.Image], *, gap: int = 8) -> Image.Image:
     """Put the images in a row, aligned at the top, on white."""
     width = sum(image.width for image in images) + gap * (len(images) - 1)
-    row = Image.new("RGB", (width, max(image.height for image in images)), LIGHT)
+    height = max(image.height for image in images)
+    row = Image.new("RGB", (width, height), LIGHT)
+
     left = 0
     for image in images:
         row.paste(image, (left, 0))
@@ -105,10 +115,14 @@ def save_png(image: Image.Image, path: Path) -> None:
 
 def _outline(pen: ImageDraw.ImageDraw, box: Sequence[float], color: Color, unit: int) -> None:
     """Draw a line in `color` between two thin dark ones, so that it stands out on any ground."""
-    x1, y1, x2, y2 = box
+    # A model may write corners in the wrong order, which Pillow refuses.
+    x1, y1 = box[0], box[1]
+    x2 = max(x1, box[2])
+    y2 = max(y1, box[3])
+
     width = 2 * unit
-    pen.rectangle((x1 - 1, y1 - 1, max(x2, x1) + 1, max(y2, y1) + 1), outline=DARK, width=width + 2)
-    pen.rectangle((x1, y1, max(x2, x1), max(y2, y1)), outline=color, width=width)
+    pen.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=DARK, width=width + 2)
+    pen.rectangle((x1, y1, x2, y2), outline=color, width=width)
 
 
 def _caption(
@@ -118,11 +132,13 @@ def _caption(
     color: Color,
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
     size: tuple[int, int],
-    taken: list[tuple[float, float, float, float]],
+    taken: list[Chip],
 ) -> None:
     """Write the caption on a chip of `color` at the box's corner: the first free of four places, inside the image."""
+    # Three pixels of the chip on each side of the text.
     text_left, text_top, text_right, text_bottom = pen.textbbox((0, 0), caption, font=font)
-    width, height = text_right - text_left + 6, text_bottom - text_top + 6
+    width = text_right - text_left + 6
+    height = text_bottom - text_top + 6
     x1, y1, x2, y2 = box
 
     # Above and inside the upper left corner, then below and inside the lower right one.
@@ -131,20 +147,37 @@ def _caption(
         left = max(0.0, min(x, size[0] - width))
         top = max(0.0, min(y, size[1] - height))
         chips.append((left, top, left + width, top + height))
-    free = [chip for chip in chips if not any(_overlap(chip, other) for other in taken)]
-    chip = free[0] if free else chips[0]
-
+    chip = _first_free(chips, taken)
     taken.append(chip)
+
     pen.rectangle(chip, fill=color)
-    bright = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] > 150
-    pen.text((chip[0] + 3 - text_left, chip[1] + 3 - text_top), caption, font=font, fill=DARK if bright else LIGHT)
+    position = (chip[0] + 3 - text_left, chip[1] + 3 - text_top)
+    pen.text(position, caption, font=font, fill=_text_color(color))
 
 
-def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
+def _first_free(chips: Sequence[Chip], taken: Sequence[Chip]) -> Chip:
+    """Return the first of `chips` that overlaps none of those `taken`; the very first if there is no room."""
+    for chip in chips:
+        if not any(_overlap(chip, other) for other in taken):
+            return chip
+    return chips[0]
+
+
+def _text_color(ground: Color) -> Color:
+    """Choose dark text on bright ground and light text on dark ground."""
+    red, green, blue = ground
+    # The luma of ITU-R BT.601: the eye sees green as brightest.
+    if 0.299 * red + 0.587 * green + 0.114 * blue > 150:
+        return DARK
+    return LIGHT
+
+
+def _overlap(a: Chip, b: Chip) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _titled(image: Image.Image, title: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> Image.Image:
+    """Put the image below a line of text on white."""
     left, top, _, bottom = font.getbbox(title)
     height = int(bottom - top) + 14
     canvas = Image.new("RGB", (image.width, image.height + height), LIGHT)

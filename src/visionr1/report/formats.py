@@ -6,34 +6,43 @@ from typing import Any
 
 def number(value: Any) -> float | None:
     """Return `value` if it is a finite number, else None."""
+    # True and false are ints to Python.
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return value
 
 
 def percent(value: Any) -> str:
-    """A share x 100; "n/a" below 0, as COCO writes -1 where there is nothing to measure, and for None."""
+    """Write a share x 100; "n/a" below 0, as COCO writes -1 where there is nothing to measure, and for None."""
+    if value is None:
+        return "n/a"
     share = number(value)
     if share is None:
-        return "n/a" if value is None else str(value)
-    return f"{100 * share:.1f}" if share >= 0 else "n/a"
+        return str(value)
+    if share < 0:
+        return "n/a"
+    return f"{100 * share:.1f}"
 
 
 def signed(value: float) -> str:
-    """A difference of shares x 100, with its sign; the minus is a true minus sign."""
+    """Write a difference of shares x 100, with its sign; the minus is a true minus sign."""
     return f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
 def count(value: Any) -> str:
-    """A count with commas between thousands."""
-    return str(value) if number(value) is None else f"{value:,}"
+    """Write a count with commas between thousands."""
+    if number(value) is None:
+        return str(value)
+    return f"{value:,}"
 
 
 def fixed(value: Any, sign: str = "") -> str:
-    """A number with two digits after the point; with `sign` "+" also positive ones have a sign."""
-    return str(value) if number(value) is None else f"{value:{sign}.2f}"
+    """Write a number with two digits after the point; with `sign` "+" also positive ones have a sign."""
+    if number(value) is None:
+        return str(value)
+    return f"{value:{sign}.2f}"
 
 
 def words(key: str) -> str:
-    """The name of a field in words."""
+    """Write the name of a field in words."""
     return key.replace("_", " ")

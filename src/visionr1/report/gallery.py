@@ -24,7 +24,7 @@ NUM_COLORS = 6
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a model predicted on an image, and how it compares with the truth.
+    """Boxes that a model predicted on an image, compared with the truth.
 
     `kinds` are the errors of the boxes, "" for a right box; `not_found` are the true boxes that no box is matched to.
     Boxes are xyxy pixels of the original image.
@@ -72,8 +72,10 @@ class ImageRow:
 def check(name: str, predicted: Boxes, truth: Boxes, threshold: float = 0.5) -> Prediction:
     """Compare boxes with the truth: one is right if it is matched one-to-one at IoU >= `threshold` in its category."""
     kinds, is_lost = image_errors(predicted, truth, threshold)
-    labels = tuple(label for label, lost in zip(truth.labels, is_lost, strict=True) if lost)
-    return Prediction(name, predicted, kinds, Boxes(truth.xyxy[np.array(is_lost, dtype=bool)], labels))
+    lost_rows = np.flatnonzero(is_lost)
+    lost_labels = [truth.labels[row] for row in lost_rows]
+    not_found = Boxes(truth.xyxy[lost_rows], tuple(lost_labels))
+    return Prediction(name, predicted, kinds, not_found)
 
 
 def image_row(sample: Sample, predictions: Sequence[Prediction], colors: Mapping[str, int], key: str) -> ImageRow:
@@ -83,13 +85,14 @@ def image_row(sample: Sample, predictions: Sequence[Prediction], colors: Mapping
     """
     width, height = sample.size_wh
     panels = [_truth_panel(sample.truth, colors)]
-    panels += [_prediction_panel(prediction, len(sample.truth), colors) for prediction in predictions]
+    for prediction in predictions:
+        panels.append(_prediction_panel(prediction, len(sample.truth), colors))
     return ImageRow(key, sample.id, width, height, _image_data(sample), panels)
 
 
 def label_colors(labels: Sequence[str]) -> dict[str, int]:
     """Number the colour of each category, in their order."""
-    return {normalize_label(label): i % NUM_COLORS for i, label in enumerate(labels)}
+    return {normalize_label(label): index % NUM_COLORS for index, label in enumerate(labels)}
 
 
 def _truth_panel(truth: Boxes, colors: Mapping[str, int]) -> Panel:
@@ -97,32 +100,49 @@ def _truth_panel(truth: Boxes, colors: Mapping[str, int]) -> Panel:
 
 
 def _prediction_panel(prediction: Prediction, num_true: int, colors: Mapping[str, int]) -> Panel:
-    """A model's boxes over the true ones that it did not find, with the counts of errors in words."""
-    lost = _draw(prediction.not_found, ["not found"] * len(prediction.not_found), colors)
-    boxes = _draw(prediction.boxes, prediction.kinds, colors)
+    """Draw a model's boxes over the true ones that it did not find, with the counts of errors in words."""
+    not_found = _draw(prediction.not_found, ["not found"] * len(prediction.not_found), colors)
+    predicted = _draw(prediction.boxes, prediction.kinds, colors)
 
-    num_right = sum(not kind for kind in prediction.kinds)
-    false_kinds = Counter(words(kind) for kind in prediction.kinds if kind)
-    caption = f"{num_right} of {num_true} found, {sum(false_kinds.values())} false"
-    if false_kinds:
-        caption += f" ({', '.join(f'{number} {kind}' for kind, number in false_kinds.most_common())})"
-    return Panel(prediction.name, caption, [*lost, *boxes])
+    # The kind of a right box is "".
+    kinds = Counter(prediction.kinds)
+    num_right = kinds.pop("", 0)
+    caption = f"{num_right} of {num_true} found, {kinds.total()} false"
+    if kinds:
+        false_counts = [f"{number} {words(kind)}" for kind, number in kinds.most_common()]
+        caption += f" ({', '.join(false_counts)})"
+    return Panel(prediction.name, caption, [*not_found, *predicted])
 
 
 def _draw(boxes: Boxes, kinds: Sequence[str], colors: Mapping[str, int]) -> list[DrawnBox]:
-    drawn = []
+    """Prepare the rectangles of boxes: `kinds` holds the error of each, "" for a right one."""
+    rectangles = []
     for (x1, y1, x2, y2), label, kind in zip(boxes.xyxy.tolist(), boxes.labels, kinds, strict=True):
-        color = colors.get(normalize_label(label))
-        style = {"": "", "not found": "lost "}.get(kind, "false ")
-        classes = f"box {style}{'unknown' if color is None else f'k{color}'}"
+        classes = f"box {_style(kind)}{_color_class(label, colors)}"
         title = f"{label}: {words(kind)}" if kind else label
-        drawn.append(DrawnBox(x1, y1, x2 - x1, y2 - y1, classes, title))
-    return drawn
+        rectangles.append(DrawnBox(x1, y1, x2 - x1, y2 - y1, classes, title))
+    return rectangles
+
+
+def _style(kind: str) -> str:
+    """Return the class of `report.css` for an error of a box, with a blank behind it; "" for a right box."""
+    if kind == "":
+        return ""
+    if kind == "not found":
+        return "lost "
+    return "false "
+
+
+def _color_class(label: str, colors: Mapping[str, int]) -> str:
+    # A model may write a label that is no category of the set.
+    number = colors.get(normalize_label(label))
+    return "unknown" if number is None else f"k{number}"
 
 
 def _image_data(sample: Sample) -> str:
-    """The image as a small JPEG in a data URL."""
+    """Return the image as a small JPEG in a data URL."""
     image = sample.load_image()
+    # The page holds its images, so their size is the page's.
     image.thumbnail((LONGEST_EDGE, LONGEST_EDGE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=JPEG_QUALITY)

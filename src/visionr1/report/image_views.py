@@ -22,7 +22,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class Gallery:
-    """Images drawn with their boxes, of how many, and the categories with the numbers of their colours."""
+    """Images with their boxes; `num_samples` is the size of the whole set, `colors` numbers those of the categories."""
 
     rows: Sequence[ImageRow]
     num_samples: int
@@ -52,19 +52,39 @@ def galleries(run: RunRecord) -> tuple[Gallery | None, Worst | None]:
     # Only evaluations on the same data have replies to these images.
     evaluations = []
     for evaluation in run.evaluations:
-        if evaluation.predictions and "+" not in mark(evaluation.record, last.record) and _is_readable(evaluation):
+        is_of_same_data = "+" not in mark(evaluation.record, last.record)
+        if evaluation.predictions and is_of_same_data and _is_readable(evaluation):
             evaluations.append(evaluation)
+
     shown = evenly_spaced(samples, NUM_IMAGES)
     gallery = _draw(shown, samples, evaluations, "image")
+    return gallery, _worst(last, samples, shown, evaluations)
 
-    by_id = {str(sample.image_id): sample for sample in samples}
-    worst_ids = [str(row["image_id"]) for row in last.record.get("errors", {}).get("worst_images", ())]
-    worst = [by_id[image_id] for image_id in worst_ids if image_id in by_id][:NUM_WORST]
+
+def _worst(
+    last: Evaluation, samples: Sequence[Sample], shown: Sequence[Sample], evaluations: Sequence[Evaluation]
+) -> Worst | None:
+    """Draw the images on which `last` makes the most errors, but those that are `shown` already."""
+    worst_images = last.record.get("errors", {}).get("worst_images", ())
+    samples_by_id = {str(sample.image_id): sample for sample in samples}
+    worst = []
+    for row in worst_images:
+        sample = samples_by_id.get(str(row["image_id"]))
+        if sample is not None:
+            worst.append(sample)
     if not worst:
-        return gallery, None
-    drawn_above = [sample.id for sample in worst if sample in shown]
-    new = [sample for sample in worst if sample not in shown]
-    return gallery, Worst(last.title, _draw(new, samples, evaluations, "worst") if new else None, drawn_above)
+        return None
+
+    # An image that stands above already is named only.
+    drawn_above = []
+    new = []
+    for sample in worst[:NUM_WORST]:
+        if sample in shown:
+            drawn_above.append(sample.id)
+        else:
+            new.append(sample)
+    gallery = _draw(new, samples, evaluations, "worst") if new else None
+    return Worst(last.title, gallery, drawn_above)
 
 
 def evenly_spaced(items: Sequence[Item], number: int) -> list[Item]:
@@ -76,7 +96,10 @@ def evenly_spaced(items: Sequence[Item], number: int) -> list[Item]:
 
 def _reader(record: JsonRecord) -> Reader | None:
     """Return the reader that a stored result names, if it does; RecipeError if it is unknown."""
-    return READERS.known(record["reader"]) if record.get("reader") else None
+    name = record.get("reader")
+    if not name:
+        return None
+    return READERS.known(name)
 
 
 def _is_readable(evaluation: Evaluation) -> bool:
@@ -90,7 +113,7 @@ def _is_readable(evaluation: Evaluation) -> bool:
 
 
 def _asked_samples(evaluation: Evaluation) -> list[Sample]:
-    """The samples of an evaluation that have replies: with --limit these are not all of the set."""
+    """Return the samples of an evaluation that have replies: with --limit these are not all of the set."""
     record = evaluation.record
     dataset = read_dataset(
         data_path(record["data"]),
@@ -98,10 +121,16 @@ def _asked_samples(evaluation: Evaluation) -> list[Sample]:
         on_bad=record.get("on_bad", "raise"),
         reader=_reader(record),
     )
+    # Stored replies have the image's id as text, whatever it is in the annotations.
     return [sample for sample in dataset.samples if str(sample.image_id) in evaluation.predictions]
 
 
 def _draw(shown: Sequence[Sample], samples: Sequence[Sample], evaluations: Sequence[Evaluation], key: str) -> Gallery:
+    """Draw the samples that are `shown` of all `samples`, each with the boxes of every evaluation.
+
+    `key` begins the ids of the images in the page.
+    """
+    # All samples of a set ask for the same categories.
     categories = samples[0].query.categories
     colors = label_colors(categories)
     rows = []
@@ -115,10 +144,13 @@ def _predict(sample: Sample, evaluation: Evaluation) -> Prediction:
     """Parse the replies to an image (one, or one for each category) into its boxes."""
     dialect = get_dialect(evaluation.record["protocol"]["dialect"])
     replies: Sequence[JsonRecord] = evaluation.predictions.get(str(sample.image_id), ())
+
+    # Without a reply there are no boxes: concatenate needs at least one array.
     corners = [np.zeros((0, 4))]
     labels: list[str] = []
     for row in replies:
         reply = dialect.parse(row["text"], size_wh=sample.size_wh, input_size_wh=tuple(row["input_size_wh"]))
         corners.append(reply.boxes.xyxy)
         labels += reply.boxes.labels
-    return check(evaluation.title, Boxes(np.concatenate(corners), tuple(labels)), sample.truth)
+    predicted = Boxes(np.concatenate(corners), tuple(labels))
+    return check(evaluation.title, predicted, sample.truth)

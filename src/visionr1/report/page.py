@@ -4,9 +4,8 @@
 All text goes through the templates' autoescape. A section of which the run has no data is left out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -14,7 +13,7 @@ from visionr1.files import write_text_atomic
 from visionr1.report import charts
 from visionr1.report.formats import signed
 from visionr1.report.image_views import galleries
-from visionr1.report.record import RunRecord, read_run
+from visionr1.report.record import JsonRecord, RunRecord, read_run
 from visionr1.report.results import benchmarks, definition_table, errors, headline, results, vqa_tables
 from visionr1.report.training import curves, rollouts, validation, watch
 
@@ -32,7 +31,9 @@ def write_report(run_dir: Path, out: Path) -> Path:
 
 def page(run: RunRecord) -> str:
     """Render the whole page."""
+    # Whatever a run has no data of is None or empty here, and the template leaves it out.
     gallery, worst = galleries(run)
+    versions = definition_table(run.versions) if run.versions else None
     return (
         templates()
         .get_template("page.html")
@@ -52,7 +53,7 @@ def page(run: RunRecord) -> str:
             rollouts=rollouts(run),
             command=run.versions.get("command"),
             recipe=run.recipe_text,
-            versions=definition_table(run.versions) if run.versions else None,
+            versions=versions,
         )
     )
 
@@ -66,6 +67,8 @@ def templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+    # For what templates compute themselves: the frame of a chart, and the sign of a change.
     environment.filters["signed"] = signed
     environment.globals["frame"] = charts
     return environment
@@ -73,11 +76,18 @@ def templates() -> Environment:
 
 def title(run: RunRecord) -> str:
     """Say what was trained or measured, on what data, and from which model on."""
-    results = [evaluation.record for evaluation in run.evaluations] + [*run.benchmarks.values(), *run.vqa.values()]
-    first: Mapping[str, Any] = results[0] if results else {}
-    sources = [data["source"] for phase in run.recipe.get("phase", ()) for data in phase.get("data", ())]
-    data = " and ".join(dict.fromkeys(sources)) or str(first.get("data", ""))
-    model = run.initial_model or str(first.get("model", ""))
+    # A folder without a recipe is named after its first result.
+    evaluations = [evaluation.record for evaluation in run.evaluations]
+    records = [*evaluations, *run.benchmarks.values(), *run.vqa.values()]
+    first_record = next(iter(records), {})
+
+    sources = []
+    for phase in run.recipe.get("phase", ()):
+        for data in phase.get("data", ()):
+            sources.append(data["source"])
+    data = " and ".join(dict.fromkeys(sources)) or str(first_record.get("data", ""))
+    model = run.initial_model or str(first_record.get("model", ""))
+
     if not run.recipe_text:
         return f"{model} on {data}"
     method = METHODS.get(run.recipe.get("method", ""), "Evaluation")
@@ -88,11 +98,21 @@ def facts(run: RunRecord) -> list[str]:
     """List the small facts above the title: folder, length of training, machine, logs that were cut off."""
     listed = [run.folder.resolve().name]
     if run.metrics:
-        seconds = 0.0
-        for row in run.metrics:
-            seconds += sum(value for key, value in row.items() if key.startswith("seconds/") and value is not None)
-        listed += [f"{run.metrics[-1]['step']:,} steps", f"{seconds / 60:.1f} minutes of training"]
+        listed.append(f"{run.metrics[-1]['step']:,} steps")
+        listed.append(f"{_training_seconds(run.metrics) / 60:.1f} minutes of training")
     if run.versions:
-        listed.append(str(run.versions.get("cuda") or f"{run.versions.get('cpus')} CPU cores"))
-    listed += [f"the last row of {name} is unfinished and left out" for name in run.unfinished]
+        machine = run.versions.get("cuda") or f"{run.versions.get('cpus')} CPU cores"
+        listed.append(str(machine))
+    for name in run.unfinished:
+        listed.append(f"the last row of {name} is unfinished and left out")
     return listed
+
+
+def _training_seconds(rows: Sequence[JsonRecord]) -> float:
+    """Add up the seconds of all parts of all steps."""
+    seconds = 0.0
+    for row in rows:
+        for key, value in row.items():
+            if key.startswith("seconds/") and value is not None:
+                seconds += value
+    return seconds

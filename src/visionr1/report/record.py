@@ -5,8 +5,9 @@ results of `visionr1 eval` (`evaluation/*.json`, `BENCHMARK.json`) and of `visio
 """
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +86,12 @@ def read_run(folder: Path) -> RunRecord:
     Raises DataError if `folder` holds neither metrics nor a result, or if a file of it cannot be read.
     """
     recipe_file = folder / "recipe.toml"
-    recipe_text = read_text(recipe_file) if recipe_file.is_file() else ""
-    unfinished: list[str] = []
+    recipe_text = ""
+    if recipe_file.is_file():
+        recipe_text = read_text(recipe_file)
 
+    # The readers of logs add to `unfinished` as they go.
+    unfinished: list[str] = []
     run = RunRecord(
         folder=folder,
         recipe_text=recipe_text,
@@ -97,13 +101,19 @@ def read_run(folder: Path) -> RunRecord:
         rollouts=_read_log(folder / "rollouts.jsonl", unfinished),
         evaluations=_read_evaluations(folder / "evaluation", recipe_text),
         benchmarks=_read_benchmarks(folder),
-        vqa={path.stem: _read_object(path) for path in sorted((folder / "vqa").glob("*.json"))},
+        vqa=_read_vqa(folder / "vqa"),
         gains=_read_gains(_read_object(folder / "results.json").get("gain")),
         unfinished=unfinished,
     )
     if not (run.metrics or run.evaluations or run.benchmarks or run.vqa):
         raise DataError(f"{folder} is no run: it has neither metrics.jsonl nor evaluation/*.json")
     return run
+
+
+def merged_keys(records: Iterable[JsonRecord]) -> list[str]:
+    """Return the keys of all records, each once, in the order in which they first occur."""
+    keys = dict.fromkeys(chain.from_iterable(records))
+    return list(keys)
 
 
 def _read_log(path: Path, unfinished: list[str]) -> list[JsonRecord]:
@@ -113,6 +123,8 @@ def _read_log(path: Path, unfinished: list[str]) -> list[JsonRecord]:
     rows, is_cut_off = read_log(path)
     if is_cut_off:
         unfinished.append(path.name)
+
+    # Charts and tables rely on the step alone; every other field may be missing or wrong.
     for index, row in enumerate(rows, start=1):
         step = row.get("step") if isinstance(row, dict) else None
         if number(step) is None:
@@ -121,10 +133,15 @@ def _read_log(path: Path, unfinished: list[str]) -> list[JsonRecord]:
 
 
 def _only_numbers(row: JsonRecord) -> JsonRecord:
-    return {key: value if key in NOT_NUMBERS else number(value) for key, value in row.items()}
+    """Put None in place of values that should be numbers and are not."""
+    checked = {}
+    for key, value in row.items():
+        checked[key] = value if key in NOT_NUMBERS else number(value)
+    return checked
 
 
 def _read_object(path: Path) -> JsonRecord:
+    """Read a JSON object, an empty one if there is no file."""
     if not path.is_file():
         return {}
     record = read_json(path)
@@ -134,16 +151,24 @@ def _read_object(path: Path) -> JsonRecord:
 
 
 def _read_evaluations(folder: Path, recipe_text: str) -> list[Evaluation]:
+    """Read the results of `visionr1 eval`: first that of the model which training started from, then by name."""
     initial_model = tomllib.loads(recipe_text).get("model", {}).get("path", "")
-    evaluations = []
+    of_initial_model = []
+    of_other_models = []
     for path in sorted(folder.glob("*.json"), key=lambda path: path.stem):
         record = _read_object(path)
         _check_evaluation(record, path)
-        evaluations.append(Evaluation(path.stem, record, _read_predictions(path.with_suffix(".predictions.jsonl"))))
-    return sorted(evaluations, key=lambda evaluation: evaluation.record["model"] != initial_model)
+        predictions = _read_predictions(path.with_suffix(".predictions.jsonl"))
+        evaluation = Evaluation(path.stem, record, predictions)
+        if record["model"] == initial_model:
+            of_initial_model.append(evaluation)
+        else:
+            of_other_models.append(evaluation)
+    return of_initial_model + of_other_models
 
 
 def _check_evaluation(record: JsonRecord, path: Path) -> None:
+    """Raise DataError if a field that the page relies on is missing or of another type."""
     for key, kind in EVALUATION_FIELDS.items():
         if not isinstance(record.get(key), kind):
             raise DataError(f"{path} is no result of `visionr1 eval`: {key}: expected {kind.__name__}")
@@ -152,7 +177,9 @@ def _check_evaluation(record: JsonRecord, path: Path) -> None:
 def _read_predictions(path: Path) -> dict[str, list[JsonRecord]]:
     """Read the replies by image id; the row that says what they are replies of is left out."""
     by_image: dict[str, list[JsonRecord]] = {}
-    for row in read_json_lines(path) if path.is_file() else ():
+    if not path.is_file():
+        return by_image
+    for row in read_json_lines(path):
         if "replies_of" not in row:
             by_image.setdefault(str(row["image_id"]), []).append(row)
     return by_image
@@ -160,22 +187,34 @@ def _read_predictions(path: Path) -> dict[str, list[JsonRecord]]:
 
 def _read_benchmarks(folder: Path) -> dict[str, JsonRecord]:
     """Read `BENCHMARK.json` files: those in `folder` that name a benchmark and hold the results of its sets."""
-    records = {path.stem: read_json(path) for path in sorted(folder.glob("*.json"))}
     benchmarks: dict[str, JsonRecord] = {}
-    for name, record in records.items():
-        if isinstance(record, dict) and "benchmark" in record and isinstance(record.get("results"), dict):
-            for part, result in record["results"].items():
-                whole = {"model": "", "data": "", "split": "", **result}
-                _check_evaluation(whole, folder / f"{name}.json ({part})")
-            benchmarks[name] = record
+    for path in sorted(folder.glob("*.json")):
+        record = read_json(path)
+        is_benchmark = isinstance(record, dict) and "benchmark" in record and isinstance(record.get("results"), dict)
+        if not is_benchmark:
+            continue
+
+        # The fields that all sets have in common stand once, in the record of the benchmark.
+        for part, result in record["results"].items():
+            whole = {"model": "", "data": "", "split": "", **result}
+            _check_evaluation(whole, folder / f"{path.stem}.json ({part})")
+        benchmarks[path.stem] = record
     return benchmarks
+
+
+def _read_vqa(folder: Path) -> dict[str, JsonRecord]:
+    """Read the records of `visionr1 vqa` by file name."""
+    return {path.stem: _read_object(path) for path in sorted(folder.glob("*.json"))}
 
 
 def _read_gains(record: Any) -> dict[str, Gain]:
     """Read the paired differences; one that is not three numbers is left out."""
-    gains = {}
-    for name, row in record.items() if isinstance(record, dict) else ():
-        difference, (low, high) = number(row.get("difference")), map(number, row.get("interval", (None, None)))
+    gains: dict[str, Gain] = {}
+    if not isinstance(record, dict):
+        return gains
+    for name, row in record.items():
+        difference = number(row.get("difference"))
+        low, high = map(number, row.get("interval", (None, None)))
         if difference is not None and low is not None and high is not None:
             gains[name] = Gain(difference, low, high)
     return gains

@@ -8,7 +8,7 @@ from typing import Any
 from visionr1.evaluation import Protocol
 from visionr1.evaluation.detection.box_errors import FALSE_KINDS, MEANINGS
 from visionr1.report.formats import count, number, percent, signed, words
-from visionr1.report.record import Evaluation, Gain, JsonRecord, RunRecord
+from visionr1.report.record import Evaluation, Gain, JsonRecord, RunRecord, merged_keys
 from visionr1.report.tables import Cell, Table, text_table
 
 SHOWN_AT_ZERO = {"unparsable", "truncated", "unknown_labels"}
@@ -72,36 +72,58 @@ def headline(run: RunRecord) -> Headline | None:
     if not run.evaluations:
         return None
     first = run.evaluations[0].record
-    comparable = [e.record for e in run.evaluations[1:] if not mark(e.record, first)]
-    last = comparable[-1] if comparable else run.evaluations[-1].record
+    comparable = _last_comparable(run.evaluations)
+    last = comparable or run.evaluations[-1].record
+    metric = _main_metric(last)
+    before = percent(first["metrics"].get(metric)) if comparable else ""
 
-    metric = next(iter(last["metrics"]), "")
-    name = "COCO AP" if metric == "AP" else metric
-    size = last.get("counts", {}).get("images")
-    images = f", {count(size)} images" if size is not None else ""
     return Headline(
         metric=metric,
-        before=percent(first["metrics"].get(metric)) if comparable else "",
+        before=before,
         after=percent(last["metrics"].get(metric)),
         gain=run.gains.get(metric),
-        setting=f"{name} x 100 on {last['data']}, {last['split']}{images}; {protocol_line(last)}.",
+        setting=_setting(metric, last),
     )
+
+
+def _last_comparable(evaluations: Sequence[Evaluation]) -> JsonRecord | None:
+    """Return the last result that can be compared with the first one, None if no other can."""
+    for evaluation in reversed(evaluations[1:]):
+        if not mark(evaluation.record, evaluations[0].record):
+            return evaluation.record
+    return None
+
+
+def _main_metric(record: JsonRecord) -> str:
+    """Return the name of the first metric, which is the one that a protocol is known for; "" if there is none."""
+    return next(iter(record["metrics"]), "")
+
+
+def _setting(metric: str, record: JsonRecord) -> str:
+    """Say in one line what a figure was measured on, and under which protocol."""
+    name = "COCO AP" if metric == "AP" else metric
+    data = f"{record['data']}, {record['split']}"
+    num_images = record.get("counts", {}).get("images")
+    if num_images is not None:
+        data += f", {count(num_images)} images"
+    return f"{name} x 100 on {data}; {protocol_line(record)}."
 
 
 def results(run: RunRecord) -> Results | None:
     """Put the results of `evaluation/*.json` side by side."""
     if not run.evaluations:
         return None
-    records = [e.record for e in run.evaluations]
-    marks = "".join(mark(record, records[0]) for record in records)
-    titles = [marked_title(e, run) for e in run.evaluations]
+    records = [evaluation.record for evaluation in run.evaluations]
+    titles = [marked_title(evaluation, run) for evaluation in run.evaluations]
 
+    # A change from first to last means something only if nothing else changed.
     is_comparable = len(records) > 1 and not mark(records[-1], records[0])
-    counted = [*_count_rows(records, "counts"), *_count_rows(records, "faults")]
+    count_rows = [*_count_rows(records, "counts"), *_count_rows(records, "faults", "fault: ")]
+    marks = "".join(mark(record, records[0]) for record in records)
     return Results(
         metrics=_metric_table(run, titles, records),
         categories=_category_table(titles, records, is_comparable),
-        counts=text_table(["", *titles], counted, title="Replies and boxes"),
+        counts=text_table(["", *titles], count_rows, title="Replies and boxes"),
         protocols=_protocols(titles, records),
         has_other_protocol="*" in marks,
         has_other_data="+" in marks,
@@ -110,20 +132,27 @@ def results(run: RunRecord) -> Results | None:
 
 def errors(run: RunRecord) -> Errors | None:
     """Count the errors of boxes of each evaluation that stored them."""
-    shown = [e for e in run.evaluations if e.record.get("errors")]
-    if not shown:
+    titles = []
+    stored = []
+    for evaluation in run.evaluations:
+        if evaluation.record.get("errors"):
+            titles.append(marked_title(evaluation, run))
+            stored.append(evaluation.record["errors"])
+    if not stored:
         return None
-    titles = [marked_title(e, run) for e in shown]
-    stored = [e.record["errors"] for e in shown]
 
     kinds = []
     for kind, meaning in MEANINGS.items():
-        counts = [Cell(count(one["all"].get(kind, 0))) for one in stored]
-        kinds.append([Cell(words(kind)), *counts, Cell("", note=meaning)])
+        row = [Cell(words(kind))]
+        for box_errors in stored:
+            row.append(Cell(count(box_errors["all"].get(kind, 0))))
+        row.append(Cell("", note=meaning))
+        kinds.append(row)
 
     groups = []
     for key, title in ERROR_GROUPS.items():
-        groups.append(_error_table(title, titles, [one.get(key, {}) for one in stored]))
+        groupings = [box_errors.get(key, {}) for box_errors in stored]
+        groups.append(_error_table(title, titles, groupings))
     return Errors(Table(["", *titles, ""], kinds, "errors"), groups)
 
 
@@ -139,9 +168,12 @@ def vqa_tables(run: RunRecord) -> list[Table]:
         rows: list[list[str]] = []
         for metric, value in record.get("metrics", {}).items():
             rows.append([words(metric), percent(value)])
-        for row in (record.get("counts", {}), *record.get("by_split", ())):
-            rows += _definition_rows(row)
-        rows += _definition_rows({key: record[key] for key in ("model", "data") if key in record})
+        for counts in (record.get("counts", {}), *record.get("by_split", ())):
+            rows += _definition_rows(counts)
+
+        # What was asked, of which model, and how.
+        setting = {key: record[key] for key in ("model", "data") if key in record}
+        rows += _definition_rows(setting)
         rows += _definition_rows(record.get("protocol", {}))
         tables.append(text_table([], rows, kind="plain", title=name))
     return tables
@@ -154,9 +186,12 @@ def definition_table(record: JsonRecord) -> Table:
 
 def mark(record: JsonRecord, first: JsonRecord) -> str:
     """Return the marks of a result that cannot be compared with the first: * other protocol, + other data."""
-    other_protocol = " *" if read_protocol(record) != read_protocol(first) else ""
-    other_data = " +" if (record["data"], record["split"]) != (first["data"], first["split"]) else ""
-    return other_protocol + other_data
+    marks = ""
+    if read_protocol(record) != read_protocol(first):
+        marks += " *"
+    if (record["data"], record["split"]) != (first["data"], first["split"]):
+        marks += " +"
+    return marks
 
 
 def marked_title(evaluation: Evaluation, run: RunRecord) -> str:
@@ -176,32 +211,40 @@ def protocol_line(record: JsonRecord) -> str:
 
 
 def _definition_rows(record: JsonRecord) -> list[list[str]]:
-    """The fields of a record: texts as they are, other values as JSON."""
+    """Make a row of each field of a record: texts as they are, other values as JSON."""
     rows = []
     for key, value in record.items():
-        rows.append([words(key), value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)])
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        rows.append([words(key), text])
     return rows
 
 
 def _metric_table(run: RunRecord, titles: Sequence[str], records: Sequence[JsonRecord]) -> Table:
-    rows = []
-    for key in dict.fromkeys(key for record in records for key in record["metrics"]):
-        row = [Cell(key), *(_metric_cell(record, key) for record in records)]
-        if run.gains:
-            row.append(_gain_cell(run.gains.get(key)))
-        rows.append(row)
     heads = ["", *titles]
     if run.gains:
         heads.append("change")
+
+    rows = []
+    for metric in merged_keys(record["metrics"] for record in records):
+        row = [Cell(metric)]
+        for record in records:
+            row.append(_metric_cell(record, metric))
+        if run.gains:
+            row.append(_gain_cell(run.gains.get(metric)))
+        rows.append(row)
     return Table(heads, rows, "main")
 
 
-def _metric_cell(record: JsonRecord, key: str) -> Cell:
-    if key not in record["metrics"]:  # AR has the protocol's number of boxes in its name
+def _metric_cell(record: JsonRecord, metric: str) -> Cell:
+    # Results need not have the same metrics: AR has the protocol's number of boxes in its name.
+    if metric not in record["metrics"]:
         return Cell("")
-    ends = record.get("interval", {}).get(key)
-    interval = f"({percent(ends[0])} to {percent(ends[1])})" if ends else ""
-    return Cell(percent(record["metrics"][key]), note=interval)
+
+    figure = percent(record["metrics"][metric])
+    interval = record.get("interval", {}).get(metric)
+    if not interval:
+        return Cell(figure)
+    return Cell(figure, note=f"({percent(interval[0])} to {percent(interval[1])})")
 
 
 def _gain_cell(gain: Gain | None) -> Cell:
@@ -211,44 +254,50 @@ def _gain_cell(gain: Gain | None) -> Cell:
 
 
 def _category_table(titles: Sequence[str], records: Sequence[JsonRecord], is_comparable: bool) -> Table | None:
-    """AP by category, and the change from the first result to the last if these are comparable."""
-    categories = dict.fromkeys(name for record in records for name in record.get("per_category", {}))
+    """Make a table of the AP of each category, with the change from the first result to the last if comparable."""
+    results_by_category = [record.get("per_category", {}) for record in records]
+    categories = merged_keys(results_by_category)
     if not categories:
         return None
+    heads = ["", *titles]
+    if is_comparable:
+        heads.append("change")
+
     rows = []
     for category in categories:
-        values = [record.get("per_category", {}).get(category, {}).get("AP", -1) for record in records]
+        # COCO writes -1 for a category without a true box; one that a result lacks is shown in the same way.
+        values = [by_category.get(category, {}).get("AP", -1) for by_category in results_by_category]
         row = [category, *map(percent, values)]
         if is_comparable:
             row.append(_change(values[0], values[-1]))
         rows.append(row)
-    heads = ["", *titles]
-    if is_comparable:
-        heads.append("change")
     return text_table(heads, rows, title="AP of each category")
 
 
 def _change(before: Any, after: Any) -> str:
-    """The difference of two shares; "n/a" where one of them is not measured (-1)."""
-    first, last = number(before), number(after)
+    """Return the difference of two shares; "n/a" where one of them is not measured (-1)."""
+    first = number(before)
+    last = number(after)
     if first is None or last is None or min(first, last) < 0:
         return "n/a"
     return signed(last - first)
 
 
-def _count_rows(records: Sequence[JsonRecord], group: str) -> list[list[str]]:
-    prefix = "fault: " if group == "faults" else ""
+def _count_rows(records: Sequence[JsonRecord], group: str, prefix: str = "") -> list[list[str]]:
+    """Make a row of each count in the field `group` of the results; one that is 0 in all of them tells nothing."""
+    count_groups = [record.get(group, {}) for record in records]
     rows = []
-    for key in dict.fromkeys(key for record in records for key in record.get(group, {})):
-        counts = [record.get(group, {}).get(key, 0) for record in records]
-        if any(counts) or key in SHOWN_AT_ZERO:
-            rows.append([prefix + words(key), *map(count, counts)])
+    for name in merged_keys(count_groups):
+        values = [counts.get(name, 0) for counts in count_groups]
+        if any(values) or name in SHOWN_AT_ZERO:
+            rows.append([prefix + words(name), *map(count, values)])
     return rows
 
 
 def _protocols(titles: Sequence[str], records: Sequence[JsonRecord]) -> Protocols:
-    """Every protocol once: without a title where it is the same for all."""
+    """Show every protocol once: without a title where it is the same for all."""
     by_protocol = {}
+    # Of several results under one protocol, the last one stands for them.
     for title, record in zip(titles, records, strict=True):
         by_protocol[read_protocol(record)] = (title, definition_table(record["protocol"]))
     if len(by_protocol) == 1:
@@ -256,41 +305,75 @@ def _protocols(titles: Sequence[str], records: Sequence[JsonRecord]) -> Protocol
     return Protocols(dict(by_protocol.values()))
 
 
-def _error_table(title: str, titles: Sequence[str], groups: Sequence[JsonRecord]) -> Table:
-    """One grouping: true boxes, and of each evaluation the share found and the number of false boxes."""
-    heads = ["", "true", *(f"{name}: found" for name in titles), *(f"{name}: false" for name in titles)]
+def _error_table(name: str, titles: Sequence[str], groupings: Sequence[JsonRecord]) -> Table:
+    """Make the table of one grouping: true boxes, and of each evaluation the share found and the false boxes.
+
+    `groupings` holds for each evaluation the counts of its groups, by the name of the group.
+    """
+    found_heads = [f"{title}: found" for title in titles]
+    false_heads = [f"{title}: false" for title in titles]
+
     rows = []
-    for group in dict.fromkeys(name for one in groups for name in one):
-        counts = [one.get(group, {}) for one in groups]
-        true = max(_count_of(row, "true_boxes") for row in counts)
-        found: list[str] = []
-        false: list[str] = []
-        for row in counts:
-            found.append(percent(_count_of(row, "found") / true if true else -1))
-            false.append(count(sum(_count_of(row, kind) for kind in FALSE_KINDS)))
-        rows.append([group, count(true), *found, *false])
-    return text_table(heads, rows, title=title)
+    for group in merged_keys(groupings):
+        counts_of_evaluations = [grouping.get(group, {}) for grouping in groupings]
+        # An evaluation on fewer images has fewer true boxes; the row names those of the largest.
+        num_true = max(_get_count(counts, "true_boxes") for counts in counts_of_evaluations)
+
+        found_shares = []
+        false_counts = []
+        for counts in counts_of_evaluations:
+            found_shares.append(_found_share(counts, num_true))
+            false_counts.append(count(_num_false(counts)))
+        rows.append([group, count(num_true), *found_shares, *false_counts])
+    return text_table(["", "true", *found_heads, *false_heads], rows, title=name)
 
 
-def _count_of(row: JsonRecord, key: str) -> float:
-    """A count of a row, 0 where there is none."""
-    return number(row.get(key)) or 0
+def _found_share(counts: JsonRecord, num_true: float) -> str:
+    """Return the share of the true boxes that were found, in percent; "n/a" without a true box."""
+    if num_true == 0:
+        return "n/a"
+    return percent(_get_count(counts, "found") / num_true)
+
+
+def _num_false(counts: JsonRecord) -> float:
+    return sum(_get_count(counts, kind) for kind in FALSE_KINDS)
+
+
+def _get_count(counts: JsonRecord, key: str) -> float:
+    """Return a count, 0 where there is none."""
+    return number(counts.get(key)) or 0
 
 
 def _benchmark(name: str, record: JsonRecord) -> BenchmarkView:
     sets: Mapping[str, JsonRecord] = record["results"]
-    metrics = list(dict.fromkeys(key for result in sets.values() for key in result["metrics"]))
-    rows = [[Cell(part), *(_metric_cell(result, key) for key in metrics)] for part, result in sets.items()]
+    metrics = merged_keys(result["metrics"] for result in sets.values())
+
+    rows = []
+    for part, result in sets.items():
+        cells = [_metric_cell(result, metric) for metric in metrics]
+        rows.append([Cell(part), *cells])
+
+    # Below the sets their means, where the benchmark has one.
     means = {
         "mean": record.get("mean"),
         f"mean of sets of {record.get('small_set')} images or more": record.get("mean_without_small"),
     }
     for title, mean in means.items():
         if mean:
-            rows.append([Cell(title), *(Cell(percent(mean.get(key))) for key in metrics)])
+            cells = [Cell(percent(mean.get(metric))) for metric in metrics]
+            rows.append([Cell(title), *cells])
 
-    notes = [f"{part} is missing." for part in record.get("missing", ())]
-    notes += [f"{note}." for note in record.get("notes", ())]
-    lines = dict.fromkeys(map(protocol_line, sets.values()))
-    title = f"{name}: {record.get('model', '')} on {record.get('data', '')}"
-    return BenchmarkView(title, Table(["", *metrics], rows), notes, list(lines))
+    notes = []
+    for part in record.get("missing", ()):
+        notes.append(f"{part} is missing.")
+    for note in record.get("notes", ()):
+        notes.append(f"{note}.")
+
+    # The sets of a benchmark mostly have one protocol in common.
+    protocols = dict.fromkeys(map(protocol_line, sets.values()))
+    return BenchmarkView(
+        title=f"{name}: {record.get('model', '')} on {record.get('data', '')}",
+        table=Table(["", *metrics], rows),
+        notes=notes,
+        protocols=list(protocols),
+    )

@@ -25,4 +25,5 @@ class Table:
 
 def text_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, kind: str = "", title: str = "") -> Table:
     """Make a table of plain texts."""
-    return Table(heads, [[Cell(text) for text in row] for row in rows], kind, title)
+    cells = [list(map(Cell, row)) for row in rows]
+    return Table(heads, cells, kind, title)

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from visionr1.report.charts import LineChart, Series, line_chart
 from visionr1.report.formats import count, fixed, number, percent
-from visionr1.report.record import JsonRecord, RunRecord
+from visionr1.report.record import JsonRecord, RunRecord, merged_keys
 from visionr1.report.results import protocol_line
 from visionr1.report.tables import Cell, Table
 from visionr1.rewards.hacking import WINDOW, signs
@@ -125,15 +125,23 @@ def curves(run: RunRecord) -> Curves | None:
     """Draw the metrics of training: the reward and each of its parts, then the charts that every run has."""
     if not run.metrics:
         return None
-    changes = [after["step"] for before, after in pairwise(run.metrics) if before.get("stage") != after.get("stage")]
-    charts = draw_charts([TOTAL, *reward_charts(run.metrics), *CHARTS], run.metrics, changes)
-    return Curves(charts, has_stages=bool(changes))
+
+    # The reward is another one from the first step of a stage on, so charts have a mark there.
+    stage_starts = []
+    for before, after in pairwise(run.metrics):
+        if before.get("stage") != after.get("stage"):
+            stage_starts.append(after["step"])
+    charts = draw_charts([TOTAL, *reward_charts(run.metrics), *CHARTS], run.metrics, stage_starts)
+    return Curves(charts, has_stages=bool(stage_starts))
 
 
 def reward_parts(rows: Iterable[JsonRecord]) -> list[str]:
     """List the names of all parts of the reward that the metrics hold, in their order."""
-    keys = dict.fromkeys(key for row in rows for key in row if key.startswith("reward/"))
-    return [key.removeprefix("reward/") for key in keys if key != "reward/total"]
+    parts = []
+    for key in merged_keys(rows):
+        if key.startswith("reward/") and key != "reward/total":
+            parts.append(key.removeprefix("reward/"))
+    return parts
 
 
 def reward_charts(rows: Sequence[JsonRecord]) -> list[ChartSpec]:
@@ -141,21 +149,37 @@ def reward_charts(rows: Sequence[JsonRecord]) -> list[ChartSpec]:
     unit_scale: list[str] = []
     others: list[str] = []
     for name in reward_parts(rows):
-        values = [row[f"reward/{name}"] for row in rows if number(row.get(f"reward/{name}")) is not None]
+        _, values = measured(rows, f"reward/{name}")
         if values and min(values) >= 0 and max(values) <= 1:
             unit_scale.append(name)
         else:
             others.append(name)
 
+    # The parts that share a scale, so many to a chart as there are colours.
     charts = []
     for start in range(0, len(unit_scale), MAX_LINES):
         names = unit_scale[start : start + MAX_LINES]
         title = "Reward parts"
         if start > 0:
             title += f" {start + 1} to {start + len(names)}"
-        charts.append(ChartSpec(title, {f"reward/{name}": name for name in names}, (0.0, 1.0)))
-    charts += [ChartSpec(f"Reward part: {name}", {f"reward/{name}": name}, None) for name in others]
+        lines = {f"reward/{name}": name for name in names}
+        charts.append(ChartSpec(title, lines, (0.0, 1.0)))
+
+    for name in others:
+        charts.append(ChartSpec(f"Reward part: {name}", {f"reward/{name}": name}, None))
     return charts
+
+
+def measured(rows: Iterable[JsonRecord], key: str) -> tuple[list[float], list[float]]:
+    """Return the steps of the rows in which `key` is a number, and these numbers."""
+    steps = []
+    values = []
+    for row in rows:
+        value = number(row.get(key))
+        if value is not None:
+            steps.append(row["step"])
+            values.append(value)
+    return steps, values
 
 
 def validation(run: RunRecord) -> Validation | None:
@@ -163,14 +187,13 @@ def validation(run: RunRecord) -> Validation | None:
     if not run.validations:
         return None
     metric = run.recipe.get("eval", {}).get("metric", "AP")
-    best = run.validations[0]
-    for row in run.validations:
-        if (number(row.get(metric)) or 0.0) > (number(best.get(metric)) or 0.0):
-            best = row
+    # The first of equal rows, as training keeps the model of the first; a figure that is no number counts as 0.
+    best = max(run.validations, key=lambda row: number(row.get(metric)) or 0.0)
 
     last = run.validations[-1]
+    figures = [_validation_row(row) for row in run.validations]
     return Validation(
-        charts=draw_charts(VALIDATION_CHARTS, [_validation_row(row) for row in run.validations], [best["step"]]),
+        charts=draw_charts(VALIDATION_CHARTS, figures, [best["step"]]),
         metric=metric,
         best=percent(best.get(metric)),
         best_step=count(best["step"]),
@@ -180,7 +203,7 @@ def validation(run: RunRecord) -> Validation | None:
 
 
 def _validation_row(row: JsonRecord) -> JsonRecord:
-    """The figures of an evaluation x 100, with the shares of its replies."""
+    """Return the figures of an evaluation x 100, with the shares of its replies."""
     figures = {"step": row["step"]}
     for chart in VALIDATION_CHARTS:
         for key in chart.lines:
@@ -206,9 +229,9 @@ def draw_charts(
     for chart in charts:
         lines = []
         for key, name in chart.lines.items():
-            measured = [row for row in rows if number(row.get(key)) is not None]
-            if measured:
-                lines.append(Series(name, [row["step"] for row in measured], [row[key] for row in measured]))
+            steps, values = measured(rows, key)
+            if steps:
+                lines.append(Series(name, steps, values))
         if lines:
             drawn.append(line_chart(chart.title, lines, y_range=chart.y_range, marks=marks, smoothed=chart.smoothed))
     return drawn
@@ -219,17 +242,23 @@ def watch(run: RunRecord) -> Watch | None:
     all_signs = signs(run.metrics)
     if not all_signs:
         return None
-    num_raised = sum(sign.raised for sign in all_signs)
-    verdict = "No sign at the end of the run"
-    if num_raised:
-        verdict = f"{num_raised} of {len(all_signs)} signs at the end of the run"
 
+    num_raised = 0
     rows = []
     for sign in all_signs:
-        first_seen = f"step {sign.steps[0]:,}" if sign.steps else "never"
+        first_seen = "never"
+        if sign.steps:
+            first_seen = f"step {sign.steps[0]:,}"
+        now = Cell("no")
+        if sign.raised:
+            num_raised += 1
+            now = Cell("yes", tone="down")
         figures = [sign.meaning, f"{sign.value:.3g}", f"above {sign.threshold:.3g}", f"{sign.worst:.3g}", first_seen]
-        now = Cell("yes", tone="down") if sign.raised else Cell("no")
         rows.append([*map(Cell, figures), now])
+
+    verdict = "No sign at the end of the run"
+    if num_raised > 0:
+        verdict = f"{num_raised} of {len(all_signs)} signs at the end of the run"
     table = Table(["", "last steps", "sign if", "worst", "first seen", "now"], rows)
     return Watch(verdict, min(WINDOW, len(run.metrics)), table)
 
@@ -238,31 +267,53 @@ def rollouts(run: RunRecord) -> list[Group]:
     """Choose the first group of an early, a middle and a late step: its best and its worst completion."""
     if not run.rollouts:
         return []
-    steps = sorted({row["step"] for row in run.rollouts})
-    chosen = [steps[i * (len(steps) - 1) // (NUM_ROLLOUT_STEPS - 1)] for i in range(NUM_ROLLOUT_STEPS)]
+    rows_of_step: dict[float, list[JsonRecord]] = {}
+    for row in run.rollouts:
+        rows_of_step.setdefault(row["step"], []).append(row)
 
+    # A group is what was sampled for one prompt; of the groups of a step the first one is shown.
     parts = reward_parts(run.metrics)
     groups = []
-    for step in dict.fromkeys(chosen):
-        rows = [row for row in run.rollouts if row["step"] == step]
-        sample_id = rows[0].get("sample_id", "")
-        group = sorted((row for row in rows if row.get("sample_id", "") == sample_id), key=_total)
+    for step in _first_to_last(sorted(rows_of_step), NUM_ROLLOUT_STEPS):
+        sample_id = rows_of_step[step][0].get("sample_id", "")
+        group = [row for row in rows_of_step[step] if row.get("sample_id", "") == sample_id]
+        group.sort(key=_total)
         title = f"Step {step}, sample {sample_id}, {len(group)} completions"
         groups.append(Group(title, [_completion("Best", group[-1], parts), _completion("Worst", group[0], parts)]))
     return groups
 
 
+def _first_to_last(steps: Sequence[float], num_chosen: int) -> list[float]:
+    """Choose steps at equal distances, the first and the last among them; fewer if there are not so many."""
+    chosen = []
+    for index in range(num_chosen):
+        step = steps[index * (len(steps) - 1) // (num_chosen - 1)]
+        if step not in chosen:
+            chosen.append(step)
+    return chosen
+
+
 def _total(row: JsonRecord) -> float:
+    """Return the reward of a completion, by which it is ranked; one without a reward is the worst."""
     total = number(row.get("total"))
-    return float("-inf") if total is None else total
+    if total is None:
+        return float("-inf")
+    return total
 
 
 def _completion(title: str, row: JsonRecord, parts: Sequence[str]) -> Completion:
-    cut_off = ", cut off" if row.get("truncated") else ""
+    facts = f"advantage {fixed(row.get('advantage'), '+')}; {row.get('num_tokens')} tokens"
+    if row.get("truncated"):
+        facts += ", cut off"
+
+    part_scores = []
+    for name in parts:
+        if name in row:
+            part_scores.append(f"{name} {fixed(row[name])}")
     return Completion(
         title=title,
         total=fixed(row.get("total")),
-        parts=", ".join(f"{name} {fixed(row[name])}" for name in parts if name in row),
-        facts=f"advantage {fixed(row.get('advantage'), '+')}; {row.get('num_tokens')} tokens{cut_off}",
+        parts=", ".join(part_scores),
+        facts=facts,
         text=str(row.get("text", "")),
     )

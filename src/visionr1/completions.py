@@ -21,6 +21,7 @@ import json
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from visionr1.boxes import is_box
 from visionr1.errors import DataError
@@ -72,7 +73,11 @@ def read_completion(line: str | bytes) -> CompletionRow:
         raise DataError(f"expected a JSON object, found {_beginning(line)} ({error})") from error
     if not isinstance(fields, dict):
         raise DataError(f"expected a JSON object, found {_beginning(line)}")
+    return completion_from_fields(fields)
 
+
+def completion_from_fields(fields: Mapping[str, Any]) -> CompletionRow:
+    """Return the row with these fields. Raises DataError as `read_completion` does."""
     # Rollouts of older runs have the text in `text` and a number in `completion`; older rows have only `completion`.
     text_field = "completion" if "text" not in fields and "completion" in fields else "text"
     text = _required(fields, text_field)

@@ -47,10 +47,10 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Add `--data` and `--split`."""
     parser.add_argument(
         "--data",
-        required=True,
         type=existing_path,
         metavar="DATA",
-        help="what has the true boxes (see visionr1 --help)",
+        help="what has the true boxes (see visionr1 --help); not needed for --predictions that carry them, such as a "
+        "run's rollouts.jsonl",
     )
     parser.add_argument(
         "--split", help="which part of a data folder that has parts (default: test, or all of a --benchmark)"

@@ -35,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         metavar="FILE",
-        help="score this instead: COCO results (JSON), or raw replies (JSON Lines with image_id and text); several are "
-        "the shards of one evaluation",
+        help="score this instead: COCO results (JSON), or raw replies (JSON Lines with image_id and text), or a run's "
+        "rollouts.jsonl; several are the shards of one evaluation",
     )
     add_data_arguments(parser)
     add_reader_argument(parser)
@@ -138,7 +138,9 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _check_arguments(args: argparse.Namespace) -> None:
-    """Raise RecipeError for arguments that exclude each other."""
+    """Raise RecipeError for arguments that exclude each other, or need another."""
+    if not args.data and (args.model or args.benchmark):
+        raise RecipeError("--data: expected what has the true boxes; only --predictions may carry them")
     if args.benchmark and (args.scores or args.coco_results):
         raise RecipeError("--scores and --coco-results are not for a --benchmark; use --protocol scores=...")
     if args.coco_results and len(args.scores) > 1:

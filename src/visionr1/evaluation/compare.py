@@ -10,12 +10,13 @@ from typing import Any
 from visionr1.data import READERS, OnBad, data_path
 from visionr1.dialects import get_dialect
 from visionr1.errors import DataError
-from visionr1.evaluation.benchmarks import BENCHMARKS, Reading
+from visionr1.evaluation.benchmarks import BENCHMARKS, Benchmark, Reading
 from visionr1.evaluation.evaluate import PredictionFiles, data_set_benchmark, evaluate
 from visionr1.evaluation.metrics.detection import DETECTION
 from visionr1.evaluation.result import Result
 from visionr1.evaluation.statistics import NUM_RESAMPLES, Difference, format_differences, paired_difference
 from visionr1.evaluation.table import format_results
+from visionr1.evaluation.units import Unit
 from visionr1.files import read_json
 
 HEADLINES = ("AP", "AP50", "AP75", "F1")
@@ -156,19 +157,23 @@ def _unlike(first: StoredResult, other: StoredResult) -> str:
     return f"{missing.predictions[0]}, which {missing.path} was computed from, is not there" if missing else ""
 
 
-def _score_again(one: StoredResult) -> Result:
-    """Score the predictions of a stored result anew, with a resampler; DataError if its figures come out different."""
-    protocol, split = one.result.protocol, one.split or None
-    benchmark = BENCHMARKS.known(one.benchmark) if one.benchmark else data_set_benchmark(DETECTION)
+def _find_unit(one: StoredResult, benchmark: Benchmark) -> Unit:
+    """Read again what a stored result is of."""
     # A model was asked about no more than the images that could be read.
     only_readable = one.on_bad == "skip" and not one.files
     reader = READERS.known(one.reader) if one.reader else None
     reading = Reading(with_images=only_readable, on_bad=one.on_bad, reader=reader)
-    found = benchmark.find(data_path(one.data), split, reading)
-    unit = next((unit for unit in found.units if not one.benchmark or unit.name == one.unit), None)
-    if unit is None:
-        raise DataError(f"{one.path}: {one.data} no longer holds {one.unit} of {one.benchmark}")
+    for unit in benchmark.find(data_path(one.data), one.split or None, reading).units:
+        if not one.benchmark or unit.name == one.unit:
+            return unit
+    raise DataError(f"{one.path}: {one.data} no longer holds {one.unit} of {one.benchmark}")
 
+
+def _score_again(one: StoredResult) -> Result:
+    """Score the predictions of a stored result anew, with a resampler; DataError if its figures come out different."""
+    protocol = one.result.protocol
+    benchmark = BENCHMARKS.known(one.benchmark) if one.benchmark else data_set_benchmark(DETECTION)
+    unit = _find_unit(one, benchmark) if one.data else None
     dialect = get_dialect(protocol.dialect) if protocol.dialect else None
     answers = PredictionFiles(one.predictions, dialect)
     scored = evaluate(unit, answers, benchmark=benchmark, protocol=protocol, num_resamples=1)

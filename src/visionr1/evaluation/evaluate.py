@@ -26,6 +26,7 @@ from visionr1.dialects import Dialect
 from visionr1.errors import DataError, RecipeError
 from visionr1.evaluation.asking import Asking, Replier, collect_replies
 from visionr1.evaluation.benchmarks import BENCHMARKS, Benchmark, Reading
+from visionr1.evaluation.completion_rows import RULE, completions_unit, hold_completions, read_completion_rows
 from visionr1.evaluation.metrics import METRICS, Metric
 from visionr1.evaluation.predictions import (
     Prediction,
@@ -45,7 +46,7 @@ from visionr1.samples import Sample
 SMALL_SET = 10
 """Sets of fewer images are left out of the second mean: one box moves their AP by several points."""
 
-Data = str | Path | BoxDataset | Sequence[Sample] | Unit
+Data = str | Path | BoxDataset | Sequence[Sample] | Unit | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +129,9 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate what `answers` says of `data`.
 
-    `data` is a data set (its path, "bccd", a read one, samples), a unit, or the folder of a `benchmark`. `answers` is a
-    model (`runner.Model`), files of predictions, or replies, one to each sample. `protocol` is one, or settings such as
+    `data` is a data set (its path, "bccd", a read one, samples), a unit, the folder of a `benchmark`, or None for files
+    of completions that carry their truth. `answers` is a model (`runner.Model`), files of predictions, or replies, one
+    to each sample. `protocol` is one, or settings such as
     ["qwen3vl", "limit=50"]; `scores` are ways to score the same boxes side by side. `num_resamples` are for the
     intervals: 0 for none, None for as many as are affordable. A benchmark brings its own metric.
 
@@ -219,6 +221,8 @@ class _Job:
 
     def find_units(self, data: Data, split: str | None, reading: Reading) -> FoundUnits:
         """Read what is to be evaluated: the units of a benchmark, or one unit of data."""
+        if data is None:
+            return FoundUnits([self.name], [Unit(name=self.name)])
         if isinstance(data, Unit):
             return FoundUnits([data.name], [data])
         if isinstance(data, BoxDataset):
@@ -279,7 +283,7 @@ class _Job:
         if folder and self.model:
             log = folder.reply_log(unit.name, [self.stem + suffix for suffix in self.protocols()])
         files = self._files_of_unit(unit, several=len(found.names) > 1)
-        answers, protocols = self._ask(unit, files, log)
+        unit, answers, protocols = self._ask(unit, files, log)
 
         results: dict[str, Result] = {}
         for suffix, protocol in protocols.items():
@@ -299,18 +303,15 @@ class _Job:
             log.remove()
         return results, predictions
 
-    def _ask(self, unit: Unit, files: Sequence[Path], log: ReplyLog | None) -> tuple[Answers, Mapping[str, Protocol]]:
-        """Return what is answered to a unit, and the protocols with all that the answers state."""
+    def _ask(
+        self, unit: Unit, files: Sequence[Path], log: ReplyLog | None
+    ) -> tuple[Unit, Answers, Mapping[str, Protocol]]:
+        """Return the unit that is scored, what is answered to it, and the protocols with all that the answers state."""
         if isinstance(self.answers, Replies):
             _check_answers(unit.samples, self.answers.predictions)
-            return self.answers, self.protocols()
+            return unit, self.answers, self.protocols()
         if isinstance(self.answers, PredictionFiles):
-            rows, replies_of = read_files(files)
-            if not is_replies(rows.values()):
-                return BoxFiles(rows), self.protocols(boxes=True)
-            dialect = replies_dialect(files, self.answers.dialect, replies_of)
-            protocols = {suffix: as_asked(protocol, replies_of) for suffix, protocol in self.protocols().items()}
-            return Replies(replies_in(rows), dialect), protocols
+            return self._read_answers(unit, files, self.answers.dialect)
 
         askings = {
             suffix: Asking.of(self.answers, unit.samples, protocol) for suffix, protocol in self.protocols().items()
@@ -320,7 +321,26 @@ class _Job:
             raise RecipeError("protocols of one generation may differ in how replies are scored, not in what is asked")
         predictions = collect_replies(self.answers, first, title=unit.name, log=log)
         protocols = {suffix: asking.protocol for suffix, asking in askings.items()}
-        return Replies(predictions, self.answers.dialect), protocols
+        return unit, Replies(predictions, self.answers.dialect), protocols
+
+    def _read_answers(
+        self, unit: Unit, files: Sequence[Path], dialect_name: str | Dialect | None
+    ) -> tuple[Unit, Answers, Mapping[str, Protocol]]:
+        """Read files of boxes, of replies, or of completions with their truth, of which each becomes an image."""
+        rows, replies_of = read_files(files)
+        has_truth = hold_completions(rows.values())
+        if not has_truth and not unit.samples and unit.annotations is None:
+            raise DataError(f"{files[0]}: its rows carry no true boxes; say with --data what has them")
+        if not is_replies(rows.values()):
+            return unit, BoxFiles(rows), self.protocols(boxes=True)
+
+        dialect = replies_dialect(files, dialect_name, replies_of)
+        protocols = {suffix: as_asked(protocol, replies_of) for suffix, protocol in self.protocols().items()}
+        if not has_truth:
+            return unit, Replies(replies_in(rows), dialect), protocols
+        unit, predictions = completions_unit(unit, read_completion_rows(rows))
+        protocols = {suffix: replace(protocol, metric=RULE) for suffix, protocol in protocols.items()}
+        return unit, Replies(predictions, dialect), protocols
 
     def _files_of_unit(self, unit: Unit, *, several: bool) -> Sequence[Path]:
         """Return the files that answer a unit; of a benchmark with several units, that of its name in a folder."""
@@ -365,6 +385,8 @@ def _source_of(answers: Replier | PredictionFiles | Replies) -> str:
 
 def _label_of(data: Data) -> str:
     """Return what stored results call the data."""
+    if data is None:
+        return ""
     if isinstance(data, BoxDataset):
         return str(data.table.path)
     return str(data) if isinstance(data, str | Path) else "samples"

@@ -1,0 +1,75 @@
+"""A benchmark and a metric of a user's own: the files of docs/extending.md, evaluated."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from support.benchmark_trees import image_row, write_json
+from support.extending import guide_file
+from visionr1 import cli
+from visionr1.dialects import get_dialect
+from visionr1.errors import RecipeError
+from visionr1.evaluation import Prediction, Replies, evaluate, paired_difference
+from visionr1.samples import Boxes, Query, Sample
+
+QWEN3 = get_dialect("qwen3")
+
+
+def test_a_benchmark_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for day in ("mon", "sun"):
+        rows = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9]}]
+        content = {"images": [image_row(1, "1.png")], "categories": [{"id": 1, "name": "car"}], "annotations": rows}
+        write_json(tmp_path / "traffic" / day / "_annotations.coco.json", content)
+        Image.new("RGB", (100, 80)).save(tmp_path / "traffic" / day / "1.png")
+        write_json(tmp_path / "said" / f"{day}.json", [{**rows[0], "score": 1.0}] if day == "sun" else [])
+    name = f"{guide_file('A benchmark', tmp_path)}:BENCHMARK"
+    command = [
+        "eval",
+        "--benchmark",
+        name,
+        "--data",
+        str(tmp_path / "traffic"),
+        "--predictions",
+        str(tmp_path / "said"),
+    ]
+    assert cli.main([*command, "--resamples", "0", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert {day: result["metrics"]["AP"] for day, result in record["results"].items()} == pytest.approx(
+        {"mon": 0, "sun": 1}
+    )
+    assert record["benchmark"] == "days" and record["missing"] == ["tue", "wed", "thu", "fri", "sat"]
+    assert record["mean"]["AP"] == pytest.approx(0.5)
+    assert cli.main([*command, "--split", "tue"]) == 2
+    assert "expected a folder of a day, such as tue/" in capsys.readouterr().err
+
+
+def test_a_metric_of_ones_own(tmp_path: Path) -> None:
+    samples = [
+        Sample(str(n), Path(), Query("detection", ("cat",)), Boxes.of([[0, 0, 9, 9]] * n, ["cat"] * n), (100, 100), n)
+        for n in (1, 2, 3)
+    ]
+    metric = f"{guide_file('A metric', tmp_path)}:METRIC"
+    results = []
+    for numbers in ((1, 2, 1), (1, 2, 3)):
+        said = [
+            Prediction(
+                image_id=n, sample_id=str(n), text=json.dumps([{"bbox_2d": [5, 5, 50, 50], "label": "cat"}] * number)
+            )
+            for n, number in zip((1, 2, 3), numbers, strict=True)
+        ]
+        results.append(evaluate(samples, Replies(said, QWEN3), metric=metric, num_resamples=20).result)
+    first, second = results
+    assert first.metrics == pytest.approx({"right count": 2 / 3, "count error": 2 / 6, "right count strict": 2 / 3})
+    assert set(first.interval) == {"right count", "count error"}
+    assert "boxes are counted, not placed" in first.protocol.line()
+    assert first.resampler is not None and second.resampler is not None
+    difference = paired_difference(first.resampler, second.resampler, num_resamples=20)["right count"]
+    assert difference.difference == pytest.approx(1 / 3)
+
+
+def test_what_is_no_benchmark_is_named(tmp_path: Path) -> None:
+    file = guide_file("A metric", tmp_path)
+    with pytest.raises(RecipeError, match=r"expected a visionr1\.evaluation\.Benchmark, found a Metric"):
+        evaluate(tmp_path, Replies([], QWEN3), benchmark=f"{file}:METRIC")

@@ -23,7 +23,8 @@ from visionr1.models.loading import load_policy
 from visionr1.models.policy import Policy
 from visionr1.models.prompts import Prompt
 from visionr1.rollout.compiled import CompiledDecoder
-from visionr1.rollout.eager import Completion, Decoder, Sampling, generate
+from visionr1.rollout.eager import Decoder, generate
+from visionr1.rollout.engine import Completion, Sampling
 from visionr1.training.recipe import load_recipe
 from visionr1.training.stream import open_stream
 

@@ -47,7 +47,8 @@ from visionr1.models.policy import Policy
 from visionr1.models.saving import save_policy
 from visionr1.models.trainable import make_trainable
 from visionr1.rollout.compiled import CompiledDecoder
-from visionr1.rollout.eager import RolloutEngine, generate
+from visionr1.rollout.eager import generate
+from visionr1.rollout.engine import RolloutEngine
 from visionr1.training.learners import GroupWork, Reinforced
 from visionr1.training.optimizers import Optimizer, make_optimizer
 from visionr1.training.recipe import Recipe, parse_recipe

@@ -22,7 +22,6 @@ WITH_LONG_FUNCTIONS = {
     "cli/eval.py",
     "evaluation/detection/scoring.py",
     "models/tiny.py",
-    "rollout/eager.py",
 }
 """Likewise."""
 

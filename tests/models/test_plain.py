@@ -24,7 +24,8 @@ from visionr1.models.policy import Policy
 from visionr1.models.prompts import Prompt
 from visionr1.models.rows import make_groups
 from visionr1.models.saving import save_policy
-from visionr1.rollout.eager import Completion, Sampling, generate
+from visionr1.rollout.engine import Completion, Sampling
+from visionr1.rollout.engines.builtin import generate
 from visionr1.samples import Query
 
 SIZES = [(120, 80), (80, 160)]

@@ -14,7 +14,8 @@ from visionr1.models.policy import Policy
 from visionr1.models.rows import Rows, make_groups
 from visionr1.models.settings import LoRASection, ModelSection
 from visionr1.models.trainable import make_trainable, vision_trains
-from visionr1.rollout.eager import Sampling, generate
+from visionr1.rollout.eager import generate
+from visionr1.rollout.engine import Sampling
 
 SIZES = [(120, 80), (80, 120)]
 

@@ -21,7 +21,8 @@ from visionr1.models.loading import load_policy
 from visionr1.models.policy import Policy
 from visionr1.models.settings import LoRASection, ModelSection
 from visionr1.rollout.compiled import CompiledDecoder
-from visionr1.rollout.eager import Completion, Sampling, generate
+from visionr1.rollout.eager import generate
+from visionr1.rollout.engine import Completion, Sampling
 from visionr1.rollout.settings import RolloutSection
 from visionr1.training.distributed import Trained
 from visionr1.training.learners import make_learner

@@ -16,8 +16,10 @@ from support.random_models import make_prompts, plain_inputs, sharpen
 from visionr1.models.loading import load_policy
 from visionr1.models.policy import Policy
 from visionr1.models.rows import make_groups
+from visionr1.rollout import draw
 from visionr1.rollout import eager as rollout
-from visionr1.rollout.eager import Completion, Sampling, Seeds, generate
+from visionr1.rollout.eager import generate
+from visionr1.rollout.engine import Completion, Sampling, Seeds
 
 
 @cache
@@ -143,8 +145,8 @@ def test_replies_do_not_depend_on_the_rest_of_the_batch(policy: Policy) -> None:
 
 def test_tokens_are_drawn_by_their_probabilities() -> None:
     probabilities = torch.tensor([0.5, 0.0, 0.2, 0.3, 0.0])
-    uniform = rollout._uniform([(0,)], Sampling(num_completions=20_000, max_new_tokens=1))[:, 0]
-    tokens, logprobs = rollout._sample(probabilities.log().expand(len(uniform), -1), SAMPLED, uniform)
+    uniform = draw.uniform_numbers([(0,)], Sampling(num_completions=20_000, max_new_tokens=1))[:, 0]
+    tokens, logprobs = draw.draw_tokens(probabilities.log().expand(len(uniform), -1), SAMPLED, uniform)
     shares = torch.bincount(tokens, minlength=5) / len(uniform)
     torch.testing.assert_close(shares, probabilities, atol=0.01, rtol=0)
     assert shares[1] == shares[4] == 0
@@ -179,7 +181,7 @@ def test_top_p_and_top_k_restrict_as_they_should() -> None:
     }
     for (top_p, top_k), expected in kept.items():
         sampling = replace(SAMPLED, top_p=top_p, top_k=top_k)
-        assert int(rollout._restrict(logprobs, sampling).isfinite().sum()) == expected
+        assert int(draw.truncate(logprobs, sampling).isfinite().sum()) == expected
 
 
 @pytest.mark.parametrize(("top_p", "top_k"), [(1.0, 0), (0.7, 0), (1.0, 3), (0.6, 3)])
@@ -189,8 +191,8 @@ def test_tokens_are_drawn_as_often_as_they_are_probable(top_p: float, top_k: int
     logits[1] = -torch.inf
     logprobs, draws = logits.log_softmax(-1), 4000
     uniform = (torch.arange(draws) + 1) / draws
-    tokens, chosen = rollout._sample(logits.expand(draws, -1), sampling, uniform)
-    expected = rollout._restrict(logprobs[None], sampling).softmax(-1)[0]
+    tokens, chosen = draw.draw_tokens(logits.expand(draws, -1), sampling, uniform)
+    expected = draw.truncate(logprobs[None], sampling).softmax(-1)[0]
     frequencies = torch.bincount(tokens, minlength=len(logits)) / draws
     torch.testing.assert_close(frequencies, expected, atol=2 / draws, rtol=0)
     assert torch.equal(chosen, logprobs[tokens])  # of the whole policy, before top-p and top-k

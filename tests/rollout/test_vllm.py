@@ -19,9 +19,10 @@ from visionr1.models.loading import load_policy
 from visionr1.models.policy import Policy
 from visionr1.models.prompts import Prompt
 from visionr1.models.settings import LoRASection, ModelSection
-from visionr1.rollout.eager import Sampling, generate
+from visionr1.rollout.eager import generate
+from visionr1.rollout.engine import Sampling
+from visionr1.rollout.engines.vllm import NEVER, VERSIONS, VLLMEngine, open_engine
 from visionr1.rollout.settings import RolloutSection
-from visionr1.rollout.vllm import NEVER, VERSIONS, VLLMEngine, open_vllm
 
 SIZES = [(120, 80), (80, 120)]
 GREEDY = Sampling(num_completions=2, max_new_tokens=6, temperature=0.0)
@@ -96,7 +97,7 @@ def open_stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Policy
     module.__dict__.update(__version__="0.32.1", LLM=StandIn, SamplingParams=SimpleNamespace)
     monkeypatch.setitem(sys.modules, "vllm", module)
     policy = load_policy(folder)
-    opened = open_vllm(policy, ModelSection(), RolloutSection())
+    opened = open_engine(policy, ModelSection(), RolloutSection())
     return policy, opened, opened.llm
 
 
@@ -178,13 +179,13 @@ def test_another_version_is_refused(version: str, qwen25_folder: Path, monkeypat
     monkeypatch.setitem(sys.modules, "vllm", module)
     message = f"vLLM {version} is installed, but rollout.engine needs {VERSIONS}; install it with: pip install"
     with pytest.raises(MissingDependency, match=re.escape(message)):
-        open_vllm(load_policy(qwen25_folder), ModelSection(), RolloutSection())
+        open_engine(load_policy(qwen25_folder), ModelSection(), RolloutSection())
 
 
 def test_without_vllm_its_install_command_is_named(qwen25_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(MissingDependency, match=r'pip install "visionr1\[vllm\]"'):
-        open_vllm(load_policy(qwen25_folder), ModelSection(), RolloutSection())
+        open_engine(load_policy(qwen25_folder), ModelSection(), RolloutSection())
 
 
 def test_the_extra_asks_for_the_versions_that_are_checked() -> None:
@@ -200,7 +201,7 @@ def test_vllm_s_log_probabilities_are_the_policy_s(tmp_path: Path) -> None:
     from visionr1.models.rows import make_groups
 
     policy = load_policy(build_speed_model(tmp_path / "model"), device="cuda")
-    opened = open_vllm(policy, ModelSection(), RolloutSection(engine="vllm", vllm_memory=0.2))
+    opened = open_engine(policy, ModelSection(), RolloutSection(engine="vllm", vllm_memory=0.2))
     prompts = make_prompts(policy, [(448, 448), (224, 448)])
     for factor in (1.0, 2.0):
         sharpen(policy, factor)

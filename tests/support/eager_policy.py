@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from visionr1.models.policy import Policy
-from visionr1.rollout.eager import Sampling
+from visionr1.rollout.engine import Sampling
 
 LIMIT = 40
 SIZES = [(120, 80), (80, 160), (120, 120)]

@@ -15,7 +15,7 @@ from visionr1.models.loading import load_policy
 from visionr1.models.policy import Policy
 from visionr1.models.prompts import Prompt
 from visionr1.models.trainable import make_trainable
-from visionr1.rollout.eager import Completion
+from visionr1.rollout.engine import Completion
 from visionr1.samples import Sample
 from visionr1.training.learners import GroupWork, Reinforced, Supervised, make_learner
 from visionr1.training.recipe import Recipe, parse_recipe

@@ -21,7 +21,8 @@ from visionr1.models.checksum import weights_checksum
 from visionr1.models.loading import load_policy
 from visionr1.models.policy import Policy
 from visionr1.progress import Bar
-from visionr1.rollout.eager import Completion, Sampling, generate
+from visionr1.rollout.engine import Completion, Sampling
+from visionr1.rollout.engines.builtin import generate
 from visionr1.samples import Boxes, Query, Reply, Sample, normalize_label, normalized_labels
 
 MAX_NEW_TOKENS = 1024

@@ -20,7 +20,8 @@ from visionr1.errors import DataError, MissingDependency, RecipeError
 from visionr1.files import write_json_atomic
 from visionr1.images import read_image
 from visionr1.models.policy import Policy
-from visionr1.rollout.eager import Sampling, generate
+from visionr1.rollout.engine import Sampling
+from visionr1.rollout.engines.builtin import generate
 from visionr1.samples import Query
 
 MAX_NEW_TOKENS = 128

@@ -1,1 +1,1 @@
-"""Sampling completions: one file for each engine."""
+"""Sampling completions: `engine` is the protocol, `engines` the registry of those that a recipe names."""

@@ -1,9 +1,10 @@
 """The section of a recipe that says how completions are sampled."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from visionr1.rollout.engines import ENGINES
 from visionr1.settings import Expected, Section, refuse
 
 
@@ -20,8 +21,9 @@ class RolloutSection(Section):
     """Sample from the most probable tokens that hold this mass; 1 is all."""
     top_k: Annotated[int, Field(ge=0), Expected("0 (all) or more")] = 0
     """Sample from so many most probable tokens; 0 is all."""
-    engine: Literal["builtin", "vllm"] = "builtin"
-    """"vllm" samples with vLLM, on a GPU (see visionr1.rollout.vllm); evaluation stays with the built-in one."""
+    engine: str = "builtin"
+    """"vllm" samples with vLLM, on a GPU (see visionr1.rollout.engines.vllm); "my_file.py:NAME" with an engine of your
+    own (see docs/extending.md). Evaluation stays with the built-in one."""
     compile: bool = False
     """Compile the built-in engine's decode step (see visionr1.rollout.compiled): needs a C++ compiler, keeps the memory
     of keys and values between steps, and is not for float32 weights under model.autocast, which it would cast at every
@@ -33,8 +35,12 @@ class RolloutSection(Section):
 
     @model_validator(mode="after")
     def _check_engine(self) -> Self:
+        if ":" not in self.engine and self.engine not in ENGINES:
+            raise refuse("engine", f"one of {', '.join(ENGINES)}, or module:object", self.engine)
         if self.engine == "vllm" and self.compile:
             raise refuse("compile", "false (vLLM compiles by itself)", self.compile)
+        if self.engine != "builtin" and self.compile:
+            raise refuse("compile", "false (it compiles the built-in engine's decode step)", self.compile)
         if self.engine == "vllm" and self.batch_size:
             raise refuse("batch_size", "0 (vLLM sees to it by itself)", self.batch_size)
         return self

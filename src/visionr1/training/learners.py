@@ -27,7 +27,9 @@ from visionr1.models.rows import Group, Rows, make_groups, warn_over_budget
 from visionr1.models.trainable import vision_trains
 from visionr1.rewards import AdaptiveStages, FixedStages, Score, Scorer, Stage, Stages
 from visionr1.rewards.hacking import Counts, count, measure
-from visionr1.rollout.eager import Completion, RolloutEngine, Sampling, Seeds, generate
+from visionr1.rollout.engine import Completion, RolloutEngine, Sampling, Seeds
+from visionr1.rollout.engines import ENGINES
+from visionr1.rollout.engines.builtin import generate
 from visionr1.samples import GroundTruth, Sample
 from visionr1.training import grpo, sft
 from visionr1.training.distributed import Trained, equal_passes, gather
@@ -229,7 +231,7 @@ class Reinforced(Learner):
         """Encoded prompts with their truths."""
         prompts = [encode(self.policy, sample) for sample in samples]
         check_fit(self.policy, self.recipe, samples, prompts, [self.recipe.rollout.max_new_tokens] * len(samples))
-        if self.recipe.rollout.engine != "vllm":  # which alone looks at the images again
+        if self.recipe.rollout.engine == "builtin":  # other engines may read the images again
             prompts = [replace(prompt, image=None) for prompt in prompts]
         return [
             Question(sample.id, sample.image_id, prompt, sample.ground_truth(prompt.input_size_wh), sample.reward)
@@ -473,15 +475,7 @@ def make_learner(
     """
     if recipe.method == "sft":
         return Supervised(policy, recipe)
-    engine: RolloutEngine = generate
-    if recipe.rollout.engine == "vllm":
-        from visionr1.rollout.vllm import open_vllm
-
-        engine = open_vllm(policy, recipe.model, recipe.rollout)
-    elif recipe.rollout.compile:
-        from visionr1.rollout.compiled import CompiledDecoder
-
-        engine = CompiledDecoder(policy)
+    engine = ENGINES.resolve(recipe.rollout.engine)(policy, recipe.model, recipe.rollout)
     if not recipe.grpo.beta:
         return Reinforced(policy, recipe, None, engine)
     if has_adapters(policy.model):

@@ -1,11 +1,10 @@
-"""Rollout by vLLM, behind the protocol of `rollout.generate`: for a GPU, where a large model's long replies take most
-of a step.
+"""Rollout by vLLM: for a GPU, where a large model's long replies take most of a step.
 
-The engine lives in this process, on the policy's GPU. Before each rollout it is given the policy's weights, and then
-forgets everything that it computed with older ones: keys and values of prompts, and images that have gone through the
-vision tower, which it would else take for the same. A sample is one request for G replies, so image and prompt are read
-once. What vLLM makes of a prompt is held against what the policy makes of it: an image that the two would see at
-different sizes ends the run, for rewards and gradients would then be of another image than the one that was shown.
+The engine lives in this process, on the policy's GPU. Before each rollout it gets the policy's weights, and then
+forgets everything that it computed with older ones: the KV cache of prompts, and images that have gone through the
+vision tower, which it would otherwise reuse. A sample is one request for G replies, so image and prompt are read once.
+The prompt's tokens as vLLM makes them are compared with the policy's: an image that the two would see at different
+sizes ends the run, for rewards and gradients would then be of another image than the one that was shown.
 
 Its arithmetic is not this package's: log-probabilities differ by rounding, and a resumed run's samples need not be
 those of an uninterrupted one.
@@ -24,17 +23,17 @@ from visionr1.models.adapters import merged_weights
 from visionr1.models.policy import Policy
 from visionr1.models.prompts import Prompt
 from visionr1.models.settings import ModelSection
-from visionr1.rollout.eager import Completion, Sampling, Seeds
+from visionr1.rollout.engine import Completion, Sampling, Seeds
 from visionr1.rollout.settings import RolloutSection
 
 VERSIONS = ">=0.31,<0.34"
-"""Of vLLM, that the calls below are known to fit; the extra "vllm" asks for the same."""
+"""Versions of vLLM that the calls below are known to fit; the extra "vllm" asks for the same."""
 NEVER = -100.0
 """The lowest bias of a logit that vLLM takes: e^-100 of the probability is left."""
 
 
-def open_vllm(policy: Policy, model: ModelSection, rollout: RolloutSection) -> "VLLMEngine":
-    """An engine for `policy`'s model; MissingDependency if there is no vLLM, or one that is not known to fit."""
+def open_engine(policy: Policy, model: ModelSection, rollout: RolloutSection) -> "VLLMEngine":
+    """Return an engine for the policy's model; MissingDependency if there is no vLLM, or one not known to fit."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # weights are handed over in this process
     with needs_extra("vllm"):
         import vllm
@@ -58,7 +57,7 @@ def open_vllm(policy: Policy, model: ModelSection, rollout: RolloutSection) -> "
 
 
 class VLLMEngine:
-    """Call it as `rollout.generate`. Log-probabilities are of the distribution that was sampled from."""
+    """A rollout engine; its log-probabilities are of the distribution that was sampled from, after top-p and top-k."""
 
     def __init__(self, llm: Any, sampling_params: Any) -> None:
         self.llm = llm
@@ -67,7 +66,7 @@ class VLLMEngine:
     def __call__(
         self, policy: Policy, prompts: Sequence[Prompt], sampling: Sampling, seeds: Seeds = ()
     ) -> list[list[Completion]]:
-        """The replies to each prompt, sampled with the policy's weights as they are now."""
+        """Sample as `RolloutEngine`."""
         self.load(policy)
         settings = {
             "n": sampling.num_completions,
@@ -80,22 +79,18 @@ class VLLMEngine:
             "stop_token_ids": list(policy.eos_ids),
             "detokenize": False,
         }
-        drawn = seeds if sampling.temperature else [(0,)] * len(prompts)
-        outputs = self.llm.generate(
-            [
-                {
-                    "prompt_token_ids": policy.tokenizer.encode(prompt.text, add_special_tokens=False),
-                    "multi_modal_data": {"image": prompt.image},
-                }
-                for prompt in prompts
-            ],
-            [self.sampling_params(**settings, seed=_seed(seed)) for _, seed in zip(prompts, drawn, strict=True)],
-            use_tqdm=False,
-        )
+        if not sampling.temperature:
+            seeds = [(0,)] * len(prompts)
+        requests, parameters = [], []
+        for prompt, seed in zip(prompts, seeds, strict=True):
+            token_ids = policy.tokenizer.encode(prompt.text, add_special_tokens=False)  # one placeholder for the image
+            requests.append({"prompt_token_ids": token_ids, "multi_modal_data": {"image": prompt.image}})
+            parameters.append(self.sampling_params(**settings, seed=_single_seed(seed)))
+        outputs = self.llm.generate(requests, parameters, use_tqdm=False)
         return [_completions(policy, prompt, output) for prompt, output in zip(prompts, outputs, strict=True)]
 
     def load(self, policy: Policy) -> None:
-        """Take the policy's weights, and forget what was computed with others."""
+        """Load the policy's weights, and drop every cache of what was computed with others."""
         weights = merged_weights(policy.model, policy.model.state_dict())
         self.llm.apply_model(lambda model: model.load_weights(weights))
         self.llm.reset_mm_cache()
@@ -104,13 +99,13 @@ class VLLMEngine:
             raise TrainingError("vLLM did not forget the keys and values of older weights: requests are under way")
 
 
-def _seed(seed: Sequence[int]) -> int:
-    """One number of the sample's seed."""
+def _single_seed(seed: Sequence[int]) -> int:
+    """Return one number made of the numbers of a sample's seed."""
     return int(np.random.SeedSequence(seed).generate_state(1)[0])
 
 
 def _completions(policy: Policy, prompt: Prompt, output: Any) -> list[Completion]:
-    """The replies in one request's output."""
+    """Return the replies in one request's output; TrainingError if vLLM made other tokens of the prompt."""
     if list(output.prompt_token_ids) != prompt.input_ids.tolist():
         image = policy.config.image_token_id
         ours, theirs = int((prompt.input_ids == image).sum()), list(output.prompt_token_ids).count(image)

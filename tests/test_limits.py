@@ -10,7 +10,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "src/visionr1"
 FILES = sorted(PACKAGE.rglob("*.py"))
 FILE_LINES = 450
-FUNCTION_LINES = 55
+FUNCTION_LINES = 60
 FOLDER_FILES = 16
 
 LONG_FILES = {

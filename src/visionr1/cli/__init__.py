@@ -21,7 +21,7 @@ from visionr1.errors import VisionR1Error
 from visionr1.terminal import printable
 
 ORDER = ("demo", "train", "recipe", "eval", "compare", "vqa", "predict", "report", "data", "score")
-"""In which order `visionr1 --help` shows the commands; those that are not named here follow by name."""
+"""The order of the commands in `visionr1 --help`; those that are not named here follow by name."""
 EXAMPLES = """\
 examples:
   visionr1 demo                                          see it work, in minutes on a CPU
@@ -39,6 +39,8 @@ MODEL is a transformers folder, a run folder (its final model), or "tiny" (it sh
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status: 0, 2 for a user's error, 130: interrupt, 141: closed pipe."""
+    if argv is None:
+        argv = sys.argv[1:]
     args = build_parser().parse_args(argv)
     try:
         args.run(args)
@@ -48,15 +50,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # who reads our output has seen enough; what is left in the buffer goes nowhere
+    except BrokenPipeError:
+        # The reader of the output has seen enough. Python flushes what is left when it exits, and
+        # would fail again, so the output goes nowhere from here on.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except OSError as error:  # a file that cannot be written: a full disk, a folder of someone else
+    except OSError as error:
+        # A file that cannot be written: a full disk, a folder of someone else.
         print(f"error: {printable(error)}", file=sys.stderr)
         return 2
     except Exception as error:
-        # The traceback is what a report needs, so Python prints it; the note stands below it, as the last line.
-        command = shlex.join(["visionr1", *(sys.argv[1:] if argv is None else argv)])
+        # A report needs the traceback, so Python prints it; the note is the last line below it.
+        command = shlex.join(["visionr1", *argv])
         error.add_note(
             f"visionr1 {__version__} did not expect this. Unless it comes from code of your own, please report the "
             f"lines above, and the command: {printable(command)}"
@@ -67,10 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of all commands and their arguments."""
+    examples = EXAMPLES.format(formats=describe_readers())
     parser = argparse.ArgumentParser(
         prog="visionr1",
         description="Train vision-language models to detect objects, by RL from box annotations.",
-        epilog=EXAMPLES.format(formats=describe_readers()) + "\n`visionr1 COMMAND --help` says more of each.",
+        epilog=f"{examples}\n`visionr1 COMMAND --help` says more of each.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"visionr1 {__version__}")
@@ -86,7 +92,9 @@ def command_names() -> list[str]:
     """List the modules of this package that have a `run`: those of ORDER first, then the others by name."""
     names = []
     for module in iter_modules(__path__):
+        # What commands share, such as `arguments`, is a module without `run`.
         if "run" in vars(import_module(f"{__name__}.{module.name}")):
             names.append(module.name)
+    ordered = [name for name in ORDER if name in names]
     others = sorted(set(names) - set(ORDER))
-    return [name for name in ORDER if name in names] + others
+    return ordered + others

@@ -1,4 +1,4 @@
-"""What several commands share: how a command is added, types of arguments, and arguments that mean the same in each."""
+"""Parts that several commands share: adding a command, types of arguments, arguments with one meaning in all."""
 
 import argparse
 import os
@@ -13,12 +13,14 @@ class CommandParser(argparse.ArgumentParser):
     """The parser of one command."""
 
     more_help: Callable[[], str] | None = None
-    """Makes the end of its help, for what takes too long to make each time a command runs."""
+    """Makes the end of its help: what takes too long to make each time a command runs."""
 
     def format_help(self) -> str:
         """Return the help that `--help` prints."""
         text = super().format_help()
-        return f"{text}\n{self.more_help()}\n" if self.more_help else text
+        if self.more_help is None:
+            return text
+        return f"{text}\n{self.more_help()}\n"
 
 
 def add_command(
@@ -32,9 +34,11 @@ def add_command(
     The first paragraph of the docstring is the help; what follows is shown as the example.
     """
     about, _, example = (run.__doc__ or f"{name}.").partition("\n\n")
+    # In the list of commands it stands behind the name, so it is no sentence there.
+    short_help = about[0].lower() + about[1:].removesuffix(".")
     parser = commands.add_parser(
         name,
-        help=about[0].lower() + about[1:].removesuffix("."),
+        help=short_help,
         description=about,
         epilog=f"example:\n  {example.strip()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -53,7 +57,8 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         "run's rollouts.jsonl",
     )
     parser.add_argument(
-        "--split", help="which part of a data folder that has parts (default: test, or all of a --benchmark)"
+        "--split",
+        help="which part of a data folder that has parts (default: test, or all of a --benchmark)",
     )
 
 
@@ -68,19 +73,32 @@ def add_reader_argument(parser: argparse.ArgumentParser) -> None:
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Add `--device` and `--dtype`."""
-    parser.add_argument("--device", default="cpu", help="where the model runs, such as cuda (default: cpu)")
     parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), default="float32", help="of its weights (default: float32)"
+        "--device",
+        default="cpu",
+        help="where the model runs, such as cuda (default: cpu)",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of its weights (default: float32)",
     )
 
 
 def existing_path(text: str) -> str:
-    """Drop the slash that a shell adds to a folder, because the path is stored and compared; names stay as they are."""
-    return os.path.normpath(text) if Path(text).exists() else text
+    """Drop the slash that a shell adds to a folder, because the path is stored and compared.
+
+    Names of what ships, such as "tiny", stay as they are.
+    """
+    if Path(text).exists():
+        return os.path.normpath(text)
+    return text
 
 
 def count(text: str, least: int = 0) -> int:
     """Parse a whole number from `least` up."""
+    # int() alone would take " 5", "1_000" and digits of other scripts.
     if not (text.isascii() and text.isdecimal() and int(text) >= least):
         raise argparse.ArgumentTypeError(f"expected a number from {least} up, but found {text!r}")
     return int(text)
@@ -93,7 +111,8 @@ def positive(text: str) -> int:
 
 def names(text: str) -> list[str]:
     """Split names at commas; empty ones are left out."""
-    return [name.strip() for name in text.split(",") if name.strip()]
+    stripped = map(str.strip, text.split(","))
+    return [name for name in stripped if name]
 
 
 def share(text: str) -> float:
@@ -101,7 +120,7 @@ def share(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        value = -1.0
+        value = -1.0  # out of range, as NaN is, for the one message below
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, but found {text!r}")
     return value

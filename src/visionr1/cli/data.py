@@ -9,7 +9,8 @@ from visionr1.terminal import printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_command(parser.add_subparsers(metavar="ACTION", required=True), "check", _add_check_arguments, run)
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    add_command(actions, "check", _add_check_arguments, run)
 
 
 def _add_check_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,14 +39,21 @@ def run(args: argparse.Namespace) -> None:
     from visionr1.data import data_path, find_splits, read_dataset, resolve_reader
     from visionr1.data.check import check_data
 
-    path, reader, dialect = data_path(args.data), resolve_reader(args.reader), resolve_dialect(args.dialect)
-    failures = 0
-    splits: list[str | None] = [args.split] if args.split else [*find_splits(path, reader)]
-    for split in splits or [None]:
+    path = data_path(args.data)
+    reader = resolve_reader(args.reader)
+    dialect = resolve_dialect(args.dialect)
+
+    # One split, or every one that there is; data without splits is read as a whole.
+    splits: list[str | None] = [args.split]
+    if not args.split:
+        splits = [*find_splits(path, reader)] or [None]
+
+    num_failures = 0
+    for split in splits:
         dataset = read_dataset(path, split=split, on_bad=args.on_bad, reader=reader)
         check = check_data(dataset, dialect)
+        num_failures += len(check.failures)
         for line in (dataset.table.path, *dataset.report.lines(), *check.lines()):
             print(printable(line))
-        failures += len(check.failures)
-    if failures:
-        raise DataError(f"samples that cannot be trained on: {failures}; see above")
+    if num_failures > 0:
+        raise DataError(f"samples that cannot be trained on: {num_failures}; see above")

@@ -25,4 +25,6 @@ def run(args: argparse.Namespace) -> None:
 
     with needs_extra("all"):
         from visionr1.demo import demo, next_run_dir
-    demo(load_recipe(recipe_path("demo")), args.run_dir or next_run_dir())
+
+    recipe = load_recipe(recipe_path("demo"))
+    demo(recipe, args.run_dir or next_run_dir())

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from visionr1.cli.arguments import (
+    CommandParser,
     add_data_arguments,
     add_model_arguments,
     add_reader_argument,
@@ -19,43 +21,68 @@ from visionr1.cli.arguments import (
 )
 from visionr1.dialects import describe_dialects
 from visionr1.errors import RecipeError, needs_extra
+from visionr1.terminal import printable
 
 if TYPE_CHECKING:
     from visionr1.evaluation import Evaluation
     from visionr1.evaluation.runner import Model
 
+WIDTH = 78
+"""Of the lists of names below the help, as argparse wraps its own text on a terminal of 80 columns."""
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+
+def add_arguments(parser: CommandParser) -> None:
+    parser.more_help = names_overview
+    _add_input_arguments(parser)
+    _add_output_arguments(parser)
+    _add_protocol_arguments(parser)
+    _add_generation_arguments(parser)
+
+
+def _add_input_arguments(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
-        "--model", type=existing_path, metavar="MODEL", help='transformers folder, run folder, or "tiny"'
+        "--model",
+        type=existing_path,
+        metavar="MODEL",
+        help='transformers folder, run folder, or "tiny"',
     )
     source.add_argument(
         "--predictions",
         type=Path,
         nargs="+",
         metavar="FILE",
-        help="score this instead: COCO results (JSON), or raw replies (JSON Lines with image_id and text), or a run's "
-        "rollouts.jsonl; several are the shards of one evaluation",
+        help="score this instead: COCO results (JSON), or raw replies (JSON Lines with image_id and "
+        "text), or a run's rollouts.jsonl; several are the shards of one evaluation",
     )
     add_data_arguments(parser)
     add_reader_argument(parser)
+
+
+def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
-        help="keep result and replies in DIR/evaluation, as NAME.json, or NAME-PROTOCOL.json with --protocol or "
-        "--scores; what was stopped goes on, replies that are there are not asked again, and a result of anything else "
-        "is never replaced",
+        help="keep result and replies in DIR/evaluation, as NAME.json, or NAME-PROTOCOL.json with "
+        "--protocol or --scores; what was stopped goes on, replies that are there are not asked "
+        "again, and a result of anything else is never replaced",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print one JSON object instead of the table",
+    )
+
+
+def _add_protocol_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--protocol",
         action="append",
         default=[],
         metavar="NAME|FIELD=VALUE",
-        help="what the numbers depend on: default, vision_r1_coco, vision_r1_odinw, qwen25vl, qwen3vl, mmdet, "
-        "coco_results; then single fields, such as scores=rank; may be repeated (docs/evaluation.md)",
+        help="what the numbers depend on: one of the protocols below, then single fields, such as "
+        "scores=rank; may be repeated (docs/evaluation.md)",
     )
     parser.add_argument(
         "--scores",
@@ -65,17 +92,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="score the same boxes in several ways side by side: constant, rank, token (one generation)",
     )
     parser.add_argument(
-        "--limit", type=positive, metavar="N", help="ask and score N evenly spaced images alone; the protocol says so"
+        "--limit",
+        type=positive,
+        metavar="N",
+        help="ask and score N evenly spaced images alone; the protocol says so",
     )
     parser.add_argument(
-        "--shard", metavar="I/N", help="only ask the I-th of N parts; then the same command without it scores them"
+        "--shard",
+        metavar="I/N",
+        help="only ask the I-th of N parts; then the same command without it scores them",
     )
-    parser.add_argument("--coco-results", type=Path, metavar="FILE", help="write the boxes as COCO results too")
+    parser.add_argument(
+        "--coco-results",
+        type=Path,
+        metavar="FILE",
+        help="write the boxes as COCO results too",
+    )
     parser.add_argument(
         "--benchmark",
         metavar="NAME",
-        help="DATA is a folder in this benchmark's layout: coco, odinw13, odinw35, vision_r1_ood, refcoco, refcoco+, "
-        "refcocog, grefcoco, lisa, d3, ovdeval, v3det; all its splits or sets, or --split; with several, --predictions "
+        help="DATA is a folder in the layout of this benchmark: a name below, or your own as "
+        "my_benchmark.py:BENCHMARK; all its splits or sets, or --split; with several, --predictions "
         "is a folder with a file for each, such as Aquarium.json (docs/benchmarks.md)",
     )
     parser.add_argument(
@@ -84,15 +121,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="for the intervals; 0 for none (default: 1000, and 0 for more than 50,000 boxes or 1,000 categories)",
     )
+
+
+def _add_generation_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dialect",
         metavar="NAME",
         help=f"how replies write boxes: {describe_dialects()} "
         "(default: as the model folder says, or the file that eval wrote)",
     )
-    parser.add_argument("--batch-size", type=positive, default=16, metavar="N", help="images at once (default: 16)")
     parser.add_argument(
-        "--max-new-tokens", type=positive, metavar="N", help="of a reply (default: the protocol's, or 1024)"
+        "--batch-size",
+        type=positive,
+        default=16,
+        metavar="N",
+        help="images at once (default: 16)",
+    )
+    parser.add_argument(
+        "--max-new-tokens",
+        type=positive,
+        metavar="N",
+        help="of a reply (default: the protocol's, or 1024)",
     )
     add_model_arguments(parser)
     parser.add_argument(
@@ -101,6 +150,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="raise",
         help="stop at a bad row of DATA, or count it (default: raise); one of --predictions always stops",
     )
+
+
+def names_overview() -> str:
+    """List the names that --protocol and --benchmark take."""
+    from visionr1.evaluation import BENCHMARKS, PROTOCOLS
+
+    protocols = textwrap.fill(f"protocols: {', '.join(PROTOCOLS)}", WIDTH, subsequent_indent="  ")
+    benchmarks = textwrap.fill(f"benchmarks: {', '.join(BENCHMARKS)}", WIDTH, subsequent_indent="  ")
+    return f"{protocols}\n{benchmarks}"
 
 
 def run(args: argparse.Namespace) -> None:
@@ -114,21 +172,34 @@ def run(args: argparse.Namespace) -> None:
 
     _check_arguments(args)
     answers: Replier | PredictionFiles
-    answers = _model(args) if args.model else PredictionFiles(args.predictions, args.dialect)
+    answers = _open_model(args) if args.model else PredictionFiles(args.predictions, args.dialect)
+
+    # Without --split the whole of a benchmark is evaluated, but only the test part of other data.
+    split = args.split
+    if not split and not args.benchmark:
+        split = "test"
+
+    # A limit is a field of the protocol: figures on fewer images are not comparable.
+    protocol = list(args.protocol)
+    if args.limit:
+        protocol.append(f"limit={args.limit}")
+
     evaluation = evaluate(
         args.data,
         answers,
-        split=args.split if args.benchmark else args.split or "test",
+        split=split,
         benchmark=args.benchmark,
-        protocol=[*args.protocol, *([f"limit={args.limit}"] if args.limit else [])],
+        protocol=protocol,
         scores=args.scores,
         num_resamples=args.resamples,
         on_bad=args.on_bad,
         reader=resolve_reader(args.reader),
         out=args.out,
         shard=Shard.read(args.shard) if args.shard else None,
-        notify=lambda line: print(line, file=sys.stderr),
+        notify=lambda line: print(printable(line), file=sys.stderr),
     )
+
+    # A shard only asks: there is nothing to score before the last one is done.
     if args.shard:
         _print_shard(args, evaluation)
         return
@@ -145,12 +216,14 @@ def _check_arguments(args: argparse.Namespace) -> None:
         raise RecipeError("--scores and --coco-results are not for a --benchmark; use --protocol scores=...")
     if args.coco_results and len(args.scores) > 1:
         raise RecipeError(f"--coco-results holds one score a box: choose one of --scores {','.join(args.scores)}")
+
+    # Stored replies are scored as they are, and a benchmark has sets of its own.
     is_limited = args.limit or any(setting.startswith("limit=") for setting in args.protocol)
     if (args.benchmark or args.predictions) and is_limited:
         raise RecipeError("--limit is for a --model on one data set, not for --predictions or a --benchmark")
 
 
-def _model(args: argparse.Namespace) -> Model:
+def _open_model(args: argparse.Namespace) -> Model:
     """Return the model of `--model`, which is loaded when it is first asked."""
     with needs_extra("train"):
         from visionr1.evaluation.runner import Model
@@ -165,19 +238,28 @@ def _model(args: argparse.Namespace) -> Model:
 
 
 def _print_shard(args: argparse.Namespace, evaluation: Evaluation) -> None:
-    kept, asked = evaluation.num_replies, evaluation.num_prompts
-    print(f"shard {args.shard} is done; {kept} of {asked} replies are in {args.out}", end="; ")
-    print("the same command without --shard scores them" if kept == asked else "other shards are to come")
+    """Say how many replies there are, of all shards together, and what comes next."""
+    num_replies = evaluation.num_replies
+    num_prompts = evaluation.num_prompts
+    next_step = "other shards are to come"
+    if num_replies == num_prompts:
+        next_step = "the same command without --shard scores them"
+    done = f"shard {args.shard} is done; {num_replies} of {num_prompts} replies are in {args.out}"
+    print(printable(f"{done}; {next_step}"))
 
 
 def _print_results(args: argparse.Namespace, evaluation: Evaluation) -> None:
+    """Print one JSON object (its strings are escaped to ASCII) or a table."""
     from visionr1.evaluation import format_benchmark, format_results
 
     if args.json and args.benchmark:
         print(json.dumps(evaluation.to_json()))
     elif args.json and args.scores:
-        print(json.dumps({name: result.to_json() for name, result in evaluation.results.items()}))
+        records = {name: result.to_json() for name, result in evaluation.results.items()}
+        print(json.dumps(records))
     elif args.json:
         print(json.dumps(evaluation.result.to_json()))
+    elif args.benchmark:
+        print(printable(format_benchmark(evaluation)))
     else:
-        print(format_benchmark(evaluation) if args.benchmark else format_results(evaluation.results))
+        print(printable(format_results(evaluation.results)))

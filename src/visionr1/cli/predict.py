@@ -10,11 +10,30 @@ from visionr1.errors import DataError, needs_extra
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", type=Path, metavar="IMAGE", help="image file")
-    parser.add_argument("--categories", required=True, metavar="A,B", help="what to look for, separated by commas")
-    parser.add_argument("--model", default="tiny", metavar="MODEL", help='model or run folder (default: "tiny")')
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the drawn PNG (default: IMAGE.boxes.png, here)")
     parser.add_argument(
-        "--max-new-tokens", type=positive, default=1024, metavar="N", help="of the reply (default: 1024)"
+        "--categories",
+        required=True,
+        metavar="A,B",
+        help="what to look for, separated by commas",
+    )
+    parser.add_argument(
+        "--model",
+        default="tiny",
+        metavar="MODEL",
+        help='model or run folder (default: "tiny")',
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="the drawn PNG (default: IMAGE.boxes.png, here)",
+    )
+    parser.add_argument(
+        "--max-new-tokens",
+        type=positive,
+        default=1024,
+        metavar="N",
+        help="of the reply (default: 1024)",
     )
     add_model_arguments(parser)
 
@@ -27,6 +46,7 @@ def run(args: argparse.Namespace) -> None:
     from visionr1.images import image_size
     from visionr1.samples import normalized_labels
 
+    # All that a user may have got wrong comes before the model, which takes long to load.
     categories = names(args.categories)
     if not categories:
         raise DataError(f"--categories: expected names separated by commas, found {args.categories!r}")
@@ -34,16 +54,23 @@ def run(args: argparse.Namespace) -> None:
         raise DataError(f"--categories: expected each name once, found {args.categories!r}")
     if args.image.is_dir():
         raise DataError(f"{args.image} is a folder; predict takes one image (eval a whole set)")
-    image_size(args.image)  # before the model loads
+    image_size(args.image)  # raises if it is no image
     out = args.out or Path(f"{args.image.stem}.boxes.png")
     if out.suffix.lower() != ".png" or (out.exists() and out.samefile(args.image)):
         raise DataError(f"--out: expected a .png file other than the image itself, found {out}")
+
     with needs_extra("train"):
         from visionr1.evaluation.runner import predict_image
         from visionr1.models.loading import load_policy
     from visionr1.report.draw import draw_boxes, save_png
 
     policy = load_policy(args.model, device=args.device, dtype=args.dtype)
-    sample, boxes, record = predict_image(policy, args.image, categories, max_new_tokens=args.max_new_tokens)
-    save_png(draw_boxes(sample.load_image(), boxes, categories=categories), out)
+    sample, boxes, record = predict_image(
+        policy,
+        args.image,
+        categories,
+        max_new_tokens=args.max_new_tokens,
+    )
+    drawing = draw_boxes(sample.load_image(), boxes, categories=categories)
+    save_png(drawing, out)
     print(json.dumps({**record, "drawn": str(out)}, indent=2, ensure_ascii=False))

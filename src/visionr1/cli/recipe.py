@@ -1,4 +1,4 @@
-"""`visionr1 recipe`: what a recipe can set, and what one sets."""
+"""`visionr1 recipe`: the settings of a recipe."""
 
 import argparse
 import textwrap
@@ -14,7 +14,10 @@ WIDTH = 110
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "recipe", nargs="?", metavar="RECIPE", help="show this one's values: a TOML file, or the name of one that ships"
+        "recipe",
+        nargs="?",
+        metavar="RECIPE",
+        help="show this one's values: a TOML file, or the name of one that ships",
     )
     parser.add_argument(
         "--set",
@@ -36,21 +39,38 @@ def run(args: argparse.Namespace) -> None:
 
     if args.overrides and args.recipe is None:
         raise RecipeError("--set changes a recipe, so name one: visionr1 recipe RECIPE --set KEY=VALUE")
-    recipe = Recipe() if args.recipe is None else load_recipe(recipe_path(args.recipe), args.overrides)
-    print("\n\n".join(_section_text(name, section) for name, section in named_sections(recipe).items()))
+    recipe = Recipe()
+    if args.recipe is not None:
+        recipe = load_recipe(recipe_path(args.recipe), args.overrides)
+
+    texts = []
+    for name, section in named_sections(recipe).items():
+        texts.append(_format_section(name, section))
+    print("\n\n".join(texts))
 
 
-def _section_text(name: str, section: "Section") -> str:
+def _format_section(name: str, section: "Section") -> str:
     """Format one section: its purpose, then each setting with its value, type, default and text."""
     from visionr1.training.recipe import toml_value
 
-    lines = [f"[{name}]  {section.__doc__}"] if name else []
+    # The settings at the top of a recipe belong to no section.
+    lines = []
+    if name:
+        lines.append(f"[{name}]  {section.__doc__}")
+
+    wrapper = textwrap.TextWrapper(
+        WIDTH,
+        initial_indent="    ",
+        subsequent_indent="    ",
+        break_on_hyphens=False,
+    )
     for setting in section.describe():
-        value, default = toml_value(getattr(section, setting.key)), toml_value(setting.default)
-        changed = f" (default: {default})" if value != default else ""
-        lines.append(f"{setting.key} = {value}{changed}")
-        for line in (setting.type, setting.text):
-            lines += textwrap.wrap(line, WIDTH, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
+        value = toml_value(getattr(section, setting.key))
+        default = toml_value(setting.default)
+        line = f"{setting.key} = {value}"
+        if value != default:
+            line += f" (default: {default})"
+        lines += [line, *wrapper.wrap(setting.type), *wrapper.wrap(setting.text)]
     return "\n".join(lines)
 
 
@@ -60,7 +80,9 @@ def settings_overview() -> str:
 
     lines = ["settings of a recipe with their defaults, as --set takes them (visionr1 recipe says more of each):"]
     for key, setting in all_settings():
-        stated = f"{key}={toml_value(setting.default)}"
-        text_width = max(20, WIDTH - max(len(stated), 36))
-        lines.append(f"  {stated:<36} {textwrap.shorten(setting.text, text_width, placeholder=' ...')}")
+        assignment = f"{key}={toml_value(setting.default)}"
+        # The texts begin in one column, but for the few assignments that are longer.
+        text_width = max(20, WIDTH - max(len(assignment), 36))
+        text = textwrap.shorten(setting.text, text_width, placeholder=" ...")
+        lines.append(f"  {assignment:<36} {text}")
     return "\n".join(lines)

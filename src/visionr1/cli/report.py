@@ -5,8 +5,18 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_dir", type=Path, metavar="RUN", help="folder of a run, or one that eval --out wrote")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="where to (default: RUN/report.html)")
+    parser.add_argument(
+        "run_dir",
+        type=Path,
+        metavar="RUN",
+        help="folder of a run, or one that eval --out wrote",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="where to (default: RUN/report.html)",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -16,4 +26,5 @@ def run(args: argparse.Namespace) -> None:
     """
     from visionr1.report.page import write_report
 
-    print(write_report(args.run_dir, args.out or args.run_dir / "report.html"))
+    out = args.out or args.run_dir / "report.html"
+    print(write_report(args.run_dir, out))

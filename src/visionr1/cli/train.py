@@ -1,29 +1,54 @@
 """`visionr1 train`: a model by a recipe."""
 
+from __future__ import annotations
+
 import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from visionr1.cli.arguments import CommandParser, existing_path
 from visionr1.cli.recipe import settings_overview
 from visionr1.errors import needs_extra
 
+if TYPE_CHECKING:
+    from visionr1.training.recipe import Recipe
+    from visionr1.training.train import RunResult
+
 
 def add_arguments(parser: CommandParser) -> None:
     parser.more_help = settings_overview
-    parser.add_argument("recipe", metavar="RECIPE", help='TOML file, or the name of one that ships, such as "demo"')
-    parser.add_argument("--model", type=existing_path, help="start from this model instead of the recipe's")
-    parser.add_argument("--data", type=existing_path, metavar="DATA", help="train on this instead of the recipe's data")
+    parser.add_argument(
+        "recipe",
+        metavar="RECIPE",
+        help='TOML file, or the name of one that ships, such as "demo"',
+    )
+    parser.add_argument(
+        "--model",
+        type=existing_path,
+        help="start from this model instead of the recipe's",
+    )
+    parser.add_argument(
+        "--data",
+        type=existing_path,
+        metavar="DATA",
+        help="train on this instead of the recipe's data",
+    )
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         dest="overrides",
         metavar="KEY=VALUE",
-        help="change one setting of the recipe, such as train.learning_rate=1e-5 (of all phases that agree in it; of "
-        "one: phase.NAME.learning_rate, or its number from 0); may be repeated",
+        help="change one setting of the recipe, such as train.learning_rate=1e-5 (of all phases that "
+        "agree in it; of one: phase.NAME.learning_rate, or its number from 0); may be repeated",
     )
-    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="what the run leaves (default: runs/RECIPE)")
+    parser.add_argument(
+        "--run-dir",
+        type=Path,
+        metavar="DIR",
+        help="what the run leaves (default: runs/RECIPE)",
+    )
     parser.add_argument("--resume", action="store_true", help="continue the run in --run-dir")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe and stop")
 
@@ -36,6 +61,7 @@ def run(args: argparse.Namespace) -> None:
     from visionr1.assets import recipe_path
     from visionr1.training.recipe import load_recipe, to_toml
 
+    # --model and --data take precedence over the recipe, so its ends are checked after them.
     path = recipe_path(args.recipe)
     recipe = load_recipe(path, args.overrides)
     if args.model:
@@ -43,14 +69,25 @@ def run(args: argparse.Namespace) -> None:
     if args.data:
         recipe = recipe.with_data(args.data)
     recipe.check_ends()
+
     if args.dry_run:
         print(to_toml(recipe), end="")
         return
+
     with needs_extra("train"):
         from visionr1.training.train import train
     result = train(recipe, args.run_dir or Path("runs") / path.stem, resume=args.resume)
-    if os.environ.get("RANK", "0") == "0":  # of several processes one tells
-        already = f"{result.run_dir} is finished already: " if result.was_finished else ""
-        planned, timed = sum(phase.steps for phase in recipe.phases), any(phase.minutes for phase in recipe.phases)
-        cut = f" of {planned}, which train.minutes cut off" if timed and result.steps < planned else ""
-        print(f"{already}{result.steps} steps{cut}; the trained model is in {result.model_dir}")
+    if os.environ.get("RANK", "0") == "0":
+        print(_summary(result, recipe))
+
+
+def _summary(result: RunResult, recipe: Recipe) -> str:
+    """Say in one line how many steps a run has, and where its model is."""
+    steps = f"{result.steps} steps"
+    num_planned = sum(phase.steps for phase in recipe.phases)
+    has_time_limit = any(phase.minutes for phase in recipe.phases)
+    if has_time_limit and result.steps < num_planned:
+        steps += f" of {num_planned}, which train.minutes cut off"
+    if result.was_finished:
+        steps = f"{result.run_dir} is finished already: {steps}"
+    return f"{steps}; the trained model is in {result.model_dir}"

@@ -15,12 +15,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="BENCHMARK",
         help="as VLMEvalKit calls it: GQA_TestDev_Balanced, ChartQA_TEST, AI2D_TEST, SEEDBench_IMG ...",
     )
-    parser.add_argument("--model", required=True, metavar="MODEL", help='transformers folder, run folder, or "tiny"')
     parser.add_argument(
-        "--tsv", type=Path, metavar="FILE", help="ask this file of VLMEvalKit's format instead of its own"
+        "--model",
+        required=True,
+        metavar="MODEL",
+        help='transformers folder, run folder, or "tiny"',
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="what it leaves: the record in DIR/vqa")
-    parser.add_argument("--max-new-tokens", type=positive, default=128, metavar="N", help="of an answer (default: 128)")
+    parser.add_argument(
+        "--tsv",
+        type=Path,
+        metavar="FILE",
+        help="ask this file of VLMEvalKit's format instead of its own",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="what it leaves: the record in DIR/vqa",
+    )
+    parser.add_argument(
+        "--max-new-tokens",
+        type=positive,
+        default=128,
+        metavar="N",
+        help="of an answer (default: 128)",
+    )
     add_model_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
 
@@ -34,12 +54,16 @@ def run(args: argparse.Namespace) -> None:
         from visionr1.evaluation.vqa import describe, evaluate_vqa
         from visionr1.models.loading import load_policy
 
+    policy = load_policy(args.model, device=args.device, dtype=args.dtype)
     record = evaluate_vqa(
-        load_policy(args.model, device=args.device, dtype=args.dtype),
+        policy,
         args.benchmark,
         args.out,
         model=args.model,
         tsv=args.tsv,
         max_new_tokens=args.max_new_tokens,
     )
-    print(json.dumps(record) if args.json else printable(describe(record)))
+    if args.json:
+        print(json.dumps(record))
+    else:
+        print(printable(describe(record)))

@@ -3,7 +3,7 @@
 import pytest
 
 from visionr1 import progress
-from visionr1.progress import Bar, of_step
+from visionr1.progress import Bar, describe_step
 
 
 def test_a_line_now_and_then_and_one_at_the_end(
@@ -27,6 +27,6 @@ def test_a_line_now_and_then_and_one_at_the_end(
 
 def test_a_step_tells_what_it_knows() -> None:
     row = {"step": 3, "phase": "train", "progress": 0.25, "loss": -0.01234, "reward/total": 2, "kl": None}
-    assert of_step(row) == (0.25, "train step 3", "loss -0.012  reward 2.000")
+    assert describe_step(row) == (0.25, "train step 3", "loss -0.012  reward 2.000")
     row |= {"reward/area": 0.5, "reward/brevity": -1, "kl": 0.125}
-    assert of_step(row)[2] == "loss -0.012  reward 2.000  area 0.500  brevity -1.000  kl 0.125"
+    assert describe_step(row)[2] == "loss -0.012  reward 2.000  area 0.500  brevity -1.000  kl 0.125"

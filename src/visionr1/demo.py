@@ -31,8 +31,9 @@ DATA, SPLIT = "bccd", "test"
 
 
 def next_run_dir(parent: Path = Path("runs")) -> Path:
-    """The first of demo, demo-2, demo-3, ... in `parent` that holds no finished demo."""
-    number, folder = 1, parent / "demo"
+    """Return the first of demo, demo-2, demo-3, ... in `parent` that holds no finished demo."""
+    number = 1
+    folder = parent / "demo"
     while (folder / "results.json").is_file():
         number += 1
         folder = parent / f"demo-{number}"
@@ -47,17 +48,25 @@ def demo(recipe: Recipe, run_dir: Path) -> None:
     check_run_dir(run_dir)
     console = Console(highlight=False, markup=False)
     console.print(f"Everything goes to {run_dir}. If you stop this, the same command goes on.", soft_wrap=True)
+
     console.rule(f"1/3  The base model on {DATA} {SPLIT}", align="left")
     base = measure("base", recipe.model.path, recipe, run_dir)
-    console.rule(f"2/3  Vision-R1 on {recipe.phases[0].data[0].source} {recipe.phases[0].data[0].split}", align="left")
+
+    # The final model is there if training ended before the demo was stopped.
+    training_data = recipe.phases[0].data[0]
+    console.rule(f"2/3  Vision-R1 on {training_data.source} {training_data.split}", align="left")
     final = run_dir / "final"
     if not final.is_dir():
         train(recipe, run_dir, resume=(run_dir / "recipe.toml").is_file())
+
     console.rule(f"3/3  The trained model on {DATA} {SPLIT}", align="left")
     trained = measure("trained", str(final), recipe, run_dir)
-    gain = gained(base, trained)
-    write_json_atomic(run_dir / "results.json", results(base, trained, gain))
+
+    # The report reads the results from the folder, so they are written before it.
+    gain = compute_gain(base, trained)
+    write_json_atomic(run_dir / "results.json", make_record(base, trained, gain))
     report = write_report(run_dir, run_dir / "report.html")
+
     console.rule("Result", align="left")
     console.print(format_results({"base": base, "Vision-R1": trained}), soft_wrap=True)
     console.print(f"Change, paired over the images: {format_differences(gain, HEADLINES)}", soft_wrap=True)
@@ -81,21 +90,24 @@ def measure(name: str, model: str, recipe: Recipe, run_dir: Path) -> Result:
         protocol = Protocol.from_json(read_json(stored)["protocol"])
         replies = PredictionFiles([stored.with_name(f"{name}.predictions.jsonl")])
         return evaluate(DATA, replies, split=SPLIT, protocol=protocol).result
-    asked = Model(model, device=recipe.model.device, max_new_tokens=recipe.rollout.max_new_tokens)
-    return evaluate(DATA, asked, split=SPLIT, out=run_dir, name=name).result
+
+    replier = Model(model, device=recipe.model.device, max_new_tokens=recipe.rollout.max_new_tokens)
+    return evaluate(DATA, replier, split=SPLIT, out=run_dir, name=name).result
 
 
-def gained(base: Result, trained: Result) -> dict[str, Difference]:
-    """How much the trained model is above the base, metric by metric."""
+def compute_gain(base: Result, trained: Result) -> dict[str, Difference]:
+    """Return how much the trained model is above the base, by metric, paired over the images."""
+    # Both are evaluated with intervals, which is what resamples them.
     assert base.resampler is not None and trained.resampler is not None
     return paired_difference(base.resampler, trained.resampler)
 
 
-def results(base: Result, trained: Result, gain: Mapping[str, Difference]) -> dict[str, object]:
-    """What `results.json` holds: the metrics of both, the paired gain, and the one protocol of them all."""
+def make_record(base: Result, trained: Result, gain: Mapping[str, Difference]) -> dict[str, object]:
+    """Make the content of `results.json`: the metrics of both models, the gain, and the protocol of all."""
+    data = {"data": DATA, "split": SPLIT, "images": base.counts["images"]}
     return {
         "base": base.metrics,
         "trained": trained.metrics,
         "gain": {name: difference.to_json() for name, difference in gain.items()},
-        "protocol": {**base.protocol.to_json(), "data": DATA, "split": SPLIT, "images": base.counts["images"]},
+        "protocol": {**base.protocol.to_json(), **data},
     }

@@ -1,11 +1,23 @@
-"""Text for a terminal: what comes from files cannot command it."""
+"""Text for a terminal: control characters from files cannot command it."""
 
 _KEPT = "\n\t"
 _CONTROL = [*range(0x20), *range(0x7F, 0xA0)]
 """C0 and C1: among them ESC, which begins a sequence, and 0x9B, which is one in eight bits."""
 _DIRECTION = [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]
 """Overrides of the writing direction, which make text look like another."""
-_ESCAPES = {code: repr(chr(code))[1:-1] for code in (*_CONTROL, *_DIRECTION) if chr(code) not in _KEPT}
+
+
+def _escapes() -> dict[int, str]:
+    """Map the code of each character that is not printed to its escape, as `str.translate` takes it."""
+    escapes = {}
+    for code in (*_CONTROL, *_DIRECTION):
+        if chr(code) not in _KEPT:
+            # Python's own escape, without the quotes around it.
+            escapes[code] = repr(chr(code))[1:-1]
+    return escapes
+
+
+_ESCAPES = _escapes()
 
 
 def printable(text: object) -> str:

@@ -32,6 +32,7 @@ WIDTH = 78
 
 
 def add_arguments(parser: CommandParser) -> None:
+    # The registries import much that other commands do not need, so only the help asks them.
     parser.more_help = names_overview
     _add_input_arguments(parser)
     _add_output_arguments(parser)
@@ -249,9 +250,10 @@ def _print_shard(args: argparse.Namespace, evaluation: Evaluation) -> None:
 
 
 def _print_results(args: argparse.Namespace, evaluation: Evaluation) -> None:
-    """Print one JSON object (its strings are escaped to ASCII) or a table."""
+    """Print one JSON object, or a table."""
     from visionr1.evaluation import format_benchmark, format_results
 
+    # JSON is ASCII with escapes, so only the tables need `printable`.
     if args.json and args.benchmark:
         print(json.dumps(evaluation.to_json()))
     elif args.json and args.scores:

@@ -34,9 +34,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "rows",
         metavar="FILE",
-        help="JSON Lines, a row a completion with its truth: text, boxes (xyxy pixels of the image), labels, "
-        'categories, width, height, input_width, input_height (as the model sees it); "-" reads a pipe',
+        help="JSON Lines, a row a completion with its truth: text, boxes (xyxy pixels of the image), "
+        "labels, categories, width, height, input_width, input_height (as the model sees it); "
+        '"-" reads a pipe',
     )
+    _add_reward_arguments(parser)
+    parser.add_argument("--explain", action="store_true", help="say on standard error why each row got its score")
+    parser.add_argument(
+        "--image",
+        type=Path,
+        metavar="FILE",
+        help="with --explain and preset paper, the rows' image: each row is drawn to FILE's name + .score-N.png, here",
+    )
+
+
+def _add_reward_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preset",
         default="paper",
@@ -76,15 +88,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--release-step",
         choices=("none", "0", "1500"),
         default="none",
-        help="preset release, as --option step=: none as its script runs, 0 and 1500 with --adaptive before and after "
-        "its switch",
-    )
-    parser.add_argument("--explain", action="store_true", help="say on standard error why each row got its score")
-    parser.add_argument(
-        "--image",
-        type=Path,
-        metavar="FILE",
-        help="with --explain and preset paper, the rows' image: each row is drawn to FILE's name + .score-N.png, here",
+        help="preset release, as --option step=: none as its script runs, 0 and 1500 with --adaptive "
+        "before and after its switch",
     )
 
 
@@ -104,31 +109,44 @@ def run(args: argparse.Namespace) -> None:
     reward = _make_reward(args, preset)
     stage = FixedStages(args.step).at(args.progress)
 
-    source = "standard input" if args.rows == "-" else args.rows
-    takes_inverted = preset.takes_inverted_boxes
-    errors = undrawn = rows = 0
+    num_rows = num_wrong = num_undrawn = 0
     with _open_rows(args.rows) as lines:
-        for scored in score_rows(lines, source, reward, stage=stage, takes_inverted_boxes=takes_inverted):
+        scored_rows = score_rows(
+            lines,
+            "standard input" if args.rows == "-" else args.rows,
+            reward,
+            stage=stage,
+            takes_inverted_boxes=preset.takes_inverted_boxes,
+        )
+        for scored in scored_rows:
+            # A pipe gets each row as soon as it has its score.
             print(to_json(scored.result), flush=True)
-            rows += 1
-            errors += scored.row is None
+            num_rows += 1
+            if scored.row is None:
+                num_wrong += 1
             if args.explain:
                 print(printable("\n  ".join(scored.reasons)), file=sys.stderr)
-            if args.image:
-                undrawn += not _draw_row(args.image, rows, scored)
-    if not rows:
+            if args.image and not _draw_row(args.image, num_rows, scored):
+                num_undrawn += 1
+
+    # A wrong row does not stop the others; the exit status tells of it in the end.
+    if num_rows == 0:
         print(f"{args.rows}: no rows", file=sys.stderr)
-    if errors:
-        raise DataError(f'{errors} of {rows} rows are wrong and have no score; the "error" of each says why')
-    if undrawn:
-        raise DataError(f"{undrawn} of {rows} rows could not be drawn; see above")
+    if num_wrong > 0:
+        raise DataError(f'{num_wrong} of {num_rows} rows are wrong and have no score; the "error" of each says why')
+    if num_undrawn > 0:
+        raise DataError(f"{num_undrawn} of {num_rows} rows could not be drawn; see above")
 
 
 def _make_reward(args: argparse.Namespace, preset: Preset) -> Scorer:
     """Return the reward with the options of the command line."""
-    options = dict(_read_option(text) for text in args.options)
+    options = {}
     if args.preset == "release":
-        options = {"step": args.release_step, **options}
+        options["step"] = args.release_step
+    for text in args.options:
+        name, value = _read_option(text)
+        options[name] = value
+
     dialect = resolve_dialect(args.dialect)
     preset.check_dialect(dialect.name)
     with naming(f"preset {args.preset}"):
@@ -159,9 +177,11 @@ def _draw_row(image: Path, number: int, scored: ScoredRow) -> bool:
     truth = scored.row.truth
     sample = Sample(image.stem, image, Query("detection", truth.categories or ("object",)), truth.boxes, truth.size_wh)
     path = Path(f"{image.stem}.score-{number}.png")
+
+    # The rows to come still get their score if this one cannot be drawn.
     try:
         save_png(draw_score(sample.load_image(), scored.score, truth), path)
-    except VisionR1Error as error:  # the rows to come still get their score
+    except VisionR1Error as error:
         print(f"  not drawn: {printable(error)}", file=sys.stderr)
         return False
     print(f"  drawn: {path}", file=sys.stderr)
@@ -169,6 +189,7 @@ def _draw_row(image: Path, number: int, scored: ScoredRow) -> bool:
 
 
 def _open_rows(name: str) -> AbstractContextManager[IO[bytes]]:
+    """Open the file `name`, or standard input for "-", which stays open afterwards."""
     if name == "-":
         return nullcontext(sys.stdin.buffer)
     try:

@@ -31,7 +31,7 @@ from visionr1.models.attention.block_sparse import compiling_long_rows
 from visionr1.models.loading import load_policy, model_folder
 from visionr1.models.policy import Policy
 from visionr1.models.trainable import make_trainable
-from visionr1.progress import Bar, of_step
+from visionr1.progress import Bar, describe_step
 from visionr1.training.distributed import (
     Trained,
     equal_passes,
@@ -134,7 +134,7 @@ def train(recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool
                     folder.append("metrics.jsonl", [row])
                     folder.append("rollouts.jsonl", rollouts)
                     track(row)
-                    bar.show(*of_step(row))
+                    bar.show(*describe_step(row))
                     if validation and position.step % recipe.eval.every == 0:
                         over = evaluate(run, validation)
                         figures = {f"eval/{name}": value for name, value in run.evaluations[-1].items()}

@@ -27,11 +27,11 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What puts an image of each EXIF orientation upright."""
+"""The transpose that puts an image of each EXIF orientation upright."""
 
 
 def read_image(source: Path | bytes, *, name: str | None = None, size_wh: tuple[int, int] | None = None) -> Image.Image:
-    """The image in RGB, upright; `size_wh` is what the annotations say of it.
+    """Return the image in RGB, upright; `size_wh` is what the annotations say of it.
 
     Where only the size as stored, before turning, is `size_wh`, the boxes were made on that, and it is not turned.
     Raises DataError, naming the file (or `name`), if it is missing, cannot be decoded or has another size.
@@ -45,16 +45,17 @@ def read_image(source: Path | bytes, *, name: str | None = None, size_wh: tuple[
         return upright
     if stored.size == size_wh:
         return stored
-    found = " as stored, {}x{} turned as its EXIF says".format(*upright.size) if turn is not None else ""
+
+    turned = f" as stored, {upright.width}x{upright.height} turned as its EXIF says" if turn is not None else ""
     raise DataError(
         f"{name}: the annotations say {size_wh[0]}x{size_wh[1]} pixels, but the file has "
-        f"{stored.width}x{stored.height}{found}; put the image there that was annotated (boxes do not fit one turned "
+        f"{stored.width}x{stored.height}{turned}; put the image there that was annotated (boxes do not fit one turned "
         "or resized since), or correct width and height if they alone are wrong"
     )
 
 
 def image_size(source: Path | bytes, *, name: str | None = None) -> tuple[int, int]:
-    """Width and height of the upright image, from its header; DataError if it cannot be read."""
+    """Return width and height of the upright image, from its header; DataError if it cannot be read."""
     with _opened(source, name or str(source)) as opened:
         width, height = opened.size
         across = _turn(opened) in (_TURNS[5], _TURNS[6], _TURNS[7], _TURNS[8])
@@ -62,7 +63,7 @@ def image_size(source: Path | bytes, *, name: str | None = None) -> tuple[int, i
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """A copy in RGB of an image of any mode; ValueError for whole numbers beyond 16 bits or floats beyond 0 to 1."""
+    """Copy an image of any mode to RGB; ValueError for whole numbers beyond 16 bits or floats beyond 0 to 1."""
     if image.mode == "F" or image.mode.startswith("I"):
         return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
     if not image.has_transparency_data:
@@ -72,7 +73,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(grey: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """(H, W) of 16-bit whole numbers, or of floats from 0 to 1."""
+    """Convert (H, W) of 16-bit whole numbers, or of floats from 0 to 1, to 8 bits."""
     floats = np.issubdtype(grey.dtype, np.floating)
     low, high, full = float(grey.min()), float(grey.max()), 1 if floats else 65535
     if not 0 <= low <= high <= full:
@@ -91,7 +92,7 @@ def _opened(source: Path | bytes, name: str) -> Iterator[Image.Image]:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What puts an opened image upright. Pillow turns TIFF by itself; EXIF that cannot be read says nothing."""
+    """Return what puts an opened image upright. Pillow turns TIFF by itself; EXIF that cannot be read says nothing."""
     if image.format == "TIFF":
         return None
     try:

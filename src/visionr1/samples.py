@@ -49,12 +49,12 @@ class Boxes:
 
     @classmethod
     def empty(cls) -> Boxes:
-        """No boxes: `xyxy` of shape (0, 4)."""
+        """Return no boxes: `xyxy` of shape (0, 4)."""
         return cls(np.zeros((0, 4)), ())
 
     @classmethod
     def of(cls, xyxy: object, labels: object) -> Boxes:
-        """Boxes from anything numpy reads as (N, 4) numbers and any iterable of labels."""
+        """Return boxes of anything that numpy reads as (N, 4) numbers and any iterable of labels."""
         return cls(np.asarray(xyxy, dtype=np.float64).reshape(-1, 4), tuple(labels))  # type: ignore[arg-type]
 
     def take(self, rows: Sequence[int] | NDArray[np.intp]) -> Boxes:
@@ -65,7 +65,7 @@ class Boxes:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What is asked of the image.
+    """A question about an image.
 
     `categories` holds the category set for detection, the one category for grounding, and the one expression for
     referring (the paper's three localisation tasks, Table 8).
@@ -120,7 +120,7 @@ class Sample:
     reward: str = ""
 
     def load_image(self) -> Image.Image:
-        """A copy of the image in RGB; of a file, upright unless `size_wh` is its size as stored (`images.read_image`).
+        """Return a copy in RGB; of a file, upright unless `size_wh` is its size as stored (`images.read_image`).
 
         Raises DataError, naming the file, if it is missing, cannot be decoded or has another size than `size_wh`.
         """
@@ -130,12 +130,12 @@ class Sample:
         return read_image(self.image, name=name, size_wh=self.size_wh)
 
     def ground_truth(self, input_size_wh: Size) -> GroundTruth:
-        """What a reward needs of this sample, given the size that the processor made of the image."""
+        """Return what a reward needs of this sample, given the size that the processor made of the image."""
         return GroundTruth(self.truth, self.query.categories, self.size_wh, input_size_wh)
 
 
 class FaultKind(StrEnum):
-    """What can be wrong with a reply."""
+    """The kinds of faults of a reply."""
 
     UNREADABLE = "unreadable"  # the text cannot be read in the dialect's syntax
     NOT_A_LIST = "not_a_list"  # readable, but not a flat list of items
@@ -183,11 +183,11 @@ class Reply:
 
 
 def normalize_label(label: str) -> str:
-    """Labels are equal after strip and casefold."""
+    """Return a label as it is compared: stripped, casefolded."""
     return label.strip().casefold()
 
 
 @lru_cache(maxsize=4096)
 def normalized_labels(labels: tuple[str, ...]) -> frozenset[str]:
-    """The set of `labels` as they are compared."""
+    """Return the set of `labels` as they are compared."""
     return frozenset(map(normalize_label, labels))

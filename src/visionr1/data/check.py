@@ -23,7 +23,7 @@ THRESHOLDS = (BEGINNER.xi0, BEGINNER.xi2, ADVANCED.xi2)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataCheck:
-    """What the check found. `failures` name the samples that cannot be trained on."""
+    """Findings of the check. `failures` name the samples that cannot be trained on."""
 
     images: int
     boxes: int
@@ -40,7 +40,7 @@ class DataCheck:
     failures: tuple[str, ...]
 
     def lines(self) -> list[str]:
-        """The findings for reading."""
+        """Return the findings as lines of text."""
         rounded = ", ".join(f"{count} boxes below IoU {iou:g}" for iou, count in self.below.items())
         return [
             f"{self.images} images, {self.images_without_boxes} of them without boxes; {self.boxes} boxes, "

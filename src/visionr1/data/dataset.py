@@ -6,7 +6,7 @@ outside, and a crowd region, is left out. All of it is counted in the report.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,6 +35,14 @@ class BoxDataset:
         if not samples:
             raise DataError(f"{path}: no image is left: {'; '.join(report.lines()) or 'there is none'}")
         return cls(samples, replace(table_of(samples), path=path), report)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PartedDataset(BoxDataset):
+    """A data set of a benchmark that also reports some of its categories; it has no samples if read without images."""
+
+    parts: Mapping[str, tuple[int, ...]]
+    """The positions of each part's categories, by its name."""
 
 
 def dataset_from_table(

@@ -14,11 +14,11 @@ from typing import Any
 from visionr1.errors import DataError
 
 MAX_BYTES = 1 << 30
-"""Of a file; the largest of these data sets is below 100 MB."""
+"""The largest file that is read; the largest of these data sets is below 100 MB."""
 
 
 def read_pickle(path: Path) -> Any:
-    """The value in a pickle of plain containers, strings and numbers (Python 2's too, its strings read as UTF-8).
+    """Return the value in a pickle of plain containers, strings and numbers (Python 2's too, strings as UTF-8).
 
     Nothing in it is run. Raises DataError if it cannot be read, is larger than MAX_BYTES or names anything else.
     """
@@ -45,9 +45,9 @@ class _Refused(pickle.UnpicklingError):
 
 class _Restricted(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if (found := _ALLOWED.get((module, name))) is None:
+        if (module, name) not in _ALLOWED:
             raise _Refused(f"{module}.{name}")
-        return found
+        return _ALLOWED[module, name]
 
     def persistent_load(self, pid: Any) -> Any:
         raise _Refused(f"a persistent object {pid!r:.60}")

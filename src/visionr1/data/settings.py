@@ -17,10 +17,10 @@ class DataSource(Section):
     """"scenes", an embedded set ("bccd"), a COCO JSON file or a folder that holds one, a Pascal VOC folder, or VLM-R1's
     rows (.jsonl)."""
     reader: str = ""
-    """Which format it has, where that cannot be told from the files: the name of a reader, or of your own,
+    """Its format, where that cannot be told from the files: the name of a reader, or of your own,
     "my_reader.py:READER" (see docs/extending.md)."""
     split: str = "train"
-    """Which part of an embedded set or of a folder."""
+    """The part of an embedded set or of a folder."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """Share of the samples, relative to the other sources: alike unless set; sizes as weights pass over all alike."""
     limit: Annotated[int, Field(ge=0), Expected("0 (all) or more")] = 0

@@ -23,7 +23,7 @@ MAX_BOXES = 1000
 """A reply's first 1000 items are read as boxes; those beyond count as predictions that match nothing."""
 
 NORM1000_WH = (1000.0, 1000.0)
-"""What coordinates relative to the image span in several dialects, 0 to 1000."""
+"""The span of coordinates relative to the image in several dialects, 0 to 1000."""
 
 
 class Dialect(Protocol):
@@ -61,7 +61,7 @@ class Dialect(Protocol):
 
 
 def round_to_grid(xyxy: Array) -> Array:
-    """Boxes (N, 4) in grid units as the integer boxes of largest IoU with them; never empty.
+    """Round boxes (N, 4) in grid units to the integer boxes of largest IoU with them; never empty.
 
     Along one coordinate IoU falls on both sides of the true value, so the best integer is its floor or its ceiling:
     all 16 combinations are tried.
@@ -71,6 +71,8 @@ def round_to_grid(xyxy: Array) -> Array:
     choices = np.array(np.meshgrid(*[[0, 1]] * 4, indexing="ij")).reshape(4, 16).T  # (16, 4)
     low, high = np.floor(xyxy), np.ceil(xyxy)
     candidates = np.where(choices[None] == 0, low[:, None], high[:, None])  # (N, 16, 4)
+
+    # IoU of each candidate with its box; an empty candidate is never chosen.
     overlap = np.minimum(candidates[..., 2:], xyxy[:, None, 2:]) - np.maximum(candidates[..., :2], xyxy[:, None, :2])
     intersection = np.maximum(overlap, 0.0).prod(axis=-1)
     sides = candidates[..., 2:] - candidates[..., :2]
@@ -90,14 +92,14 @@ def read_reply(
     size_wh: Size,
     categories: Sequence[str],
 ) -> Reply:
-    """The reply of `numbers` (N lists of four), in a dialect whose coordinates span `grid_wh`, in original pixels.
+    """Return the reply of `numbers` (N lists of four), in a dialect whose coordinates span `grid_wh`, in pixels.
 
     `items` are the boxes' positions in the reply. Inverted boxes, and those that lie wholly outside, become malformed;
     those partly outside are clipped. Appends to `faults`.
     """
     if not numbers:
         return Reply(Boxes.empty(), num_malformed, tuple(faults))
-    grid_xyxy = np.array(numbers, dtype=np.float64)
+
     width, height = grid_wh
     usable: list[int] = []
     for row, (x1, y1, x2, y2) in enumerate(numbers):
@@ -110,13 +112,16 @@ def read_reply(
             if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
                 continue
         usable.append(row)
-    kept = [labels[row] for row in usable]
+
+    kept_labels = [labels[row] for row in usable]
     if categories:
         known = normalized_labels(tuple(categories))
-        for row, label in zip(usable, kept, strict=True):
+        for row, label in zip(usable, kept_labels, strict=True):
             if normalize_label(label) not in known:
                 faults.append(Fault(FaultKind.UNKNOWN_LABEL, items[row], f"{label!r} was not asked for"))
+
+    grid_xyxy = np.array(numbers, dtype=np.float64)
     if len(usable) < len(numbers):
         grid_xyxy = grid_xyxy[usable]
     xyxy = clip_xyxy(rescale_xyxy(grid_xyxy, grid_wh, size_wh), size_wh)
-    return Reply(Boxes(xyxy, tuple(kept)), num_malformed + len(numbers) - len(usable), tuple(faults))
+    return Reply(Boxes(xyxy, tuple(kept_labels)), num_malformed + len(numbers) - len(usable), tuple(faults))

@@ -13,7 +13,7 @@ BRACKETS = re.compile(r"\[[^\[\]]*+\]")
 """A complete box: brackets without a bracket inside."""
 
 EMPTY = "None"
-"""What these dialects write where there is no object."""
+"""The reply of these dialects where there is no object."""
 
 _NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
 
@@ -23,10 +23,11 @@ def check_labels(labels: tuple[str, ...], marks: tuple[str, ...]) -> None:
     for index, label in enumerate(labels):
         if not label.strip():
             raise ValueError(f"box {index} has a blank label; every box needs a name to be written")
-        mark = next((mark for mark in marks if mark in label), None)
-        if mark or label.splitlines() != [label]:
-            found = f"one with {mark!r}" if mark else "more than one line"
-            raise ValueError(f"box {index} is labelled {label!r}, but this dialect cannot write {found}")
+        problems = [f"one with {mark!r}" for mark in marks if mark in label]
+        if label.splitlines() != [label]:
+            problems.append("more than one line")
+        if problems:
+            raise ValueError(f"box {index} is labelled {label!r}, but this dialect cannot write {problems[0]}")
 
 
 @dataclass(slots=True)
@@ -34,7 +35,7 @@ class Items:
     """The items of a reply as they are read, one after the other, with their faults."""
 
     form: re.Pattern[str]
-    """What a number looks like in the dialect."""
+    """The form of a number in the dialect."""
     faults: list[Fault] = field(default_factory=list)
     numbers: list[list[float]] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
@@ -64,7 +65,7 @@ class Items:
         self.positions.append(position)
 
     def reply(self, grid_wh: tuple[float, float], size_wh: Size, categories: tuple[str, ...]) -> Reply:
-        """What was read, in original pixels."""
+        """Return what was read, in original pixels."""
         if self.count > MAX_BOXES:
             self.fault(FaultKind.TOO_MANY_BOXES, f"{self.count} items; {MAX_BOXES} are read", MAX_BOXES)
         return read_reply(
@@ -79,6 +80,7 @@ class Items:
         )
 
     def _read(self, parts: list[str], position: int) -> list[float] | None:
+        """Return four numbers, None with a fault if they are no such; another form of a number is a fault alone."""
         texts = [part.strip() for part in parts]
         numbers = [float(text) for text in texts if _NUMBER.fullmatch(text)]
         if len(numbers) != 4 or len(texts) != 4 or not all(map(math.isfinite, numbers)):
@@ -90,9 +92,11 @@ class Items:
 
 
 def empty_or_unread(text: str) -> Reply:
-    """The reply of a text without any item: the empty one, or one that cannot be read."""
+    """Return the reply of a text without any item: the empty one, or one that cannot be read."""
     if text.strip() == EMPTY:
         return Reply(Boxes.empty())
-    cut = "[" in text or (bool(text.strip()) and EMPTY.startswith(text.strip()))
-    kind = FaultKind.TRUNCATED if cut else FaultKind.UNREADABLE
+
+    # A box without its end, or the beginning of the empty reply, was cut off.
+    is_cut_off = "[" in text or (bool(text.strip()) and EMPTY.startswith(text.strip()))
+    kind = FaultKind.TRUNCATED if is_cut_off else FaultKind.UNREADABLE
     return Reply(Boxes.empty(), faults=(Fault(kind, None, f"no box and not {EMPTY!r}: {text[:60]!r}"),))

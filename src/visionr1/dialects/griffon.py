@@ -45,34 +45,34 @@ class Griffon:
         """See `Dialect.render`; ValueError for a label that is blank or holds a bracket or a line break."""
         check_labels(boxes.labels, ("[", "]"))
         thousandths = round_to_grid(rescale_xyxy(boxes.xyxy, size_wh, NORM1000_WH)).astype(int).tolist()
-        items = [
-            f"{label}-[{','.join(f'{number // 1000}.{number % 1000:03d}' for number in box)}]"
-            for box, label in zip(thousandths, boxes.labels, strict=True)
-        ]
+        items = []
+        for box, label in zip(thousandths, boxes.labels, strict=True):
+            numbers = ",".join(f"{number // 1000}.{number % 1000:03d}" for number in box)
+            items.append(f"{label}-[{numbers}]")
         return "&".join(items) or EMPTY
 
     def parse(self, text: str, *, size_wh: Size, input_size_wh: Size, categories: Sequence[str] = ()) -> Reply:
         """See `Dialect.parse`."""
         items = Items(_THREE_DECIMALS)
         end = 0
-        for found in BRACKETS.finditer(text):
+        for box in BRACKETS.finditer(text):
             if items.count < MAX_BOXES:
-                items.add(found[0][1:-1], _read_label(text[end : found.start()], items))
+                items.add(box[0][1:-1], _read_label(text[end : box.start()], items))
             else:
                 items.count += 1
-            end = found.end()
+            end = box.end()
         if not items.count:
             return empty_or_unread(text)
+
         if rest := text[end:].strip():
-            cut = rest.startswith("&") or "[" in rest
-            items.fault(
-                FaultKind.TRUNCATED if cut else FaultKind.SURROUNDING_TEXT, f"after the last box: {rest[:60]!r}"
-            )
+            is_cut_off = rest.startswith("&") or "[" in rest
+            kind = FaultKind.TRUNCATED if is_cut_off else FaultKind.SURROUNDING_TEXT
+            items.fault(kind, f"after the last box: {rest[:60]!r}")
         return items.reply(UNIT_WH, size_wh, tuple(categories))
 
 
 def _read_label(before: str, items: Items) -> str:
-    """The label in the text between two boxes: `&label-`, or `label-` before the first."""
+    """Return the label in the text between two boxes: `&label-`, or `label-` before the first."""
     before = before.strip()
     if items.count and not before.startswith("&"):
         items.fault(FaultKind.SURROUNDING_TEXT, f"expected & between two boxes, found {before[:60]!r}")

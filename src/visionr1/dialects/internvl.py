@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import ClassVar
 
 from visionr1.boxes import rescale_xyxy
@@ -50,9 +49,12 @@ class InternVL:
         """
         check_labels(boxes.labels, _TAGS)
         norm1000 = round_to_grid(rescale_xyxy(boxes.xyxy, size_wh, NORM1000_WH)).astype(int).tolist()
-        labelled = groupby(zip(boxes.labels, norm1000, strict=True), key=lambda pair: pair[0])
-        references = [f"<ref>{label}</ref><box>{[box for _, box in pairs]}</box>" for label, pairs in labelled]
-        return "\n".join(references) or EMPTY
+        references: list[tuple[str, list[list[int]]]] = []
+        for label, box in zip(boxes.labels, norm1000, strict=True):
+            if not references or references[-1][0] != label:
+                references.append((label, []))
+            references[-1][1].append(box)
+        return "\n".join(f"<ref>{label}</ref><box>{same}</box>" for label, same in references) or EMPTY
 
     def parse(self, text: str, *, size_wh: Size, input_size_wh: Size, categories: Sequence[str] = ()) -> Reply:
         """See `Dialect.parse`. Boxes whose list was cut off count as far as they are complete."""
@@ -60,20 +62,21 @@ class InternVL:
         before, *lists = text.split("<box>")
         if not lists:
             return empty_or_unread(text)
+
+        # Before each list stands its label; behind the last one there should be nothing.
         for boxes in lists:
             label = _read_label(before, items)
             body, closing, before = boxes.partition("</box>")
             _read_boxes(body, label, items, bool(closing))
         if rest := before.strip():
-            cut = any(tag.startswith(rest[rest.rfind("<") :]) for tag in _TAGS) or rest.startswith("<ref>")
-            items.fault(
-                FaultKind.TRUNCATED if cut else FaultKind.SURROUNDING_TEXT, f"after the last box: {rest[:60]!r}"
-            )
+            is_cut_off = any(tag.startswith(rest[rest.rfind("<") :]) for tag in _TAGS) or rest.startswith("<ref>")
+            kind = FaultKind.TRUNCATED if is_cut_off else FaultKind.SURROUNDING_TEXT
+            items.fault(kind, f"after the last box: {rest[:60]!r}")
         return items.reply(NORM1000_WH, size_wh, tuple(categories))
 
 
 def _read_label(before: str, items: Items) -> str:
-    """The label in the text before a list of boxes: `<ref>label</ref>` and nothing else."""
+    """Return the label in the text before a list of boxes: `<ref>label</ref>` and nothing else."""
     prose, opening, reference = before.rpartition("<ref>")
     label, closing, rest = reference.partition("</ref>")
     if prose.strip() or rest.strip():
@@ -85,16 +88,19 @@ def _read_label(before: str, items: Items) -> str:
 
 
 def _read_boxes(body: str, label: str, items: Items, closed: bool) -> None:
-    """The boxes of one list, `[[x1, y1, x2, y2], ...]`."""
+    """Read the boxes of one list, `[[x1, y1, x2, y2], ...]`; `closed` if its end tag is there."""
     first = items.count
-    for found in BRACKETS.finditer(body):
-        items.add(found[0][1:-1], label)
+    for box in BRACKETS.finditer(body):
+        items.add(box[0][1:-1], label)
     if not closed:
         items.fault(FaultKind.TRUNCATED, "the list does not end")
-    else:
-        frame = "".join(BRACKETS.sub("#", body).split())
-        if frame != "[" + ",".join("#" * (items.count - first)) + "]" or items.count == first:
-            items.fault(FaultKind.NOT_A_LIST, f"expected [[x1, y1, x2, y2], ...], found {body[:60]!r}")
+        return
+
+    # Without its boxes the list must be brackets and commas alone.
+    num_boxes = items.count - first
+    frame = "".join(BRACKETS.sub("#", body).split())
+    if num_boxes == 0 or frame != "[" + ",".join("#" * num_boxes) + "]":
+        items.fault(FaultKind.NOT_A_LIST, f"expected [[x1, y1, x2, y2], ...], found {body[:60]!r}")
 
 
 DIALECT = InternVL()

@@ -22,23 +22,23 @@ _TOKEN = re.compile(r'"(?:[^"\\\r\n]++|\\.)*+"?|[{}]')
 
 
 def render_json_list(numbers: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
-    """The fenced list in the form of the paper's SFT targets: one item a line, indented by a tab.
+    """Return the fenced list in the form of the paper's SFT targets: one item a line, indented by a tab.
 
     Raises ValueError for a blank label, which no reader of this form accepts.
     """
     if not labels:
         return "```json\n[]\n```"
-    if blank := [index for index, label in enumerate(labels) if not label.strip()]:
-        raise ValueError(f"box {blank[0]} has a blank label; every box needs a name to be written")
-    lines = [
-        f'\t{{"bbox_2d": [{x1}, {y1}, {x2}, {y2}], "label": {orjson.dumps(label).decode()}}}'
-        for (x1, y1, x2, y2), label in zip(numbers, labels, strict=True)
-    ]
+    lines = []
+    for index, (box, label) in enumerate(zip(numbers, labels, strict=True)):
+        if not label.strip():
+            raise ValueError(f"box {index} has a blank label; every box needs a name to be written")
+        corners = ", ".join(map(str, box))
+        lines.append(f'\t{{"bbox_2d": [{corners}], "label": {orjson.dumps(label).decode()}}}')
     return "```json\n[\n" + ",\n".join(lines) + "\n]\n```"
 
 
 def parse_json_list(text: str, *, grid_wh: tuple[float, float], size_wh: Size, categories: Sequence[str] = ()) -> Reply:
-    """The reply in `text`, whose coordinates are integers that span `grid_wh`. Never raises on text."""
+    """Return the reply in `text`, whose coordinates are integers that span `grid_wh`. Never raises on text."""
     faults: list[Fault] = []
     items = _read_list(text, faults)
     malformed, numbers, labels, positions = 0, [], [], []
@@ -66,7 +66,7 @@ def parse_json_list(text: str, *, grid_wh: tuple[float, float], size_wh: Size, c
 
 
 def _read_list(text: str, faults: list[Fault]) -> list[object]:
-    """The items of the list in `text`: all of a well-formed one, else every complete object that can be found."""
+    """Return the items of the list in `text`: all of a well-formed one, else every complete object."""
     body = text.strip()
     if body.startswith(_FENCE) and body.endswith(_FENCE_END) and len(body) >= len(_FENCE + _FENCE_END):
         body = body[len(_FENCE) : -len(_FENCE_END)].strip()
@@ -74,26 +74,32 @@ def _read_list(text: str, faults: list[Fault]) -> list[object]:
         value = orjson.loads(body)
     except (orjson.JSONDecodeError, UnicodeEncodeError):
         value = None
+
+    # A well-formed list. JSON lets a later key replace an earlier one, so count what the text has.
     if isinstance(value, list) and not any(isinstance(item, list) for item in value):
         if body.count('"bbox_2d"') > len(value) or body.count('"label"') > len(value):
             return _without_repeated_keys(body, value)
         return value
+
     items = salvage_objects(body)
     faults.append(_fault_of_text(text, body, value, len(items)))
     return items
 
 
 def _without_repeated_keys(body: str, value: list[object]) -> list[object]:
-    """`value` with an item that gives a key twice replaced by None: which of the two is meant cannot be known."""
+    """Replace an item of `value` that gives a key twice by None: which of the two is meant cannot be known."""
     texts = complete_objects(body)
     if len(texts) != len(value):  # nested objects: their keys are extra ones of the item, faulted there
         return value
-    repeated = [len(re.findall(r'"(?:bbox_2d|label)"\s*+:', text)) > 2 for text in texts]
-    return [None if twice else item for item, twice in zip(value, repeated, strict=True)]
+    items = list(value)
+    for index, text in enumerate(texts):
+        if len(re.findall(r'"(?:bbox_2d|label)"\s*+:', text)) > 2:
+            items[index] = None
+    return items
 
 
 def complete_objects(text: str) -> list[str]:
-    """Every `{...}` of `text` that holds no other brace outside its strings, in order; linear in the text."""
+    """Return every `{...}` of `text` that holds no other brace outside its strings, in order; linear in the text."""
     first = text.find("{")
     objects, opened = [], -1
     for token in _TOKEN.finditer(text, first) if first >= 0 else ():
@@ -106,7 +112,7 @@ def complete_objects(text: str) -> list[str]:
 
 
 def salvage_objects(text: str) -> list[object]:
-    """Every complete object of `text` (at most MAX_BOXES are read), None for one that is no JSON."""
+    """Return every complete object of `text` (at most MAX_BOXES are read), None for one that is no JSON."""
     items: list[object] = []
     for candidate in complete_objects(text):
         try:
@@ -117,17 +123,20 @@ def salvage_objects(text: str) -> list[object]:
 
 
 def _fault_of_text(text: str, body: str, value: object, num_items: int) -> Fault:
-    """Why `text` is not a well-formed list."""
+    """Return why `text` is not a well-formed list."""
     if value is not None:
         return Fault(
             FaultKind.NOT_A_LIST,
             None,
             f"expected a flat list of objects, found {type(value).__name__}",
         )
+
+    # The list does not end if what follows the last object opens as many lists as it closes.
     start = body.find("[")
     tail = body[max(start, body.rfind("}")) + 1 :]
     if start >= 0 and tail.count("]") <= tail.count("["):
         return Fault(FaultKind.TRUNCATED, None, "the list does not end")
+
     bare = body.startswith("[") and body.endswith("]") and _FENCE_END not in body
     if num_items and not bare:
         return Fault(FaultKind.SURROUNDING_TEXT, None, "expected nothing but one list, bare or in one ```json fence")
@@ -135,7 +144,7 @@ def _fault_of_text(text: str, body: str, value: object, num_items: int) -> Fault
 
 
 def _read_box(item: object, position: int, faults: list[Fault]) -> list[float] | None:
-    """The four numbers of an item, or None (with a fault) if it has none."""
+    """Return the four numbers of an item, or None (with a fault) if it has none."""
     if not isinstance(item, dict):
         faults.append(Fault(FaultKind.WRONG_KEYS, position, f"expected an object, found {reprlib.repr(item)}"))
         return None
@@ -143,25 +152,26 @@ def _read_box(item: object, position: int, faults: list[Fault]) -> list[float] |
     if not isinstance(box, list) or len(box) != 4:
         faults.append(Fault(FaultKind.NOT_FOUR_NUMBERS, position, f"bbox_2d is {reprlib.repr(box)}"))
         return None
-    form = True
+
+    are_integers = True
     for number in box:
         if type(number) is int:
             continue
         if type(number) is not float or not math.isfinite(number):
             faults.append(Fault(FaultKind.NOT_FOUR_NUMBERS, position, f"bbox_2d holds {reprlib.repr(number)}"))
             return None
-        form = False
-    if not form:
+        are_integers = False
+    if not are_integers:
         faults.append(Fault(FaultKind.WRONG_NUMBER_FORM, position, f"expected integers, found {box}"))
     return box
 
 
 def _read_label(item: object, position: int, faults: list[Fault]) -> str:
-    """The label of an item that has a box, or an empty one (with a fault)."""
+    """Return the label of an item that has a box, or an empty one (with a fault)."""
     assert isinstance(item, dict)
     label = item.get("label")
-    named = isinstance(label, str) and bool(label.strip())
-    if len(item) != 2 or not named:
+    has_name = isinstance(label, str) and bool(label.strip())
+    if len(item) != 2 or not has_name:
         detail = f"expected exactly bbox_2d and a non-empty label, found keys {sorted(item)[:6]}"
         faults.append(Fault(FaultKind.WRONG_KEYS, position, detail))
-    return label if isinstance(label, str) and named else ""
+    return label if isinstance(label, str) and has_name else ""

@@ -15,7 +15,7 @@ THINK_REQUEST = (
     " First output the thinking process in <think> </think> tags and then output the final answer in "
     "<answer> </answer> tags."
 )
-"""What follows any instruction: VLM-R1's words (om-ai-lab/VLM-R1@90052f4, `qwen_module.py`, its template of no
+"""The words after any instruction: VLM-R1's words (om-ai-lab/VLM-R1@90052f4, `qwen_module.py`, its template of no
 particular task)."""
 
 _THINK, _THINK_END, _ANSWER, _ANSWER_END = "<think>", "</think>", "<answer>", "</answer>"
@@ -61,12 +61,14 @@ class Think:
 
 
 def _last_answer(text: str) -> tuple[str, Fault | None]:
-    """The text to read for boxes, and what is wrong with the template around it."""
+    """Return the text to read for boxes, and what is wrong with the template around it."""
     thought, thought_end, rest = text.strip().partition(_THINK_END)
     rest = rest.lstrip()
     in_template = thought.startswith(_THINK) and thought_end and rest.startswith(_ANSWER) and rest.endswith(_ANSWER_END)
     if in_template and rest.count(_ANSWER) == rest.count(_ANSWER_END) == 1:
         return rest[len(_ANSWER) : -len(_ANSWER_END)], None
+
+    # Out of the template: read the last answer, or all behind the thought if there is none.
     start = text.rfind(_ANSWER)
     if start < 0 and not thought_end and thought.startswith(_THINK):
         return "", Fault(FaultKind.TRUNCATED, None, "the thought does not end")

@@ -32,7 +32,7 @@ class Reader:
 
     name: str
     description: str
-    """What a data source of this format is, for help texts and messages: "a COCO JSON file"."""
+    """A data source of this format in words, for help texts and messages: "a COCO JSON file"."""
     sniff: Callable[[Path], bool]
     """Return True if the file or folder looks like this format; cheap, and never raises."""
     read: Read

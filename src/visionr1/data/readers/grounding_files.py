@@ -27,7 +27,7 @@ from visionr1.files import read_json, read_json_lines
 
 
 def read_grounding_file(path: Path, *, with_images: bool = True, on_bad: OnBad = "raise") -> GroundingDataset:
-    """The samples of one file of the kinds above, told apart by their keys; DataError if it is none of them."""
+    """Read one file of the kinds above, told apart by their keys; DataError if it is none of them."""
     rows = GroundingRows(path, with_images=with_images, on_bad=on_bad)
     if path.suffix == ".parquet":
         _add_parquet(rows, path)
@@ -43,27 +43,28 @@ def read_grounding_file(path: Path, *, with_images: bool = True, on_bad: OnBad =
 
 
 def find_lisa(data: Path, split: str) -> Path:
-    """LISA-Grounding's file of a split in a folder, or `data` itself; DataError saying what was expected."""
+    """Return LISA-Grounding's file of a split in a folder, or `data` itself; DataError saying what was expected."""
     if data.is_file():
         return data
     names = [f"lisa_{split}.json", f"lisa_{split}.jsonl"]
-    places = [folder / name for folder in (data, data / "lisa", data / "rec_jsons_processed") for name in names]
-    if file := next((place for place in places if place.is_file()), None):
-        return file
+    for folder in (data, data / "lisa", data / "rec_jsons_processed"):
+        for name in names:
+            if (folder / name).is_file():
+                return folder / name
     raise DataError(f"{data}: expected {' or '.join(names)} of LISA-Grounding (VLM-R1's annotations), found neither")
 
 
 def _add_rows(rows: GroundingRows, content: Iterable[Any]) -> None:
+    """Add the rows of Shikra, Griffon or VLM-R1."""
     for index, row in enumerate(content):
         where = f"row {index}"
         if not isinstance(row, dict):
             rows.log.bad("bad_row", where, f"expected an object, found {row!r:.60}")
             continue
-        image, expression, box = (
-            (row.get("img_path"), row.get("expression"), row.get("bbox"))
-            if "img_path" in row
-            else (row.get("image"), row.get("normal_caption"), row.get("solution"))
-        )
+
+        # Shikra's and Griffon's keys, or VLM-R1's.
+        keys = ("img_path", "expression", "bbox") if "img_path" in row else ("image", "normal_caption", "solution")
+        image, expression, box = map(row.get, keys)
         rows.add(
             where,
             identity=str(index),
@@ -76,6 +77,7 @@ def _add_rows(rows: GroundingRows, content: Iterable[Any]) -> None:
 
 
 def _add_mdetr(rows: GroundingRows, content: Mapping[str, Any]) -> None:
+    """Add the images of MDETR's file, each with its caption and the boxes of its annotations."""
     boxes: dict[Any, list[Any]] = {}
     for row in content.get("annotations") or []:
         if isinstance(row, dict) and not row.get("empty"):
@@ -99,14 +101,15 @@ def _add_mdetr(rows: GroundingRows, content: Mapping[str, Any]) -> None:
 
 
 def _add_parquet(rows: GroundingRows, path: Path) -> None:
+    """Add the rows of a parquet file; DataError if it cannot be read or lacks a column."""
     with needs_extra("parquet"):
         from pyarrow import ArrowException, parquet
     columns = ["question_id", "image", "answer", "bbox", "file_name"]
     try:
         with parquet.ParquetFile(path) as file:
             if missing := [column for column in columns if column not in file.schema_arrow.names]:
-                found = ", ".join(file.schema_arrow.names)
-                raise DataError(f"{path}: expected the columns {', '.join(missing)}, found only {found}")
+                columns_there = ", ".join(file.schema_arrow.names)
+                raise DataError(f"{path}: expected the columns {', '.join(missing)}, found only {columns_there}")
             batches = (row for batch in file.iter_batches(batch_size=256, columns=columns) for row in batch.to_pylist())
             for index, row in enumerate(batches):
                 _add_parquet_row(rows, f"row {index}", row)
@@ -115,6 +118,7 @@ def _add_parquet(rows: GroundingRows, path: Path) -> None:
 
 
 def _add_parquet_row(rows: GroundingRows, where: str, row: Mapping[str, Any]) -> None:
+    """Add a sample for each expression of a row."""
     image, answers = row["image"], row["answer"]
     for number, expression in enumerate(answers if isinstance(answers, list) else [answers]):
         rows.add(
@@ -128,9 +132,9 @@ def _add_parquet_row(rows: GroundingRows, where: str, row: Mapping[str, Any]) ->
 
 
 def _coco_image(name: str) -> Id:
-    """The image id in `COCO_train2014_000000581857_16.jpg`, whose last number counts the objects; else the name."""
-    found = re.match(r"COCO_\w+?2014_(\d{12})", name)
-    return int(found[1]) if found else name
+    """Return the image id in `COCO_train2014_000000581857_16.jpg`, whose last number counts objects; else the name."""
+    match = re.match(r"COCO_\w+?2014_(\d{12})", name)
+    return int(match[1]) if match else name
 
 
 def _xyxy(xywh: Any) -> Any:

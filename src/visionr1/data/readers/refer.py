@@ -13,10 +13,10 @@ Boxes are xywh in instances.json, in MDETR's files and in parquet, and xyxy in t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -45,61 +45,89 @@ _REFS = {
 }
 
 
+class _How(TypedDict):
+    """How files are read: see `GroundingRows`."""
+
+    with_images: bool
+    on_bad: OnBad
+
+
 def read_refer(
     data: Path, name: str, split: str | None = None, *, with_images: bool = True, on_bad: OnBad = "raise"
 ) -> tuple[dict[str, GroundingDataset], tuple[str, ...]]:
-    """The splits of one of these benchmarks by name, and the names of those that are missing.
+    """Return the splits of one of these benchmarks by name, and the names of those that are missing.
 
     `split` is one of them, of Google's partition `google_val`; without it all that papers report are read. `data` is a
     folder, or one of the files above. Raises DataError, saying what was expected where, if there is none of them.
     """
     wanted = (split,) if split else SPLITS[name]
-    if data.is_file():
-        if data.suffix == ".p" or data.name.startswith("grefs("):
-            found = _read_splits(data, wanted, with_images=with_images, on_bad=on_bad)
-        else:
-            found = {split or data.stem: read_grounding_file(data, with_images=with_images, on_bad=on_bad)}
-            wanted = tuple(found)
+    how: _How = {"with_images": with_images, "on_bad": on_bad}
+    if not data.is_file():
+        datasets = _read_folder(data, name, wanted, **how)
+    elif data.suffix == ".p" or data.name.startswith("grefs("):
+        datasets = _read_splits(data, wanted, **how)
     else:
-        found = _read_folder(data, name, wanted, with_images=with_images, on_bad=on_bad)
-    if not found:
+        datasets = {split or data.stem: read_grounding_file(data, **how)}
+        wanted = tuple(datasets)
+
+    if not datasets:
         raise DataError(
             f"{data}: no {name} {' or '.join(wanted)}; expected {name}/{_REFS[name][0]} with {name}/instances.json, or "
             f"one of {', '.join(_row_files(name, wanted[0]))}, in this folder"
         )
-    return found, tuple(one for one in wanted if one not in found and f"google_{one}" not in found)
+    missing = [name for name in wanted if name not in datasets and f"google_{name}" not in datasets]
+    return datasets, tuple(missing)
 
 
-def _read_folder(data: Path, name: str, wanted: Sequence[str], **how: Any) -> dict[str, GroundingDataset]:
-    spellings = _SPELLINGS.get(name, (name,))
-    for folder in (*(data / spelling for spelling in spellings), data):
+def _read_folder(
+    data: Path, name: str, wanted: Sequence[str], *, with_images: bool, on_bad: OnBad
+) -> dict[str, GroundingDataset]:
+    """Read the wanted splits from the first folder that has one: refs before files of rows."""
+    how: _How = {"with_images": with_images, "on_bad": on_bad}
+    for folder in (*(data / spelling for spelling in _SPELLINGS.get(name, (name,))), data):
+        # Splits of Google's partition are in its own refs alone.
         refs = [folder / file for file in _REFS[name] if (folder / file).is_file()]
         if wanted[0].startswith("google_"):
             refs = [file for file in refs if "google" in file.name]
         if refs:
             return _read_splits(refs[0], wanted, **how)
-        files = {one: next(iter(_matches(folder, _row_files(name, one))), None) for one in wanted}
-        if any(files.values()):
-            return {one: read_grounding_file(file, **how) for one, file in files.items() if file}
+
+        datasets = {}
+        for split in wanted:
+            if file := _find_first(folder, _row_files(name, split)):
+                datasets[split] = read_grounding_file(file, **how)
+        if datasets:
+            return datasets
     return {}
 
 
 def _row_files(name: str, split: str) -> list[str]:
-    by = "umd" if name == "refcocog" else "unc"
-    spelled = [f"{spelling}_{split}" for spelling in _SPELLINGS.get(name, (name,))]
-    known = [f"REC_{name}_{by}_{split}.jsonl"]
-    known += [f"{stem}{ending}" for stem in spelled for ending in (".jsonl", ".json")]
-    return [*known, *(f"finetune_{stem}.json" for stem in spelled), f"{split}*.parquet", f"data/{split}*.parquet"]
+    """Return the names that a split has as a file of rows, in the order in which they are looked for."""
+    partition = "umd" if name == "refcocog" else "unc"
+    stems = [f"{spelling}_{split}" for spelling in _SPELLINGS.get(name, (name,))]
+    files = [f"REC_{name}_{partition}_{split}.jsonl"]
+    for stem in stems:
+        files += [f"{stem}.jsonl", f"{stem}.json"]
+    for stem in stems:
+        files.append(f"finetune_{stem}.json")
+    return [*files, f"{split}*.parquet", f"data/{split}*.parquet"]
 
 
-def _matches(folder: Path, patterns: Sequence[str]) -> Iterator[Path]:
+def _find_first(folder: Path, patterns: Sequence[str]) -> Path | None:
+    """Return the first file that a name or pattern fits; names hold no other special characters."""
     for pattern in patterns:
-        yield from sorted(folder.glob(pattern)) if "*" in pattern else filter(Path.is_file, [folder / pattern])
+        if "*" in pattern:
+            files = sorted(folder.glob(pattern))
+        else:
+            files = [folder / pattern] if (folder / pattern).is_file() else []
+        if files:
+            return files[0]
+    return None
 
 
 @dataclass(frozen=True, slots=True)
 class _Instances:
-    """What refs point to: the box xywh of an annotation id, the file name and size of an image id."""
+    """The objects that refs point to: the box xywh of an annotation id, the file name and size of an image id."""
 
     path: Path
     boxes: Mapping[Id, Any]
@@ -107,6 +135,7 @@ class _Instances:
 
 
 def _read_instances(path: Path) -> _Instances:
+    """Read the boxes and images; DataError if the file is missing or no COCO file. Rows without an id are left out."""
     if not path.is_file():
         raise DataError(f"{path}: no such file; the refs beside it give annotation ids, whose boxes are in this one")
     content = read_json(path)
@@ -124,36 +153,39 @@ def _read_instances(path: Path) -> _Instances:
 
 
 def _read_splits(file: Path, wanted: Sequence[str], *, with_images: bool, on_bad: OnBad) -> dict[str, GroundingDataset]:
-    """The samples of each wanted split that the refs have; splits of Google's partition are called google_SPLIT."""
+    """Read each wanted split that the refs have; splits of Google's partition are called google_SPLIT."""
     refs = read_json(file) if file.suffix == ".json" else read_pickle(file)
     if not isinstance(refs, list) or not all(isinstance(ref, dict) for ref in refs):
         raise DataError(f"{file}: expected a list of refs, each with image_id, ann_id, split and sentences")
     prefix = "google_" if "google" in file.name else ""
     instances = _read_instances(file.parent / "instances.json")
-    found = {}
-    for split in dict.fromkeys(one.removeprefix("google_") for one in wanted):
-        rows = GroundingRows(file, with_images=with_images, on_bad=on_bad)
-        of_split = [(index, ref) for index, ref in enumerate(refs) if ref.get("split") == split]
-        for index, ref in of_split:
-            _add_ref(rows, f"refs[{index}] (ref_id {ref.get('ref_id')!r})", ref, instances)
-        if of_split:
-            found[f"{prefix}{split}"] = rows.dataset()
-    return found
+
+    rows_of_split: dict[str, GroundingRows] = {}
+    for split in dict.fromkeys(name.removeprefix("google_") for name in wanted):
+        for index, ref in enumerate(refs):
+            if ref.get("split") == split:
+                if split not in rows_of_split:
+                    rows_of_split[split] = GroundingRows(file, with_images=with_images, on_bad=on_bad)
+                _add_ref(rows_of_split[split], f"refs[{index}] (ref_id {ref.get('ref_id')!r})", ref, instances)
+    return {f"{prefix}{split}": rows.dataset() for split, rows in rows_of_split.items()}
 
 
 def _add_ref(rows: GroundingRows, where: str, ref: Mapping[str, Any], instances: _Instances) -> None:
+    """Add a sample for each sentence of a ref."""
     image_id = read_id(ref.get("image_id"))
     if image_id is None or image_id not in instances.images:
-        found = f"found {ref.get('image_id')!r:.60}"
-        rows.log.bad("unknown_image_id", where, f"image_id: expected an image of {instances.path}, {found}")
+        message = f"image_id: expected an image of {instances.path}, found {ref.get('image_id')!r:.60}"
+        rows.log.bad("unknown_image_id", where, message)
         return
-    boxes = _boxes_of(ref.get("ann_id"), instances, rows.log, where)
+
+    boxes = _find_boxes(ref.get("ann_id"), instances, rows.log, where)
     sentences = ref.get("sentences")
     if boxes is None:
         return
     if not isinstance(sentences, list) or not all(isinstance(sentence, dict) for sentence in sentences):
         rows.log.bad("bad_sentences", where, f"sentences: expected a list of objects, found {sentences!r:.60}")
         return
+
     name, width, height = instances.images[image_id]
     for sentence in sentences:
         rows.add(
@@ -167,7 +199,7 @@ def _add_ref(rows: GroundingRows, where: str, ref: Mapping[str, Any], instances:
         )
 
 
-def _boxes_of(ann_id: object, instances: _Instances, log: RowLog, where: str) -> list[list[float]] | None:
+def _find_boxes(ann_id: object, instances: _Instances, log: RowLog, where: str) -> list[list[float]] | None:
     """Return the boxes xyxy of a ref's annotations; [-1], or none, is gRefCOCO's way to say that nothing is meant."""
     identities = ann_id if isinstance(ann_id, list) else [ann_id]
     if identities in ([-1], []):

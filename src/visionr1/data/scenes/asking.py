@@ -1,4 +1,4 @@
-"""What is asked of a scene: names for its things, and which of the names."""
+"""The query of a scene: names for its things, and which of the names are asked for."""
 
 from __future__ import annotations
 

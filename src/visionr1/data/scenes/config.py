@@ -8,7 +8,7 @@ from visionr1.settings import Section, refuse
 
 
 class SceneConfig(Section):
-    """What scenes look like and what is asked of them."""
+    """How scenes look, and which of their categories are asked for."""
 
     width: Annotated[int, Field(ge=32)] = 320
     height: Annotated[int, Field(ge=32)] = 240

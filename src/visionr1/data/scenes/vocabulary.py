@@ -1,4 +1,4 @@
-"""What scenes are made of: colours, shapes, textures, kinds of cells."""
+"""The vocabulary of scenes: colours, shapes, textures, kinds of cells."""
 
 from typing import NamedTuple
 
@@ -33,7 +33,7 @@ class CellKind(NamedTuple):
     """Relative to the scene's cell radius."""
     max_radius: float
     share: float
-    """Of the objects."""
+    """Share of the objects, 0 to 1."""
 
 
 CELL_KINDS = (

@@ -20,7 +20,7 @@ def find_d3(folder: Path, split: str | None, reading: Reading) -> FoundUnits:
         name="d3",
         annotations=dataset.table,
         samples=dataset.samples,
-        report=dataset.report_lines,
+        report=dataset.report.lines(),
         notes=note_if_fewer(len(dataset.parts["FULL"]), NUM_DESCRIPTIONS, "descriptions"),
         parts=dataset.parts,
     )

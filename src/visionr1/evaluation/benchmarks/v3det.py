@@ -25,7 +25,7 @@ def find_v3det(folder: Path, split: str | None, reading: Reading) -> FoundUnits:
         name=split or "val",
         annotations=dataset.table,
         samples=dataset.samples,
-        report=dataset.report_lines,
+        report=dataset.report.lines(),
         notes=note_if_fewer(len(dataset.table), None if split else NUM_VAL, "images"),
         parts=dataset.parts,
     )

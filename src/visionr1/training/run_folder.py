@@ -20,7 +20,6 @@ import json
 import os
 import platform
 import re
-import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -37,6 +36,7 @@ from torch import Tensor
 from visionr1 import __version__
 from visionr1.errors import CheckpointError, TrainingError
 from visionr1.files import read_json_lines, write_json_atomic, write_text_atomic
+from visionr1.folders import interrupted, recover, remove_folder, sync, whole_folder
 from visionr1.models.policy import Policy
 from visionr1.models.saving import save_policy, save_trained
 from visionr1.training.recipe import Recipe, to_toml
@@ -57,42 +57,26 @@ class RunFolder:
         self.writes = writes
         self.checkpoints = path / "checkpoints"
         self.final = path / "final"
+        self.recipe_file = path / "recipe.toml"
 
     @classmethod
     def open(cls, path: Path, recipe: Recipe, *, resume: bool, writes: bool = True) -> "RunFolder":
-        """The folder at `path`, new or to be resumed.
+        """Make the folder at `path` or, to resume, find it and mend what a kill left.
 
         Raises TrainingError if a new run finds it in use or not empty, or if a resumed one finds another recipe.
         """
-        folder, stated = cls(path, writes=writes), path / "recipe.toml"
-        if not writes:
-            return folder
-        if not resume:
+        folder = cls(path, writes=writes)
+        if writes and resume:
+            folder._check_recipe(recipe)
+            folder._recover_folders()
+        elif writes:
             folder._check_free()
-            try:
-                write_json_atomic(path / "versions.json", _versions())
-                write_text_atomic(stated, to_toml(recipe))
-            except OSError as error:
-                raise TrainingError(f"cannot write into {path}: {error}; choose another --run-dir") from error
-            return folder
-        if not stated.is_file():
-            raise TrainingError(f"there is no run in {path} to resume; start it without --resume")
-        before, now = stated.read_text(encoding="utf-8"), to_toml(recipe)
-        if before != now:
-            changes = unified_diff(before.splitlines(), now.splitlines(), n=0, lineterm="")
-            changed = [line for line in changes if not line.startswith(("---", "+++", "@@"))]
-            raise TrainingError(
-                f"cannot resume {path} with a changed recipe (- the run's, + this one):\n" + "\n".join(changed)
-            )
-        for left in (*path.glob(".*"), *folder.checkpoints.glob(".*")):
-            if found := re.fullmatch(r"\.(initial|best|final|step_\d+)\.(partial|old)", left.name):
-                recover(left.with_name(found[1]))
+            folder._begin(recipe)
         return folder
 
     def is_finished(self, recipe: Recipe) -> bool:
-        """Whether a run by this very recipe has left final/, the last that it writes."""
-        stated = self.path / "recipe.toml"
-        return self.final.is_dir() and stated.is_file() and stated.read_text(encoding="utf-8") == to_toml(recipe)
+        """Return whether a run by this very recipe has left final/, the last that it writes."""
+        return self.final.is_dir() and self.recipe_file.is_file() and self._recipe_text() == to_toml(recipe)
 
     def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add rows to the log `name`."""
@@ -104,13 +88,13 @@ class RunFolder:
                 log.write(text.encode())
 
     def rows(self, name: str) -> list[dict[str, Any]]:
-        """The rows of the log `name`, none if it is not there."""
+        """Return the rows of the log `name`, none if it is not there."""
         return read_json_lines(self.path / name) if (self.path / name).is_file() else []
 
     def latest_checkpoint(self) -> Path | None:
-        """The newest complete checkpoint."""
-        found = self._checkpoints()
-        return found[-1] if found else None
+        """Return the newest complete checkpoint."""
+        checkpoints = self._checkpoints()
+        return checkpoints[-1] if checkpoints else None
 
     def write_checkpoint(
         self, policy: Policy, state: dict[str, Any], *, step: int, keep: int, weights: dict[str, Tensor] | None = None
@@ -127,11 +111,11 @@ class RunFolder:
             save_trained(policy, folder, weights)
             torch.save({**state, "log_lengths": self._log_lengths()}, folder / STATE_FILE)
         for old in self._checkpoints()[:-keep]:
-            with self.writing(old):  # it goes at once, under a name that the next start removes
-                shutil.rmtree(old.rename(_beside(old)[0]), ignore_errors=True)
+            with self.writing(old):
+                remove_folder(old)
 
     def read_state(self, checkpoint: Path) -> dict[str, Any]:
-        """The trainer state in `checkpoint`, and the logs' lengths then; CheckpointError if it cannot be read."""
+        """Return the trainer state in `checkpoint`, with the logs' lengths; CheckpointError if it cannot be read."""
         file = checkpoint / STATE_FILE
         reason: Exception | None = None
         try:
@@ -164,33 +148,66 @@ class RunFolder:
             save_policy(policy, folder, dtype, weights=weights)
 
     def _checkpoints(self) -> list[Path]:
-        found = [path for path in self.checkpoints.glob("step_*") if re.fullmatch(r"step_\d+", path.name)]
-        return sorted(found, key=lambda path: int(path.name.removeprefix("step_")))
+        """Return all complete checkpoints, the newest last."""
+        checkpoints = [path for path in self.checkpoints.glob("step_*") if re.fullmatch(r"step_\d+", path.name)]
+        return sorted(checkpoints, key=lambda path: int(path.name.removeprefix("step_")))
+
+    def _begin(self, recipe: Recipe) -> None:
+        try:
+            write_json_atomic(self.path / "versions.json", _versions())
+            write_text_atomic(self.recipe_file, to_toml(recipe))
+        except OSError as error:
+            raise TrainingError(f"cannot write into {self.path}: {error}; choose another --run-dir") from error
+
+    def _recipe_text(self) -> str:
+        return self.recipe_file.read_text(encoding="utf-8")
+
+    def _check_recipe(self, recipe: Recipe) -> None:
+        """Raise TrainingError if there is no run to resume, or if it is one of another recipe."""
+        if not self.recipe_file.is_file():
+            raise TrainingError(f"there is no run in {self.path} to resume; start it without --resume")
+        before, now = self._recipe_text(), to_toml(recipe)
+        if before != now:
+            changes = unified_diff(before.splitlines(), now.splitlines(), n=0, lineterm="")
+            changed = [line for line in changes if not line.startswith(("---", "+++", "@@"))]
+            raise TrainingError(
+                f"cannot resume {self.path} with a changed recipe (- the run's, + this one):\n" + "\n".join(changed)
+            )
+
+    def _recover_folders(self) -> None:
+        """Mend the folders that a kill interrupted, but only those that a run writes."""
+        for folder in (*interrupted(self.path), *interrupted(self.checkpoints)):
+            if re.fullmatch(r"initial|best|final|step_\d+", folder.name):
+                recover(folder)
 
     def _check_free(self) -> None:
-        """Raise TrainingError if a new run cannot have this folder: what may be there is a run that never began, an
-        evaluation, and hidden files."""
-        found = {entry.name for entry in self.path.glob("*") if not entry.name.startswith(".")}
-        if found & {"metrics.jsonl", self.checkpoints.name} and "versions.json" in found:
+        """Raise TrainingError if a new run cannot have this folder.
+
+        It may hold a run that never began, an evaluation, and hidden files.
+        """
+        names = {entry.name for entry in self.path.glob("*") if not entry.name.startswith(".")}
+        has_run = "versions.json" in names
+        if has_run and names & {"metrics.jsonl", self.checkpoints.name}:
             raise TrainingError(
                 f"{self.path} holds a run already; continue it with --resume or choose another --run-dir"
             )
-        if found - {"evaluation"} and "versions.json" not in found:
+        if not has_run and names - {"evaluation"}:
             raise TrainingError(
-                f"{self.path} is not empty and holds no run (there is {min(found)}); choose another --run-dir"
+                f"{self.path} is not empty and holds no run (there is {min(names)}); choose another --run-dir"
             )
 
     def _logs(self) -> list[Path]:
         return [self.path / name for name in LOGS if (self.path / name).is_file()]
 
     def _log_lengths(self) -> dict[str, int]:
+        """Return the length of each log in bytes, all of which are on the disk."""
         for path in (*self._logs(), self.path):
-            _sync(path)
+            sync(path)
         return {log.name: log.stat().st_size for log in self._logs()}
 
     @contextmanager
     def writing(self, path: Path) -> Iterator[None]:
-        """What cannot be written, as on a full disk (RuntimeError: torch), is the user's to mend: TrainingError."""
+        """Turn the errors of a write that fails, as on a full disk (torch: RuntimeError), into TrainingError."""
         try:
             yield
         except (OSError, RuntimeError, SafetensorError) as error:
@@ -199,48 +216,6 @@ class RunFolder:
             raise TrainingError(
                 f"cannot write {path}: {error}; {kept}; make room and continue with --resume"
             ) from error
-
-
-@contextmanager
-def whole_folder(final: Path) -> Iterator[Path]:
-    """A new folder to write into, which takes the place of `final`, or, if this block raises, is removed.
-
-    What a kill leaves, at whatever moment, `recover` makes `final` as it was or as it was to be.
-    """
-    partial, old = _beside(final)
-    recover(final)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        for path in (*partial.rglob("*"), partial):
-            _sync(path)
-        if final.exists():
-            final.rename(old)
-        partial.rename(final)
-        _sync(final.parent)
-    finally:
-        recover(final)
-
-
-def recover(final: Path) -> None:
-    """Put back what a kill left set aside while `final` was replaced, and remove what it left half written."""
-    partial, old = _beside(final)
-    if old.exists() and not final.exists():
-        old.rename(final)
-    for left in (partial, old):
-        shutil.rmtree(left, ignore_errors=True)
-
-
-def _beside(final: Path) -> tuple[Path, Path]:
-    return final.with_name(f".{final.name}.partial"), final.with_name(f".{final.name}.old")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _versions() -> dict[str, Any]:

@@ -27,6 +27,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from visionr1.errors import CheckpointError, RecipeError, TrainingError, VisionR1Error
+from visionr1.folders import whole_folder
 from visionr1.models.attention.block_sparse import compiling_long_rows
 from visionr1.models.loading import load_policy, model_folder
 from visionr1.models.policy import Policy
@@ -47,7 +48,7 @@ from visionr1.training.distributed import (
 from visionr1.training.learners import Learner, Metrics, make_learner
 from visionr1.training.optimizers import Optimizer, make_optimizer
 from visionr1.training.recipe import Phase, Recipe
-from visionr1.training.run_folder import RunFolder, whole_folder
+from visionr1.training.run_folder import RunFolder
 from visionr1.training.stream import Stream, describe, open_stream, share
 from visionr1.training.trackers import open_trackers
 from visionr1.training.validate import LOG as EVALUATIONS

@@ -15,7 +15,6 @@ FOLDER_FILES = 16
 
 LONG_FILES = {
     "training/learners.py",
-    "training/train.py",
 }
 """Longer than the limit when it came. This list only shrinks: a file within the limit leaves it."""
 WITH_LONG_FUNCTIONS = {

@@ -39,7 +39,7 @@ def work(job: dict[str, Any]) -> None:
     """Do one job."""
     take_step, loss = train.take_step, Supervised.loss
 
-    def dying(run: train.Run, *arguments: Any) -> Any:
+    def dying(run: train.TrainingRun, *arguments: Any) -> Any:
         last, step = not run.accelerator.is_main_process, run.position.step + 1
         if last and step == job.get("dies"):
             os.kill(os.getpid(), signal.SIGKILL)

@@ -6,10 +6,9 @@ import os
 import re
 import shutil
 import signal
-import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
@@ -21,9 +20,9 @@ from visionr1.cli import main
 from visionr1.data import read_source
 from visionr1.models.loading import load_policy
 from visionr1.models.policy import Policy
-from visionr1.training import sft, train
+from visionr1.models.saving import save_trained
+from visionr1.training import sft
 from visionr1.training.learners import GroupWork, Reinforced, Supervised, SupervisedWork
-from visionr1.training.recipe import Phase
 
 Run = Callable[..., int]
 
@@ -246,14 +245,12 @@ def test_a_finished_run_resumed_stays_as_it_is(run: Run, tmp_path: Path, capsys:
 def test_a_full_disk_keeps_the_checkpoint_before(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save = Policy.save
-
-    def full(self: Policy, folder: Path, *arguments: Any, **settings: Any) -> None:
-        save(self, folder, *arguments, **settings)
+    def full(policy: Policy, folder: Path, *arguments: Any) -> None:
+        save_trained(policy, folder, *arguments)
         if "step_4" in folder.name:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Policy, "save", full)
+    monkeypatch.setattr("visionr1.training.run_folder.save_trained", full)
     assert run(SFT, "run") == 2
     message = capsys.readouterr().err
     assert "No space left on device" in message
@@ -318,19 +315,6 @@ def test_a_loss_that_is_no_number_keeps_the_checkpoints_and_says_which_updates_w
         assert run(GRPO, f"run{at}", *settings) == 2
         assert re.search(rf"samples: {samples}\. The step {said}", capsys.readouterr().err)
         assert [path.name for path in (tmp_path / f"run{at}/checkpoints").iterdir()] == [said[-6:]]
-
-
-def test_a_run_in_another_thread_leaves_signals_alone() -> None:
-    before, seen = signal.getsignal(signal.SIGINT), []
-
-    def elsewhere() -> None:
-        with train.stop_signals() as stopped:
-            seen.append((list(stopped), signal.getsignal(signal.SIGINT)))
-
-    thread = threading.Thread(target=elsewhere)
-    thread.start()
-    thread.join()
-    assert seen == [([], before)]
 
 
 def test_a_gradient_that_is_no_number_changes_no_weight(
@@ -430,23 +414,3 @@ def test_bccd_by_epochs(run: Run, tmp_path: Path) -> None:
     text = SFT.partition("[[data]]")[0] + '[[data]]\nsource = "bccd"\nlimit = 3\n'
     assert run(text, "run", "--set", "train.epochs=2") == 0
     assert len(rows(tmp_path / "run")) == 3  # 2 epochs of 3 samples, 2 a step
-
-
-@pytest.mark.parametrize(
-    ("schedule", "rates"),
-    [
-        ("constant", [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]),
-        ("linear", [0.5, 1.0, 1.0, 0.775, 0.55, 0.325]),
-        ("cosine", [0.5, 1.0, 1.0, 0.55 + 0.45 * 2**-0.5, 0.55, 0.55 - 0.45 * 2**-0.5]),
-    ],
-)
-def test_learning_rates(schedule: Literal["constant", "linear", "cosine"], rates: list[float]) -> None:
-    phase = Phase(learning_rate=1.0, final_learning_rate=0.1, warmup_steps=2, schedule=schedule)
-    assert [train.learning_rate(phase, step, 6, step / 6) for step in range(6)] == pytest.approx(rates)
-
-
-def test_time_brings_the_rate_down_where_it_is_further_than_the_steps() -> None:
-    phase = Phase(learning_rate=1.0, minutes=1, warmup_steps=2)
-    assert train.learning_rate(phase, 2, 10**9, 0.25) == pytest.approx(0.75)  # of time alone
-    assert train.learning_rate(phase, 2, 4, 0.75) == pytest.approx(0.5)  # the last half is half over
-    assert train.learning_rate(phase, 2, 4, 1.0) == 0.0

@@ -124,7 +124,7 @@ def our_recipe(work: Work) -> Recipe:
 
 def run_ours(pipe: Connection, work: Work) -> None:
     """Our side: `visionr1.training.train.train`, stopped after each step where it shows its metrics."""
-    from visionr1.progress import of_step
+    from visionr1.progress import describe_step
     from visionr1.training import train as loop
 
     gate = Gate(pipe)
@@ -134,7 +134,7 @@ def run_ours(pipe: Connection, work: Work) -> None:
             raise SystemExit("a group has no gradient: the two sides would not do the same work")
         update, rollout = row["seconds/update"], row["seconds/rollout"]
         gate.step_done({"rollout": rollout, "update": update, "length": row["completion_length"]})
-        return of_step(row)
+        return describe_step(row)
 
     def load(path: str | Path, **settings: Any) -> Policy:
         return load_workload_policy(path, work.forced, **settings)
@@ -144,7 +144,7 @@ def run_ours(pipe: Connection, work: Work) -> None:
     probe = pipe.recv()
     torch.set_num_threads(work.threads)
     pipe.send(our_logprobs(load_policy(work.model), work.data, probe))
-    loop.of_step, loop.load_policy = gated, load  # type: ignore[attr-defined]
+    loop.describe_step, loop.load_policy = gated, load  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory() as folder:
         loop.train(recipe, Path(folder) / "run", progress=False)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from visionr1 import cli
+from visionr1.rewards import PRESETS
 from visionr1.training.recipe import all_settings, load_recipe, named_sections
 
 
@@ -38,6 +39,18 @@ def test_each_phase_is_listed_by_the_key_that_sets_it(tmp_path: Path, capsys: py
     assert all(f"[{name}]  " in text for name in names if name)
 
 
+def test_options_of_other_rewards_are_listed_only_without_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    release = {setting.key for setting in PRESETS.known("release").options.describe()}
+    others = release - {setting.key for setting in PRESETS.known("paper").options.describe()}
+    everything, paper = printed(capsys, "recipe"), printed(capsys, "recipe", "demo")
+    chosen = printed(capsys, "recipe", "demo", "--set", "reward.preset=release")
+    assert others
+    for key in others:
+        assert f"\n{key} = " in everything
+        assert f"\n{key} = " not in paper
+        assert f"\n{key} = " in chosen
+
+
 def test_a_change_needs_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["recipe", "--set", "seed=1"]) == 2
     assert "visionr1 recipe RECIPE --set" in capsys.readouterr().err
@@ -54,11 +67,12 @@ def test_help_of_train_lists_every_setting_without_torch() -> None:
     *lines, heavy = run.stdout.splitlines()
     assert heavy == ""
     for key, setting in all_settings():
-        (line,) = (line for line in lines if line.startswith(f"  {key}="))
-        assert setting.text.split()[0] in line
+        assert [line for line in lines if line.startswith(f"  {key}=") and setting.text.split()[0] in line]
 
 
 def test_other_commands_do_not_read_the_settings() -> None:
-    program = "import sys\nfrom visionr1 import cli\ncli.build_parser()\nprint('pydantic' in sys.modules)"
+    program = (
+        "import sys\nfrom visionr1 import cli\ncli.build_parser()\nprint('visionr1.training.recipe' in sys.modules)"
+    )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"

@@ -45,12 +45,16 @@ def run(args: argparse.Namespace) -> None:
 
     texts = []
     for name, section in named_sections(recipe).items():
-        texts.append(_format_section(name, section))
+        texts.append(_format_section(name, section, every_option=args.recipe is None))
     print("\n\n".join(texts))
 
 
-def _format_section(name: str, section: "Section") -> str:
-    """Format one section: its purpose, then each setting with its value, type, default and text."""
+def _format_section(name: str, section: "Section", *, every_option: bool) -> str:
+    """Format one section: its purpose, then each setting with its value, type, default and text.
+
+    A section may describe settings that it does not have, such as the options of another reward; `every_option` shows
+    them too.
+    """
     from visionr1.training.recipe import toml_value
 
     # The settings at the top of a recipe belong to no section.
@@ -64,8 +68,11 @@ def _format_section(name: str, section: "Section") -> str:
         subsequent_indent="    ",
         break_on_hyphens=False,
     )
+    values = dict(section)
     for setting in section.describe():
-        value = toml_value(getattr(section, setting.key))
+        if setting.key not in values and not every_option:
+            continue
+        value = toml_value(values.get(setting.key, setting.default))
         default = toml_value(setting.default)
         line = f"{setting.key} = {value}"
         if value != default:

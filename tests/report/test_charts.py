@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from visionr1.report.charts import HEIGHT, WIDTH, Series, line_chart, smooth
-from visionr1.report.page import templates
+from visionr1.report.charts import HEIGHT, WIDTH, Series, lay_out_line_chart, smooth
+from visionr1.report.page import load_templates
 
 
 def draw(title: str, series: list[Series], **options: Any) -> str:
     """The chart as the page has it."""
-    return str(templates().get_template("chart.html").module.chart(line_chart(title, series, **options)))
+    return str(load_templates().get_template("chart.html").module.chart(lay_out_line_chart(title, series, **options)))
 
 
 finite = st.floats(-1e12, 1e12)
@@ -55,7 +55,7 @@ def test_marks_and_least_range() -> None:
 @pytest.mark.parametrize("series", [[], [Series("x", [], [])]])
 def test_nothing_to_show_is_the_callers_error(series: list[Series]) -> None:
     with pytest.raises(ValueError, match="without points"):
-        line_chart("x", series)
+        lay_out_line_chart("x", series)
 
 
 @pytest.mark.parametrize("values", [[0.0, 1e-38], [0.0, 0.0], [5.0, 5.0], [1e12, 1e12 + 1e-4], [-3.0, -3.0]])
@@ -64,7 +64,7 @@ def test_hardly_any_spread(values: list[float]) -> None:
 
 
 def test_small_numbers_of_an_axis_are_short() -> None:
-    assert {tick.label for tick in line_chart("x", [Series("x", [1, 2], [0.0, 0.00015])]).y_ticks} == {
+    assert {tick.label for tick in lay_out_line_chart("x", [Series("x", [1, 2], [0.0, 0.00015])]).y_ticks} == {
         "0",
         "5e-5",
         "1e-4",

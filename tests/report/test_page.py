@@ -12,9 +12,9 @@ from visionr1.errors import DataError
 from visionr1.evaluation import DEFAULT
 from visionr1.evaluation.detection.box_errors import FALSE_KINDS, MEANINGS
 from visionr1.evaluation.protocols import EXPRESSION_DEFAULT
-from visionr1.report.image_views import NUM_IMAGES, NUM_WORST, evenly_spaced
+from visionr1.report.image_views import NUM_IMAGES, NUM_WORST, choose_evenly_spaced
 from visionr1.report.page import write_report
-from visionr1.report.training import CHARTS, VALIDATION_CHARTS, reward_charts
+from visionr1.report.training import CHARTS, VALIDATION_CHARTS, choose_reward_charts
 
 HOSTILE = "<script>alert('x')</script>&\u2028\u2029\x85"
 
@@ -266,7 +266,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("total", range(1, 21))
 def test_images_are_evenly_spaced(total: int) -> None:
-    chosen = evenly_spaced(range(total), NUM_IMAGES)
+    chosen = choose_evenly_spaced(range(total), NUM_IMAGES)
     assert len(chosen) == min(total, NUM_IMAGES) and chosen[0] == 0
     gaps = {after - before for before, after in pairwise([*chosen, total])}  # the last to the end, as to a next one
     assert max(gaps) - min(gaps) <= 1
@@ -330,7 +330,7 @@ def test_every_part_of_a_reward_is_drawn_and_written(tmp_path: Path) -> None:
     rollout = {"step": 1, "sample_id": "7", "index": 0, "text": "[]", "total": 1.0, "advantage": 0.5, "num_tokens": 2}
     (run / "rollouts.jsonl").write_text(json.dumps(rollout | {"truncated": False, **parts}) + "\n")
 
-    charts = reward_charts(metrics)
+    charts = choose_reward_charts(metrics)
     page = read_page(run)
 
     assert [[*chart.lines] for chart in charts] == [["reward/area", "reward/format"], ["reward/brevity"]]
@@ -340,7 +340,7 @@ def test_every_part_of_a_reward_is_drawn_and_written(tmp_path: Path) -> None:
 
 def test_many_parts_of_a_reward_share_charts_of_five_colours() -> None:
     row = {"step": 1, **{f"reward/part{i}": 0.5 for i in range(12)}}
-    assert [len(chart.lines) for chart in reward_charts([row])] == [5, 5, 2]
+    assert [len(chart.lines) for chart in choose_reward_charts([row])] == [5, 5, 2]
 
 
 def grounding_result(accuracy: float) -> dict[str, Any]:

@@ -75,7 +75,7 @@ class LineChart:
     lines: Sequence[Line]
 
 
-def line_chart(
+def lay_out_line_chart(
     title: str,
     series: Sequence[Series],
     *,
@@ -100,17 +100,17 @@ def line_chart(
     x = Scale(min(steps), max(*steps, min(steps) + 1), LEFT, WIDTH - RIGHT)
 
     # The y axis ends at round numbers. In SVG y grows downwards, so low values lie at the bottom.
-    y_values = _round_steps(*_bounds(values, y_range))
+    y_values = _choose_round_steps(*_find_bounds(values, y_range))
     y = Scale(y_values[0], y_values[-1], HEIGHT - BOTTOM, TOP)
 
     return LineChart(
         title=title,
         description=describe(title, series),
-        x_ticks=_x_ticks(x),
-        y_ticks=[Tick(y(value), _number(value)) for value in y_values],
-        last_step=_number(x.high),
+        x_ticks=_lay_out_x_ticks(x),
+        y_ticks=[Tick(y(value), _format_number(value)) for value in y_values],
+        last_step=_format_number(x.high),
         marks=[x(step) for step in marks],
-        lines=[_line(one, x, y, smoothed) for one in series],
+        lines=[_lay_out_line(one, x, y, smoothed) for one in series],
     )
 
 
@@ -119,10 +119,10 @@ def describe(title: str, series: Sequence[Series]) -> str:
     lines = []
     for line in series:
         values = smooth(line.y)
-        lines.append(f"{line.name} from {_number(values[0])} to {_number(values[-1])}")
+        lines.append(f"{line.name} from {_format_number(values[0])} to {_format_number(values[-1])}")
 
-    first_step = _number(series[0].x[0])
-    last_step = _number(series[0].x[-1])
+    first_step = _format_number(series[0].x[0])
+    last_step = _format_number(series[0].x[-1])
     return f"{title}, steps {first_step} to {last_step}: {'; '.join(lines)}."
 
 
@@ -140,7 +140,7 @@ def smooth(values: Sequence[float]) -> list[float]:
     return averages
 
 
-def _bounds(values: Sequence[float], y_range: tuple[float, float] | None) -> tuple[float, float]:
+def _find_bounds(values: Sequence[float], y_range: tuple[float, float] | None) -> tuple[float, float]:
     """Return the lowest and the highest value that the y axis must show, never the same one twice."""
     low = min(values)
     high = max(values)
@@ -155,7 +155,7 @@ def _bounds(values: Sequence[float], y_range: tuple[float, float] | None) -> tup
     return low, high
 
 
-def _round_steps(low: float, high: float) -> list[float]:
+def _choose_round_steps(low: float, high: float) -> list[float]:
     """Return four to seven round numbers at equal distances that span `low` to `high`."""
     least_step = (high - low) / 4
     unit = 10.0 ** math.floor(math.log10(least_step))
@@ -172,19 +172,19 @@ def _round_steps(low: float, high: float) -> list[float]:
     return [index * step for index in range(first, last + 1)]
 
 
-def _x_ticks(x: Scale) -> list[Tick]:
+def _lay_out_x_ticks(x: Scale) -> list[Tick]:
     """Label whole steps, none under the label of the last one."""
     ticks = []
-    for step in _round_steps(x.low, x.high):
+    for step in _choose_round_steps(x.low, x.high):
         if step == int(step) and x.low <= step and x(step) < WIDTH - RIGHT - LABEL_ROOM:
-            ticks.append(Tick(x(step), _number(step)))
+            ticks.append(Tick(x(step), _format_number(step)))
     return ticks
 
 
-def _line(series: Series, x: Scale, y: Scale, smoothed: bool) -> Line:
-    measured = _polyline(series.x, series.y, x, y)
+def _lay_out_line(series: Series, x: Scale, y: Scale, smoothed: bool) -> Line:
+    measured = _format_polyline(series.x, series.y, x, y)
     if smoothed:
-        return Line(series.name, points=_polyline(series.x, smooth(series.y), x, y), raw=measured, dots=[])
+        return Line(series.name, points=_format_polyline(series.x, smooth(series.y), x, y), raw=measured, dots=[])
 
     dots: list[tuple[float, float]] = []
     if len(series.x) <= MAX_DOTS:
@@ -193,7 +193,7 @@ def _line(series: Series, x: Scale, y: Scale, smoothed: bool) -> Line:
     return Line(series.name, points=measured, raw="", dots=dots)
 
 
-def _polyline(steps: Sequence[float], values: Sequence[float], x: Scale, y: Scale) -> str:
+def _format_polyline(steps: Sequence[float], values: Sequence[float], x: Scale, y: Scale) -> str:
     """Write the points of a polyline, of a long series only every n-th."""
     stride = math.ceil(len(steps) / MAX_POINTS)
     points = []
@@ -202,7 +202,7 @@ def _polyline(steps: Sequence[float], values: Sequence[float], x: Scale, y: Scal
     return " ".join(points)
 
 
-def _number(value: float) -> str:
+def _format_number(value: float) -> str:
     """Format a number in at most six or seven characters, which is the room beside the y axis."""
     if abs(value) >= 1000:
         return f"{value:,.0f}"

@@ -58,14 +58,14 @@ def draw_boxes(
     pen = ImageDraw.Draw(canvas)
     corners = (scale * boxes.xyxy).tolist()
     for box, label in zip(corners, boxes.labels, strict=True):
-        _outline(pen, box, label_color(label, categories), unit)
+        _draw_outline(pen, box, label_color(label, categories), unit)
 
     # Captions come after all outlines, so that none is crossed by the line of another box.
     taken: list[Chip] = []
     for box, label, caption in zip(corners, boxes.labels, captions or boxes.labels, strict=True):
-        _caption(pen, box, caption, label_color(label, categories), font, canvas.size, taken)
+        _draw_caption(pen, box, caption, label_color(label, categories), font, canvas.size, taken)
     if title:
-        return _titled(canvas, title, font)
+        return _add_title(canvas, title, font)
     return canvas
 
 
@@ -113,7 +113,7 @@ def save_png(image: Image.Image, path: Path) -> None:
     write_bytes_atomic(path, buffer.getvalue())
 
 
-def _outline(pen: ImageDraw.ImageDraw, box: Sequence[float], color: Color, unit: int) -> None:
+def _draw_outline(pen: ImageDraw.ImageDraw, box: Sequence[float], color: Color, unit: int) -> None:
     """Draw a line in `color` between two thin dark ones, so that it stands out on any ground."""
     # A model may write corners in the wrong order, which Pillow refuses.
     x1, y1 = box[0], box[1]
@@ -125,7 +125,7 @@ def _outline(pen: ImageDraw.ImageDraw, box: Sequence[float], color: Color, unit:
     pen.rectangle((x1, y1, x2, y2), outline=color, width=width)
 
 
-def _caption(
+def _draw_caption(
     pen: ImageDraw.ImageDraw,
     box: Sequence[float],
     caption: str,
@@ -147,15 +147,15 @@ def _caption(
         left = max(0.0, min(x, size[0] - width))
         top = max(0.0, min(y, size[1] - height))
         chips.append((left, top, left + width, top + height))
-    chip = _first_free(chips, taken)
+    chip = _choose_free(chips, taken)
     taken.append(chip)
 
     pen.rectangle(chip, fill=color)
     position = (chip[0] + 3 - text_left, chip[1] + 3 - text_top)
-    pen.text(position, caption, font=font, fill=_text_color(color))
+    pen.text(position, caption, font=font, fill=_choose_text_color(color))
 
 
-def _first_free(chips: Sequence[Chip], taken: Sequence[Chip]) -> Chip:
+def _choose_free(chips: Sequence[Chip], taken: Sequence[Chip]) -> Chip:
     """Return the first of `chips` that overlaps none of those `taken`; the very first if there is no room."""
     for chip in chips:
         if not any(_overlap(chip, other) for other in taken):
@@ -163,7 +163,7 @@ def _first_free(chips: Sequence[Chip], taken: Sequence[Chip]) -> Chip:
     return chips[0]
 
 
-def _text_color(ground: Color) -> Color:
+def _choose_text_color(ground: Color) -> Color:
     """Choose dark text on bright ground and light text on dark ground."""
     red, green, blue = ground
     # The luma of ITU-R BT.601: the eye sees green as brightest.
@@ -176,7 +176,7 @@ def _overlap(a: Chip, b: Chip) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _titled(image: Image.Image, title: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> Image.Image:
+def _add_title(image: Image.Image, title: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> Image.Image:
     """Put the image below a line of text on white."""
     left, top, _, bottom = font.getbbox(title)
     height = int(bottom - top) + 14

@@ -69,7 +69,7 @@ class ImageRow:
     panels: Sequence[Panel]
 
 
-def check(name: str, predicted: Boxes, truth: Boxes, threshold: float = 0.5) -> Prediction:
+def compare_with_truth(name: str, predicted: Boxes, truth: Boxes, threshold: float = 0.5) -> Prediction:
     """Compare boxes with the truth: one is right if it is matched one-to-one at IoU >= `threshold` in its category."""
     kinds, is_lost = image_errors(predicted, truth, threshold)
     lost_rows = np.flatnonzero(is_lost)
@@ -78,28 +78,28 @@ def check(name: str, predicted: Boxes, truth: Boxes, threshold: float = 0.5) -> 
     return Prediction(name, predicted, kinds, not_found)
 
 
-def image_row(sample: Sample, predictions: Sequence[Prediction], colors: Mapping[str, int], key: str) -> ImageRow:
+def make_image_row(sample: Sample, predictions: Sequence[Prediction], colors: Mapping[str, int], key: str) -> ImageRow:
     """Prepare `sample` once for its truth and once for each of `predictions`.
 
-    `colors` numbers the normalised labels (see `label_colors`); `key` is unique in the page.
+    `colors` numbers the normalised labels (see `number_colors`); `key` is unique in the page.
     """
     width, height = sample.size_wh
-    panels = [_truth_panel(sample.truth, colors)]
+    panels = [_draw_truth_panel(sample.truth, colors)]
     for prediction in predictions:
-        panels.append(_prediction_panel(prediction, len(sample.truth), colors))
-    return ImageRow(key, sample.id, width, height, _image_data(sample), panels)
+        panels.append(_draw_prediction_panel(prediction, len(sample.truth), colors))
+    return ImageRow(key, sample.id, width, height, _encode_image(sample), panels)
 
 
-def label_colors(labels: Sequence[str]) -> dict[str, int]:
+def number_colors(labels: Sequence[str]) -> dict[str, int]:
     """Number the colour of each category, in their order."""
     return {normalize_label(label): index % NUM_COLORS for index, label in enumerate(labels)}
 
 
-def _truth_panel(truth: Boxes, colors: Mapping[str, int]) -> Panel:
+def _draw_truth_panel(truth: Boxes, colors: Mapping[str, int]) -> Panel:
     return Panel("Truth", f"{len(truth)} objects", _draw(truth, [""] * len(truth), colors))
 
 
-def _prediction_panel(prediction: Prediction, num_true: int, colors: Mapping[str, int]) -> Panel:
+def _draw_prediction_panel(prediction: Prediction, num_true: int, colors: Mapping[str, int]) -> Panel:
     """Draw a model's boxes over the true ones that it did not find, with the counts of errors in words."""
     not_found = _draw(prediction.not_found, ["not found"] * len(prediction.not_found), colors)
     predicted = _draw(prediction.boxes, prediction.kinds, colors)
@@ -118,13 +118,13 @@ def _draw(boxes: Boxes, kinds: Sequence[str], colors: Mapping[str, int]) -> list
     """Prepare the rectangles of boxes: `kinds` holds the error of each, "" for a right one."""
     rectangles = []
     for (x1, y1, x2, y2), label, kind in zip(boxes.xyxy.tolist(), boxes.labels, kinds, strict=True):
-        classes = f"box {_style(kind)}{_color_class(label, colors)}"
+        classes = f"box {_find_style(kind)}{_find_color_class(label, colors)}"
         title = f"{label}: {words(kind)}" if kind else label
         rectangles.append(DrawnBox(x1, y1, x2 - x1, y2 - y1, classes, title))
     return rectangles
 
 
-def _style(kind: str) -> str:
+def _find_style(kind: str) -> str:
     """Return the class of `report.css` for an error of a box, with a blank behind it; "" for a right box."""
     if kind == "":
         return ""
@@ -133,13 +133,13 @@ def _style(kind: str) -> str:
     return "false "
 
 
-def _color_class(label: str, colors: Mapping[str, int]) -> str:
+def _find_color_class(label: str, colors: Mapping[str, int]) -> str:
     # A model may write a label that is no category of the set.
     number = colors.get(normalize_label(label))
     return "unknown" if number is None else f"k{number}"
 
 
-def _image_data(sample: Sample) -> str:
+def _encode_image(sample: Sample) -> str:
     """Return the image as a small JPEG in a data URL."""
     image = sample.load_image()
     # The page holds its images, so their size is the page's.

@@ -9,9 +9,9 @@ import numpy as np
 from visionr1.data import READERS, Reader, data_path, read_dataset
 from visionr1.dialects import get_dialect
 from visionr1.errors import RecipeError
-from visionr1.report.gallery import ImageRow, Prediction, check, image_row, label_colors
+from visionr1.report.gallery import ImageRow, Prediction, compare_with_truth, make_image_row, number_colors
 from visionr1.report.record import Evaluation, JsonRecord, RunRecord
-from visionr1.report.results import mark
+from visionr1.report.results import find_marks
 from visionr1.samples import Boxes, Sample
 
 NUM_IMAGES = 6
@@ -38,30 +38,30 @@ class Worst:
     drawn_above: Sequence[str]
 
 
-def galleries(run: RunRecord) -> tuple[Gallery | None, Worst | None]:
+def draw_galleries(run: RunRecord) -> tuple[Gallery | None, Worst | None]:
     """Draw evenly spaced images of the last evaluation, and those on which it makes the most errors."""
     if not run.evaluations or not run.evaluations[-1].predictions:
         return None, None
     last = run.evaluations[-1]
     if not _is_readable(last):
         return None, None
-    samples = _asked_samples(last)
+    samples = _read_asked_samples(last)
     if not samples:
         return None, None
 
     # Only evaluations on the same data have replies to these images.
     evaluations = []
     for evaluation in run.evaluations:
-        is_of_same_data = "+" not in mark(evaluation.record, last.record)
+        is_of_same_data = "+" not in find_marks(evaluation.record, last.record)
         if evaluation.predictions and is_of_same_data and _is_readable(evaluation):
             evaluations.append(evaluation)
 
-    shown = evenly_spaced(samples, NUM_IMAGES)
+    shown = choose_evenly_spaced(samples, NUM_IMAGES)
     gallery = _draw(shown, samples, evaluations, "image")
-    return gallery, _worst(last, samples, shown, evaluations)
+    return gallery, _draw_worst(last, samples, shown, evaluations)
 
 
-def _worst(
+def _draw_worst(
     last: Evaluation, samples: Sequence[Sample], shown: Sequence[Sample], evaluations: Sequence[Evaluation]
 ) -> Worst | None:
     """Draw the images on which `last` makes the most errors, but those that are `shown` already."""
@@ -87,14 +87,14 @@ def _worst(
     return Worst(last.title, gallery, drawn_above)
 
 
-def evenly_spaced(items: Sequence[Item], number: int) -> list[Item]:
+def choose_evenly_spaced(items: Sequence[Item], number: int) -> list[Item]:
     """Choose `number` of `items` at equal distances, in their order, from the first on; all if there are no more."""
     if len(items) <= number:
         return list(items)
     return [items[index * len(items) // number] for index in range(number)]
 
 
-def _reader(record: JsonRecord) -> Reader | None:
+def _find_reader(record: JsonRecord) -> Reader | None:
     """Return the reader that a stored result names, if it does; RecipeError if it is unknown."""
     name = record.get("reader")
     if not name:
@@ -106,20 +106,20 @@ def _is_readable(evaluation: Evaluation) -> bool:
     """Return True if dialect and reader are known: for a stored name, no code from a user's file is imported."""
     try:
         get_dialect(evaluation.record["protocol"]["dialect"])
-        _reader(evaluation.record)
+        _find_reader(evaluation.record)
     except RecipeError:
         return False
     return True
 
 
-def _asked_samples(evaluation: Evaluation) -> list[Sample]:
+def _read_asked_samples(evaluation: Evaluation) -> list[Sample]:
     """Return the samples of an evaluation that have replies: with --limit these are not all of the set."""
     record = evaluation.record
     dataset = read_dataset(
         data_path(record["data"]),
         split=record["split"] or None,
         on_bad=record.get("on_bad", "raise"),
-        reader=_reader(record),
+        reader=_find_reader(record),
     )
     # Stored replies have the image's id as text, whatever it is in the annotations.
     return [sample for sample in dataset.samples if str(sample.image_id) in evaluation.predictions]
@@ -132,11 +132,11 @@ def _draw(shown: Sequence[Sample], samples: Sequence[Sample], evaluations: Seque
     """
     # All samples of a set ask for the same categories.
     categories = samples[0].query.categories
-    colors = label_colors(categories)
+    colors = number_colors(categories)
     rows = []
     for index, sample in enumerate(shown):
         predictions = [_predict(sample, evaluation) for evaluation in evaluations]
-        rows.append(image_row(sample, predictions, colors, f"{key}{index}"))
+        rows.append(make_image_row(sample, predictions, colors, f"{key}{index}"))
     return Gallery(rows, len(samples), list(zip(categories, colors.values(), strict=True)))
 
 
@@ -153,4 +153,4 @@ def _predict(sample: Sample, evaluation: Evaluation) -> Prediction:
         corners.append(reply.boxes.xyxy)
         labels += reply.boxes.labels
     predicted = Boxes(np.concatenate(corners), tuple(labels))
-    return check(evaluation.title, predicted, sample.truth)
+    return compare_with_truth(evaluation.title, predicted, sample.truth)

@@ -12,10 +12,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from visionr1.files import write_text_atomic
 from visionr1.report import charts
 from visionr1.report.formats import signed
-from visionr1.report.image_views import galleries
+from visionr1.report.image_views import draw_galleries
 from visionr1.report.record import JsonRecord, RunRecord, read_run
-from visionr1.report.results import benchmarks, definition_table, errors, headline, results, vqa_tables
-from visionr1.report.training import curves, rollouts, validation, watch
+from visionr1.report.results import (
+    make_benchmarks,
+    make_definition_table,
+    make_errors,
+    make_headline,
+    make_results,
+    make_vqa_tables,
+)
+from visionr1.report.training import choose_rollouts, draw_curves, draw_validation, make_watch
 
 METHODS = {"grpo": "Vision-R1", "sft": "SFT"}
 
@@ -25,32 +32,32 @@ def write_report(run_dir: Path, out: Path) -> Path:
 
     Raises DataError if `run_dir` holds neither metrics nor a result, or a file cannot be read.
     """
-    write_text_atomic(out, page(read_run(run_dir)))
+    write_text_atomic(out, render_page(read_run(run_dir)))
     return out
 
 
-def page(run: RunRecord) -> str:
+def render_page(run: RunRecord) -> str:
     """Render the whole page."""
     # Whatever a run has no data of is None or empty here, and the template leaves it out.
-    gallery, worst = galleries(run)
-    versions = definition_table(run.versions) if run.versions else None
+    gallery, worst = draw_galleries(run)
+    versions = make_definition_table(run.versions) if run.versions else None
     return (
-        templates()
+        load_templates()
         .get_template("page.html")
         .render(
-            title=title(run),
-            facts=facts(run),
-            headline=headline(run),
-            results=results(run),
-            errors=errors(run),
-            benchmarks=benchmarks(run),
-            vqa=vqa_tables(run),
+            title=make_title(run),
+            facts=list_facts(run),
+            headline=make_headline(run),
+            results=make_results(run),
+            errors=make_errors(run),
+            benchmarks=make_benchmarks(run),
+            vqa=make_vqa_tables(run),
             gallery=gallery,
             worst=worst,
-            validation=validation(run),
-            curves=curves(run),
-            watch=watch(run),
-            rollouts=rollouts(run),
+            validation=draw_validation(run),
+            curves=draw_curves(run),
+            watch=make_watch(run),
+            rollouts=choose_rollouts(run),
             command=run.versions.get("command"),
             recipe=run.recipe_text,
             versions=versions,
@@ -58,7 +65,7 @@ def page(run: RunRecord) -> str:
     )
 
 
-def templates() -> Environment:
+def load_templates() -> Environment:
     """Load the templates of this room, in which every value is escaped, whatever its type."""
     environment = Environment(
         loader=PackageLoader("visionr1.report"),
@@ -74,7 +81,7 @@ def templates() -> Environment:
     return environment
 
 
-def title(run: RunRecord) -> str:
+def make_title(run: RunRecord) -> str:
     """Say what was trained or measured, on what data, and from which model on."""
     # A folder without a recipe is named after its first result.
     evaluations = [evaluation.record for evaluation in run.evaluations]
@@ -94,12 +101,12 @@ def title(run: RunRecord) -> str:
     return f"{method} on {data}, starting from {model}"
 
 
-def facts(run: RunRecord) -> list[str]:
+def list_facts(run: RunRecord) -> list[str]:
     """List the small facts above the title: folder, length of training, machine, logs that were cut off."""
     listed = [run.folder.resolve().name]
     if run.metrics:
         listed.append(f"{run.metrics[-1]['step']:,} steps")
-        listed.append(f"{_training_seconds(run.metrics) / 60:.1f} minutes of training")
+        listed.append(f"{_sum_training_seconds(run.metrics) / 60:.1f} minutes of training")
     if run.versions:
         machine = run.versions.get("cuda") or f"{run.versions.get('cpus')} CPU cores"
         listed.append(str(machine))
@@ -108,7 +115,7 @@ def facts(run: RunRecord) -> list[str]:
     return listed
 
 
-def _training_seconds(rows: Sequence[JsonRecord]) -> float:
+def _sum_training_seconds(rows: Sequence[JsonRecord]) -> float:
     """Add up the seconds of all parts of all steps."""
     seconds = 0.0
     for row in rows:

@@ -9,7 +9,7 @@ from visionr1.evaluation import Protocol
 from visionr1.evaluation.detection.box_errors import FALSE_KINDS, MEANINGS
 from visionr1.report.formats import count, number, percent, signed, words
 from visionr1.report.record import Evaluation, Gain, JsonRecord, RunRecord, merged_keys
-from visionr1.report.tables import Cell, Table, text_table
+from visionr1.report.tables import Cell, Table, make_text_table
 
 SHOWN_AT_ZERO = {"unparsable", "truncated", "unknown_labels"}
 """Counts that say something where they are 0; the others are left out."""
@@ -67,14 +67,14 @@ class BenchmarkView:
     protocols: Sequence[str]
 
 
-def headline(run: RunRecord) -> Headline | None:
+def make_headline(run: RunRecord) -> Headline | None:
     """Compare the last result with the first, if they are of the same data under the same protocol."""
     if not run.evaluations:
         return None
     first = run.evaluations[0].record
-    comparable = _last_comparable(run.evaluations)
+    comparable = _find_last_comparable(run.evaluations)
     last = comparable or run.evaluations[-1].record
-    metric = _main_metric(last)
+    metric = _find_main_metric(last)
     before = percent(first["metrics"].get(metric)) if comparable else ""
 
     return Headline(
@@ -82,61 +82,61 @@ def headline(run: RunRecord) -> Headline | None:
         before=before,
         after=percent(last["metrics"].get(metric)),
         gain=run.gains.get(metric),
-        setting=_setting(metric, last),
+        setting=_describe_setting(metric, last),
     )
 
 
-def _last_comparable(evaluations: Sequence[Evaluation]) -> JsonRecord | None:
+def _find_last_comparable(evaluations: Sequence[Evaluation]) -> JsonRecord | None:
     """Return the last result that can be compared with the first one, None if no other can."""
     for evaluation in reversed(evaluations[1:]):
-        if not mark(evaluation.record, evaluations[0].record):
+        if not find_marks(evaluation.record, evaluations[0].record):
             return evaluation.record
     return None
 
 
-def _main_metric(record: JsonRecord) -> str:
+def _find_main_metric(record: JsonRecord) -> str:
     """Return the name of the first metric, which is the one that a protocol is known for; "" if there is none."""
     return next(iter(record["metrics"]), "")
 
 
-def _setting(metric: str, record: JsonRecord) -> str:
+def _describe_setting(metric: str, record: JsonRecord) -> str:
     """Say in one line what a figure was measured on, and under which protocol."""
     name = "COCO AP" if metric == "AP" else metric
     data = f"{record['data']}, {record['split']}"
     num_images = record.get("counts", {}).get("images")
     if num_images is not None:
         data += f", {count(num_images)} images"
-    return f"{name} x 100 on {data}; {protocol_line(record)}."
+    return f"{name} x 100 on {data}; {format_protocol(record)}."
 
 
-def results(run: RunRecord) -> Results | None:
+def make_results(run: RunRecord) -> Results | None:
     """Put the results of `evaluation/*.json` side by side."""
     if not run.evaluations:
         return None
     records = [evaluation.record for evaluation in run.evaluations]
-    titles = [marked_title(evaluation, run) for evaluation in run.evaluations]
+    titles = [format_title(evaluation, run) for evaluation in run.evaluations]
 
     # A change from first to last means something only if nothing else changed.
-    is_comparable = len(records) > 1 and not mark(records[-1], records[0])
-    count_rows = [*_count_rows(records, "counts"), *_count_rows(records, "faults", "fault: ")]
-    marks = "".join(mark(record, records[0]) for record in records)
+    is_comparable = len(records) > 1 and not find_marks(records[-1], records[0])
+    count_rows = [*_make_count_rows(records, "counts"), *_make_count_rows(records, "faults", "fault: ")]
+    marks = "".join(find_marks(record, records[0]) for record in records)
     return Results(
-        metrics=_metric_table(run, titles, records),
-        categories=_category_table(titles, records, is_comparable),
-        counts=text_table(["", *titles], count_rows, title="Replies and boxes"),
-        protocols=_protocols(titles, records),
+        metrics=_make_metric_table(run, titles, records),
+        categories=_make_category_table(titles, records, is_comparable),
+        counts=make_text_table(["", *titles], count_rows, title="Replies and boxes"),
+        protocols=_make_protocols(titles, records),
         has_other_protocol="*" in marks,
         has_other_data="+" in marks,
     )
 
 
-def errors(run: RunRecord) -> Errors | None:
+def make_errors(run: RunRecord) -> Errors | None:
     """Count the errors of boxes of each evaluation that stored them."""
     titles = []
     stored = []
     for evaluation in run.evaluations:
         if evaluation.record.get("errors"):
-            titles.append(marked_title(evaluation, run))
+            titles.append(format_title(evaluation, run))
             stored.append(evaluation.record["errors"])
     if not stored:
         return None
@@ -152,16 +152,16 @@ def errors(run: RunRecord) -> Errors | None:
     groups = []
     for key, title in ERROR_GROUPS.items():
         groupings = [box_errors.get(key, {}) for box_errors in stored]
-        groups.append(_error_table(title, titles, groupings))
+        groups.append(_make_error_table(title, titles, groupings))
     return Errors(Table(["", *titles, ""], kinds, "errors"), groups)
 
 
-def benchmarks(run: RunRecord) -> list[BenchmarkView]:
+def make_benchmarks(run: RunRecord) -> list[BenchmarkView]:
     """Make a table for each benchmark: its sets or splits by their metrics, and the mean where it has one."""
-    return [_benchmark(name, record) for name, record in run.benchmarks.items()]
+    return [_make_benchmark(name, record) for name, record in run.benchmarks.items()]
 
 
-def vqa_tables(run: RunRecord) -> list[Table]:
+def make_vqa_tables(run: RunRecord) -> list[Table]:
     """Make a table for each record of `visionr1 vqa`: metrics, questions, accuracy by split, and the protocol."""
     tables = []
     for name, record in run.vqa.items():
@@ -169,22 +169,22 @@ def vqa_tables(run: RunRecord) -> list[Table]:
         for metric, value in record.get("metrics", {}).items():
             rows.append([words(metric), percent(value)])
         for counts in (record.get("counts", {}), *record.get("by_split", ())):
-            rows += _definition_rows(counts)
+            rows += _make_definition_rows(counts)
 
         # What was asked, of which model, and how.
         setting = {key: record[key] for key in ("model", "data") if key in record}
-        rows += _definition_rows(setting)
-        rows += _definition_rows(record.get("protocol", {}))
-        tables.append(text_table([], rows, kind="plain", title=name))
+        rows += _make_definition_rows(setting)
+        rows += _make_definition_rows(record.get("protocol", {}))
+        tables.append(make_text_table([], rows, kind="plain", title=name))
     return tables
 
 
-def definition_table(record: JsonRecord) -> Table:
+def make_definition_table(record: JsonRecord) -> Table:
     """Make a table of the fields of a record."""
-    return text_table([], _definition_rows(record), kind="plain")
+    return make_text_table([], _make_definition_rows(record), kind="plain")
 
 
-def mark(record: JsonRecord, first: JsonRecord) -> str:
+def find_marks(record: JsonRecord, first: JsonRecord) -> str:
     """Return the marks of a result that cannot be compared with the first: * other protocol, + other data."""
     marks = ""
     if read_protocol(record) != read_protocol(first):
@@ -194,9 +194,9 @@ def mark(record: JsonRecord, first: JsonRecord) -> str:
     return marks
 
 
-def marked_title(evaluation: Evaluation, run: RunRecord) -> str:
+def format_title(evaluation: Evaluation, run: RunRecord) -> str:
     """Return the title of an evaluation with its marks against the first one."""
-    return evaluation.title + mark(evaluation.record, run.evaluations[0].record)
+    return evaluation.title + find_marks(evaluation.record, run.evaluations[0].record)
 
 
 def read_protocol(record: JsonRecord) -> Protocol:
@@ -205,12 +205,12 @@ def read_protocol(record: JsonRecord) -> Protocol:
     return Protocol.from_json(protocol)
 
 
-def protocol_line(record: JsonRecord) -> str:
+def format_protocol(record: JsonRecord) -> str:
     """Return the protocol of a stored result in one line."""
     return read_protocol(record).line()
 
 
-def _definition_rows(record: JsonRecord) -> list[list[str]]:
+def _make_definition_rows(record: JsonRecord) -> list[list[str]]:
     """Make a row of each field of a record: texts as they are, other values as JSON."""
     rows = []
     for key, value in record.items():
@@ -219,7 +219,7 @@ def _definition_rows(record: JsonRecord) -> list[list[str]]:
     return rows
 
 
-def _metric_table(run: RunRecord, titles: Sequence[str], records: Sequence[JsonRecord]) -> Table:
+def _make_metric_table(run: RunRecord, titles: Sequence[str], records: Sequence[JsonRecord]) -> Table:
     heads = ["", *titles]
     if run.gains:
         heads.append("change")
@@ -228,14 +228,14 @@ def _metric_table(run: RunRecord, titles: Sequence[str], records: Sequence[JsonR
     for metric in merged_keys(record["metrics"] for record in records):
         row = [Cell(metric)]
         for record in records:
-            row.append(_metric_cell(record, metric))
+            row.append(_make_metric_cell(record, metric))
         if run.gains:
-            row.append(_gain_cell(run.gains.get(metric)))
+            row.append(_make_gain_cell(run.gains.get(metric)))
         rows.append(row)
     return Table(heads, rows, "main")
 
 
-def _metric_cell(record: JsonRecord, metric: str) -> Cell:
+def _make_metric_cell(record: JsonRecord, metric: str) -> Cell:
     # Results need not have the same metrics: AR has the protocol's number of boxes in its name.
     if metric not in record["metrics"]:
         return Cell("")
@@ -247,13 +247,13 @@ def _metric_cell(record: JsonRecord, metric: str) -> Cell:
     return Cell(figure, note=f"({percent(interval[0])} to {percent(interval[1])})")
 
 
-def _gain_cell(gain: Gain | None) -> Cell:
+def _make_gain_cell(gain: Gain | None) -> Cell:
     if gain is None:
         return Cell("")
     return Cell(signed(gain.difference), note=f"({signed(gain.low)} to {signed(gain.high)})")
 
 
-def _category_table(titles: Sequence[str], records: Sequence[JsonRecord], is_comparable: bool) -> Table | None:
+def _make_category_table(titles: Sequence[str], records: Sequence[JsonRecord], is_comparable: bool) -> Table | None:
     """Make a table of the AP of each category, with the change from the first result to the last if comparable."""
     results_by_category = [record.get("per_category", {}) for record in records]
     categories = merged_keys(results_by_category)
@@ -269,12 +269,12 @@ def _category_table(titles: Sequence[str], records: Sequence[JsonRecord], is_com
         values = [by_category.get(category, {}).get("AP", -1) for by_category in results_by_category]
         row = [category, *map(percent, values)]
         if is_comparable:
-            row.append(_change(values[0], values[-1]))
+            row.append(_format_change(values[0], values[-1]))
         rows.append(row)
-    return text_table(heads, rows, title="AP of each category")
+    return make_text_table(heads, rows, title="AP of each category")
 
 
-def _change(before: Any, after: Any) -> str:
+def _format_change(before: Any, after: Any) -> str:
     """Return the difference of two shares; "n/a" where one of them is not measured (-1)."""
     first = number(before)
     last = number(after)
@@ -283,7 +283,7 @@ def _change(before: Any, after: Any) -> str:
     return signed(last - first)
 
 
-def _count_rows(records: Sequence[JsonRecord], group: str, prefix: str = "") -> list[list[str]]:
+def _make_count_rows(records: Sequence[JsonRecord], group: str, prefix: str = "") -> list[list[str]]:
     """Make a row of each count in the field `group` of the results; one that is 0 in all of them tells nothing."""
     count_groups = [record.get(group, {}) for record in records]
     rows = []
@@ -294,18 +294,18 @@ def _count_rows(records: Sequence[JsonRecord], group: str, prefix: str = "") -> 
     return rows
 
 
-def _protocols(titles: Sequence[str], records: Sequence[JsonRecord]) -> Protocols:
+def _make_protocols(titles: Sequence[str], records: Sequence[JsonRecord]) -> Protocols:
     """Show every protocol once: without a title where it is the same for all."""
     by_protocol = {}
     # Of several results under one protocol, the last one stands for them.
     for title, record in zip(titles, records, strict=True):
-        by_protocol[read_protocol(record)] = (title, definition_table(record["protocol"]))
+        by_protocol[read_protocol(record)] = (title, make_definition_table(record["protocol"]))
     if len(by_protocol) == 1:
-        return Protocols({"": definition_table(records[0]["protocol"])})
+        return Protocols({"": make_definition_table(records[0]["protocol"])})
     return Protocols(dict(by_protocol.values()))
 
 
-def _error_table(name: str, titles: Sequence[str], groupings: Sequence[JsonRecord]) -> Table:
+def _make_error_table(name: str, titles: Sequence[str], groupings: Sequence[JsonRecord]) -> Table:
     """Make the table of one grouping: true boxes, and of each evaluation the share found and the false boxes.
 
     `groupings` holds for each evaluation the counts of its groups, by the name of the group.
@@ -322,20 +322,20 @@ def _error_table(name: str, titles: Sequence[str], groupings: Sequence[JsonRecor
         found_shares = []
         false_counts = []
         for counts in counts_of_evaluations:
-            found_shares.append(_found_share(counts, num_true))
-            false_counts.append(count(_num_false(counts)))
+            found_shares.append(_format_found_share(counts, num_true))
+            false_counts.append(count(_count_false(counts)))
         rows.append([group, count(num_true), *found_shares, *false_counts])
-    return text_table(["", "true", *found_heads, *false_heads], rows, title=name)
+    return make_text_table(["", "true", *found_heads, *false_heads], rows, title=name)
 
 
-def _found_share(counts: JsonRecord, num_true: float) -> str:
+def _format_found_share(counts: JsonRecord, num_true: float) -> str:
     """Return the share of the true boxes that were found, in percent; "n/a" without a true box."""
     if num_true == 0:
         return "n/a"
     return percent(_get_count(counts, "found") / num_true)
 
 
-def _num_false(counts: JsonRecord) -> float:
+def _count_false(counts: JsonRecord) -> float:
     return sum(_get_count(counts, kind) for kind in FALSE_KINDS)
 
 
@@ -344,13 +344,13 @@ def _get_count(counts: JsonRecord, key: str) -> float:
     return number(counts.get(key)) or 0
 
 
-def _benchmark(name: str, record: JsonRecord) -> BenchmarkView:
+def _make_benchmark(name: str, record: JsonRecord) -> BenchmarkView:
     sets: Mapping[str, JsonRecord] = record["results"]
     metrics = merged_keys(result["metrics"] for result in sets.values())
 
     rows = []
     for part, result in sets.items():
-        cells = [_metric_cell(result, metric) for metric in metrics]
+        cells = [_make_metric_cell(result, metric) for metric in metrics]
         rows.append([Cell(part), *cells])
 
     # Below the sets their means, where the benchmark has one.
@@ -370,7 +370,7 @@ def _benchmark(name: str, record: JsonRecord) -> BenchmarkView:
         notes.append(f"{note}.")
 
     # The sets of a benchmark mostly have one protocol in common.
-    protocols = dict.fromkeys(map(protocol_line, sets.values()))
+    protocols = dict.fromkeys(map(format_protocol, sets.values()))
     return BenchmarkView(
         title=f"{name}: {record.get('model', '')} on {record.get('data', '')}",
         table=Table(["", *metrics], rows),

@@ -23,7 +23,7 @@ class Table:
     title: str = ""
 
 
-def text_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, kind: str = "", title: str = "") -> Table:
+def make_text_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, kind: str = "", title: str = "") -> Table:
     """Make a table of plain texts."""
     cells = [list(map(Cell, row)) for row in rows]
     return Table(heads, cells, kind, title)

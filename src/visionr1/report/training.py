@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from visionr1.report.charts import LineChart, Series, line_chart
+from visionr1.report.charts import LineChart, Series, lay_out_line_chart
 from visionr1.report.formats import count, fixed, number, percent
 from visionr1.report.record import JsonRecord, RunRecord, merged_keys
-from visionr1.report.results import protocol_line
+from visionr1.report.results import format_protocol
 from visionr1.report.tables import Cell, Table
 from visionr1.rewards.hacking import WINDOW, signs
 
@@ -121,7 +121,7 @@ class Group:
     completions: Sequence[Completion]
 
 
-def curves(run: RunRecord) -> Curves | None:
+def draw_curves(run: RunRecord) -> Curves | None:
     """Draw the metrics of training: the reward and each of its parts, then the charts that every run has."""
     if not run.metrics:
         return None
@@ -131,11 +131,11 @@ def curves(run: RunRecord) -> Curves | None:
     for before, after in pairwise(run.metrics):
         if before.get("stage") != after.get("stage"):
             stage_starts.append(after["step"])
-    charts = draw_charts([TOTAL, *reward_charts(run.metrics), *CHARTS], run.metrics, stage_starts)
+    charts = draw_charts([TOTAL, *choose_reward_charts(run.metrics), *CHARTS], run.metrics, stage_starts)
     return Curves(charts, has_stages=bool(stage_starts))
 
 
-def reward_parts(rows: Iterable[JsonRecord]) -> list[str]:
+def list_reward_parts(rows: Iterable[JsonRecord]) -> list[str]:
     """List the names of all parts of the reward that the metrics hold, in their order."""
     parts = []
     for key in merged_keys(rows):
@@ -144,12 +144,12 @@ def reward_parts(rows: Iterable[JsonRecord]) -> list[str]:
     return parts
 
 
-def reward_charts(rows: Sequence[JsonRecord]) -> list[ChartSpec]:
+def choose_reward_charts(rows: Sequence[JsonRecord]) -> list[ChartSpec]:
     """Choose the charts of the parts of a reward: those that stay within 0 and 1 together, every other one alone."""
     unit_scale: list[str] = []
     others: list[str] = []
-    for name in reward_parts(rows):
-        _, values = measured(rows, f"reward/{name}")
+    for name in list_reward_parts(rows):
+        _, values = select_measured(rows, f"reward/{name}")
         if values and min(values) >= 0 and max(values) <= 1:
             unit_scale.append(name)
         else:
@@ -170,7 +170,7 @@ def reward_charts(rows: Sequence[JsonRecord]) -> list[ChartSpec]:
     return charts
 
 
-def measured(rows: Iterable[JsonRecord], key: str) -> tuple[list[float], list[float]]:
+def select_measured(rows: Iterable[JsonRecord], key: str) -> tuple[list[float], list[float]]:
     """Return the steps of the rows in which `key` is a number, and these numbers."""
     steps = []
     values = []
@@ -182,7 +182,7 @@ def measured(rows: Iterable[JsonRecord], key: str) -> tuple[list[float], list[fl
     return steps, values
 
 
-def validation(run: RunRecord) -> Validation | None:
+def draw_validation(run: RunRecord) -> Validation | None:
     """Draw the evaluations during training, and name the best of them (the first of equal ones)."""
     if not run.validations:
         return None
@@ -191,18 +191,18 @@ def validation(run: RunRecord) -> Validation | None:
     best = max(run.validations, key=lambda row: number(row.get(metric)) or 0.0)
 
     last = run.validations[-1]
-    figures = [_validation_row(row) for row in run.validations]
+    figures = [_make_validation_row(row) for row in run.validations]
     return Validation(
         charts=draw_charts(VALIDATION_CHARTS, figures, [best["step"]]),
         metric=metric,
         best=percent(best.get(metric)),
         best_step=count(best["step"]),
         is_kept=(run.folder / "best").is_dir(),
-        setting=f"{last['source']}, {last['split']}, {last['images']} images; {protocol_line(last)}",
+        setting=f"{last['source']}, {last['split']}, {last['images']} images; {format_protocol(last)}",
     )
 
 
-def _validation_row(row: JsonRecord) -> JsonRecord:
+def _make_validation_row(row: JsonRecord) -> JsonRecord:
     """Return the figures of an evaluation x 100, with the shares of its replies."""
     figures = {"step": row["step"]}
     for chart in VALIDATION_CHARTS:
@@ -229,15 +229,17 @@ def draw_charts(
     for chart in charts:
         lines = []
         for key, name in chart.lines.items():
-            steps, values = measured(rows, key)
+            steps, values = select_measured(rows, key)
             if steps:
                 lines.append(Series(name, steps, values))
         if lines:
-            drawn.append(line_chart(chart.title, lines, y_range=chart.y_range, marks=marks, smoothed=chart.smoothed))
+            drawn.append(
+                lay_out_line_chart(chart.title, lines, y_range=chart.y_range, marks=marks, smoothed=chart.smoothed)
+            )
     return drawn
 
 
-def watch(run: RunRecord) -> Watch | None:
+def make_watch(run: RunRecord) -> Watch | None:
     """Show the signs of reward hacking that the metrics can tell of."""
     all_signs = signs(run.metrics)
     if not all_signs:
@@ -263,7 +265,7 @@ def watch(run: RunRecord) -> Watch | None:
     return Watch(verdict, min(WINDOW, len(run.metrics)), table)
 
 
-def rollouts(run: RunRecord) -> list[Group]:
+def choose_rollouts(run: RunRecord) -> list[Group]:
     """Choose the first group of an early, a middle and a late step: its best and its worst completion."""
     if not run.rollouts:
         return []
@@ -272,18 +274,20 @@ def rollouts(run: RunRecord) -> list[Group]:
         rows_of_step.setdefault(row["step"], []).append(row)
 
     # A group is what was sampled for one prompt; of the groups of a step the first one is shown.
-    parts = reward_parts(run.metrics)
+    parts = list_reward_parts(run.metrics)
     groups = []
-    for step in _first_to_last(sorted(rows_of_step), NUM_ROLLOUT_STEPS):
+    for step in _choose_first_to_last(sorted(rows_of_step), NUM_ROLLOUT_STEPS):
         sample_id = rows_of_step[step][0].get("sample_id", "")
         group = [row for row in rows_of_step[step] if row.get("sample_id", "") == sample_id]
-        group.sort(key=_total)
+        group.sort(key=_read_total)
         title = f"Step {step}, sample {sample_id}, {len(group)} completions"
-        groups.append(Group(title, [_completion("Best", group[-1], parts), _completion("Worst", group[0], parts)]))
+        groups.append(
+            Group(title, [_make_completion("Best", group[-1], parts), _make_completion("Worst", group[0], parts)])
+        )
     return groups
 
 
-def _first_to_last(steps: Sequence[float], num_chosen: int) -> list[float]:
+def _choose_first_to_last(steps: Sequence[float], num_chosen: int) -> list[float]:
     """Choose steps at equal distances, the first and the last among them; fewer if there are not so many."""
     chosen = []
     for index in range(num_chosen):
@@ -293,7 +297,7 @@ def _first_to_last(steps: Sequence[float], num_chosen: int) -> list[float]:
     return chosen
 
 
-def _total(row: JsonRecord) -> float:
+def _read_total(row: JsonRecord) -> float:
     """Return the reward of a completion, by which it is ranked; one without a reward is the worst."""
     total = number(row.get("total"))
     if total is None:
@@ -301,7 +305,7 @@ def _total(row: JsonRecord) -> float:
     return total
 
 
-def _completion(title: str, row: JsonRecord, parts: Sequence[str]) -> Completion:
+def _make_completion(title: str, row: JsonRecord, parts: Sequence[str]) -> Completion:
     facts = f"advantage {fixed(row.get('advantage'), '+')}; {row.get('num_tokens')} tokens"
     if row.get("truncated"):
         facts += ", cut off"

@@ -52,10 +52,10 @@ class Registry(Generic[Record]):
         self._attribute = attribute
         self._named_by_file = named_by_file
         self._check = check
-        self._found: dict[str, Callable[[], Record]] | None = None
+        self._loaders: dict[str, Callable[[], Record]] | None = None
 
     def names(self) -> tuple[str, ...]:
-        """The names of all records: those that ship, in the order of their files, then those of installed packages."""
+        """Return the names of all records: those that ship, by file, then those of installed packages."""
         return tuple(self._records())
 
     def __iter__(self) -> Iterator[str]:
@@ -65,60 +65,76 @@ class Registry(Generic[Record]):
         return name in self._records()
 
     def known(self, name: str) -> Record:
-        """The record called `name`; RecipeError naming those there are. Nothing that `name` says is run."""
+        """Return the record called `name`; RecipeError with the known names if there is none.
+
+        For names that stand in files: `name` is only looked up, and nothing that it points to is imported.
+        """
         records = self._records()
         if name in records:
             return records[name]()
+
         near = get_close_matches(name, records, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise RecipeError(f"unknown {self.kind} {name!r}{hint}; known: {', '.join(records)}")
 
     def resolve(self, name: str) -> Record:
-        """The record called `name`, or the object that `module:object` or `file.py:object` names.
+        """Return the record called `name`, or the object that `module:object` or `file.py:object` names.
 
         Only for names that a user gave: the module is imported. Raises RecipeError if there is none, or if it is no
         record of this kind.
         """
         if ":" not in name:
             return self.known(name)
-        found = import_object(name, self.kind)
-        record: Record = self._check(found) if self._check else found
+        record: Record = import_object(name, self.kind)
+        if self._check is not None:
+            record = self._check(record)
         return record
 
     def _records(self) -> dict[str, Callable[[], Record]]:
-        if self._found is None:
-            self._found = {**self._shipped(), **self._installed()}
-        return self._found
+        """Return by name a function that gives the record."""
+        # Found at the first use: modules of a room may import the registry that looks for them.
+        if self._loaders is None:
+            self._loaders = {**self._shipped(), **self._installed()}
+        return self._loaders
 
     def _shipped(self) -> dict[str, Callable[[], Record]]:
-        records: dict[str, Callable[[], Record]] = {}
+        """Find the records of the package's own modules."""
+        loaders: dict[str, Callable[[], Record]] = {}
         for package in self._packages:
             for module in iter_modules(import_module(package).__path__):
                 path = f"{package}.{module.name}"
                 if self._named_by_file:
-                    records[module.name] = partial(self._import, path)
+                    loaders[module.name] = partial(self._import, path)
                     continue
+
+                # A module of helpers does not set the attribute and has no record.
                 for record in _as_tuple(getattr(import_module(path), self._attribute, ())):
-                    records[record.name] = partial(_itself, record)
-        return records
+                    loaders[record.name] = partial(_itself, record)
+        return loaders
 
     def _import(self, path: str) -> Record:
         record: Record = getattr(import_module(path), self._attribute)
         return record
 
     def _installed(self) -> dict[str, Callable[[], Record]]:
+        """Find the records of installed packages, none of which is imported yet."""
         points = metadata.entry_points(group=f"visionr1.{self.kind.replace(' ', '_')}")
         return {point.name: point.load for point in points}
 
 
 def import_object(name: str, kind: str) -> Any:
-    """The object that `package.module:object` or `folder/file.py:object` names; RecipeError if it cannot be had."""
+    """Import the object that `package.module:object` or `folder/file.py:object` names.
+
+    Raises RecipeError if the name has another form, or if module or object cannot be had.
+    """
     place, _, attribute = name.rpartition(":")
     if not place or not attribute:
         raise RecipeError(f"{kind} {name!r}: expected module:object or file.py:object")
+
+    # A user's module may raise anything while it is imported.
     try:
         module = _import_file(Path(place)) if place.endswith(".py") else import_module(place)
-    except Exception as error:  # a user's module may raise anything while it is imported
+    except Exception as error:
         raise RecipeError(f"{kind} {name!r}: cannot import {place}: {type(error).__name__}: {error}") from error
     try:
         return getattr(module, attribute)
@@ -128,15 +144,17 @@ def import_object(name: str, kind: str) -> Any:
 
 
 def _import_file(path: Path) -> ModuleType:
-    """The module in the file at `path`, imported once, under a name by which its objects can be pickled."""
+    """Import the file at `path` once, under a name by which its objects can be pickled."""
     resolved = path.resolve()
     name = f"visionr1_user_{resolved.stem}_{hashlib.sha256(str(resolved).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]
     if not resolved.is_file():
         raise FileNotFoundError(f"there is no file {path}")
+
+    # As the import system does it: the module is known by name while its code runs.
     spec = spec_from_file_location(name, resolved)
-    assert spec is not None and spec.loader is not None  # it ends in .py
+    assert spec is not None and spec.loader is not None  # the name ends in .py
     module = module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -151,5 +169,5 @@ def _itself(record: Record) -> Record:
     return record
 
 
-def _as_tuple(found: Any) -> tuple[Any, ...]:
-    return found if isinstance(found, tuple) else (found,)
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)

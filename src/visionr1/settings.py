@@ -44,12 +44,18 @@ class SettingError(RecipeError):
 
     def _message(self) -> str:
         if self.known:
-            near = get_close_matches(str(self.path[-1]), self.known, n=1, cutoff=0.5)
-            hint = (
-                f"did you mean {dotted((*self.path[:-1], near[0]))}?" if near else f"known keys: {_listed(self.known)}"
-            )
-            return f"{self.problem} {dotted(self.path)}; {hint}"
-        return f"{dotted(self.path)}: {self.problem}" if self.path else self.problem
+            return f"{self.problem} {dotted(self.path)}; {self._hint()}"
+        if self.path:
+            return f"{dotted(self.path)}: {self.problem}"
+        return self.problem
+
+    def _hint(self) -> str:
+        """Name the key that an unknown one may be a misspelling of, or else all keys of the section."""
+        *parents, key = self.path
+        near = get_close_matches(str(key), self.known, n=1, cutoff=0.5)
+        if near:
+            return f"did you mean {dotted((*parents, near[0]))}?"
+        return f"known keys: {', '.join(sorted(self.known))}"
 
     def inside(self, *parents: str | int) -> SettingError:
         """Return the same error, of a section that lies at `parents`."""
@@ -111,10 +117,14 @@ class Section(BaseModel):
         """Explain each setting that is no section of its own."""
         for key, field in cls.model_fields.items():
             if not _holds_sections(field.annotation):
-                words = (_type_words(field.annotation), _allowed_words(field))
-                kind = ", ".join(word for word in words if word)
+                kind = _type_words(field.annotation)
+                allowed = _allowed_words(field)
+                if allowed:
+                    kind += f", {allowed}"
                 default = field.get_default(call_default_factory=True)
-                yield Setting(key, kind, default, " ".join((field.description or "").split()))
+                # A docstring may have line breaks.
+                text = " ".join((field.description or "").split())
+                yield Setting(key, kind, default, text)
 
 
 def refuse(key: str, expected: str, found: object) -> SettingError:
@@ -127,13 +137,13 @@ def dotted(path: Path) -> str:
     return ".".join(map(str, path))
 
 
-def _listed(keys: tuple[str, ...]) -> str:
-    return ", ".join(sorted(keys))
-
-
 def _setting_error(section: type[Section], details: ErrorDetails) -> SettingError:
     """Translate what pydantic found into the project's words; the path is relative to `section`."""
-    path, kind, found = details["loc"], details["type"], details["input"]
+    path = details["loc"]
+    kind = details["type"]
+    value = details["input"]
+
+    # Errors of the project's own validators, which pydantic wraps.
     cause = details.get("ctx", {}).get("error")
     if isinstance(cause, SettingError):
         return cause.inside(*path)
@@ -146,9 +156,9 @@ def _setting_error(section: type[Section], details: ErrorDetails) -> SettingErro
     field = section.model_fields[str(path[0])]
     if kind == "missing" and len(path) > 1:
         path = path[:1]
-    if isinstance(found, tuple):
-        found = list(found)
-    return SettingError(f"expected {_expected(kind, field, path, details)}, found {found!r}", path)
+    if isinstance(value, tuple):
+        value = list(value)  # as TOML writes it
+    return SettingError(f"expected {_expected(kind, field, path, details)}, found {value!r}", path)
 
 
 def _expected(kind: str, field: FieldInfo, path: Path, details: ErrorDetails) -> str:
@@ -190,6 +200,7 @@ def _allowed_words(field: FieldInfo) -> str:
 
 
 def _range_words(bounds: Mapping[str, Any]) -> str:
+    """Say which numbers lie within the bounds; nothing without bounds."""
     match bounds:
         case {"gt": low, "lt": high}:
             return f"between {low:g} and {high:g}"
@@ -211,7 +222,9 @@ def _range_words(bounds: Mapping[str, Any]) -> str:
 
 
 def _type_words(annotation: Any) -> str:
-    origin, arguments = get_origin(annotation), get_args(annotation)
+    """Say the type of a field in words."""
+    origin = get_origin(annotation)
+    arguments = get_args(annotation)
     if origin is Annotated:
         return _type_words(arguments[0])
     if origin is Literal:
@@ -229,7 +242,11 @@ def _choices(annotation: Any) -> tuple[str, ...]:
     """Return the names that a Literal allows, also as the entry of a list."""
     if get_origin(annotation) is Literal:
         return get_args(annotation)
-    return next((choices for argument in get_args(annotation) if (choices := _choices(argument))), ())
+    for argument in get_args(annotation):
+        choices = _choices(argument)
+        if choices:
+            return choices
+    return ()
 
 
 def _holds_sections(annotation: Any) -> bool:

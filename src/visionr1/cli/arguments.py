@@ -36,6 +36,7 @@ def add_command(
     about, _, example = (run.__doc__ or f"{name}.").partition("\n\n")
     # In the list of commands it stands behind the name, so it is no sentence there.
     short_help = about[0].lower() + about[1:].removesuffix(".")
+    # The raw formatter keeps the line breaks of the example.
     parser = commands.add_parser(
         name,
         help=short_help,

@@ -23,6 +23,7 @@ def run(args: argparse.Namespace) -> None:
     from visionr1.assets import recipe_path
     from visionr1.training.recipe import load_recipe
 
+    # The demo trains, evaluates and writes a report.
     with needs_extra("all"):
         from visionr1.demo import demo, next_run_dir
 

@@ -73,4 +73,6 @@ def run(args: argparse.Namespace) -> None:
     )
     drawing = draw_boxes(sample.load_image(), boxes, categories=categories)
     save_png(drawing, out)
+
+    # Labels stay readable in any script.
     print(json.dumps({**record, "drawn": str(out)}, indent=2, ensure_ascii=False))

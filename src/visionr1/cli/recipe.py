@@ -62,6 +62,7 @@ def _format_section(name: str, section: "Section", *, every_option: bool) -> str
     if name:
         lines.append(f"[{name}]  {section.__doc__}")
 
+    # Type and text stand below the setting; what is hyphenated, such as --set, is not torn apart.
     wrapper = textwrap.TextWrapper(
         WIDTH,
         initial_indent="    ",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: CommandParser) -> None:
+    # Reading all sections takes time that a run does not need, so only the help does it.
     parser.more_help = settings_overview
     parser.add_argument(
         "recipe",
@@ -77,6 +78,7 @@ def run(args: argparse.Namespace) -> None:
     with needs_extra("train"):
         from visionr1.training.train import train
     result = train(recipe, args.run_dir or Path("runs") / path.stem, resume=args.resume)
+    # Of several processes only the first prints.
     if os.environ.get("RANK", "0") == "0":
         print(_summary(result, recipe))
 

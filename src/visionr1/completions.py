@@ -79,7 +79,9 @@ def read_completion(line: str | bytes) -> CompletionRow:
 def completion_from_fields(fields: Mapping[str, Any]) -> CompletionRow:
     """Return the row with these fields. Raises DataError as `read_completion` does."""
     # Rollouts of older runs have the text in `text` and a number in `completion`; older rows have only `completion`.
-    text_field = "completion" if "text" not in fields and "completion" in fields else "text"
+    text_field = "text"
+    if "text" not in fields and "completion" in fields:
+        text_field = "completion"
     text = _required(fields, text_field)
     if not isinstance(text, str):
         raise _unexpected(text_field, "a text", text)

@@ -1,4 +1,4 @@
-"""What visionr1 raises when its user's input or machine is at fault.
+"""Errors that visionr1 raises when its user's input or machine is at fault.
 
 Bad arguments and bad files raise one of these; model text never raises. Each also is a standard
 exception, so that a caller who knows nothing of visionr1 can catch it. A message names the file,
@@ -36,7 +36,7 @@ class TrainingError(VisionR1Error, RuntimeError):
 
 @contextmanager
 def naming(where: str) -> Iterator[None]:
-    """What visionr1 raises inside this block says first where it belongs, such as the key of a recipe."""
+    """Put `where`, such as the key of a recipe, before the message of an error raised inside this block."""
     try:
         yield
     except VisionR1Error as error:
@@ -49,6 +49,7 @@ def needs_extra(extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
+        # A module of visionr1 itself that is missing is a defect, not a part that can be installed.
         if error.name is None or error.name.partition(".")[0] == "visionr1":
             raise
         raise MissingDependency(

@@ -46,7 +46,9 @@ def read_image(source: Path | bytes, *, name: str | None = None, size_wh: tuple[
     if stored.size == size_wh:
         return stored
 
-    turned = f" as stored, {upright.width}x{upright.height} turned as its EXIF says" if turn is not None else ""
+    turned = ""
+    if turn is not None:
+        turned = f" as stored, {upright.width}x{upright.height} turned as its EXIF says"
     raise DataError(
         f"{name}: the annotations say {size_wh[0]}x{size_wh[1]} pixels, but the file has "
         f"{stored.width}x{stored.height}{turned}; put the image there that was annotated (boxes do not fit one turned "
@@ -58,8 +60,12 @@ def image_size(source: Path | bytes, *, name: str | None = None) -> tuple[int, i
     """Return width and height of the upright image, from its header; DataError if it cannot be read."""
     with _opened(source, name or str(source)) as opened:
         width, height = opened.size
-        across = _turn(opened) in (_TURNS[5], _TURNS[6], _TURNS[7], _TURNS[8])
-        return (height, width) if across else (width, height)
+        turn = _turn(opened)
+
+    # Orientations 5 to 8 lie on their side.
+    if turn in (_TURNS[5], _TURNS[6], _TURNS[7], _TURNS[8]):
+        return height, width
+    return width, height
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -68,18 +74,25 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
     if not image.has_transparency_data:
         return image.convert("RGB")
+
+    # Transparent parts show the white of a page.
     white = Image.new("RGBA", image.size, "white")
     return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 
 
 def _eight_bits(grey: NDArray[np.generic]) -> NDArray[np.uint8]:
     """Convert (H, W) of 16-bit whole numbers, or of floats from 0 to 1, to 8 bits."""
-    floats = np.issubdtype(grey.dtype, np.floating)
-    low, high, full = float(grey.min()), float(grey.max()), 1 if floats else 65535
+    is_float = np.issubdtype(grey.dtype, np.floating)
+    full = 1 if is_float else 65535
+    low = float(grey.min())
+    high = float(grey.max())
     if not 0 <= low <= high <= full:
         raise ValueError(f"expected grey values from 0 to {full}, found {low:g} to {high:g}; save it with 8 bits")
+
     values = grey.astype(np.float64)
-    return np.rint(values * 255 if floats else values // 256).astype(np.uint8)
+    if is_float:
+        return np.rint(values * 255).astype(np.uint8)
+    return (values // 256).astype(np.uint8)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What ships inside the package: the BCCD images, the tiny model, the recipes."""
+"""Data that ships inside the package: the BCCD images, the tiny model, the recipes."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ _NAMES = ("bccd", "tiny")
 
 
 def embedded_path(name: str) -> Path:
-    """The folder of an embedded part: "bccd" (images and boxes) or "tiny" (a transformers folder).
+    """Return the folder of an embedded part: "bccd" (images and boxes) or "tiny" (a transformers folder).
 
     Raises DataError if there is none of that name.
     """
@@ -20,7 +20,7 @@ def embedded_path(name: str) -> Path:
 
 
 def recipe_path(name: str) -> Path:
-    """The file of a recipe: `name` as a path, or else the name of one that ships ("demo").
+    """Return the file of a recipe: `name` as a path, or else the name of one that ships ("demo").
 
     Raises RecipeError naming the recipes that ship.
     """
@@ -28,11 +28,14 @@ def recipe_path(name: str) -> Path:
     for path in (Path(name), shipped / name, shipped / f"{name}.toml"):
         if path.is_file():
             return path
+
     known = ", ".join(sorted(path.stem for path in shipped.glob("*.toml")))
     raise RecipeError(f"no recipe file {name}, and none of that name ships; these do: {known}")
 
 
 def _recipe_folder() -> Path:
-    """In a wheel the recipes lie in the package, in the repository at its root."""
+    """Return the folder of the recipes: in a wheel it lies in the package, in the repository at its root."""
     installed = _HERE.parent / "recipes"
-    return installed if installed.is_dir() else _HERE.parents[2] / "recipes"
+    if installed.is_dir():
+        return installed
+    return _HERE.parents[2] / "recipes"

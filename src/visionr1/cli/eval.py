@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from visionr1.evaluation.runner import Model
 
 WIDTH = 78
-"""Of the lists of names below the help, as argparse wraps its own text on a terminal of 80 columns."""
+"""Width of the lists below the help, as argparse wraps its own text on a terminal of 80 columns."""
 
 
 def add_arguments(parser: CommandParser) -> None:

@@ -1,1 +1,1 @@
-"""What a person looks at: the page about a run, its charts, boxes drawn on images."""
+"""For people to look at: the page about a run, its charts, boxes drawn on images."""

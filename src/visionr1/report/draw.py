@@ -95,10 +95,13 @@ def draw_score(image: Image.Image, score: Score, truth: GroundTruth) -> Image.Im
 
 def side_by_side(images: Sequence[Image.Image], *, gap: int = 8) -> Image.Image:
     """Put the images in a row, aligned at the top, on white."""
-    width = sum(image.width for image in images) + gap * (len(images) - 1)
-    height = max(image.height for image in images)
-    row = Image.new("RGB", (width, height), LIGHT)
+    width = gap * (len(images) - 1)
+    height = 0
+    for image in images:
+        width += image.width
+        height = max(height, image.height)
 
+    row = Image.new("RGB", (width, height), LIGHT)
     left = 0
     for image in images:
         row.paste(image, (left, 0))

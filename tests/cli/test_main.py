@@ -1,7 +1,9 @@
 import errno
+import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from visionr1 import __version__, cli
 from visionr1.cli.score import SCORE_ROW
@@ -52,6 +54,26 @@ def test_an_error_cannot_command_the_terminal(tmp_path: Path, capsys: pytest.Cap
     assert cli.main(["report", str(folder)]) == 2
     error = capsys.readouterr().err
     assert "\x1b" not in error and r"\x1b[31mrun is no run" in error
+
+
+def test_a_table_cannot_command_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The head of a column is the name of the file with the predictions."""
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    truth = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 20, "height": 20}],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5]}],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    predictions = tmp_path / "\x1b[31mmine.json"
+    predictions.write_text(json.dumps([{"image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5], "score": 0.5}]))
+
+    command = ["eval", "--data", str(tmp_path / "truth.json"), "--predictions", str(predictions)]
+    assert cli.main([*command, "--out", str(tmp_path / "out")]) == 0
+
+    printed = capsys.readouterr()
+    assert "\x1b" not in printed.out + printed.err
+    assert r"\x1b[31mmine" in printed.out and r"\x1b[31mmine.json" in printed.err
 
 
 def test_an_unexpected_error_says_last_what_to_report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from visionr1.errors import CheckpointError, TrainingError
+from visionr1.errors import CheckpointError, RecipeError, TrainingError
 from visionr1.folders import whole_folder
 from visionr1.training.recipe import Recipe
 from visionr1.training.run_folder import LOGS, RunFolder
@@ -38,6 +38,58 @@ def test_a_run_cuts_its_own_logs_alone(tmp_path: Path) -> None:
     RunFolder.open(tmp_path, Recipe(), resume=True).cut_logs({LOGS[0]: length})
     assert [(tmp_path / log).read_text() for log in LOGS] == ['{"step": 1}\n', "", ""]
     assert (tmp_path / "mine.jsonl").read_text() == "{}\n"
+
+
+def run_of_an_older_version(folder: Path, *, final: bool = False) -> RunFolder:
+    """Begin a run, then take from its recipe the keys that recipes have gained since."""
+    run = RunFolder.open(folder, Recipe(), resume=False)
+    added = ("dialect", "template", "preset", "parts", "reader")
+    lines = run.recipe_file.read_text().splitlines()
+    kept = [line for line in lines if line.partition(" = ")[0] not in added]
+    assert len(kept) < len(lines)
+    run.recipe_file.write_text("\n".join(kept))
+    if final:
+        run.final.mkdir()
+    return run
+
+
+def test_a_run_of_an_older_version_is_resumed(tmp_path: Path) -> None:
+    run = run_of_an_older_version(tmp_path)
+    before = run.recipe_file.read_text()
+    RunFolder.open(tmp_path, Recipe(), resume=True)
+    assert run.recipe_file.read_text() == before
+
+
+def test_a_run_of_an_older_version_is_refused_for_what_changed_alone(tmp_path: Path) -> None:
+    run_of_an_older_version(tmp_path)
+    with pytest.raises(TrainingError, match="with a changed recipe") as raised:
+        RunFolder.open(tmp_path, Recipe(seed=1, workers=2), resume=True)
+    assert str(raised.value).splitlines()[1:] == ["-seed = 0", "-workers = 0", "+seed = 1", "+workers = 2"]
+
+
+def test_a_finished_run_of_an_older_version_is_finished(tmp_path: Path) -> None:
+    run = run_of_an_older_version(tmp_path, final=True)
+    assert run.is_finished(Recipe())
+    assert not run.is_finished(Recipe(seed=1))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("sede = 1", r"unknown key sede; did you mean seed\?"),
+        ("[lora]\nrank = -1", r"lora\.rank: expected 0 \(no adapters\) or more, found -1"),
+        ("seed = ", "is not TOML"),
+    ],
+)
+def test_a_run_s_recipe_that_cannot_be_read_is_named_with_the_key(tmp_path: Path, line: str, message: str) -> None:
+    run = RunFolder.open(tmp_path, Recipe(), resume=False)
+    run.recipe_file.write_text(line)
+    run.final.mkdir()
+    with pytest.raises(RecipeError, match=message) as raised:
+        RunFolder.open(tmp_path, Recipe(), resume=True)
+    assert str(run.recipe_file) in str(raised.value)
+    with pytest.raises(RecipeError, match=message):
+        run.is_finished(Recipe())
 
 
 class Killed(BaseException):

@@ -34,12 +34,12 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from visionr1 import __version__
-from visionr1.errors import CheckpointError, TrainingError
+from visionr1.errors import CheckpointError, TrainingError, naming
 from visionr1.files import read_json_lines, write_json_atomic, write_text_atomic
 from visionr1.folders import interrupted, recover, remove_folder, sync, whole_folder
 from visionr1.models.policy import Policy
 from visionr1.models.saving import save_policy, save_trained
-from visionr1.training.recipe import Recipe, to_toml
+from visionr1.training.recipe import Recipe, load_recipe, to_toml
 
 STATE_FILE = "trainer_state.pt"
 LOGS = ("metrics.jsonl", "rollouts.jsonl", "evaluations.jsonl")
@@ -63,7 +63,8 @@ class RunFolder:
     def open(cls, path: Path, recipe: Recipe, *, resume: bool, writes: bool = True) -> "RunFolder":
         """Make the folder at `path` or, to resume, find it and mend what a kill left.
 
-        Raises TrainingError if a new run finds it in use or not empty, or if a resumed one finds another recipe.
+        Raises TrainingError if a new run finds it in use or not empty, or if a resumed one finds another recipe;
+        RecipeError if the recipe there cannot be read.
         """
         folder = cls(path, writes=writes)
         if writes and resume:
@@ -75,8 +76,13 @@ class RunFolder:
         return folder
 
     def is_finished(self, recipe: Recipe) -> bool:
-        """Return whether a run by this very recipe has left final/, the last that it writes."""
-        return self.final.is_dir() and self.recipe_file.is_file() and self._recipe_text() == to_toml(recipe)
+        """Return whether a run by this very recipe has left final/, the last that it writes.
+
+        Raises RecipeError if the run's recipe cannot be read.
+        """
+        if not self.final.is_dir() or not self.recipe_file.is_file():
+            return False
+        return self._read_recipe_text() == to_toml(recipe)
 
     def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add rows to the log `name`."""
@@ -159,14 +165,17 @@ class RunFolder:
         except OSError as error:
             raise TrainingError(f"cannot write into {self.path}: {error}; choose another --run-dir") from error
 
-    def _recipe_text(self) -> str:
-        return self.recipe_file.read_text(encoding="utf-8")
+    def _read_recipe_text(self) -> str:
+        """Return the run's recipe as this version writes it; RecipeError names file and key if it cannot be read."""
+        # An older version wrote fewer keys: reading fills in the defaults of those that have come since.
+        with naming(f"cannot resume {self.path}"):
+            return to_toml(load_recipe(self.recipe_file))
 
     def _check_recipe(self, recipe: Recipe) -> None:
         """Raise TrainingError if there is no run to resume, or if it is one of another recipe."""
         if not self.recipe_file.is_file():
             raise TrainingError(f"there is no run in {self.path} to resume; start it without --resume")
-        before, now = self._recipe_text(), to_toml(recipe)
+        before, now = self._read_recipe_text(), to_toml(recipe)
         if before != now:
             changes = unified_diff(before.splitlines(), now.splitlines(), n=0, lineterm="")
             changed = [line for line in changes if not line.startswith(("---", "+++", "@@"))]

@@ -18,6 +18,7 @@ from visionr1.models.trainable import make_trainable
 from visionr1.rollout.engine import Completion
 from visionr1.samples import Sample
 from visionr1.training.learners import GroupWork, Reinforced, Supervised, make_learner
+from visionr1.training.outcomes import ZERO_STEPS, Outcome, ZeroRewardWatch
 from visionr1.training.recipe import Recipe, parse_recipe
 from visionr1.training.stream import open_stream
 
@@ -233,3 +234,29 @@ def test_only_vllm_gets_the_images_themselves(reinforced: Callable[..., Reinforc
     assert [question.prompt.image for question in learner.prepare(chosen)] == [None] * 3
     learner.recipe = make_recipe(rollout={"engine": "vllm"})
     assert [question.prompt.image for question in learner.prepare(chosen)] == [sample.image for sample in chosen]
+
+
+def test_a_run_that_earns_nothing_says_so_once(
+    reinforced: Callable[..., Reinforced], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The untrained model writes no <answer> tags, without which the default weights of vlm_r1 give 0."""
+    learner = reinforced(reward={"preset": "vlm_r1"}, rollout={"group_size": 2, "max_new_tokens": 2})
+    for _ in range(ZERO_STEPS - 1):
+        collect(learner)
+    assert not caplog.messages
+
+    for _ in range(2):
+        collect(learner)
+    (message,) = caplog.messages
+    assert "earned a reward of 0" in message
+    assert "no <answer>..</answer>" in message
+
+
+def test_one_reward_keeps_a_run_quiet(caplog: pytest.LogCaptureFixture) -> None:
+    earns_nothing = Outcome({"total": 0.0}, {}, {}, None, ("fault",))
+    earns = Outcome({"total": 0.5}, {}, {}, None, ())
+    watch = ZeroRewardWatch()
+    watch.observe([earns_nothing, earns])
+    for _ in range(ZERO_STEPS):
+        watch.observe([earns_nothing])
+    assert not caplog.messages

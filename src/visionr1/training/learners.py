@@ -1,23 +1,22 @@
-"""What one step makes of its samples: `Supervised` (SFT) and `Reinforced` (GRPO, Vision-R1).
+"""Learners turn a step's samples into a loss: `Supervised` (SFT) and `Reinforced` (GRPO, Vision-R1).
 
-A learner has three parts, each a function of its arguments: `prepare` needs no model and may run in
-a worker process; `collect` turns what was prepared into the step's work, split to fit into memory;
-`loss` is the share of one part of that work in the step's loss, its gradients summed over parts.
+A learner has three parts, each a function of its arguments: `prepare` needs no model and may run in a worker process;
+`collect` turns what was prepared into the step's work, split to fit into memory; `loss` is the share of one part of
+that work in the step's loss, its gradients summed over parts.
 
-Where a run has several processes, each does this with its share of the step's samples. Weights are those of the whole
-batch and metrics are of all samples, so that neither depends on the split.
+Each rank does this with its share of the step's samples. Weights are those of the whole batch and metrics are of all
+samples, so that neither depends on the split.
 """
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from visionr1.completions import CompletionRow
 from visionr1.dialects import Dialect
 from visionr1.errors import CheckpointError, DataError, TrainingError
 from visionr1.models.adapters import adapters_off, base_checksum, has_adapters
@@ -26,13 +25,22 @@ from visionr1.models.prompts import Prompt
 from visionr1.models.rows import Group, Rows, make_groups, warn_over_budget
 from visionr1.models.trainable import vision_trains
 from visionr1.rewards import AdaptiveStages, FixedStages, Score, Scorer, Stage, Stages
-from visionr1.rewards.hacking import Counts, count, measure
+from visionr1.rewards.hacking import measure
 from visionr1.rollout.engine import Completion, RolloutEngine, Sampling, Seeds
 from visionr1.rollout.engines import ENGINES
 from visionr1.rollout.engines.builtin import generate
-from visionr1.samples import GroundTruth, Sample
+from visionr1.samples import Sample
 from visionr1.training import grpo, sft
 from visionr1.training.distributed import Trained, equal_passes, gather
+from visionr1.training.outcomes import (
+    Outcome,
+    Question,
+    RolloutRow,
+    ZeroRewardWatch,
+    make_outcomes,
+    mean,
+    means,
+)
 from visionr1.training.recipe import Recipe
 
 Item = TypeVar("Item")
@@ -41,18 +49,18 @@ Metrics = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """A step's work and what is to be told of it."""
+    """A step's work, with its metrics and the rows of its rollouts."""
 
     work: list[Any]
     metrics: Metrics
-    rollouts: list[Metrics] = field(default_factory=list)
+    rollouts: list[RolloutRow] = field(default_factory=list)
     """One row per completion."""
     seconds: float = 0.0
-    """Of rollout and reward."""
+    """Time that rollout and reward took."""
 
 
 class Learner(ABC):
-    """See the module's text."""
+    """Prepare samples, collect a step's work from them and compute its loss (see above)."""
 
     updates = 1
     """Optimizer steps on one step's work."""
@@ -64,28 +72,30 @@ class Learner(ABC):
         self.recipe = recipe
 
     def __getstate__(self) -> dict[str, Any]:
-        """What `prepare` needs in a worker process."""
+        """Keep what `prepare` needs in a worker process: no optimizer, reference or engine."""
         return {"policy": self.policy, "recipe": self.recipe}
 
     @abstractmethod
     def prepare(self, samples: list[Sample]) -> Any:
-        """Encoded prompts, and what is needed of the truth."""
+        """Encode the prompts of samples, with what is needed of their truth."""
 
     @abstractmethod
     def collect(self, prepared: Any, seeds: Seeds, progress: float) -> Collected:
-        """The step's work, at least one part; `seeds` has one for each sample, `progress` is the share of training
-        done."""
+        """Return the step's work, in at least one part.
+
+        `seeds` has one seed for each sample; `progress` is the share of training done.
+        """
 
     @abstractmethod
     def loss(self, work: Any) -> tuple[Tensor, Metrics]:
-        """Share of the loss, and of metrics that are sums over the step's parts."""
+        """Return this part's share of the loss, and of metrics that are sums over the step's parts."""
 
     def post_update_metrics(self, work: list[Any]) -> Metrics:
         """Return metrics that need the policy to have been updated on the step's work."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must keep."""
+        """Return what a checkpoint must keep."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
@@ -108,90 +118,36 @@ class Supervised(Learner):
         self.token_weights = sft.token_weights(policy, recipe.sft)
 
     def prepare(self, samples: list[Sample]) -> list[Rows]:
-        """Packed rows of one completion each."""
+        """Return packed rows, in which each prompt has one completion."""
         prompts = [encode(self.policy, sample) for sample in samples]
-        pairs = zip(samples, prompts, strict=True)
-        targets = [(sft.target(self.policy, sample, prompt, self.recipe.sft),) for sample, prompt in pairs]
-        check_fit(self.policy, self.recipe, samples, prompts, [len(target) for (target,) in targets])
-        path, budget = self.policy.path, self.recipe.optimizer.tokens_per_forward
-        return [path.pack(part) for part in path.micro_batches(make_groups(prompts, targets), budget)]
+        targets = []
+        for sample, prompt in zip(samples, prompts, strict=True):
+            targets.append(sft.target(self.policy, sample, prompt, self.recipe.sft))
+        check_fit(self.policy, self.recipe, samples, prompts, [len(target) for target in targets])
+
+        groups = make_groups(prompts, [(target,) for target in targets])
+        parts = self.policy.path.micro_batches(groups, self.recipe.optimizer.tokens_per_forward)
+        return [self.policy.path.pack(part) for part in parts]
 
     def collect(self, prepared: list[Rows], seeds: Seeds, progress: float) -> Collected:
-        """The rows with their token weights."""
+        """Return the rows with their token weights."""
         parts = [rows.to(self.policy.device) for rows in prepared]
         weights = [self.token_weights[rows.targets] for rows in parts]
-        total = sum(gather([float(torch.stack([part.sum() for part in weights]).sum())]))
-        work = [SupervisedWork(rows, part / total) for rows, part in zip(parts, weights, strict=True)]
-        return Collected(work, {"tokens": sum(gather([len(rows.targets) for rows in parts]))})
+
+        # Weights sum to one over the parts of all ranks, so that the split changes no gradient.
+        weight_of_rank = torch.stack([part_weights.sum() for part_weights in weights]).sum()
+        total_weight = sum(gather([float(weight_of_rank)]))
+        work = []
+        for rows, part_weights in zip(parts, weights, strict=True):
+            work.append(SupervisedWork(rows, part_weights / total_weight))
+
+        num_tokens = sum(gather([len(rows.targets) for rows in parts]))
+        return Collected(work, {"tokens": num_tokens})
 
     def loss(self, work: SupervisedWork) -> tuple[Tensor, Metrics]:
-        """Weighted negative log-likelihood of the truth."""
+        """Return the weighted negative log-likelihood of the truth."""
         logprobs = self.policy.token_logprobs(work.rows, suppress=False)
         return sft.loss(logprobs, work.weights), {}
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A sample as GRPO needs it."""
-
-    id: str
-    image_id: int | str
-    prompt: Prompt
-    truth: GroundTruth
-    reward: str
-    """The reward of its data source, as in `Sample`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What metrics and logs need of one completion: small, for it is gathered from all processes."""
-
-    row: Metrics
-    """Its row of rollouts.jsonl."""
-    numbers: dict[str, float | None]
-    """Their means over the step's completions are its metrics; None is left out."""
-    watched: Counts
-    plain: tuple[float, float] | None
-    """Recall and precision before f; None where the reward does not tell them."""
-
-    @classmethod
-    def from_score(
-        cls, question: Question, index: int, completion: Completion, score: Score, advantage: float, no_spread: bool
-    ) -> "Outcome":
-        """Return the outcome of completion `index` of a question, whose group may have `no_spread`."""
-        written = CompletionRow(
-            text=completion.text,
-            truth=question.truth,
-            sample_id=question.id,
-            image_id=question.image_id,
-            index=index,
-            truncated=completion.truncated,
-        )
-        row = {
-            **written.to_json(),
-            "total": score.total,
-            **score.parts,
-            "advantage": advantage,
-            "num_tokens": len(completion.token_ids),
-        }
-        numbers: dict[str, float | None] = {
-            "groups_without_spread": no_spread,
-            "true_boxes": len(question.truth.boxes),
-            "reward/total": score.total,
-            **{f"reward/{name}": part for name, part in score.parts.items()},
-            "completion_length": len(completion.token_ids),
-            "truncated_share": completion.truncated,
-        }
-
-        # What not every reward tells.
-        if score.num_predicted is not None:
-            numbers["boxes_per_completion"] = score.num_predicted
-        if score.pairs is not None:
-            numbers["label_accuracy"] = score.label_accuracy
-        plain = None
-        if score.plain_recall is not None and score.plain_precision is not None:
-            plain = (score.plain_recall, score.plain_precision)
-        return cls(row, numbers, count(score, question.truth), plain)
 
 
 @dataclass(slots=True)
@@ -214,7 +170,10 @@ class Reinforced(Learner):
     def __init__(
         self, policy: Policy, recipe: Recipe, reference: Policy | None, engine: RolloutEngine = generate
     ) -> None:
-        """`reference` may be `policy` itself, whose adapters are then off for it."""
+        """Make the rewards and stages of the recipe.
+
+        `reference` may be `policy` itself, whose adapters are then off for it. None: the loss has no KL.
+        """
         super().__init__(policy, recipe)
         self.reference = reference
         self.engine = engine
@@ -225,18 +184,25 @@ class Reinforced(Learner):
         self.updates = recipe.grpo.updates_per_rollout
         self.group_size = recipe.rollout.group_size
         self.rewards = make_rewards(recipe, policy.dialect)
-        self.stages: Stages = AdaptiveStages() if recipe.reward.adaptive else FixedStages(recipe.reward.stage_step)
+        self.stages: Stages = FixedStages(recipe.reward.stage_step)
+        if recipe.reward.adaptive:
+            self.stages = AdaptiveStages()
+        self.zero_reward_watch = ZeroRewardWatch()
 
     def prepare(self, samples: list[Sample]) -> list[Question]:
-        """Encoded prompts with their truths."""
+        """Encode prompts, and pair them with their truths."""
         prompts = [encode(self.policy, sample) for sample in samples]
         check_fit(self.policy, self.recipe, samples, prompts, [self.recipe.rollout.max_new_tokens] * len(samples))
-        if self.recipe.rollout.engine == "builtin":  # other engines may read the images again
+
+        # Other engines may read the images again.
+        if self.recipe.rollout.engine == "builtin":
             prompts = [replace(prompt, image=None) for prompt in prompts]
-        return [
-            Question(sample.id, sample.image_id, prompt, sample.ground_truth(prompt.input_size_wh), sample.reward)
-            for sample, prompt in zip(samples, prompts, strict=True)
-        ]
+
+        questions = []
+        for sample, prompt in zip(samples, prompts, strict=True):
+            truth = sample.ground_truth(prompt.input_size_wh)
+            questions.append(Question(sample.id, sample.image_id, prompt, truth, sample.reward))
+        return questions
 
     def collect(self, prepared: list[Question], seeds: Seeds, progress: float) -> Collected:
         """Roll out, score, and compare within each group."""
@@ -245,15 +211,21 @@ class Reinforced(Learner):
         rolled_out = time.perf_counter()
 
         stage = self.stages.at(progress)
-        scores = [self.score(question, group_, stage) for question, group_ in zip(prepared, groups, strict=True)]
-        rewards = torch.tensor([[score.total for score in group_] for group_ in scores])  # (B, G)
-        advantages, no_spread = grpo.advantages(rewards)
+        scores = []
+        totals = []
+        for question, completions in zip(prepared, groups, strict=True):
+            group_scores = self.score(question, completions, stage)
+            scores.append(group_scores)
+            totals.append([score.total for score in group_scores])
+        advantages, no_spread = grpo.advantages(torch.tensor(totals))  # (B, G), (B,)
 
         # Metrics, logs and stages are of the whole batch, on every rank.
         outcomes = gather(make_outcomes(prepared, groups, scores, advantages, no_spread))
         self.observe(outcomes)
+        self.zero_reward_watch.observe(outcomes)
         scored = time.perf_counter()
 
+        # The loss is a mean over completions, or over tokens, of the whole batch.
         total = len(outcomes)
         if self.recipe.grpo.mean_over == "batch":
             total = sum(outcome.row["num_tokens"] for outcome in outcomes)
@@ -274,7 +246,7 @@ class Reinforced(Learner):
         plain = [outcome.plain for outcome in outcomes if outcome.plain is not None]
         if plain:
             recalls, precisions = zip(*plain, strict=True)
-            self.stages.observe(_mean(recalls), _mean(precisions))
+            self.stages.observe(mean(recalls), mean(precisions))
         elif self.recipe.reward.adaptive:
             raise TrainingError(
                 f"reward.adaptive needs recall and precision before f, but the scores of {self.recipe.reward.preset} "
@@ -300,6 +272,8 @@ class Reinforced(Learner):
         Samples of one rollout.batch_size are sampled together; each has its own seed, so the split changes no reply.
         """
         size = self.recipe.rollout.batch_size or len(prompts)
+
+        # A frozen vision tower sees each image once, for rollout and loss alike.
         if not self.vision_trains:
             encoded: list[Prompt] = []
             for part in batched(prompts, size):
@@ -312,7 +286,7 @@ class Reinforced(Learner):
         return prompts, groups
 
     def roll_out(self, prompts: Sequence[Prompt], seeds: Seeds) -> list[list[Completion]]:
-        """G completions of each prompt."""
+        """Return G completions of each prompt."""
         settings = self.recipe.rollout
         sampling = Sampling(
             max_new_tokens=settings.max_new_tokens,
@@ -330,45 +304,55 @@ class Reinforced(Learner):
         advantages: Tensor,
         total: int,
     ) -> list[GroupWork]:
-        """Rows with advantages and reference log-probabilities; `total` is as in `grpo.token_weights`.
+        """Return rows with advantages and reference log-probabilities; `total` is as in `grpo.token_weights`.
 
         Without a reference, a group whose advantages are all 0 has no gradient and is left out.
         """
-        flat = [completion for group_ in completions for completion in group_]
-        groups = make_groups(prompts, [[c.token_ids for c in group_] for group_ in completions])
-        lengths = torch.tensor([len(c.token_ids) for c in flat])
+        flat: list[Completion] = []
+        token_ids = []
+        for group_completions in completions:
+            flat.extend(group_completions)
+            token_ids.append([completion.token_ids for completion in group_completions])
+        lengths = torch.tensor([len(completion.token_ids) for completion in flat])
+
+        groups = make_groups(prompts, token_ids)
         if self.reference is None:
-            groups = [g for g, a in zip(groups, advantages, strict=True) if a.any()] or groups[:1]
-        parts = self.policy.path.micro_batches(groups, self.recipe.optimizer.tokens_per_forward)
-        work = [
-            self._make_part(
-                part,
-                advantages.flatten(),
-                lengths,
-                total,
-                torch.cat([flat[i].logprobs for group_ in part for i in group_.indices]),
-            )
-            for part in parts
-        ]
+            groups = _groups_with_gradient(groups, advantages)
+
+        work = []
+        for part in self.policy.path.micro_batches(groups, self.recipe.optimizer.tokens_per_forward):
+            sampled = [flat[index].logprobs for group_ in part for index in group_.indices]
+            work.append(self._make_part(part, advantages.flatten(), lengths, total, torch.cat(sampled)))
+
+        # The reference may be sharded, so all ranks take equally many passes.
         if self.reference is not None:
             with torch.no_grad(), adapters_off(self.reference.model):
-                for own, _ in equal_passes(work):
-                    own.reference = self.refer(self._logprobs, self.reference, own.rows)
+                for group_work, _ in equal_passes(work):
+                    group_work.reference = self.refer(self._logprobs, self.reference, group_work.rows)
         return work
 
     def _make_part(
-        self, part: Sequence[Group], advantages: Tensor, lengths: Tensor, total: int, sampled: Tensor
+        self,
+        part: Sequence[Group],
+        advantages: Tensor,
+        lengths: Tensor,
+        total: int,
+        sampled: Tensor,
     ) -> GroupWork:
-        rows, device = self.policy.path.pack(part), self.policy.device
-        weights = grpo.token_weights(rows.completion, lengths, total, self.recipe.grpo.mean_over).to(device)
-        per_token = advantages[rows.completion].to(device)
-        return GroupWork(rows.to(device), per_token, weights, sampled)
+        rows = self.policy.path.pack(part)
+        device = self.policy.device
+        weights = grpo.token_weights(rows.completion, lengths, total, self.recipe.grpo.mean_over)
+        per_token = advantages[rows.completion]
+        return GroupWork(rows.to(device), per_token.to(device), weights.to(device), sampled)
 
     def loss(self, work: GroupWork) -> tuple[Tensor, Metrics]:
-        """GRPO's loss and KL."""
+        """Return GRPO's loss and KL."""
         logprobs = self._logprobs(self.policy, work.rows)
+
+        # The policy of the first update is the one that the later ones are compared with.
         if work.old is None:
             work.old = logprobs.detach()
+
         settings = self.recipe.grpo
         loss = grpo.loss(
             logprobs,
@@ -381,7 +365,8 @@ class Reinforced(Learner):
         )
         if work.reference is None:
             return loss, {}
-        return loss, {"kl": (work.weights * grpo.kl(logprobs.detach(), work.reference)).sum()}
+        kl = grpo.kl(logprobs.detach(), work.reference)
+        return loss, {"kl": (work.weights * kl).sum()}
 
     def post_update_metrics(self, work: list[GroupWork]) -> Metrics:
         """Return how far the engine's log-probabilities are from those of the policy that it sampled for.
@@ -389,7 +374,12 @@ class Reinforced(Learner):
         The gaps are the mean and the largest difference; with the built-in engine both are rounding, before top-p and
         top-k.
         """
-        gaps = torch.cat([(part.old.cpu() - part.sampled).abs() for part in work if part.old is not None])
+        gaps_of_parts = []
+        for part in work:
+            if part.old is not None:
+                gaps_of_parts.append((part.old.cpu() - part.sampled).abs())
+        gaps = torch.cat(gaps_of_parts)
+
         per_rank = gather([(float(gaps.sum()), float(gaps.max()), len(gaps))])
         sums, maxima, counts = zip(*per_rank, strict=True)
         return {"sampling/gap": sum(sums) / sum(counts), "sampling/largest_gap": max(maxima)}
@@ -398,11 +388,11 @@ class Reinforced(Learner):
         return policy.token_logprobs(rows, temperature=self.recipe.rollout.temperature)
 
     def state_dict(self) -> dict[str, Any]:
-        """The stage's state, and which reference this is."""
+        """Return the state of the stages, and the checksum of the reference."""
         return {"stages": self.stages.state_dict(), "reference": self.reference_sum}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Back to the stage of the checkpoint; CheckpointError if the reference is another model."""
+        """Go back to the stage of the checkpoint; CheckpointError if the reference is another model."""
         if state["reference"] != self.reference_sum:
             raise CheckpointError(
                 f"the model in {self.recipe.model.path} is not the one that this run started from, "
@@ -422,25 +412,8 @@ def make_rewards(recipe: Recipe, dialect: Dialect) -> dict[str, Scorer]:
     return rewards
 
 
-def make_outcomes(
-    questions: Sequence[Question],
-    groups: Sequence[Sequence[Completion]],
-    scores: Sequence[Sequence[Score]],
-    advantages: Tensor,
-    no_spread: Tensor,
-) -> list[Outcome]:
-    """Return the outcome of every completion of this rank; `advantages` are (B, G), `no_spread` (B,)."""
-    outcomes = []
-    for row, question in enumerate(questions):
-        columns = zip(groups[row], scores[row], advantages[row].tolist(), strict=True)
-        for index, (completion, score, advantage) in enumerate(columns):
-            alone = bool(no_spread[row])
-            outcomes.append(Outcome.from_score(question, index, completion, score, advantage, alone))
-    return outcomes
-
-
 def encode(policy: Policy, sample: Sample) -> Prompt:
-    """The sample's prompt; a DataError names the sample."""
+    """Encode a sample's prompt; a DataError names the sample."""
     try:
         return policy.encode(sample.load_image(), sample.query)
     except DataError as error:
@@ -448,10 +421,16 @@ def encode(policy: Policy, sample: Sample) -> Prompt:
 
 
 def check_fit(
-    policy: Policy, recipe: Recipe, samples: Sequence[Sample], prompts: Sequence[Prompt], num_new: Sequence[int]
+    policy: Policy,
+    recipe: Recipe,
+    samples: Sequence[Sample],
+    prompts: Sequence[Prompt],
+    num_new: Sequence[int],
 ) -> None:
-    """Raise DataError if a prompt and its `num_new` tokens are more than the model's context; say where they are more
-    than a pass is to take."""
+    """Raise DataError if a prompt and its `num_new` tokens are more than the model's context.
+
+    Warn where they are more than a pass is to take.
+    """
     for sample, prompt, new in zip(samples, prompts, num_new, strict=True):
         if len(prompt.input_ids) + new > policy.context:
             raise DataError(
@@ -468,18 +447,21 @@ def make_learner(
     load_initial: Callable[[], Policy],
     freeze: Callable[[nn.Module], Callable[..., Any]] = Trained,
 ) -> Learner:
-    """The learner that the recipe's method names; `load_initial` loads the reference model, and `freeze`, as
-    `distributed.wrap_frozen`, leaves of it what this process holds.
+    """Make the learner that the recipe's method names.
 
+    `load_initial` loads the reference model; `freeze`, as `distributed.wrap_frozen`, leaves of it what this rank holds.
     A policy with adapters is its own reference: without them it is the model it started from.
     """
     if recipe.method == "sft":
         return Supervised(policy, recipe)
     engine = ENGINES.resolve(recipe.rollout.engine)(policy, recipe.model, recipe.rollout)
+
+    # The loss without KL needs no reference; a policy with adapters is its own.
     if not recipe.grpo.beta:
         return Reinforced(policy, recipe, None, engine)
     if has_adapters(policy.model):
         return Reinforced(policy, recipe, policy, engine)
+
     reference = load_initial()
     reference.model.requires_grad_(False)
     learner = Reinforced(policy, recipe, reference, engine)
@@ -487,25 +469,19 @@ def make_learner(
     return learner
 
 
+def _groups_with_gradient(groups: Sequence[Group], advantages: Tensor) -> list[Group]:
+    """Return the groups with any advantage (B, G) but 0; the first if there is none, for each rank needs a part."""
+    kept = []
+    for group_, group_advantages in zip(groups, advantages, strict=True):
+        if group_advantages.any():
+            kept.append(group_)
+    return kept or list(groups[:1])
+
+
 def _call(function: Callable[..., Item], *arguments: Any) -> Item:
     return function(*arguments)
 
 
-def means(rows: Sequence[Mapping[str, float | None]]) -> Metrics:
-    """Return the mean of each number over the rows that have it; None where it is None in all."""
-    values: dict[str, list[float]] = {}
-    for row in rows:
-        for name, value in row.items():
-            values.setdefault(name, [])
-            if value is not None:
-                values[name].append(value)
-    return {name: _mean(numbers) if numbers else None for name, numbers in values.items()}
-
-
 def batched(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
-    """`items` in parts of `size`, the last of what is left."""
+    """Split `items` into parts of `size`, the last of what is left."""
     return [items[start : start + size] for start in range(0, len(items), size)]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

@@ -16,6 +16,7 @@ category). 0.5 is the protocol's `match_iou`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,81 +47,141 @@ CROWDING = {"0 objects": 1, "1 to 4 objects": 5, "5 to 19 objects": 20, "20 obje
 NUM_WORST = 12
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Verdicts:
+    """What became of each of D predicted boxes and of A true ones."""
+
+    kinds: NDArray[np.int64]
+    """(D,) the kind of each false box, as its place in FALSE_KINDS; -1 for a right one or an excused one."""
+    counts: NDArray[np.bool_]
+    """(A,) true boxes, crowd regions left out."""
+    matched: NDArray[np.bool_]
+    """(A,) true boxes that a predicted one has."""
+    missed: NDArray[np.bool_]
+    """(A,) true boxes that no predicted one has, nor a false one stands for."""
+
+
 def box_errors(
     table: BoxTable, detections: Detections, pairs: BoxPairs, matching: BoxMatching, threshold: float
 ) -> dict[str, Any]:
-    """Counts of errors: over all, by category, by size and by crowding, and the worst images; see the top of the file.
+    """Count errors over all, by category, by size and by crowding, and name the worst images; see the top of the file.
 
     `matching` is that of `threshold`, `pairs` are all overlaps from NEAR on. Rows hold `true_boxes`, `found`, `missed`
     and a count for each of FALSE_KINDS.
     """
-    kinds, missed = _kinds(table, detections, pairs, matching, threshold)
-    truth = ~table.iscrowd
-    own_area = detections.xywh[:, 2] * detections.xywh[:, 3]
-    per_image = np.bincount(table.image[truth], minlength=len(table))
-    wrong = np.bincount(detections.image[kinds >= 0], minlength=len(table))
-    wrong += np.bincount(table.image[truth & (matching.predicted_of_true < 0)], minlength=len(table))
-    worst = np.argsort(-wrong, kind="stable")[:NUM_WORST]
+    verdicts = _judge_boxes(table, detections, pairs, matching, threshold)
 
-    def rows(names: Sequence[str], of_true: Index, of_found: Index) -> dict[str, dict[str, int]]:
-        number = len(names)
-        columns = {
-            "true_boxes": np.bincount(of_true[truth], minlength=number),
-            "found": np.bincount(of_true[matching.predicted_of_true >= 0], minlength=number),
-            "missed": np.bincount(of_true[missed], minlength=number),
-            **{kind: np.bincount(of_found[kinds == index], minlength=number) for index, kind in enumerate(FALSE_KINDS)},
-        }
-        counted = {name: {key: int(column[i]) for key, column in columns.items()} for i, name in enumerate(names)}
-        return {name: row for name, row in counted.items() if any(row.values())}
-
-    sizes, crowds = list(SIZES.values()), list(CROWDING.values())
-    every_true, every_found = np.zeros(len(truth), dtype=np.intp), np.zeros(len(kinds), dtype=np.intp)
+    all_true = np.zeros(len(table.image), dtype=np.intp)
+    all_predicted = np.zeros(len(detections), dtype=np.intp)
+    areas = list(SIZES.values())
+    predicted_area = detections.xywh[:, 2] * detections.xywh[:, 3]
+    crowds = list(CROWDING.values())
+    num_true_in_image = np.bincount(table.image[verdicts.counts], minlength=len(table))
+    crowding = np.searchsorted(crowds, num_true_in_image, side="right")
     return {
-        "all": rows(["all"], every_true, every_found).get("all", {}),
-        "by_category": rows(table.categories, table.category, detections.category),
-        "by_size": rows(
+        "all": _count_by_group(["all"], all_true, all_predicted, verdicts).get("all", {}),
+        "by_category": _count_by_group(table.categories, table.category, detections.category, verdicts),
+        "by_size": _count_by_group(
             list(SIZES),
-            np.searchsorted(sizes, table.area, side="right"),
-            np.searchsorted(sizes, own_area, side="right"),
+            np.searchsorted(areas, table.area, side="right"),
+            np.searchsorted(areas, predicted_area, side="right"),
+            verdicts,
         ),
-        "by_crowding": rows(
-            list(CROWDING),
-            np.searchsorted(crowds, per_image[table.image], side="right"),
-            np.searchsorted(crowds, per_image[detections.image], side="right"),
-        ),
-        "worst_images": [
-            {"image_id": table.image_ids[place], "errors": int(wrong[place])} for place in worst if wrong[place]
-        ],
+        "by_crowding": _count_by_group(list(CROWDING), crowding[table.image], crowding[detections.image], verdicts),
+        "worst_images": _worst_images(table, detections, verdicts),
     }
 
 
-def _kinds(
+def _judge_boxes(
     table: BoxTable, detections: Detections, pairs: BoxPairs, matching: BoxMatching, threshold: float
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """The kind (D,) of each false box as a place in FALSE_KINDS (-1: right or excused), and which true are missed."""
-    pairs = pairs.keep((pairs.overlap >= NEAR) & (matching.true_of_predicted[pairs.predicted] < 0))
-    same = detections.category[pairs.predicted] == table.category[pairs.true]
-    lies = pairs.overlap >= threshold
+) -> _Verdicts:
+    """Find the kind of each false box, and the true boxes that are missed."""
+    # Only pairs of a box without a match, on or near the true one.
+    has_match = matching.true_of_predicted >= 0
+    pairs = pairs.keep((pairs.overlap >= NEAR) & ~has_match[pairs.predicted])
+    same_label = detections.category[pairs.predicted] == table.category[pairs.true]
+    on_truth = pairs.overlap >= threshold
+
+    # From the last kind to the first, so that the first one that fits stays.
     kinds = np.full(len(detections), FALSE_KINDS.index("background"))
-    for index, fits in reversed(list(enumerate((same & lies, ~same & lies, same & ~lies, ~same & ~lies)))):
-        kinds[pairs.predicted[fits]] = index
-    kinds[(matching.true_of_predicted >= 0) | matching.excused] = -1
-    stands = (kinds[pairs.predicted] == 1) & ~same & lies | (kinds[pairs.predicted] == 2) & same & ~lies
-    missed = (matching.predicted_of_true < 0) & ~table.iscrowd
-    missed[pairs.true[stands]] = False
-    return kinds, missed
+    kinds[pairs.predicted[~same_label & ~on_truth]] = FALSE_KINDS.index("loose_and_wrong_label")
+    kinds[pairs.predicted[same_label & ~on_truth]] = FALSE_KINDS.index("loose")
+    kinds[pairs.predicted[~same_label & on_truth]] = FALSE_KINDS.index("wrong_label")
+    kinds[pairs.predicted[same_label & on_truth]] = FALSE_KINDS.index("duplicate")
+    kinds[has_match | matching.excused] = -1
+
+    # A false box stands for a true one that it misnames, or that it encloses loosely.
+    kind_of_pair = kinds[pairs.predicted]
+    misnames = (kind_of_pair == FALSE_KINDS.index("wrong_label")) & ~same_label & on_truth
+    is_loose = (kind_of_pair == FALSE_KINDS.index("loose")) & same_label & ~on_truth
+    counts = ~table.iscrowd
+    matched = matching.predicted_of_true >= 0
+    missed = counts & ~matched
+    missed[pairs.true[misnames | is_loose]] = False
+    return _Verdicts(kinds, counts, matched, missed)
+
+
+def _count_by_group(
+    names: Sequence[str], group_of_true: Index, group_of_predicted: Index, verdicts: _Verdicts
+) -> dict[str, dict[str, int]]:
+    """Count boxes and errors in each named group; a group without any is left out.
+
+    `group_of_true` (A,) and `group_of_predicted` (D,) are places in `names`.
+    """
+
+    def count(groups: Index) -> list[int]:
+        # An area that overflows is larger than the largest, and so of no group.
+        numbers: list[int] = np.bincount(groups, minlength=len(names))[: len(names)].tolist()
+        return numbers
+
+    columns = {
+        "true_boxes": count(group_of_true[verdicts.counts]),
+        "found": count(group_of_true[verdicts.matched]),
+        "missed": count(group_of_true[verdicts.missed]),
+    }
+    for place, kind in enumerate(FALSE_KINDS):
+        columns[kind] = count(group_of_predicted[verdicts.kinds == place])
+
+    rows = {}
+    for name, *numbers in zip(names, *columns.values(), strict=True):
+        if any(numbers):
+            rows[name] = dict(zip(columns, numbers, strict=True))
+    return rows
+
+
+def _worst_images(table: BoxTable, detections: Detections, verdicts: _Verdicts) -> list[dict[str, Any]]:
+    """List the images with most errors: false boxes, and true ones without a match."""
+    num_errors = np.bincount(detections.image[verdicts.kinds >= 0], minlength=len(table))
+    num_errors += np.bincount(table.image[verdicts.counts & ~verdicts.matched], minlength=len(table))
+
+    worst = []
+    for place in np.argsort(-num_errors, kind="stable")[:NUM_WORST].tolist():
+        if num_errors[place]:
+            worst.append({"image_id": table.image_ids[place], "errors": int(num_errors[place])})
+    return worst
 
 
 def image_errors(predicted: Boxes, truth: Boxes, threshold: float = 0.5) -> tuple[list[str], list[bool]]:
-    """For one image, the kind of each predicted box, empty for a right one, and whether each true one is not found."""
-    said, true = (tuple(map(normalize_label, boxes.labels)) for boxes in (predicted, truth))
-    names = tuple(dict.fromkeys((*true, *said)))
+    """Return for one image the kind of each predicted box, empty for a right one, and whether no box has a true one."""
+    true_labels = tuple(map(normalize_label, truth.labels))
+    predicted_labels = tuple(map(normalize_label, predicted.labels))
+    names = tuple(dict.fromkeys((*true_labels, *predicted_labels)))
+
+    # A table of this one image; a query needs a category even where there is no box.
     query = Query("detection", names or ("",))
-    table = table_of([Sample("", Path(), query, Boxes(truth.xyxy, true), (1, 1))])
-    category = np.array([names.index(label) for label in said], dtype=np.intp)
-    xywh = xyxy_to_xywh(predicted.xyxy)
-    found = Detections(np.zeros(len(said), dtype=np.intp), category, xywh, np.ones(len(said)))
-    pairs = overlapping_pairs(table, found, min(NEAR, threshold))
-    matching = match_boxes(table, found, pairs, threshold)
-    kinds, _ = _kinds(table, found, pairs, matching, threshold)
-    return ["" if kind < 0 else FALSE_KINDS[kind] for kind in kinds.tolist()], (matching.predicted_of_true < 0).tolist()
+    table = table_of([Sample("", Path(), query, Boxes(truth.xyxy, true_labels), (1, 1))])
+    num_predicted = len(predicted_labels)
+    detections = Detections(
+        image=np.zeros(num_predicted, dtype=np.intp),
+        category=np.array([names.index(label) for label in predicted_labels], dtype=np.intp),
+        xywh=xyxy_to_xywh(predicted.xyxy),
+        score=np.ones(num_predicted),
+    )
+    pairs = overlapping_pairs(table, detections, min(NEAR, threshold))
+    matching = match_boxes(table, detections, pairs, threshold)
+    verdicts = _judge_boxes(table, detections, pairs, matching, threshold)
+
+    kinds = []
+    for kind in verdicts.kinds.tolist():
+        kinds.append(FALSE_KINDS[kind] if kind >= 0 else "")
+    return kinds, (~verdicts.matched).tolist()

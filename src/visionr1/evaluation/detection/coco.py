@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,29 @@ from visionr1.evaluation.detection.nms_ap import best_on_truth
 from visionr1.evaluation.detection.tree_ap import with_excused
 from visionr1.evaluation.protocols import Protocol
 
-FIGURES = tuple("AP AP50 AP75 AP_small AP_medium AP_large AR_1 AR_10 AR_100 AR_small AR_medium AR_large".split())
+FIGURES = (
+    "AP",
+    "AP50",
+    "AP75",
+    "AP_small",
+    "AP_medium",
+    "AP_large",
+    "AR_1",
+    "AR_10",
+    "AR_100",
+    "AR_small",
+    "AR_medium",
+    "AR_large",
+)
 """The twelve figures in pycocotools' order; one that cannot be computed, for want of truth, is -1."""
+NUM_THRESHOLDS = 10
+"""IoU 0.5, 0.55 ... 0.95."""
+AT_50, AT_75 = 0, 5
+"""Places of IoU 0.5 and 0.75 among the thresholds."""
+
+_ANY_AREA, _AREAS_BY_SIZE = 0, (1, 2, 3)
+_LIMITS, _LAST_LIMIT = (0, 1, 2), 2
+"""Places in the engine's arrays: of its area ranges, and of the limits of boxes per image (`max_dets`)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,14 +58,15 @@ class Detections:
         return len(self.image)
 
     def keep(self, rows: NDArray[np.bool_]) -> Detections:
-        """The boxes where `rows` (D,) is true."""
+        """Return the boxes where `rows` (D,) is true."""
         return Detections(self.image[rows], self.category[rows], self.xywh[rows], self.score[rows])
 
     def of_categories(self, kept: Sequence[int], num_categories: int) -> Detections:
-        """The boxes of these categories out of `num_categories`, numbered as in `kept`."""
-        place = np.full(num_categories, -1, dtype=np.intp)
-        place[list(kept)] = np.arange(len(kept))
-        return replace(self, category=place[self.category]).keep(place[self.category] >= 0)
+        """Return the boxes of these categories out of `num_categories`, numbered as in `kept`."""
+        new_number = np.full(num_categories, -1, dtype=np.intp)
+        new_number[list(kept)] = np.arange(len(kept))
+        category = new_number[self.category]
+        return replace(self, category=category).keep(category >= 0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,71 +84,137 @@ class CategoryMatches:
 
 
 def image_ranks(table: BoxTable, order: str) -> Index:
-    """The place (N,) of each image of the table in evaluation order."""
+    """Return the place (N,) of each image of the table in evaluation order."""
     if order == "file":
         return np.arange(len(table))
-    if table.ids_as_strings:
-        key = sorted(range(len(table)), key=lambda i: str(table.image_ids[i]))
-    else:
-        key = sorted(range(len(table)), key=lambda i: (isinstance(table.image_ids[i], str), table.image_ids[i]))
+
+    def sort_key(place: int) -> Any:
+        image_id = table.image_ids[place]
+        if table.ids_as_strings:
+            return str(image_id)
+        # Numbers before strings, which cannot be compared with them.
+        return isinstance(image_id, str), image_id
+
     ranks = np.empty(len(table), dtype=np.intp)
-    ranks[key] = np.arange(len(table))
+    ranks[sorted(range(len(table)), key=sort_key)] = np.arange(len(table))
     return ranks
 
 
 def coco_figures(
     table: BoxTable, detections: Detections, protocol: Protocol, kept: Sequence[int] | None = None
 ) -> tuple[tuple[float, ...], Array]:
-    """The twelve figures, and AP and AP50 (2, C) of each category (-1 without truth); of the `kept` ones alone."""
-    evaluation = _run(table, detections, protocol)
-    chosen = np.arange(len(table.categories)) if kept is None else np.array(kept, dtype=np.intp)
-    precision = np.asarray(evaluation.eval["precision"])[:, :, chosen]  # (thresholds, recalls, categories, areas, dets)
+    """Return the twelve figures, and AP and AP50 (2, C) of each category (-1 without truth).
+
+    With `kept`, positions of categories, C are those alone.
+    """
+    evaluation = _run_engine(table, detections, protocol)
+    if kept is None:
+        kept = range(len(table.categories))
+    chosen = np.array(kept, dtype=np.intp)
+
+    # Axes: thresholds, recalls (of precision alone), categories, areas, limits.
+    precision = np.asarray(evaluation.eval["precision"])[:, :, chosen]
     recall = np.asarray(evaluation.eval["recall"])[:, chosen]
-    aps = [precision[..., 0, 2], precision[:1, ..., 0, 2], precision[5:6, ..., 0, 2]]
-    aps += [precision[..., area, 2] for area in (1, 2, 3)]
-    ars = [recall[..., 0, limit] for limit in (0, 1, 2)] + [recall[..., area, 2] for area in (1, 2, 3)]
-    per_category = [[_mean(p[:, :, c]) for c in range(len(chosen))] for p in aps[:2]]
-    return tuple(_mean(values) for values in (*aps, *ars)), np.array(per_category)
+
+    ap = precision[..., _ANY_AREA, _LAST_LIMIT]
+    ap50 = ap[AT_50 : AT_50 + 1]
+    ap75 = ap[AT_75 : AT_75 + 1]
+    figures = [_mean(ap), _mean(ap50), _mean(ap75)]
+    for area in _AREAS_BY_SIZE:
+        figures.append(_mean(precision[..., area, _LAST_LIMIT]))
+    for limit in _LIMITS:
+        figures.append(_mean(recall[..., _ANY_AREA, limit]))
+    for area in _AREAS_BY_SIZE:
+        figures.append(_mean(recall[..., area, _LAST_LIMIT]))
+
+    per_category = np.empty((2, len(chosen)))
+    for place in range(len(chosen)):
+        per_category[:, place] = _mean(ap[:, :, place]), _mean(ap50[:, :, place])
+    return tuple(figures), per_category
 
 
 def coco_matches(table: BoxTable, detections: Detections, protocol: Protocol) -> list[CategoryMatches]:
-    """What the engine matched, per category of the table: all that AP of a resampled set depends on."""
-    evaluation = _run(table, detections, protocol, matches_only=True)
-    rows: list[list[dict[str, Any]]] = [[] for _ in table.categories]
+    """Return the engine's matches of each category of the table: all that AP of a resampled set depends on."""
+    evaluation = _run_engine(table, detections, protocol, matches_only=True)
+    rows_by_category: list[list[dict[str, Any]]] = [[] for _ in table.categories]
     for row in evaluation.eval_imgs:
+        # The engine has no row for an image without a box of the category, true or predicted.
         if row is not None:
-            rows[row["category_id"] - 1].append(row)
-    return [_category_matches(sorted(own, key=lambda row: row["image_id"]), len(table)) for own in rows]
+            rows_by_category[row["category_id"] - 1].append(row)
+
+    matches = []
+    for rows in rows_by_category:
+        rows.sort(key=lambda row: row["image_id"])
+        matches.append(_category_matches(rows, len(table)))
+    return matches
 
 
 def _category_matches(rows: list[dict[str, Any]], num_images: int) -> CategoryMatches:
+    """Join the engine's rows of one category, a row per image; its ids of images count from 1."""
     num_true = np.zeros(num_images, dtype=np.int64)
+    images: list[int] = []
+    num_boxes: list[int] = []
+    scores: list[list[float]] = []
+    # The empty blocks stand for a category without boxes.
+    matched = [np.zeros((NUM_THRESHOLDS, 0), dtype=bool)]
+    ignored = [np.zeros((NUM_THRESHOLDS, 0), dtype=bool)]
     for row in rows:
-        num_true[row["image_id"] - 1] = len(row["gtIgnore"]) - sum(row["gtIgnore"])
-    rows = [row for row in rows if row["dtIds"]]
-    ignored = [np.array(row["dtIgnore"], dtype=bool) for row in rows]
-    hit = [np.array(row["dtMatched"], dtype=bool) for row in rows]
-    none = np.zeros((10, 0), dtype=bool)
+        image = row["image_id"] - 1
+        num_true[image] = len(row["gtIgnore"]) - sum(row["gtIgnore"])
+        if row["dtIds"]:
+            images.append(image)
+            num_boxes.append(len(row["dtIds"]))
+            scores.append(row["dtScores"])
+            matched.append(np.array(row["dtMatched"], dtype=bool))
+            ignored.append(np.array(row["dtIgnore"], dtype=bool))
+
+    is_ignored = np.concatenate(ignored, axis=1)
     return CategoryMatches(
-        image=np.array([row["image_id"] - 1 for row in rows for _ in row["dtIds"]], dtype=np.intp),
-        score=np.array([score for row in rows for score in row["dtScores"]], dtype=np.float64),
-        hit=np.concatenate([none, *hit], axis=1) & ~np.concatenate([none, *ignored], axis=1),
-        ignored=np.concatenate([none, *ignored], axis=1),
+        image=np.repeat(np.array(images, dtype=np.intp), num_boxes),
+        score=np.array(list(chain.from_iterable(scores)), dtype=np.float64),
+        hit=np.concatenate(matched, axis=1) & ~is_ignored,
+        ignored=is_ignored,
         num_true=num_true,
     )
 
 
-def _run(table: BoxTable, detections: Detections, protocol: Protocol, *, matches_only: bool = False) -> Any:
+def _run_engine(table: BoxTable, detections: Detections, protocol: Protocol, *, matches_only: bool = False) -> Any:
+    """Return hotcoco's evaluation, accumulated; with `matches_only`, matched over all areas at the last limit alone."""
     with needs_extra("eval"):
         import hotcoco
     if not (np.isfinite(detections.xywh).all() and np.isfinite(detections.score).all()):
         raise ValueError("boxes and scores must be finite numbers")
+
+    # What the protocol changes of the boxes and of the truth.
     if protocol.suppression == "truth":
-        detections = detections.keep(best_on_truth(table, detections.image, detections.xywh, detections.score))
+        stays = best_on_truth(table, detections.image, detections.xywh, detections.score)
+        detections = detections.keep(stays)
     table = with_excused(table, detections.image, detections.category)
-    ranks = image_ranks(table, protocol.order)
-    images = [{"id": rank, "width": 0, "height": 0, "file_name": ""} for rank in range(1, len(table) + 1)]
-    categories = [{"id": number, "name": name} for number, name in enumerate(table.categories, 1)]
+
+    truth, results = _number_anew(table, detections, image_ranks(table, protocol.order))
+    evaluation = hotcoco.COCOeval(truth, results, "bbox")
+    evaluation.params.max_dets = list(protocol.max_dets)
+    if matches_only:
+        evaluation.params.area_rng = evaluation.params.area_rng[:1]
+        evaluation.params.area_rng_lbl = evaluation.params.area_rng_lbl[:1]
+        evaluation.params.max_dets = list(protocol.max_dets[-1:])
+
+    evaluation.evaluate()
+    if not matches_only:
+        evaluation.accumulate()
+    return evaluation
+
+
+def _number_anew(table: BoxTable, detections: Detections, ranks: Index) -> tuple[Any, Any]:
+    """Return truth and results as hotcoco's; images are numbered from 1 by rank, categories from 1 as in the table."""
+    import hotcoco
+
+    images = []
+    for number in range(1, len(table) + 1):
+        images.append({"id": number, "width": 0, "height": 0, "file_name": ""})
+    categories = []
+    for number, name in enumerate(table.categories, 1):
+        categories.append({"id": number, "name": name})
     truth = hotcoco.COCO.from_arrays(
         images,
         categories,
@@ -135,20 +224,15 @@ def _run(table: BoxTable, detections: Detections, protocol: Protocol, *, matches
         area=table.area,
         iscrowd=table.iscrowd,
     )
-    columns = (ranks[detections.image] + 1, detections.xywh, detections.score, detections.category + 1)
-    found = truth.load_res(np.column_stack(columns).astype(np.float64))
-    evaluation = hotcoco.COCOeval(truth, found, "bbox")
-    evaluation.params.max_dets = list(protocol.max_dets)
-    if matches_only:
-        evaluation.params.area_rng = evaluation.params.area_rng[:1]
-        evaluation.params.area_rng_lbl = evaluation.params.area_rng_lbl[:1]
-        evaluation.params.max_dets = list(protocol.max_dets[-1:])
-    evaluation.evaluate()
-    if not matches_only:
-        evaluation.accumulate()
-    return evaluation
+
+    image_numbers = ranks[detections.image] + 1
+    columns = (image_numbers, detections.xywh, detections.score, detections.category + 1)
+    return truth, truth.load_res(np.column_stack(columns).astype(np.float64))
 
 
 def _mean(values: Array) -> float:
+    """Return the mean of the values that could be computed; -1 if there are none."""
     computed = values[values > -1]
-    return float(computed.mean()) if computed.size else -1.0
+    if not computed.size:
+        return -1.0
+    return float(computed.mean())

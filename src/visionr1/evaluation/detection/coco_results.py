@@ -18,97 +18,136 @@ from visionr1.evaluation.predictions import JsonRows
 
 
 def coco_results(table: BoxTable, detections: Detections) -> list[dict[str, Any]]:
-    """The detections as rows of a COCO results file, with the ids of the table's file, in emission order."""
-    columns = (detections.image, detections.category, detections.xywh, detections.score)
-    return [
-        {
-            "image_id": table.image_ids[image],
-            "category_id": table.category_ids[category],
-            "bbox": xywh,
-            "score": score,
-        }
-        for image, category, xywh, score in zip(*(column.tolist() for column in columns), strict=True)
-    ]
+    """Return the detections as rows of a COCO results file, with the ids of the table's file, in emission order."""
+    rows = []
+    for image, category, xywh, score in zip(
+        detections.image.tolist(),
+        detections.category.tolist(),
+        detections.xywh.tolist(),
+        detections.score.tolist(),
+        strict=True,
+    ):
+        rows.append(
+            {
+                "image_id": table.image_ids[image],
+                "category_id": table.category_ids[category],
+                "bbox": xywh,
+                "score": score,
+            }
+        )
+    return rows
 
 
 def merge_detections(files: Mapping[Path, JsonRows], table: BoxTable) -> tuple[Detections, int]:
-    """The COCO results of all files, as `read_detections`; DataError if two have boxes of one category in one image."""
-    parts = {path: read_detections(rows, table, path) for path, rows in files.items()}
-    columns = [(found.image, found.category, found.xywh, found.score) for found, _ in parts.values()]
-    size = len(table.categories)
-    for (one, (first, _)), (other, (second, _)) in combinations(parts.items(), 2):
-        shared = np.intersect1d(first.image * size + first.category, second.image * size + second.category)
-        if len(shared):
-            image, category = divmod(int(shared[0]), size)
-            raise DataError(
-                f"{one} and {other} both have boxes of {table.categories[category]!r} in image "
-                f"{table.image_ids[image]!r}; files of one evaluation share none, so leave one out, or score them apart"
-            )
-    whole = Detections(*map(np.concatenate, zip(*columns, strict=True)))
-    unknown = sum(number for _, number in parts.values())
-    if unknown and not len(whole):
-        path, found = next((path, rows[0].get("category_id")) for path, rows in files.items() if rows)
+    """Read the COCO results of all files, as `read_detections`.
+
+    Raises DataError if two files have boxes of one category in one image, or if no row is of a category of the table.
+    """
+    parts: dict[Path, Detections] = {}
+    num_unknown = 0
+    for path, rows in files.items():
+        parts[path], num_unknown_in_file = read_detections(rows, table, path)
+        num_unknown += num_unknown_in_file
+    _check_disjoint(parts, table)
+
+    merged = Detections(
+        image=np.concatenate([part.image for part in parts.values()]),
+        category=np.concatenate([part.category for part in parts.values()]),
+        xywh=np.concatenate([part.xywh for part in parts.values()]),
+        score=np.concatenate([part.score for part in parts.values()]),
+    )
+    if num_unknown and not len(merged):
+        path, first_row = next((path, rows[0]) for path, rows in files.items() if rows)
         raise DataError(
             f"{path}: category_id: expected the id of a category, such as {table.category_ids[0]!r} for "
-            f"{table.categories[0]!r}, in any row, found none in {unknown}, but {found!r:.60}; correct them"
+            f"{table.categories[0]!r}, in any row, found none in {num_unknown}, but "
+            f"{first_row.get('category_id')!r:.60}; correct them"
         )
-    return whole, unknown
+    return merged, num_unknown
+
+
+def _check_disjoint(parts: Mapping[Path, Detections], table: BoxTable) -> None:
+    """Raise DataError if two files have boxes of one category in one image."""
+    num_categories = len(table.categories)
+    for (path, part), (other_path, other) in combinations(parts.items(), 2):
+        # One number for each pair of an image and a category.
+        cells = part.image * num_categories + part.category
+        other_cells = other.image * num_categories + other.category
+        shared = np.intersect1d(cells, other_cells)
+        if len(shared):
+            image, category = divmod(int(shared[0]), num_categories)
+            raise DataError(
+                f"{path} and {other_path} both have boxes of {table.categories[category]!r} in image "
+                f"{table.image_ids[image]!r}; files of one evaluation share none, so leave one out, or score them apart"
+            )
 
 
 def read_detections(rows: JsonRows, table: BoxTable, path: Path) -> tuple[Detections, int]:
-    """COCO results as detections, and how many are of a category that the set does not have (they are left out).
+    """Return COCO results as detections, and the number of rows left out, of a category that the set does not have.
 
     Raises DataError for an unknown image id, a box that is not four finite numbers, or a score that is no finite one.
     """
-    images = {identity: index for index, identity in enumerate(table.image_ids)}
-    categories = {identity: index for index, identity in enumerate(table.category_ids)}
+    image_places = {image_id: place for place, image_id in enumerate(table.image_ids)}
+    category_places = {category_id: place for place, category_id in enumerate(table.category_ids)}
+
+    # A column is checked as a whole; only where one is bad are rows looked at, to name the first that is.
     try:
-        image = _places([row["image_id"] for row in rows], images)
-        xywh, score = _boxes([row["bbox"] for row in rows]), _numbers([row["score"] for row in rows])
+        image = _places([row["image_id"] for row in rows], image_places)
+        xywh = _boxes([row["bbox"] for row in rows])
+        score = _numbers([row["score"] for row in rows])
     except KeyError:
-        raise _first_fault(rows, images, path, table.path) from None
+        raise _first_fault(rows, image_places, path, table.path) from None
     if xywh is None or score is None or (image < 0).any():
-        raise _first_fault(rows, images, path, table.path)
-    category = _places([row.get("category_id") for row in rows], categories)
-    known = category >= 0
-    return Detections(image, category, xywh, score).keep(known), int((~known).sum())
+        raise _first_fault(rows, image_places, path, table.path)
+
+    category = _places([row.get("category_id") for row in rows], category_places)
+    is_known = category >= 0
+    detections = Detections(image, category, xywh, score).keep(is_known)
+    return detections, int((~is_known).sum())
 
 
-def _places(values: list[object], places: Mapping[Id, int]) -> Index:
-    """The place of each id as `read_id` reads it, -1 for one that has none."""
-    if set(map(type, values)) <= {int}:
-        return np.array([places.get(value, -1) for value in values], dtype=np.intp)  # type: ignore[call-overload]
-    return np.array([places.get(read_id(value), -1) for value in values], dtype=np.intp)  # type: ignore[arg-type]
+def _places(values: list[Any], places: Mapping[Id, int]) -> Index:
+    """Return the place of each id as `read_id` reads it, -1 for one that has none."""
+    # Plain integers, the usual case, are ids as they stand.
+    if not set(map(type, values)) <= {int}:
+        values = list(map(read_id, values))
+    return np.array([places.get(value, -1) for value in values], dtype=np.intp)
 
 
 def _numbers(values: list[Any]) -> Array | None:
-    """Finite numbers (N,), None if one is not."""
+    """Return finite numbers (N,); None if one is not."""
     if not set(map(type, values)) <= {int, float}:
         return None
     try:
         numbers = np.fromiter(values, np.float64, len(values))
     except OverflowError:
         return None
-    return numbers if (np.abs(numbers) < 1e300).all() else None
+    if not (np.abs(numbers) < 1e300).all():
+        return None
+    return numbers
 
 
 def _boxes(values: list[Any]) -> Array | None:
-    """Boxes (N, 4) of finite numbers, None if one is not a list of four."""
+    """Return boxes (N, 4) of finite numbers; None if one is not a list of four."""
     if not (set(map(type, values)) <= {list} and set(map(len, values)) <= {4}):
         return None
     numbers = _numbers(list(chain.from_iterable(values)))
-    return None if numbers is None else numbers.reshape(-1, 4)
+    if numbers is None:
+        return None
+    return numbers.reshape(-1, 4)
 
 
 def _first_fault(rows: JsonRows, images: Mapping[Id, int], path: Path, data: Path) -> DataError:
+    """Return the error that names the first bad row."""
     for index, row in enumerate(rows):
-        if fault := _fault(row, images, data):
+        fault = _fault(row, images, data)
+        if fault:
             return DataError(f"{path}: row {index}: {fault}; correct it")
     raise AssertionError("no row is at fault")
 
 
 def _fault(row: Mapping[str, Any], images: Mapping[Id, int], data: Path) -> str:
-    """What is wrong with a row; empty if nothing."""
+    """Say in words why a row is bad; empty if it is not."""
     if read_id(row.get("image_id")) not in images:
         return f"image_id: expected the id of an image of {data}, found {row.get('image_id')!r:.60}"
     if "bbox" not in row:
@@ -116,4 +155,6 @@ def _fault(row: Mapping[str, Any], images: Mapping[Id, int], data: Path) -> str:
     box, score = row["bbox"], row.get("score")
     if not is_box(box):
         return f"bbox: expected four finite numbers [x, y, width, height], found {box!r:.80}"
-    return "" if is_number(score) else f"score: expected a finite number, found {score!r:.60}"
+    if not is_number(score):
+        return f"score: expected a finite number, found {score!r:.60}"
+    return ""

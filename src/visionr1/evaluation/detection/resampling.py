@@ -15,17 +15,14 @@ from numpy.typing import NDArray
 
 from visionr1.boxes import Array
 from visionr1.data.table import Index
-from visionr1.evaluation.detection.coco import CategoryMatches
+from visionr1.evaluation.detection.coco import AT_50, AT_75, NUM_THRESHOLDS, CategoryMatches
 
-NUM_THRESHOLDS = 10
-AT_50, AT_75 = 0, 5
-"""Places of IoU 0.5 and 0.75 among the thresholds 0.5, 0.55 ... 0.95."""
 RECALL_THRESHOLDS = np.linspace(0.0, 1.0, 101)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DetectionResampler:
-    """What the figures of any resample of N images depend on, images in evaluation order."""
+    """Hold what the figures of any resample of N images depend on, images in evaluation order."""
 
     categories: tuple[CategoryMatches, ...]
     counts: NDArray[np.int64]
@@ -34,7 +31,7 @@ class DetectionResampler:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The metrics that `figures` gives."""
+        """Name the metrics that `figures` returns."""
         return "AP", "AP50", "AP75", f"AR{self.max_dets}", "precision", "recall", "F1"
 
     def __len__(self) -> int:
@@ -53,21 +50,30 @@ class DetectionResampler:
 
     def _figures_of_one(self, times: NDArray[np.int64]) -> Array:
         """Return the metrics (7,) of the set in which image i stands `times[i]` times."""
-        precisions, recalls = [], []
+        # AP and recall (T,) of each category that has truth among the drawn images.
+        precisions = []
+        recalls = []
         for matches in self.categories:
-            num_true = int(times @ matches.num_true)
-            if num_true:
-                precision, recall = _average_precision(matches, times, num_true)
+            num_true_of_category = int(times @ matches.num_true)
+            if num_true_of_category:
+                precision, recall = _average_precision(matches, times, num_true_of_category)
                 precisions.append(precision)
                 recalls.append(recall)
-        none = [np.full(NUM_THRESHOLDS, np.nan)]
-        ap = np.stack(precisions or none)
-        ar = np.stack(recalls or none)
+        if precisions:
+            ap = np.stack(precisions)
+            ar = np.stack(recalls)
+        else:
+            ap = ar = np.full((1, NUM_THRESHOLDS), np.nan)
 
         num_right, num_predicted, num_true = (times @ self.counts).tolist()
-        precision_at_iou = num_right / num_predicted if num_predicted else 0.0
-        recall_at_iou = num_right / num_true if num_true else np.nan
-        f1 = 2 * num_right / (num_predicted + num_true) if num_predicted + num_true else np.nan
+        precision_at_iou = 0.0
+        if num_predicted:
+            precision_at_iou = num_right / num_predicted
+        recall_at_iou = f1 = np.nan
+        if num_true:
+            recall_at_iou = num_right / num_true
+        if num_predicted + num_true:
+            f1 = 2 * num_right / (num_predicted + num_true)
         means = [ap.mean(), ap[:, AT_50].mean(), ap[:, AT_75].mean(), ar.mean()]
         return np.array([*means, precision_at_iou, recall_at_iou, f1])
 

@@ -27,7 +27,7 @@ _NUMBER = re.compile(r"-?[0-9]++(?:\.[0-9]++)?(?![A-Za-z])")
 
 
 def token_scores(prediction: Prediction, reply: Reply, parse: Callable[[str], Reply]) -> Array:
-    """Scores (N,) in (0, 1] of the boxes of `reply`, which is `parse(prediction.text)`.
+    """Return scores (N,) in (0, 1] of the boxes of `reply`, which is `parse(prediction.text)`.
 
     Raises DataError if the prediction has no probabilities of its tokens.
     """
@@ -38,43 +38,79 @@ def token_scores(prediction: Prediction, reply: Reply, parse: Callable[[str], Re
             f"the prediction for image {prediction.image_id!r} has no token_ends and token_logprobs, which "
             "scores=token needs; `visionr1 eval --model` writes them"
         )
-    ends = np.array(prediction.token_ends)
-    starts, logprobs = np.append(0, ends[:-1]), np.array(prediction.token_logprobs)
+
+    token_ends = np.array(prediction.token_ends)
+    token_starts = np.append(0, token_ends[:-1])
+    logprobs = np.array(prediction.token_logprobs)
     scores = []
     for spans in box_spans(prediction.text, reply, parse):
-        own = np.zeros(len(ends), dtype=bool)
+        # A token counts if any of its characters lies in a span of the box.
+        wrote_box = np.zeros(len(token_ends), dtype=bool)
         for first, last in spans:
-            own |= (starts < last) & (ends > first)
-        scores.append(np.exp(logprobs[own].mean()) if own.any() else 0.0)
+            wrote_box |= (token_starts < last) & (token_ends > first)
+        if wrote_box.any():
+            scores.append(np.exp(logprobs[wrote_box].mean()))
+        else:
+            scores.append(0.0)
     return np.array(scores)
 
 
 def box_spans(text: str, reply: Reply, parse: Callable[[str], Reply]) -> list[list[Span]]:
-    """For each box of `reply`, where in `text` its numbers and its label stand."""
-    stops = [found.end() for found in _CLOSING.finditer(text)] or [len(text)]
-    seen = [parse(text[:stop]).boxes.labels for stop in stops[:-1]]
-    seen.append(reply.boxes.labels)
-    settled = np.minimum.accumulate([len(labels) for labels in reversed(seen)])[::-1]  # boxes that stay
-    spans, start = [], 0
+    """Return for each box of `reply` where in `text` its numbers and its label stand."""
+    stops, labels_at_stop = _parse_cut_off(text, reply, parse)
+
+    # A box is complete at the first stop from which on it is always read: as many boxes at every later stop.
+    num_boxes = [len(labels) for labels in labels_at_stop]
+    num_complete = np.minimum.accumulate(num_boxes[::-1])[::-1]
+    spans_of_boxes = []
+    start = 0
     for number, label in enumerate(reply.boxes.labels):
-        place = int(np.searchsorted(settled, number + 1))
+        place = int(np.searchsorted(num_complete, number + 1))
         stop = stops[place]
-        label_span = _label_span(text, label, stop, before=seen[place][number] == label)
-        own = [found.span() for found in _NUMBER.finditer(text, start, stop)]
-        numbers = [span for span in own if not (label_span and _touch(span, label_span))][-4:]
-        spans.append([*numbers, *([label_span] if label_span else [])])
-        start = max(stop, label_span[1] if label_span else 0)
-    return spans
+        # A box that is complete under another label has its label behind it.
+        is_before = labels_at_stop[place][number] == label
+        label_span = _label_span(text, label, stop, before=is_before)
+
+        spans = _number_spans(text, start, stop, label_span)
+        start = stop
+        if label_span:
+            spans.append(label_span)
+            start = max(stop, label_span[1])
+        spans_of_boxes.append(spans)
+    return spans_of_boxes
+
+
+def _parse_cut_off(text: str, reply: Reply, parse: Callable[[str], Reply]) -> tuple[list[int], list[tuple[str, ...]]]:
+    """Cut `text` off behind each closing bracket; return the S places and the labels of the boxes read at each."""
+    stops = [bracket.end() for bracket in _CLOSING.finditer(text)]
+    if not stops:
+        stops = [len(text)]
+
+    # The text up to the last bracket is the whole reply, which is parsed already.
+    labels_at_stop = [parse(text[:stop]).boxes.labels for stop in stops[:-1]]
+    labels_at_stop.append(reply.boxes.labels)
+    return stops, labels_at_stop
+
+
+def _number_spans(text: str, start: int, stop: int, label_span: Span | None) -> list[Span]:
+    """Return the spans of the last four numbers from `start` to `stop` that are not part of the label."""
+    spans = []
+    for number in _NUMBER.finditer(text, start, stop):
+        if label_span is None or not _overlap(number.span(), label_span):
+            spans.append(number.span())
+    return spans[-4:]
 
 
 def _label_span(text: str, label: str, stop: int, *, before: bool) -> Span | None:
-    """Where the label stands nearest to `stop`, as it is or as JSON escapes it; None for no label."""
+    """Return where the label stands nearest to `stop`, as it is or as JSON escapes it; None for no label."""
+    if not label:
+        return None
     for written in (label, json.dumps(label)[1:-1]):
         first = text.rfind(written, 0, stop) if before else text.find(written, stop)
-        if label and first >= 0:
+        if first >= 0:
             return first, first + len(written)
     return None
 
 
-def _touch(a: Span, b: Span) -> bool:
+def _overlap(a: Span, b: Span) -> bool:
     return a[0] < b[1] and b[0] < a[1]

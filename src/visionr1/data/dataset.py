@@ -45,6 +45,11 @@ class PartedDataset(BoxDataset):
     """The positions of each part's categories, by its name."""
 
 
+def keep_filled_parts(parts: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
+    """Return the parts that have at least one category."""
+    return {name: tuple(positions) for name, positions in parts.items() if positions}
+
+
 def dataset_from_table(
     table: BoxTable, log: RowLog, image_folder: Path, asked: Sequence[Sequence[str]] | None = None
 ) -> BoxDataset:

@@ -1,12 +1,12 @@
-"""Shared by every reader: ids, errors that name file, row and field, and the count of what was skipped."""
+"""Shared by every reader: rows and ids, errors that name file, row and field, and the count of what was skipped."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
-from typing import Literal
+from typing import Any, Literal, TypeGuard
 
 from visionr1.errors import DataError
 
@@ -24,12 +24,12 @@ class ReadReport:
 
     def lines(self) -> list[str]:
         """Return one line for each reason."""
-        kinds = (("skipped", self.skipped), ("adjusted", self.adjusted))
-        return [
-            f"{kind} {count} {reason.replace('_', ' ')}, first: {self.examples[reason]}"
-            for kind, counts in kinds
-            for reason, count in counts.items()
-        ]
+        lines = []
+        for kind, counts in (("skipped", self.skipped), ("adjusted", self.adjusted)):
+            for reason, count in counts.items():
+                words = reason.replace("_", " ")
+                lines.append(f"{kind} {count} {words}, first: {self.examples[reason]}")
+        return lines
 
 
 class RowLog:
@@ -65,14 +65,44 @@ def read_id(value: object) -> Id | None:
         return None
     if isinstance(value, int):
         return value
-    if isinstance(value, float):
-        return int(value) if value.is_integer() else None
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+
+    # isdecimal alone would also take the digits of other scripts.
+    if isinstance(value, str) and value.isascii() and value.isdecimal():
+        return int(value)
     if isinstance(value, str) and value:
-        return int(value) if value.isascii() and value.isdecimal() else value
+        return value
+    return None
+
+
+def get_field(row: object, key: str) -> Any:
+    """Return the value under `key` in a row; None if the row lacks it, or is no object."""
+    if isinstance(row, dict):
+        return row.get(key)
+    return None
+
+
+def is_object_list(value: object) -> TypeGuard[list[dict[str, Any]]]:
+    """Return True for a list that holds nothing but objects, and for an empty list."""
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+
+
+def is_name_list(value: object) -> TypeGuard[list[str]]:
+    """Return True for a list that holds nothing but texts that are not blank, and for an empty list."""
+    return isinstance(value, list) and all(isinstance(item, str) and item.strip() for item in value)
+
+
+def first_file(places: Iterable[Path]) -> Path | None:
+    """Return the first of `places` where there is a file; None if there is none."""
+    for place in places:
+        if place.is_file():
+            return place
     return None
 
 
 def is_safe_name(name: str) -> bool:
     """Return True if a file name from an annotation file stays below its image folder on every system."""
-    path = PureWindowsPath(name)  # reads both / and \ as separators, and knows drive letters
+    # Windows' rules are the stricter ones: / and \ both separate, and drive letters count.
+    path = PureWindowsPath(name)
     return bool(name) and "\0" not in name and not path.anchor and ".." not in path.parts

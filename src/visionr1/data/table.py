@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,12 @@ from visionr1.errors import DataError
 from visionr1.samples import Sample, Size, normalize_label
 
 Index = NDArray[np.intp]
+Value = TypeVar("Value")
+
+
+def map_positions(keys: Iterable[Value]) -> dict[Value, int]:
+    """Return the position of each key; of one that comes more than once, the last."""
+    return {key: position for position, key in enumerate(keys)}
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -47,41 +54,54 @@ class BoxTable:
 
     def take(self, images: Sequence[int]) -> BoxTable:
         """Return the table of the images at these positions, in this order; a position may come more than once."""
-        rows = [np.flatnonzero(self.image == index) for index in range(len(self))]
-        order = np.concatenate([rows[i] for i in images]) if len(images) else np.zeros(0, dtype=np.intp)
+        rows_of_image = [np.flatnonzero(self.image == position) for position in range(len(self))]
+        taken = _pick(rows_of_image, images)
+        counts = list(map(len, taken))
+
+        # Nothing at the front, for there may be no image at all to concatenate.
+        rows = np.concatenate([np.zeros(0, dtype=np.intp), *taken])
         return replace(
-            self._take_rows(order),
-            image_ids=tuple(self.image_ids[i] for i in images),
-            file_names=tuple(self.file_names[i] for i in images),
+            self._take_rows(rows),
+            image_ids=_pick(self.image_ids, images),
+            file_names=_pick(self.file_names, images),
             sizes_wh=self.sizes_wh[list(images)],
-            image=np.repeat(np.arange(len(images)), [len(rows[i]) for i in images]),
+            image=np.repeat(np.arange(len(images)), counts),
         )
 
-    def of_categories(self, kept: Sequence[int]) -> BoxTable:
+    def take_categories(self, kept: Sequence[int]) -> BoxTable:
         """Return the table with the categories at these positions alone, in this order; every image stays."""
+        # A table from old to new positions, -1 for those that go.
         new_position = np.full(len(self.categories), -1, dtype=np.intp)
         new_position[list(kept)] = np.arange(len(kept))
         table = self._take_rows(np.flatnonzero(new_position[self.category] >= 0))
         return replace(
             table,
-            category_ids=tuple(self.category_ids[i] for i in kept),
-            categories=tuple(self.categories[i] for i in kept),
+            category_ids=_pick(self.category_ids, kept),
+            categories=_pick(self.categories, kept),
             category=new_position[table.category],
             descendants={},
         )
 
     def _take_rows(self, rows: Index) -> BoxTable:
-        columns = {name: getattr(self, name)[rows] for name in ("image", "category", "xywh", "area", "iscrowd")}
-        return replace(self, **columns)
+        """Return the table with these annotations alone; images and categories stay."""
+        return replace(
+            self,
+            image=self.image[rows],
+            category=self.category[rows],
+            xywh=self.xywh[rows],
+            area=self.area[rows],
+            iscrowd=self.iscrowd[rows],
+        )
 
     def check_names(self) -> None:
         """Raise DataError if two categories have one name as labels are compared (strip, casefold)."""
-        names = Counter(map(normalize_label, self.categories))
-        if twice := next((name for name, count in names.items() if count > 1), None):
-            raise DataError(
-                f"{self.path}: categories: {names[twice]} categories are called {twice!r}, so that a label does not "
-                "say which is meant; give each its own name"
-            )
+        counts = Counter(map(normalize_label, self.categories))
+        for name, count in counts.items():
+            if count > 1:
+                raise DataError(
+                    f"{self.path}: categories: {count} categories are called {name!r}, so that a label does not "
+                    "say which is meant; give each its own name"
+                )
 
     def label_indexes(self, asked: Iterable[Sequence[str]]) -> dict[tuple[str, ...], dict[str, int]]:
         """Map, for each set of categories asked for, a label to the position of its category.
@@ -90,9 +110,11 @@ class BoxTable:
         regard to case (V3Det has 45 such pairs) is only found as it stands. Raises DataError if two categories have
         the very same name.
         """
-        positions = {name.strip(): position for position, name in enumerate(self.categories)}
+        positions = map_positions(map(str.strip, self.categories))
         if len(positions) < len(self.categories):
             self.check_names()
+
+        # The same without regard to case, for labels that stand nowhere as they are.
         folded = {normalize_label(name): position for name, position in positions.items()}
 
         indexes: dict[tuple[str, ...], dict[str, int]] = {}
@@ -123,14 +145,20 @@ def table_of(samples: Sequence[Sample]) -> BoxTable:
     category: list[int] = []
     boxes: list[Array] = [np.zeros((0, 4))]
     for sample in samples:
-        key = sample.image_id if sample.image_id != "" else sample.id
-        if key not in images:
-            images[key] = len(images)
+        # A sample without the id of an image stands for an image of its own.
+        image_id = sample.image_id
+        if image_id == "":
+            image_id = sample.id
+        if image_id not in images:
+            images[image_id] = len(images)
             sizes.append(sample.size_wh)
+
+        # Images and categories are numbered as they come.
         for label in (*sample.query.categories, *sample.truth.labels):
             names.setdefault(label, len(names))
-        image += [images[key]] * len(sample.truth)
-        category += [names[label] for label in sample.truth.labels]
+        for label in sample.truth.labels:
+            image.append(images[image_id])
+            category.append(names[label])
         boxes.append(sample.truth.xyxy)
 
     xywh = xyxy_to_xywh(np.concatenate(boxes))
@@ -147,3 +175,8 @@ def table_of(samples: Sequence[Sample]) -> BoxTable:
         area=xywh[:, 2] * xywh[:, 3],
         iscrowd=np.zeros(len(xywh), dtype=bool),
     )
+
+
+def _pick(values: Sequence[Value], positions: Iterable[int]) -> tuple[Value, ...]:
+    """Return the values at these positions, in this order."""
+    return tuple(values[position] for position in positions)

@@ -17,10 +17,12 @@ from visionr1.registry import Registry
 __all__ = ["READERS", "Reader", "describe_readers", "find_reader", "resolve_reader"]
 
 
-def _check_reader(named: Any) -> Reader:
-    if not isinstance(named, Reader):
-        raise RecipeError(f"{named!r:.80} is no reader: expected a visionr1.data.Reader (see docs/extending.md)")
-    return named
+def _check_reader(value: Any) -> Reader:
+    """Return what a user's `module:object` names; RecipeError if it is no reader."""
+    if not isinstance(value, Reader):
+        expected = "a visionr1.data.Reader (see docs/extending.md)"
+        raise RecipeError(f"{value!r:.80} is no reader: expected {expected}")
+    return value
 
 
 READERS: Registry[Reader] = Registry(

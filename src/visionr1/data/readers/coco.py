@@ -11,7 +11,7 @@ Policies, besides those for samples (data/dataset.py):
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from visionr1.boxes import is_box, is_number
 from visionr1.data.dataset import BoxDataset, dataset_from_table
 from visionr1.data.readers import describe_readers
 from visionr1.data.readers.base import CHOOSE_SPLIT, Reader
-from visionr1.data.row_log import Id, OnBad, RowLog, is_safe_name, read_id
-from visionr1.data.table import BoxTable
+from visionr1.data.row_log import Id, OnBad, RowLog, first_file, get_field, is_safe_name, read_id
+from visionr1.data.table import BoxTable, map_positions
 from visionr1.errors import DataError
 from visionr1.files import read_json
 from visionr1.samples import Size
@@ -50,8 +50,9 @@ def read_coco(
     log = RowLog(file, on_bad)
     table = _read_table(file, log)
     table.check_names()
-    folder = find_image_folder(file, table.file_names) if image_dir is None else Path(image_dir)
-    return dataset_from_table(table, log, folder)
+    if image_dir is None:
+        image_dir = find_image_folder(file, table.file_names)
+    return dataset_from_table(table, log, Path(image_dir))
 
 
 def read_table(path: str | Path, *, split: str | None = None, on_bad: OnBad = "raise") -> BoxTable:
@@ -63,7 +64,7 @@ def read_table(path: str | Path, *, split: str | None = None, on_bad: OnBad = "r
 def sniff(path: Path) -> bool:
     """Return True for a .json file, and a folder that has an annotation file or a split with one."""
     if path.is_dir():
-        return bool(_first_file(path, ANNOTATION_NAMES) or find_split_files(path))
+        return bool(_find_direct(path) or find_split_files(path))
     return path.suffix == ".json"
 
 
@@ -80,46 +81,66 @@ def find_annotations(path: Path, split: str | None) -> Path:
     if not path.is_dir():
         raise DataError(f"{path}: no such file or folder; expected {describe_readers()}")
 
+    # The split asked for, under its usual name or any other.
     files = find_split_files(path)
-    if split is not None and (file := files.get(SPLIT_ALIASES.get(split, split)) or _split_file(path, split)):
-        return file
-    direct = _first_file(path, ANNOTATION_NAMES)
+    if split is not None:
+        file = files.get(SPLIT_ALIASES.get(split, split)) or _find_split_file(path, split)
+        if file is not None:
+            return file
+
+    # An annotation file of the folder itself, or that of its only split.
+    direct = _find_direct(path)
     if direct and (split is None or not files):
         return direct
     if split is None and len(files) == 1:
         return next(iter(files.values()))
 
+    # Nothing fits: say what there is instead.
     if not files:
         names = " or ".join(ANNOTATION_NAMES)
         raise DataError(f"{path}: found no {names} in this folder; expected {describe_readers()}")
-    wanted = f"split {split!r}" if split else "one annotation file"
-    has = f"the splits {', '.join(files)}"
-    raise DataError(f"{path}: expected {wanted} in this folder, found {has}; {CHOOSE_SPLIT}")
+    expected = "one annotation file"
+    if split:
+        expected = f"split {split!r}"
+    splits = ", ".join(files)
+    raise DataError(f"{path}: expected {expected} in this folder, found the splits {splits}; {CHOOSE_SPLIT}")
 
 
 def find_split_files(path: Path) -> dict[str, Path]:
     """Return the annotation file of each of train, valid and test that a folder holds."""
-    return {name: file for name in _SPLIT_SPELLINGS if (file := _split_file(path, name))}
+    files = {}
+    for split in _SPLIT_SPELLINGS:
+        file = _find_split_file(path, split)
+        if file is not None:
+            files[split] = file
+    return files
 
 
-def _split_file(folder: Path, split: str) -> Path | None:
+def _find_split_file(folder: Path, split: str) -> Path | None:
     """Return the annotation file of a split: in a folder of its name, or beside others with its name."""
     for name in _SPLIT_SPELLINGS.get(split, (split,)):
+        # A name that a user typed must not lead out of the folder.
         if not is_safe_name(name):
             return None
-        beside = [f"{name}_{known}" for known in ANNOTATION_NAMES]
-        below = [f"{parent}{name}.json" for parent in ("", "annotations/", "annotations/instances_")]
-        if file := _first_file(folder / name, ANNOTATION_NAMES) or _first_file(folder, [*beside, *below]):
+
+        places = [folder / name / file_name for file_name in ANNOTATION_NAMES]
+        places += [folder / f"{name}_{file_name}" for file_name in ANNOTATION_NAMES]
+        for parent in ("", "annotations/", "annotations/instances_"):
+            places.append(folder / f"{parent}{name}.json")
+        file = first_file(places)
+        if file is not None:
             return file
 
         # COCO's own names end in a year: instances_val2017.json.
-        if dated := sorted(folder.glob(f"annotations/instances_{name}[0-9]*.json")):
+        dated = sorted(folder.glob(f"annotations/instances_{name}[0-9]*.json"))
+        if dated:
             return dated[-1]
     return None
 
 
-def _first_file(folder: Path, names: Sequence[str]) -> Path | None:
-    return next((folder / name for name in names if (folder / name).is_file()), None)
+def _find_direct(folder: Path) -> Path | None:
+    """Return the annotation file that lies in `folder` itself, under one of its usual names."""
+    return first_file(folder / name for name in ANNOTATION_NAMES)
 
 
 def find_image_folder(file: Path, file_names: Sequence[str]) -> Path:
@@ -127,9 +148,11 @@ def find_image_folder(file: Path, file_names: Sequence[str]) -> Path:
     parent, tail = file.parent, file.stem.removeprefix("instances_")
     above = parent.parent
     folders = (parent, parent / "images", above / tail, above / "images" / tail, above / "images")
+
+    # A few names are enough to recognize the folder, and some of the files may be missing.
     probes = [name for name in file_names[:20] if is_safe_name(name)]
     for folder in folders:
-        if any((folder / name).is_file() for name in probes):
+        if first_file(folder / name for name in probes):
             return folder
     return parent
 
@@ -138,20 +161,25 @@ def find_image_folder(file: Path, file_names: Sequence[str]) -> Path:
 
 
 def _read_table(file: Path, log: RowLog) -> BoxTable:
+    """Read the columns of a COCO file; DataError, or a count, for what the policies above do not cover."""
     lists = _read_lists(file)
     names = _read_categories(lists["categories"], lists["annotations"], log)
     images = _read_images(lists["images"], log)
-    annotations = _read_annotations(lists["annotations"], _positions(images), _positions(names), log)
-    raw_ids = [row.get("id") for row in lists["images"] if isinstance(row, dict)]
+    annotations = _read_annotations(lists["annotations"], map_positions(images), map_positions(names), log)
+
+    file_names, sizes_wh = [], []
+    for file_name, size_wh in images.values():
+        file_names.append(file_name)
+        sizes_wh.append(size_wh)
     return BoxTable(
         path=file,
         image_ids=tuple(images),
-        file_names=tuple(name for name, _ in images.values()),
-        sizes_wh=np.array([size for _, size in images.values()], dtype=np.int64).reshape(-1, 2),
+        file_names=tuple(file_names),
+        sizes_wh=np.array(sizes_wh, dtype=np.int64).reshape(-1, 2),
         category_ids=tuple(names),
         categories=tuple(names.values()),
         **annotations,
-        ids_as_strings=all(isinstance(value, str) for value in raw_ids),
+        ids_as_strings=_are_ids_strings(lists["images"]),
         report=log.report(),
     )
 
@@ -171,8 +199,14 @@ def _read_lists(file: Path) -> dict[str, list[Any]]:
     return content
 
 
-def _positions(keys: Iterable[Id]) -> dict[Id, int]:
-    return {key: position for position, key in enumerate(keys)}
+def _are_ids_strings(rows: list[Any]) -> bool:
+    """Return True if the file writes all its image ids as strings, so that results must do so too."""
+    for row in rows:
+        if not isinstance(row, dict):
+            continue  # counted as an image without an id
+        if not isinstance(row.get("id"), str):
+            return False
+    return True
 
 
 def _read_categories(rows: list[Any], annotations: list[Any], log: RowLog) -> dict[Id, str]:
@@ -181,8 +215,7 @@ def _read_categories(rows: list[Any], annotations: list[Any], log: RowLog) -> di
     superclasses: dict[Id, str] = {}
     for index, row in enumerate(rows):
         where = f"categories[{index}]"
-        identity = read_id(row.get("id")) if isinstance(row, dict) else None
-        name = row.get("name") if isinstance(row, dict) else None
+        identity, name = read_id(get_field(row, "id")), get_field(row, "name")
         if identity is None or not isinstance(name, str) or not name.strip():
             raise DataError(f"{log.path}: {where}: expected an object with id and name, found {row!r:.80}; correct it")
         if identity in names:
@@ -195,10 +228,10 @@ def _read_categories(rows: list[Any], annotations: list[Any], log: RowLog) -> di
 
     # Roboflow adds a category that is the parent of all others and has no boxes.
     if superclasses:
-        used = {read_id(row.get("category_id")) for row in annotations if isinstance(row, dict)}
+        ids_with_boxes = {read_id(get_field(row, "category_id")) for row in annotations}
         parents = {row.get("supercategory") for row in rows}
         for identity, name in superclasses.items():
-            if name in parents and identity not in used:
+            if name in parents and identity not in ids_with_boxes:
                 reason = f"{name!r} has no boxes and is the others' supercategory"
                 log.adjust("superclasses_left_out", f"category id {identity}", reason)
                 del names[identity]
@@ -213,20 +246,34 @@ def _read_images(rows: list[Any], log: RowLog) -> dict[Id, tuple[str, Size]]:
     images: dict[Id, tuple[str, Size]] = {}
     for index, row in enumerate(rows):
         where = f"images[{index}]"
-        identity = read_id(row.get("id")) if isinstance(row, dict) else None
+        identity = read_id(get_field(row, "id"))
         if identity is None:
-            log.bad("images_without_id", where, f"id: expected an integer or a string, found {row!r:.80}")
+            message = f"id: expected an integer or a string, found {row!r:.80}"
+            log.bad("images_without_id", where, message)
             continue
         if identity in images:
-            log.bad("duplicate_image_id", where, f"id: expected one that no other image has, found {identity!r} again")
+            message = f"id: expected one that no other image has, found {identity!r} again"
+            log.bad("duplicate_image_id", where, message)
             continue
-        size = (row.get("width", 0), row.get("height", 0))
-        if not all(type(side) in (int, float) and side >= 0 and side == int(side) for side in size):
-            log.bad("bad_image_size", where, f"width, height: expected whole numbers of pixels, found {size!r}")
+        width, height = row.get("width", 0), row.get("height", 0)
+        if not (_is_whole(width) and _is_whole(height)):
+            message = f"width, height: expected whole numbers of pixels, found {(width, height)!r}"
+            log.bad("bad_image_size", where, message)
             continue
-        name = row.get("file_name", "")
-        images[identity] = (name if isinstance(name, str) else "", (int(size[0]), int(size[1])))
+
+        # A missing name matters only to those who need the file; they report it.
+        file_name = row.get("file_name", "")
+        if not isinstance(file_name, str):
+            file_name = ""
+        images[identity] = (file_name, (int(width), int(height)))
     return images
+
+
+def _is_whole(side: object) -> bool:
+    """Return True for a number of pixels: 640 or 640.0, also 0, but not true."""
+    if isinstance(side, bool) or not isinstance(side, int | float):
+        return False
+    return side >= 0 and side == int(side)
 
 
 def _read_annotations(rows: list[Any], images: dict[Id, int], categories: dict[Id, int], log: RowLog) -> dict[str, Any]:
@@ -235,7 +282,7 @@ def _read_annotations(rows: list[Any], images: dict[Id, int], categories: dict[I
     seen: set[int | str | float] = set()
     for index, row in enumerate(rows):
         where = f"annotations[{index}]"
-        annotation_id = row.get("id") if isinstance(row, dict) else None
+        annotation_id = get_field(row, "id")
         fault = _find_fault(row, images, categories)
         if fault is not None:
             reason, message = fault
@@ -245,16 +292,18 @@ def _read_annotations(rows: list[Any], images: dict[Id, int], categories: dict[I
         # Annotation ids mean nothing here, so repeated ones are only counted.
         if isinstance(annotation_id, int | str | float):
             if annotation_id in seen:
-                log.adjust("duplicate_annotation_ids", where, f"id {annotation_id!r} again; these ids are not used")
+                message = f"id {annotation_id!r} again; these ids are not used"
+                log.adjust("duplicate_annotation_ids", where, message)
             seen.add(annotation_id)
 
-        box = row["bbox"]
-        if row.get("area") is None:
+        box, box_area = row["bbox"], row.get("area")
+        if box_area is None:
             log.adjust("areas_computed", where, "no area; width x height is used")
+            box_area = box[2] * box[3]
         image.append(images[read_id(row["image_id"])])  # type: ignore[index]
         category.append(categories[read_id(row["category_id"])])  # type: ignore[index]
         xywh.append(box)
-        area.append(box[2] * box[3] if row.get("area") is None else row["area"])
+        area.append(box_area)
         crowd.append(bool(row.get("iscrowd")))
     return {
         "image": np.array(image, dtype=np.intp),
@@ -270,15 +319,21 @@ def _find_fault(row: Any, images: dict[Id, int], categories: dict[Id, int]) -> t
     if not isinstance(row, dict):
         return "bad_row", f"expected an object, found {row!r:.60}"
     if read_id(row.get("image_id")) not in images:
-        return "unknown_image_id", f"image_id: expected the id of one of the images, found {row.get('image_id')!r:.60}"
+        expected = "expected the id of one of the images"
+        return "unknown_image_id", f"image_id: {expected}, found {row.get('image_id')!r:.60}"
     if read_id(row.get("category_id")) not in categories:
-        known = f"expected the id of one of the {len(categories)} categories"
-        return "unknown_category_id", f"category_id: {known}, found {row.get('category_id')!r:.60}"
+        expected = f"expected the id of one of the {len(categories)} categories"
+        return "unknown_category_id", f"category_id: {expected}, found {row.get('category_id')!r:.60}"
+
     box = row.get("bbox")
     if not is_box(box):
-        return "bad_box", f"bbox: expected four finite numbers [x, y, width, height], found {box!r:.80}"
+        expected = "expected four finite numbers [x, y, width, height]"
+        return "bad_box", f"bbox: {expected}, found {box!r:.80}"
     if box[2] < 0 or box[3] < 0:
-        return "inverted_box", f"bbox: expected [x, y, width, height] with no negative side, found {box!r}"
+        expected = "expected [x, y, width, height] with no negative side"
+        return "inverted_box", f"bbox: {expected}, found {box!r}"
+
+    # COCO's own evaluation needs the two others; both may be missing.
     if row.get("area") is not None and not is_number(row["area"]):
         return "bad_area", f"area: expected a finite number, found {row['area']!r:.60}"
     if row.get("iscrowd") not in (0, 1, None):

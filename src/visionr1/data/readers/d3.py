@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from visionr1.data.dataset import PartedDataset, dataset_from_table
+from visionr1.data.dataset import PartedDataset, dataset_from_table, keep_filled_parts
 from visionr1.data.pickles import read_pickle
 from visionr1.data.readers.coco import read_table
-from visionr1.data.row_log import Id, OnBad, RowLog, read_id
+from visionr1.data.row_log import Id, OnBad, RowLog, first_file, is_object_list, read_id
 from visionr1.data.table import BoxTable
 from visionr1.errors import DataError
 
@@ -26,8 +26,11 @@ def read_d3(folder: Path, *, with_images: bool = True, on_bad: OnBad = "raise") 
     """Read D3 in `folder`; DataError naming the file that is missing or wrong."""
     table = read_table(_find_file(folder, "d3_json", "d3_full_annotations.json"), on_bad=on_bad)
     sentences = _read_by_id(_find_file(folder, "d3_pkl", "sentences.pkl"))
-    if unknown := [identity for identity in table.category_ids if identity not in sentences]:
-        raise DataError(f"{table.path}: categories: {len(unknown)} have no sentence, such as id {unknown[0]!r}")
+    unknown = [identity for identity in table.category_ids if identity not in sentences]
+    if unknown:
+        count, example = len(unknown), unknown[0]
+        raise DataError(f"{table.path}: categories: {count} have no sentence, such as id {example!r}")
+
     parts = _split_into_parts(table, sentences)
     if not with_images:
         return PartedDataset((), table, table.report, parts)
@@ -35,51 +38,75 @@ def read_d3(folder: Path, *, with_images: bool = True, on_bad: OnBad = "raise") 
     log = RowLog(table.path, on_bad)
     image_folders = (folder / "d3_images", folder / "images", folder)
     image_folder = next(path for path in image_folders if path.is_dir())
-    dataset = dataset_from_table(table, log, image_folder, _read_asked(table, folder))
+    dataset = dataset_from_table(table, log, image_folder, _read_group_sentences(table, folder))
     return PartedDataset(dataset.samples, dataset.table, dataset.report, parts)
 
 
 def _split_into_parts(table: BoxTable, sentences: Mapping[Id, Mapping[str, Any]]) -> dict[str, tuple[int, ...]]:
     """Return the positions of the sentences of each part: all, by presence, by absence, by length."""
-    parts: dict[str, list[int]] = {"FULL": [], "PRES": [], "ABS": [], **{name: [] for name in LENGTHS}}
-    for position, (identity, sentence) in enumerate(zip(table.category_ids, table.categories, strict=True)):
+    parts: dict[str, list[int]] = {}
+    for name in ("FULL", "PRES", "ABS", *LENGTHS):
+        parts[name] = []
+
+    for position, identity in enumerate(table.category_ids):
         parts["FULL"].append(position)
-        parts["ABS" if sentences[identity].get("is_negative") else "PRES"].append(position)
-        num_words = len(sentence.split(" "))
+        if sentences[identity].get("is_negative"):
+            parts["ABS"].append(position)
+        else:
+            parts["PRES"].append(position)
+
+        # Words are counted as the authors count them, so not by split().
+        num_words = len(table.categories[position].split(" "))
         for name, (shortest, longest) in LENGTHS.items():
             if shortest <= num_words <= longest:
                 parts[name].append(position)
-    return {name: tuple(positions) for name, positions in parts.items() if positions}
+    return keep_filled_parts(parts)
 
 
-def _read_asked(table: BoxTable, folder: Path) -> list[list[str]]:
+def _read_group_sentences(table: BoxTable, folder: Path) -> list[list[str]]:
     """Return the sentences of each image's group, in the order of the group."""
     images = _read_by_id(_find_file(folder, "d3_pkl", "images.pkl"))
     groups = _read_by_id(_find_file(folder, "d3_pkl", "groups.pkl"))
-    names = dict(zip(table.category_ids, table.categories, strict=True))
-    asked = []
+    sentences = dict(zip(table.category_ids, table.categories, strict=True))
+    sentences_of_images = []
     for image_id in table.image_ids:
+        # The group of the image; {} where the pickles lack one of the two.
+        group: Mapping[str, Any] = {}
         group_id = read_id(images.get(image_id, {}).get("group_id"))
-        group = {} if group_id is None else groups.get(group_id, {})
+        if group_id is not None:
+            group = groups.get(group_id, {})
         sentence_ids = group.get("inner_sent_id")
         if not isinstance(sentence_ids, list):
             raise DataError(
                 f"{folder}: image {image_id!r} of {table.path.name} has no group with sentences in the .pkl"
             )
-        asked.append([names[key] for key in map(read_id, sentence_ids) if key is not None and key in names])
-    return asked
+
+        # A group may name sentences that the annotations do not have.
+        texts = []
+        for sentence_id in map(read_id, sentence_ids):
+            if sentence_id is not None and sentence_id in sentences:
+                texts.append(sentences[sentence_id])
+        sentences_of_images.append(texts)
+    return sentences_of_images
 
 
 def _find_file(folder: Path, below: str, name: str) -> Path:
-    places = [folder / below / name, folder / name]
-    if file := next((place for place in places if place.is_file()), None):
-        return file
-    raise DataError(f"{folder}: expected {below}/{name} or {name} of D3, found neither")
+    """Return a file of D3 in its usual folder `below` or beside it; DataError if it is in neither."""
+    file = first_file((folder / below / name, folder / name))
+    if file is None:
+        raise DataError(f"{folder}: expected {below}/{name} or {name} of D3, found neither")
+    return file
 
 
 def _read_by_id(path: Path) -> dict[Id, Mapping[str, Any]]:
     """Return the rows of a pickle by id; DataError if it is no dict of dicts."""
     content = read_pickle(path)
-    if not isinstance(content, dict) or not all(isinstance(row, dict) for row in content.values()):
+    if not isinstance(content, dict) or not is_object_list(list(content.values())):
         raise DataError(f"{path}: expected a dict of dicts by id, as D3's authors publish it")
-    return {identity: row for key, row in content.items() if (identity := read_id(key)) is not None}
+
+    rows: dict[Id, Mapping[str, Any]] = {}
+    for key, row in content.items():
+        identity = read_id(key)
+        if identity is not None:
+            rows[identity] = row
+    return rows

@@ -13,17 +13,20 @@ Boxes are pixels of the original image. VLM-R1's are kept as they are, for its o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from visionr1.boxes import is_box, xywh_to_xyxy
 from visionr1.data.grounding import GroundingDataset, GroundingRows
-from visionr1.data.row_log import Id, OnBad, read_id
+from visionr1.data.row_log import Id, OnBad, first_file, get_field, read_id
 from visionr1.errors import DataError, needs_extra
 from visionr1.files import read_json, read_json_lines
+
+if TYPE_CHECKING:
+    from pyarrow import parquet
 
 
 def read_grounding_file(path: Path, *, with_images: bool = True, on_bad: OnBad = "raise") -> GroundingDataset:
@@ -32,13 +35,16 @@ def read_grounding_file(path: Path, *, with_images: bool = True, on_bad: OnBad =
     if path.suffix == ".parquet":
         _add_parquet(rows, path)
         return rows.dataset()
+
+    # MDETR's file is an object; the others are lists, as JSON or as JSON Lines.
     content = read_json_lines(path) if path.suffix == ".jsonl" else read_json(path)
     if isinstance(content, dict) and isinstance(content.get("images"), list):
         _add_mdetr(rows, content)
     elif isinstance(content, list):
         _add_rows(rows, content)
     else:
-        raise DataError(f"{path}: expected a list of rows, or an object with images; found a {type(content).__name__}")
+        kind = type(content).__name__
+        raise DataError(f"{path}: expected a list of rows, or an object with images; found a {kind}")
     return rows.dataset()
 
 
@@ -48,10 +54,11 @@ def find_lisa(data: Path, split: str) -> Path:
         return data
     names = [f"lisa_{split}.json", f"lisa_{split}.jsonl"]
     for folder in (data, data / "lisa", data / "rec_jsons_processed"):
-        for name in names:
-            if (folder / name).is_file():
-                return folder / name
-    raise DataError(f"{data}: expected {' or '.join(names)} of LISA-Grounding (VLM-R1's annotations), found neither")
+        file = first_file(folder / name for name in names)
+        if file is not None:
+            return file
+    expected = f"{' or '.join(names)} of LISA-Grounding (VLM-R1's annotations)"
+    raise DataError(f"{data}: expected {expected}, found neither")
 
 
 def _add_rows(rows: GroundingRows, content: Iterable[Any]) -> None:
@@ -62,8 +69,10 @@ def _add_rows(rows: GroundingRows, content: Iterable[Any]) -> None:
             rows.log.bad("bad_row", where, f"expected an object, found {row!r:.60}")
             continue
 
-        # Shikra's and Griffon's keys, or VLM-R1's.
-        keys = ("img_path", "expression", "bbox") if "img_path" in row else ("image", "normal_caption", "solution")
+        # VLM-R1's keys, or Shikra's and Griffon's.
+        keys = ("image", "normal_caption", "solution")
+        if "img_path" in row:
+            keys = ("img_path", "expression", "bbox")
         image, expression, box = map(row.get, keys)
         rows.add(
             where,
@@ -78,24 +87,31 @@ def _add_rows(rows: GroundingRows, content: Iterable[Any]) -> None:
 
 def _add_mdetr(rows: GroundingRows, content: Mapping[str, Any]) -> None:
     """Add the images of MDETR's file, each with its caption and the boxes of its annotations."""
-    boxes: dict[Any, list[Any]] = {}
+    # An expression that names nothing has an annotation marked as empty.
+    boxes_of_image: dict[Any, list[Any]] = {}
     for row in content.get("annotations") or []:
         if isinstance(row, dict) and not row.get("empty"):
-            boxes.setdefault(read_id(row.get("image_id")), []).append(_xyxy(row.get("bbox")))
+            boxes = boxes_of_image.setdefault(read_id(row.get("image_id")), [])
+            boxes.append(_to_xyxy(row.get("bbox")))
+
+    # Each "image" of the file is one expression; the image itself has the original id.
     for index, row in enumerate(content["images"]):
         where = f"images[{index}]"
-        identity = read_id(row.get("id")) if isinstance(row, dict) else None
+        identity = read_id(get_field(row, "id"))
         if identity is None:
-            rows.log.bad("images_without_id", where, f"id: expected an integer or a string, found {row!r:.60}")
+            message = f"id: expected an integer or a string, found {row!r:.60}"
+            rows.log.bad("images_without_id", where, message)
             continue
-        original = read_id(row.get("original_id"))
+        image_id = read_id(row.get("original_id"))
+        if image_id is None:
+            image_id = identity
         rows.add(
             where,
             identity=str(identity),
             image=row.get("file_name"),
-            image_id=identity if original is None else original,
+            image_id=image_id,
             expression=row.get("caption"),
-            xyxy=boxes.get(identity, []),
+            xyxy=boxes_of_image.get(identity, []),
             size_wh=(row.get("width"), row.get("height")),
         )
 
@@ -107,36 +123,51 @@ def _add_parquet(rows: GroundingRows, path: Path) -> None:
     columns = ["question_id", "image", "answer", "bbox", "file_name"]
     try:
         with parquet.ParquetFile(path) as file:
-            if missing := [column for column in columns if column not in file.schema_arrow.names]:
-                columns_there = ", ".join(file.schema_arrow.names)
-                raise DataError(f"{path}: expected the columns {', '.join(missing)}, found only {columns_there}")
-            batches = (row for batch in file.iter_batches(batch_size=256, columns=columns) for row in batch.to_pylist())
-            for index, row in enumerate(batches):
+            names = file.schema_arrow.names
+            missing = [column for column in columns if column not in names]
+            if missing:
+                expected = ", ".join(missing)
+                raise DataError(f"{path}: expected the columns {expected}, found only {', '.join(names)}")
+            for index, row in enumerate(_iterate_rows(file, columns)):
                 _add_parquet_row(rows, f"row {index}", row)
     except (ArrowException, OSError) as error:
         raise DataError(f"{path}: cannot read this parquet file: {error!s:.200}") from error
 
 
+def _iterate_rows(file: parquet.ParquetFile, columns: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+    """Yield the rows of a parquet file, a few hundred at a time, because they hold images."""
+    for batch in file.iter_batches(batch_size=256, columns=columns):
+        yield from batch.to_pylist()
+
+
 def _add_parquet_row(rows: GroundingRows, where: str, row: Mapping[str, Any]) -> None:
     """Add a sample for each expression of a row."""
-    image, answers = row["image"], row["answer"]
-    for number, expression in enumerate(answers if isinstance(answers, list) else [answers]):
+    image, expressions = row["image"], row["answer"]
+    if isinstance(image, dict):
+        image = image["bytes"]
+    if not isinstance(expressions, list):
+        expressions = [expressions]
+    for number, expression in enumerate(expressions):
         rows.add(
             where,
             identity=f"{row['question_id']}/{number}",
-            image=image["bytes"] if isinstance(image, dict) else image,
-            image_id=_coco_image(str(row["file_name"])),
+            image=image,
+            image_id=_read_coco_id(str(row["file_name"])),
             expression=expression,
-            xyxy=[_xyxy(row["bbox"])],
+            xyxy=[_to_xyxy(row["bbox"])],
         )
 
 
-def _coco_image(name: str) -> Id:
+def _read_coco_id(name: str) -> Id:
     """Return the image id in `COCO_train2014_000000581857_16.jpg`, whose last number counts objects; else the name."""
     match = re.match(r"COCO_\w+?2014_(\d{12})", name)
-    return int(match[1]) if match else name
+    if match is None:
+        return name
+    return int(match[1])
 
 
-def _xyxy(xywh: Any) -> Any:
+def _to_xyxy(xywh: Any) -> Any:
     """Return the corners of a box xywh; what is no box is left for the check of the row to name."""
-    return xywh_to_xyxy(np.array([xywh], dtype=np.float64))[0].tolist() if is_box(xywh) else xywh
+    if not is_box(xywh):
+        return xywh
+    return xywh_to_xyxy(np.array([xywh], dtype=np.float64))[0].tolist()

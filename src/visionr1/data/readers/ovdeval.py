@@ -12,7 +12,8 @@ from typing import Any
 
 from visionr1.data.dataset import BoxDataset, dataset_from_table
 from visionr1.data.readers.coco import find_image_folder, read_table
-from visionr1.data.row_log import OnBad, RowLog, read_id
+from visionr1.data.row_log import OnBad, RowLog, first_file, is_name_list, read_id
+from visionr1.data.table import BoxTable, map_positions
 from visionr1.errors import DataError
 from visionr1.files import read_json
 
@@ -21,8 +22,7 @@ SUBTASKS = ("celebrity", "color", "landmark", "logo", "material", "negation", "p
 
 def ovdeval_file(folder: Path, subtask: str) -> Path | None:
     """Return the annotation file of a subtask, if the folder has it."""
-    files = (folder / "annotations" / f"{subtask}.json", folder / f"{subtask}.json")
-    return next((file for file in files if file.is_file()), None)
+    return first_file((folder / "annotations" / f"{subtask}.json", folder / f"{subtask}.json"))
 
 
 def read_ovdeval(file: Path, *, with_images: bool = True, on_bad: OnBad = "raise") -> BoxDataset:
@@ -32,31 +32,46 @@ def read_ovdeval(file: Path, *, with_images: bool = True, on_bad: OnBad = "raise
         return BoxDataset((), table, table.report)
 
     log = RowLog(file, on_bad)
+    labels = _read_asked_labels(file, table, log)
+    return dataset_from_table(table, log, _find_images(file, table), labels)
+
+
+def _read_asked_labels(file: Path, table: BoxTable, log: RowLog) -> list[list[str]]:
+    """Return the labels that each image of the table is asked for, in the order of the file's categories."""
     rows = {read_id(row.get("id")): row for row in read_json(file)["images"] if isinstance(row, dict)}
-    positions = {name: position for position, name in enumerate(table.categories)}
-    asked = []
-    for identity in table.image_ids:
-        where = f"image {identity!r}"
-        texts = []
+    positions = map_positions(table.categories)
+    labels_of_images = []
+    for image_id in table.image_ids:
+        where = f"image {image_id!r}"
+        labels: list[str] = []
         for key in ("text", "neg_text"):
-            texts += _read_labels(rows[identity], key, f"{file}: {where}")
-        for text in texts:
-            if text not in positions:
-                log.adjust("labels_without_category", where, f"{text!r} is asked for and is no category of the file")
-        asked.append(sorted(dict.fromkeys(texts), key=lambda text: positions.get(text, len(positions))))
-    folder = next((folder for folder in _image_folders(file) if folder.is_dir()), None)
-    return dataset_from_table(table, log, folder or find_image_folder(file, table.file_names), asked)
+            labels += _read_labels(rows[image_id], key, f"{file}: {where}")
+        for label in labels:
+            if label not in positions:
+                message = f"{label!r} is asked for and is no category of the file"
+                log.adjust("labels_without_category", where, message)
+
+        # Each label once; those without a category come last, in the order of the image.
+        labels = list(dict.fromkeys(labels))
+        labels.sort(key=lambda label: positions.get(label, len(positions)))
+        labels_of_images.append(labels)
+    return labels_of_images
 
 
-def _image_folders(file: Path) -> tuple[Path, ...]:
-    """Return where the images of a subtask may be."""
-    root = file.parent.parent if file.parent.name == "annotations" else file.parent
-    return root / "images" / file.stem, root / file.stem, root / "images"
+def _find_images(file: Path, table: BoxTable) -> Path:
+    """Return the folder of a subtask's images: where OVDEval puts them, or else where COCO's users would."""
+    root = file.parent
+    if root.name == "annotations":
+        root = root.parent
+    for folder in (root / "images" / file.stem, root / file.stem, root / "images"):
+        if folder.is_dir():
+            return folder
+    return find_image_folder(file, table.file_names)
 
 
 def _read_labels(row: dict[str, Any], key: str, where: str) -> list[str]:
     """Return the labels of an image under one key; DataError if they are no list of texts."""
-    texts = row.get(key, [])
-    if not isinstance(texts, list) or not all(isinstance(text, str) and text.strip() for text in texts):
-        raise DataError(f"{where}: {key}: expected a list of labels, found {texts!r:.80}")
-    return texts
+    labels = row.get(key, [])
+    if not is_name_list(labels):
+        raise DataError(f"{where}: {key}: expected a list of labels, found {labels!r:.80}")
+    return labels

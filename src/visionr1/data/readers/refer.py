@@ -24,7 +24,7 @@ from visionr1.boxes import is_box, xywh_to_xyxy
 from visionr1.data.grounding import GroundingDataset, GroundingRows
 from visionr1.data.pickles import read_pickle
 from visionr1.data.readers.grounding_files import read_grounding_file
-from visionr1.data.row_log import Id, OnBad, RowLog, read_id
+from visionr1.data.row_log import Id, OnBad, RowLog, first_file, get_field, is_object_list, read_id
 from visionr1.errors import DataError
 from visionr1.files import read_json
 
@@ -45,7 +45,7 @@ _REFS = {
 }
 
 
-class _How(TypedDict):
+class _ReadOptions(TypedDict):
     """How files are read: see `GroundingRows`."""
 
     with_images: bool
@@ -61,21 +61,27 @@ def read_refer(
     folder, or one of the files above. Raises DataError, saying what was expected where, if there is none of them.
     """
     wanted = (split,) if split else SPLITS[name]
-    how: _How = {"with_images": with_images, "on_bad": on_bad}
+    options: _ReadOptions = {"with_images": with_images, "on_bad": on_bad}
     if not data.is_file():
-        datasets = _read_folder(data, name, wanted, **how)
+        datasets = _read_folder(data, name, wanted, **options)
     elif data.suffix == ".p" or data.name.startswith("grefs("):
-        datasets = _read_splits(data, wanted, **how)
+        datasets = _read_splits(data, wanted, **options)
     else:
-        datasets = {split or data.stem: read_grounding_file(data, **how)}
+        datasets = {split or data.stem: read_grounding_file(data, **options)}
         wanted = tuple(datasets)
 
     if not datasets:
+        row_files = ", ".join(_row_files(name, wanted[0]))
         raise DataError(
             f"{data}: no {name} {' or '.join(wanted)}; expected {name}/{_REFS[name][0]} with {name}/instances.json, or "
-            f"one of {', '.join(_row_files(name, wanted[0]))}, in this folder"
+            f"one of {row_files}, in this folder"
         )
-    missing = [name for name in wanted if name not in datasets and f"google_{name}" not in datasets]
+
+    # Google's partition counts where its refs are all there is.
+    missing = []
+    for split_name in wanted:
+        if split_name not in datasets and f"google_{split_name}" not in datasets:
+            missing.append(split_name)
     return datasets, tuple(missing)
 
 
@@ -83,19 +89,23 @@ def _read_folder(
     data: Path, name: str, wanted: Sequence[str], *, with_images: bool, on_bad: OnBad
 ) -> dict[str, GroundingDataset]:
     """Read the wanted splits from the first folder that has one: refs before files of rows."""
-    how: _How = {"with_images": with_images, "on_bad": on_bad}
-    for folder in (*(data / spelling for spelling in _SPELLINGS.get(name, (name,))), data):
+    options: _ReadOptions = {"with_images": with_images, "on_bad": on_bad}
+    is_google = wanted[0].startswith("google_")
+    folders = [data / spelling for spelling in _SPELLINGS.get(name, (name,))]
+    for folder in [*folders, data]:
         # Splits of Google's partition are in its own refs alone.
-        refs = [folder / file for file in _REFS[name] if (folder / file).is_file()]
-        if wanted[0].startswith("google_"):
-            refs = [file for file in refs if "google" in file.name]
-        if refs:
-            return _read_splits(refs[0], wanted, **how)
+        refs = []
+        for file_name in _REFS[name]:
+            if not is_google or "google" in file_name:
+                refs.append(folder / file_name)
+        refs_file = first_file(refs)
+        if refs_file is not None:
+            return _read_splits(refs_file, wanted, **options)
 
         datasets = {}
         for split in wanted:
             if file := _find_first(folder, _row_files(name, split)):
-                datasets[split] = read_grounding_file(file, **how)
+                datasets[split] = read_grounding_file(file, **options)
         if datasets:
             return datasets
     return {}
@@ -103,7 +113,9 @@ def _read_folder(
 
 def _row_files(name: str, split: str) -> list[str]:
     """Return the names that a split has as a file of rows, in the order in which they are looked for."""
-    partition = "umd" if name == "refcocog" else "unc"
+    partition = "unc"
+    if name == "refcocog":
+        partition = "umd"
     stems = [f"{spelling}_{split}" for spelling in _SPELLINGS.get(name, (name,))]
     files = [f"REC_{name}_{partition}_{split}.jsonl"]
     for stem in stems:
@@ -116,12 +128,13 @@ def _row_files(name: str, split: str) -> list[str]:
 def _find_first(folder: Path, patterns: Sequence[str]) -> Path | None:
     """Return the first file that a name or pattern fits; names hold no other special characters."""
     for pattern in patterns:
+        # The rest of a parquet file's name counts its shards, and differs from set to set.
+        places = [folder / pattern]
         if "*" in pattern:
-            files = sorted(folder.glob(pattern))
-        else:
-            files = [folder / pattern] if (folder / pattern).is_file() else []
-        if files:
-            return files[0]
+            places = sorted(folder.glob(pattern))
+        file = first_file(places)
+        if file is not None:
+            return file
     return None
 
 
@@ -142,32 +155,49 @@ def _read_instances(path: Path) -> _Instances:
     for key in ("images", "annotations"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise DataError(f"{path}: {key}: expected a list; is this the instances.json of the data set?")
+
     images, boxes = {}, {}
     for row in content["images"]:
-        if isinstance(row, dict) and (identity := read_id(row.get("id"))) is not None:
-            images[identity] = (row.get("file_name"), row.get("width"), row.get("height"))
+        image_id = read_id(get_field(row, "id"))
+        if image_id is not None:
+            images[image_id] = (row.get("file_name"), row.get("width"), row.get("height"))
     for row in content["annotations"]:
-        if isinstance(row, dict) and (identity := read_id(row.get("id"))) is not None:
-            boxes[identity] = row.get("bbox")
+        annotation_id = read_id(get_field(row, "id"))
+        if annotation_id is not None:
+            boxes[annotation_id] = row.get("bbox")
     return _Instances(path, boxes, images)
 
 
 def _read_splits(file: Path, wanted: Sequence[str], *, with_images: bool, on_bad: OnBad) -> dict[str, GroundingDataset]:
     """Read each wanted split that the refs have; splits of Google's partition are called google_SPLIT."""
-    refs = read_json(file) if file.suffix == ".json" else read_pickle(file)
-    if not isinstance(refs, list) or not all(isinstance(ref, dict) for ref in refs):
-        raise DataError(f"{file}: expected a list of refs, each with image_id, ann_id, split and sentences")
-    prefix = "google_" if "google" in file.name else ""
+    refs = _read_refs(file)
     instances = _read_instances(file.parent / "instances.json")
 
+    # The refs name their splits alike in both partitions.
     rows_of_split: dict[str, GroundingRows] = {}
-    for split in dict.fromkeys(name.removeprefix("google_") for name in wanted):
+    for name in wanted:
+        split = name.removeprefix("google_")
         for index, ref in enumerate(refs):
-            if ref.get("split") == split:
-                if split not in rows_of_split:
-                    rows_of_split[split] = GroundingRows(file, with_images=with_images, on_bad=on_bad)
-                _add_ref(rows_of_split[split], f"refs[{index}] (ref_id {ref.get('ref_id')!r})", ref, instances)
+            if ref.get("split") != split:
+                continue
+            if split not in rows_of_split:
+                rows_of_split[split] = GroundingRows(file, with_images=with_images, on_bad=on_bad)
+            where = f"refs[{index}] (ref_id {ref.get('ref_id')!r})"
+            _add_ref(rows_of_split[split], where, ref, instances)
+
+    prefix = ""
+    if "google" in file.name:
+        prefix = "google_"
     return {f"{prefix}{split}": rows.dataset() for split, rows in rows_of_split.items()}
+
+
+def _read_refs(file: Path) -> list[dict[str, Any]]:
+    """Return the refs of a file, JSON or a pickle; DataError if it is no list of objects."""
+    refs = read_json(file) if file.suffix == ".json" else read_pickle(file)
+    if not is_object_list(refs):
+        expected = "expected a list of refs, each with image_id, ann_id, split and sentences"
+        raise DataError(f"{file}: {expected}")
+    return refs
 
 
 def _add_ref(rows: GroundingRows, where: str, ref: Mapping[str, Any], instances: _Instances) -> None:
@@ -179,19 +209,21 @@ def _add_ref(rows: GroundingRows, where: str, ref: Mapping[str, Any], instances:
         return
 
     boxes = _find_boxes(ref.get("ann_id"), instances, rows.log, where)
-    sentences = ref.get("sentences")
     if boxes is None:
         return
-    if not isinstance(sentences, list) or not all(isinstance(sentence, dict) for sentence in sentences):
-        rows.log.bad("bad_sentences", where, f"sentences: expected a list of objects, found {sentences!r:.60}")
+    sentences = ref.get("sentences")
+    if not is_object_list(sentences):
+        message = f"sentences: expected a list of objects, found {sentences!r:.60}"
+        rows.log.bad("bad_sentences", where, message)
         return
 
-    name, width, height = instances.images[image_id]
+    # Every sentence asks for the same boxes of the same image.
+    file_name, width, height = instances.images[image_id]
     for sentence in sentences:
         rows.add(
             where,
             identity=str(sentence.get("sent_id")),
-            image=name,
+            image=file_name,
             image_id=image_id,
             expression=sentence.get("sent"),
             xyxy=boxes,
@@ -200,19 +232,24 @@ def _add_ref(rows: GroundingRows, where: str, ref: Mapping[str, Any], instances:
 
 
 def _find_boxes(ann_id: object, instances: _Instances, log: RowLog, where: str) -> list[list[float]] | None:
-    """Return the boxes xyxy of a ref's annotations; [-1], or none, is gRefCOCO's way to say that nothing is meant."""
-    identities = ann_id if isinstance(ann_id, list) else [ann_id]
-    if identities in ([-1], []):
+    """Return the boxes xyxy of a ref's annotations; None, logged, if one of them cannot be used."""
+    raw_ids = ann_id if isinstance(ann_id, list) else [ann_id]
+
+    # gRefCOCO's ways to say that the sentence means nothing in the image.
+    if raw_ids in ([-1], []):
         return []
+
     xywh = []
-    for identity in identities:
-        known = read_id(identity)
-        if known is None or known not in instances.boxes:
-            log.bad("unknown_ann_id", where, f"ann_id: expected one of {instances.path}, found {identity!r:.60}")
+    for raw_id in raw_ids:
+        annotation_id = read_id(raw_id)
+        if annotation_id is None or annotation_id not in instances.boxes:
+            message = f"ann_id: expected one of {instances.path}, found {raw_id!r:.60}"
+            log.bad("unknown_ann_id", where, message)
             return None
-        box = instances.boxes[known]
+        box = instances.boxes[annotation_id]
         if not is_box(box):
-            log.bad("bad_box", where, f"annotation {known} of {instances.path}: bbox: expected four, found {box!r:.80}")
+            annotation = f"annotation {annotation_id} of {instances.path}"
+            log.bad("bad_box", where, f"{annotation}: bbox: expected four, found {box!r:.80}")
             return None
         xywh.append(box)
     boxes: list[list[float]] = xywh_to_xyxy(np.array(xywh, dtype=np.float64)).tolist()

@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from visionr1.data.dataset import PartedDataset, dataset_from_table
+from visionr1.data.dataset import PartedDataset, dataset_from_table, keep_filled_parts
 from visionr1.data.readers.coco import read_table
-from visionr1.data.row_log import OnBad, RowLog, read_id
-from visionr1.data.table import BoxTable
+from visionr1.data.row_log import OnBad, RowLog, first_file, get_field, read_id
+from visionr1.data.table import BoxTable, map_positions
 from visionr1.errors import DataError
 from visionr1.files import read_json
 
@@ -30,7 +30,10 @@ def read_v3det(folder: Path, split: str = "val", *, with_images: bool = True, on
     if not with_images:
         return PartedDataset((), table, table.report, parts)
 
-    root = file.parent.parent if file.parent.name == "annotations" else file.parent
+    # File names start at the data folder, wherever the annotations lie.
+    root = file.parent
+    if root.name == "annotations":
+        root = root.parent
     dataset = dataset_from_table(table, RowLog(file, on_bad), root)
     return PartedDataset(dataset.samples, dataset.table, dataset.report, parts)
 
@@ -41,21 +44,24 @@ def _split_into_parts(file: Path, table: BoxTable) -> dict[str, tuple[int, ...]]
     parts: dict[str, list[int]] = {"all": [], "base": [], "novel": []}
     for position, identity in enumerate(table.category_ids):
         parts["all"].append(position)
-        parts["novel" if identity in novel_ids else "base"].append(position)
-    return {name: tuple(positions) for name, positions in parts.items() if positions}
+        if identity in novel_ids:
+            parts["novel"].append(position)
+        else:
+            parts["base"].append(position)
+    return keep_filled_parts(parts)
 
 
 def read_tree(path: Path, table: BoxTable) -> dict[int, frozenset[int]]:
     """Return the positions of all categories below each one; DataError if the file is not V3Det's category tree."""
     tree = read_json(path)
-    nodes = _mapping(tree, "categoryid2treeid", path)
-    nodes_below = _mapping(tree, "ancestor2descendant", path)
+    node_of_category = _read_mapping(tree, "categoryid2treeid", path)
+    nodes_below = _read_mapping(tree, "ancestor2descendant", path)
 
     # The tree is over nodes of its own, some of which are categories of the data set.
-    positions = {key: position for position, key in enumerate(table.category_ids)}
+    positions = map_positions(table.category_ids)
     position_of_node: dict[Any, int] = {}
-    for name, node in nodes.items():
-        identity = read_id(name)
+    for category_id, node in node_of_category.items():
+        identity = read_id(category_id)
         if identity is not None and identity in positions:
             position_of_node[node] = positions[identity]
 
@@ -63,22 +69,27 @@ def read_tree(path: Path, table: BoxTable) -> dict[int, frozenset[int]]:
     for node, position in position_of_node.items():
         below = nodes_below.get(node, [])
         if not isinstance(below, list):
-            raise DataError(f"{path}: ancestor2descendant: {node}: expected a list of nodes, found {below!r:.60}")
-        if categories := frozenset(position_of_node[other] for other in below if other in position_of_node):
+            where = f"{path}: ancestor2descendant: {node}"
+            raise DataError(f"{where}: expected a list of nodes, found {below!r:.60}")
+
+        # Nodes that only group others are no categories.
+        categories = frozenset(position_of_node[other] for other in below if other in position_of_node)
+        if categories:
             descendants[position] = categories
     return descendants
 
 
-def _mapping(tree: Any, key: str, path: Path) -> Mapping[str, Any]:
+def _read_mapping(tree: Any, key: str, path: Path) -> Mapping[str, Any]:
     """Return an object of the tree by its key; DataError if there is none."""
-    value = tree.get(key) if isinstance(tree, dict) else None
+    value = get_field(tree, key)
     if not isinstance(value, dict):
         raise DataError(f"{path}: {key}: expected an object; is this V3Det's category tree?")
     return value
 
 
 def _find_file(folder: Path, name: str) -> Path:
-    places = [folder / "annotations" / name, folder / name]
-    if file := next((place for place in places if place.is_file()), None):
-        return file
-    raise DataError(f"{folder}: expected annotations/{name} or {name} of V3Det, found neither")
+    """Return a file of V3Det in `annotations/` or beside it; DataError if it is in neither."""
+    file = first_file((folder / "annotations" / name, folder / name))
+    if file is None:
+        raise DataError(f"{folder}: expected annotations/{name} or {name} of V3Det, found neither")
+    return file

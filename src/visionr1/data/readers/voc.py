@@ -18,7 +18,7 @@ from visionr1.boxes import xyxy_to_xywh
 from visionr1.data.dataset import BoxDataset, dataset_from_table
 from visionr1.data.readers.base import CHOOSE_SPLIT, Reader
 from visionr1.data.row_log import OnBad, RowLog, is_safe_name
-from visionr1.data.table import BoxTable
+from visionr1.data.table import BoxTable, map_positions
 from visionr1.errors import DataError
 from visionr1.files import read_text
 from visionr1.samples import Size
@@ -56,27 +56,41 @@ def read_voc(path: Path, *, split: str | None = None, on_bad: OnBad = "raise") -
         elif annotation := _read_file(path / "Annotations" / f"{stem}.xml", log):
             annotations[stem] = annotation
     if not annotations:
-        raise DataError(f"{path}: no usable annotation; {'; '.join(log.report().lines()) or 'it has none'}")
-    return dataset_from_table(_build_table(path, annotations, log), log, path / "JPEGImages")
+        reasons = "; ".join(log.report().lines())
+        raise DataError(f"{path}: no usable annotation; {reasons or 'it has none'}")
+
+    table = _build_table(path, annotations, log)
+    return dataset_from_table(table, log, path / "JPEGImages")
 
 
 def _build_table(folder: Path, annotations: Mapping[str, _Annotation], log: RowLog) -> BoxTable:
-    labels = [label for annotation in annotations.values() for label in annotation.labels]
-    boxes = [box for annotation in annotations.values() for box in annotation.xyxy]
-    names = CATEGORIES if set(labels) <= set(CATEGORIES) else tuple(sorted(set(labels)))
-    position = {name: index for index, name in enumerate(names)}
-    boxes_per_image = [len(annotation.labels) for annotation in annotations.values()]
+    """Return the table of annotations by the stem of their files, in their order."""
+    file_names, sizes_wh, boxes_per_image = [], [], []
+    labels: list[str] = []
+    boxes: list[list[float]] = []
+    for stem, annotation in annotations.items():
+        file_names.append(annotation.file_name or f"{stem}.jpg")
+        sizes_wh.append(annotation.size_wh)
+        boxes_per_image.append(len(annotation.labels))
+        labels += annotation.labels
+        boxes += annotation.xyxy
+
+    # VOC's own order, also of categories that have no box here.
+    names = CATEGORIES
+    if not set(labels) <= set(CATEGORIES):
+        names = tuple(sorted(set(labels)))
+    positions = map_positions(names)
 
     xywh = xyxy_to_xywh(np.array(boxes, dtype=np.float64).reshape(-1, 4))
     return BoxTable(
         path=folder,
         image_ids=tuple(annotations),
-        file_names=tuple(annotation.file_name or f"{stem}.jpg" for stem, annotation in annotations.items()),
-        sizes_wh=np.array([annotation.size_wh for annotation in annotations.values()], dtype=np.int64).reshape(-1, 2),
+        file_names=tuple(file_names),
+        sizes_wh=np.array(sizes_wh, dtype=np.int64).reshape(-1, 2),
         category_ids=tuple(range(1, len(names) + 1)),
         categories=names,
         image=np.repeat(np.arange(len(annotations)), boxes_per_image),
-        category=np.array([position[label] for label in labels], dtype=np.intp),
+        category=np.array([positions[label] for label in labels], dtype=np.intp),
         xywh=xywh,
         area=xywh[:, 2] * xywh[:, 3],
         iscrowd=np.zeros(len(xywh), dtype=bool),
@@ -86,15 +100,26 @@ def _build_table(folder: Path, annotations: Mapping[str, _Annotation], log: RowL
 
 
 def _read_stems(folder: Path, split: str | None) -> list[str]:
-    """Return the names in a split's list, without the flag of lists by category; without a split, of all files."""
+    """Return the stems of the files in a split's list; without a split, of all files. DataError without a list."""
     if split is None:
-        return sorted(path.stem for path in (folder / "Annotations").glob("*.xml"))
+        return _list_stems(folder / "Annotations", "*.xml")
+
     lists = folder / "ImageSets" / "Main"
     file = lists / f"{_SPLITS.get(split, split)}.txt"
     if not is_safe_name(file.name) or not file.is_file():
-        known = ", ".join(sorted(path.stem for path in lists.glob("*.txt"))[:9]) or "no list"
-        raise DataError(f"{folder}: expected split {split!r} in ImageSets/Main, found {known}; {CHOOSE_SPLIT}")
-    return [line.split()[0] for line in read_text(file).splitlines() if line.strip()]
+        splits = ", ".join(_list_stems(lists, "*.txt")[:9]) or "no list"
+        raise DataError(f"{folder}: expected split {split!r} in ImageSets/Main, found {splits}; {CHOOSE_SPLIT}")
+
+    # Lists by category have a flag after the stem, which says nothing here.
+    stems = []
+    for line in read_text(file).splitlines():
+        if line.strip():
+            stems.append(line.split()[0])
+    return stems
+
+
+def _list_stems(folder: Path, pattern: str) -> list[str]:
+    return sorted(path.stem for path in folder.glob(pattern))
 
 
 def _read_file(path: Path, log: RowLog) -> _Annotation | None:
@@ -110,7 +135,8 @@ def _read_file(path: Path, log: RowLog) -> _Annotation | None:
             sides = [_number(element, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
             xmin, ymin, xmax, ymax = sides
             if not label or xmax < xmin or ymax < ymin:
-                log.bad("bad_object", where, f"expected a name and xmin <= xmax, ymin <= ymax, found {label!r} {sides}")
+                expected = "expected a name and xmin <= xmax, ymin <= ymax"
+                log.bad("bad_object", where, f"{expected}, found {label!r} {sides}")
                 continue
             if (element.findtext("difficult") or "").strip() == "1":
                 log.adjust("difficult_objects_kept", where, "difficult is 1")
@@ -121,14 +147,17 @@ def _read_file(path: Path, log: RowLog) -> _Annotation | None:
     except DataError as error:
         log.bad("bad_file", path.name, str(error))
         return None
-    return _Annotation((root.findtext("filename") or "").strip(), (int(width), int(height)), labels, boxes)
+
+    file_name = (root.findtext("filename") or "").strip()
+    return _Annotation(file_name, (int(width), int(height)), labels, boxes)
 
 
 def _parse(path: Path) -> ElementTree.Element:
     """Return the root of an annotation; DataError if it is too long, has a DOCTYPE or is not XML."""
     text = read_text(path).removeprefix("\ufeff")
     if len(text) > MAX_CHARACTERS or "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise DataError(f"{path}: expected a plain annotation below {MAX_CHARACTERS} characters, without a DOCTYPE")
+        expected = f"a plain annotation below {MAX_CHARACTERS} characters, without a DOCTYPE"
+        raise DataError(f"{path}: expected {expected}")
     try:
         return ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
@@ -144,6 +173,8 @@ def _number(element: ElementTree.Element, tag: str, default: float | None = None
         value = float(text or "")
     except ValueError:
         value = float("nan")
+
+    # Written so that not-a-number is refused too.
     if not abs(value) < 1e9:
         raise DataError(f"{tag}: expected a number, found {text!r:.40}")
     return value

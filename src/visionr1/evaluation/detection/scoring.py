@@ -111,7 +111,7 @@ def evaluate_boxes(
     if kept is not None:  # AP depends on the other categories too (suppression, a tree), the rest does not
         category_matches = [category_matches[place] for place in kept] if category_matches else []
         detections = detections.of_categories(kept, len(table.categories))
-        table = table.of_categories(kept)
+        table = table.take_categories(kept)
 
     # One-to-one matching at the protocol's IoU: right, predicted and true boxes (N, 3) of each image.
     pairs = overlapping_pairs(table, detections, min(NEAR, protocol.match_iou))

@@ -19,7 +19,6 @@ LONG_FILES = {
 """Longer than the limit when it came. This list only shrinks: a file within the limit leaves it."""
 WITH_LONG_FUNCTIONS = {
     "evaluation/detection/scoring.py",
-    "models/tiny.py",
 }
 """Likewise."""
 

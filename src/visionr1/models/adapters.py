@@ -4,7 +4,7 @@
 
 With the adapters off the model is bit for bit the one that training started from: it is GRPO's
 reference, and no second copy of it is held. There is no dropout, for the policy that is scored must be
-the one that sampled. Adapters are float32, whatever the weights are.
+the one that sampled. Adapters are float32, whatever the dtype of the weights.
 
 A folder of adapters is peft's own: adapter_config.json, which names the base model, and
 adapter_model.safetensors, whose metadata holds a checksum of the weights that the adapters belong to.
@@ -31,7 +31,7 @@ PEFT_PREFIX = "base_model.model."
 
 
 def has_adapters(model: nn.Module) -> bool:
-    """Whether `attach` or `load_adapters` has been here."""
+    """Return True if `attach` or `load_adapters` has given the model adapters."""
     return hasattr(model, "peft_config")
 
 
@@ -42,11 +42,10 @@ def attach(model: nn.Module, settings: LoRASection, *, seed: int, base: str) -> 
     """
     with needs_extra("train"):
         from peft import LoraConfig
-    names = target_modules(model, settings)
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
-        target_modules=names,
+        target_modules=target_modules(model, settings),
         base_model_name_or_path=base,
     )
     with torch.random.fork_rng(devices=[]):
@@ -55,31 +54,39 @@ def attach(model: nn.Module, settings: LoRASection, *, seed: int, base: str) -> 
 
 
 def target_modules(model: Any, settings: LoRASection) -> list[str]:
-    """Names of the linear layers that get adapters: in the decoder's layers, and those of the vision tower if asked."""
-    inside = set(map(id, model.model.get_decoder().layers.modules()))
+    """Return the names of the linear layers that get adapters: in the decoder, and in the vision tower if asked.
+
+    Raises RecipeError if `lora.targets` names a layer that there is not.
+    """
+    candidates = set(model.model.get_decoder().layers.modules())
     if settings.vision:
-        inside |= set(map(id, vision_modules(model)))
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and id(module) in inside]
-    ends = {name.rpartition(".")[2] for name in linear}
-    if unknown := set(settings.targets) - ends:
-        raise RecipeError(f"lora.targets: expected some of {', '.join(sorted(ends))}, found {sorted(unknown)}")
-    return [name for name in linear if not settings.targets or name.rpartition(".")[2] in settings.targets]
+        candidates |= set(vision_modules(model))
+    layers: dict[str, list[str]] = {}  # full names, by the last part: q_proj, ...
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and module in candidates:
+            layers.setdefault(name.rpartition(".")[2], []).append(name)
+
+    unknown = set(settings.targets) - set(layers)
+    if unknown:
+        raise RecipeError(f"lora.targets: expected some of {', '.join(sorted(layers))}, found {sorted(unknown)}")
+    targets = settings.targets or tuple(layers)
+    return [name for target in targets for name in layers[target]]
 
 
 def vision_modules(model: Any) -> list[nn.Module]:
-    """Every module that makes image features: those that hold no part of the language model."""
-    language = {*map(id, model.model.get_decoder().modules()), *map(id, model.get_output_embeddings().modules())}
-    return [module for module in model.modules() if not any(id(part) in language for part in module.modules())]
+    """Return every module that makes image features: those that hold no part of the language model."""
+    language = {*model.model.get_decoder().modules(), *model.get_output_embeddings().modules()}
+    return [module for module in model.modules() if language.isdisjoint(module.modules())]
 
 
 def is_adapter_folder(folder: Path) -> bool:
-    """Whether `folder` holds adapters and not a model."""
+    """Return True if `folder` holds adapters and not a model."""
     return (folder / CONFIG_FILE).is_file() and not (folder / "config.json").exists()
 
 
 @contextmanager
 def adapters_off(model: nn.Module) -> Iterator[None]:
-    """Inside this block, without gradient, `model` is its base; a model without adapters always is."""
+    """Switch the adapters off inside this block, without gradient: `model` is then its base."""
     layers: list[Any] = [module for module in model.modules() if _is_adapted(module)]
     for layer in layers:
         layer.enable_adapters(False)
@@ -99,7 +106,7 @@ def save_adapters(model: Any, state: Mapping[str, Tensor], folder: Path) -> None
 
 
 def load_adapters(model: Any, folder: Path) -> None:
-    """Give `model` the adapters in `folder`, every one of them.
+    """Give `model` all adapters in `folder`.
 
     Raises CheckpointError if a tensor is missing, too many or of another shape, or if the adapters
     belong to other weights than the model's.
@@ -117,17 +124,18 @@ def load_adapters(model: Any, folder: Path) -> None:
             f"the adapters in {folder} belong to a base model with other weights than the one loaded; "
             f"put back the model that they were trained on (once in {config.base_model_name_or_path})"
         )
-    own = _adapter_tensors(model.state_dict())
-    wrong = {name for name in {*own, *tensors} if _shape(own, name) != _shape(tensors, name)}
+
+    attached = _adapter_tensors(model.state_dict())
+    wrong = {name for name in {*attached, *tensors} if _shape(attached, name) != _shape(tensors, name)}
     if wrong:
         raise CheckpointError(f"the adapters in {folder} do not fit the model or {CONFIG_FILE}: {sorted(wrong)}")
     with torch.no_grad():
-        for name, tensor in own.items():
+        for name, tensor in attached.items():
             tensor.copy_(tensors[name])
 
 
 def base_folder(folder: Path) -> str:
-    """The model that the adapters in `folder` were trained on; CheckpointError if they do not say."""
+    """Return the folder of the model that the adapters were trained on; CheckpointError if none is named."""
     base = _read_config(folder).base_model_name_or_path
     if not base:
         raise CheckpointError(f"{folder / CONFIG_FILE}: expected the base model's folder in base_model_name_or_path")
@@ -137,19 +145,21 @@ def base_folder(folder: Path) -> str:
 def merged_weights(
     model: nn.Module, state: Mapping[str, Tensor], dtype: torch.dtype | None = None
 ) -> Iterator[tuple[str, Tensor]]:
-    """The weights `state` of `model`, one by one, with the adapters added in, in `dtype`, by the base's own names.
+    """Yield the full weights `state` of `model` in `dtype`, by the base's own names, with the adapters added in.
 
-    Weights that the model ties come once, by their first name; the model is left as it is.
+    Tied weights come once, by their first name; the model is left as it is.
     """
     modules: list[tuple[str, Any]] = list(model.named_modules())
     scales = {f"{name}.": module.scaling["default"] for name, module in modules if _is_adapted(module)}
-    seen = set()
+    yielded: set[int] = set()
     for name, parameter in model.state_dict(keep_vars=True).items():
-        if _is_adapter(name) or id(parameter) in seen:
+        if _is_adapter(name) or id(parameter) in yielded:
             continue
-        seen.add(id(parameter))
-        weight, (layer, is_base, _) = state[name], name.partition("base_layer.weight")
-        if is_base:
+        yielded.add(id(parameter))
+
+        weight = state[name]
+        layer, is_base_weight, _ = name.partition("base_layer.weight")
+        if is_base_weight:
             a, b = state[f"{layer}lora_A.default.weight"], state[f"{layer}lora_B.default.weight"]
             with torch.no_grad():
                 weight = torch.add(weight, b @ a, alpha=scales[layer])
@@ -164,6 +174,7 @@ def base_checksum(model: nn.Module) -> int:
 
 
 def _read_config(folder: Path) -> Any:
+    """Return peft's configuration in `folder`; CheckpointError if it cannot be read or is not of LoRA."""
     with needs_extra("train"):
         from peft import LoraConfig, PeftConfig
     try:
@@ -177,6 +188,7 @@ def _read_config(folder: Path) -> Any:
 
 
 def _inject(model: Any, config: Any) -> None:
+    """Put adapters into the layers that `config` names, and keep the checksum of the weights below them."""
     from peft import inject_adapter_in_model
 
     model.base_checksum = base_checksum(model)
@@ -187,7 +199,7 @@ def _inject(model: Any, config: Any) -> None:
 
 
 def _adapter_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The adapters' part of a model's state, by the names that peft gives it in files."""
+    """Return the adapters' part of a state dict, by the names that peft gives it in files."""
     named = {name: tensor for name, tensor in state.items() if _is_adapter(name)}
     return {PEFT_PREFIX + name.replace(".default.", "."): tensor.contiguous() for name, tensor in named.items()}
 

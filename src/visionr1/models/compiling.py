@@ -1,4 +1,4 @@
-"""Where torch.compile is asked for a graph, nothing else runs in its place: what fails is said."""
+"""Errors of torch.compile: nothing runs in place of a graph that cannot be compiled."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +15,10 @@ _NOT_COMPILED = (TorchDynamoException, FailOnRecompileLimitHit, CppCompileError,
 
 @contextmanager
 def compiling(what: str, otherwise: str, **settings: Any) -> Iterator[None]:
-    """Call what torch compiles inside this block, under Dynamo's `settings`; a TrainingError says that `what` cannot be
-    compiled, what it needs and what to do `otherwise`."""
+    """Run code that torch compiles inside this block, under Dynamo's `settings`.
+
+    If it fails, raise a TrainingError that `what` cannot be compiled, what it needs, and what to do `otherwise`.
+    """
     try:
         # DDP would cut a graph into its buckets of gradients, of which there are none.
         with torch._dynamo.config.patch(optimize_ddp=False, **settings):

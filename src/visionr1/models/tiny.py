@@ -10,21 +10,19 @@ It is an ordinary transformers folder (`Qwen3VLForConditionalGeneration`), small
 `docs/base_model.md` says how the shape was chosen.
 """
 
-from __future__ import annotations
-
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from visionr1.dialects.griffon import Griffon
 from visionr1.dialects.qwen25 import Qwen25
 from visionr1.files import write_json_atomic
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 PATCH = 20  # pixels of one vision patch; 2 x 2 patches make one image token
 GRID = 16  # positions a side that the vision tower learns, interpolated to the image's patches
@@ -80,30 +78,28 @@ player referee goal racquet net helmet jersey pistol gun smoke flame water river
 
 
 def _pieces() -> list[str]:
-    """Every fixed piece of prompts and answers, longest first (the pre-tokenizer takes the first that fits)."""
+    """Return every fixed piece of prompts and answers, longest first: the pre-tokenizer takes the first that fits."""
     templates = [*Qwen25.templates.values(), *Griffon.templates.values()]
     prompts = {part for template in templates for part in template.split("{}") if part}
     return sorted({*prompts, *ANSWER_PIECES, "user\n", "assistant\n", "\n"}, key=lambda piece: (-len(piece), piece))
 
 
 def _byte_symbols(text: str) -> str:
-    """`text` in the printable byte alphabet of byte-level BPE."""
+    """Return `text` in the printable byte alphabet of byte-level BPE."""
     pairs = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(text)
     return "".join(symbols for symbols, _ in pairs)
 
 
 def _vocabulary() -> dict[str, int]:
-    def entries() -> Iterator[str]:
-        yield from SPECIAL_TOKENS
-        yield from sorted(pre_tokenizers.ByteLevel.alphabet())
-        yield from map(_byte_symbols, _pieces())
-        yield from sorted(set(WORDS))
-
-    return {token: index for index, token in enumerate(dict.fromkeys(entries()))}
+    """Return the id of each token: special tokens, single bytes, fixed pieces, words."""
+    tokens = [*SPECIAL_TOKENS, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokens += map(_byte_symbols, _pieces())
+    tokens += sorted(set(WORDS))
+    return {token: index for index, token in enumerate(dict.fromkeys(tokens))}
 
 
 def _tokenizer() -> Tokenizer:
-    """Byte-level, without merges: a piece or word of the vocabulary is one token, everything else is bytes."""
+    """Return a byte-level BPE without merges: a piece or word of the vocabulary is one token, all else is bytes."""
     split = "|".join([*map(re.escape, _pieces()), "[A-Za-z]+", r"[\s\S]"])
     tokenizer = Tokenizer(models.BPE(vocab=_vocabulary(), merges=[], ignore_merges=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -118,13 +114,11 @@ def _tokenizer() -> Tokenizer:
 
 
 def _position_table(grid: int, width: int) -> Tensor:
-    """Start values (grid * grid, width) of the learned positions: sines and cosines of row and column, wavelengths from
-    twice the image down to a sixteenth of it.
+    """Return start values (grid * grid, width) of the learned positions.
 
-    Small random ones are drowned by the patches' content, and localising then starts much later.
+    They are sines and cosines of row and column, with wavelengths from twice the image down to a sixteenth of it. Small
+    random ones are drowned by the patches' content, and localising then starts much later.
     """
-    import torch
-
     frequencies = torch.pi * 2 ** torch.linspace(-1, 4, width // 4)
     angles = ((torch.arange(grid) + 0.5) / grid)[:, None] * frequencies
     waves = torch.cat((angles.sin(), angles.cos()), dim=1)
@@ -152,52 +146,19 @@ def build_tiny(
     Widths and layer counts are those of the two towers; both use full attention with heads `head_width` wide. Images
     are resized to multiples of 2 * `patch` with at most `input_pixels` pixels. The weights are float32.
     """
-    import torch
-    from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=_tokenizer(),
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        additional_special_tokens=list(SPECIAL_TOKENS[3:]),
-        chat_template=CHAT_TEMPLATE,
-        clean_up_tokenization_spaces=False,
-        model_max_length=4096,
-    )
+    tokenizer = _fast_tokenizer()
     token_id = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
-    spatial = head_width // 2 // 3  # rotary frequencies of each of height and width; the text axis has the rest
     config = Qwen3VLConfig(
         text_config={
+            **_text_settings(text_width, text_layers, text_mlp, head_width),
             "vocab_size": -(-len(tokenizer) // 64) * 64,
-            "hidden_size": text_width,
-            "num_hidden_layers": text_layers,
-            "intermediate_size": text_mlp,
-            "num_attention_heads": text_width // head_width,
-            "num_key_value_heads": text_width // head_width,
-            "head_dim": head_width,
-            "max_position_embeddings": 4096,
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": 10_000.0,
-                "mrope_section": [head_width // 2 - 2 * spatial, spatial, spatial],
-                "mrope_interleaved": True,
-            },
             "eos_token_id": token_id["<|im_end|>"],
             "pad_token_id": token_id["<|endoftext|>"],
-            "tie_word_embeddings": True,
         },
         vision_config={
-            "hidden_size": vision_width,
-            "depth": vision_layers,
-            "intermediate_size": vision_mlp,
-            "num_heads": vision_width // head_width,
+            **_vision_settings(vision_width, vision_layers, vision_mlp, head_width),
             "out_hidden_size": text_width,
             "patch_size": patch,
-            "temporal_patch_size": 1,
-            "spatial_merge_size": 2,
-            "num_position_embeddings": GRID * GRID,
-            "deepstack_visual_indexes": [vision_layers // 2 - 1],
         },
         image_token_id=token_id["<|image_pad|>"],
         video_token_id=token_id["<|video_pad|>"],
@@ -208,11 +169,69 @@ def build_tiny(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen3VLForConditionalGeneration(config)
-    table = model.model.visual.pos_embed.weight
-    table.data.copy_(_position_table(GRID, vision_width))
+    model.model.visual.pos_embed.weight.data.copy_(_position_table(GRID, vision_width))
     model.generation_config.eos_token_id = token_id["<|im_end|>"]
     model.generation_config.pad_token_id = token_id["<|endoftext|>"]
-    processor = Qwen2VLImageProcessorPil(
+
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    _image_processor(patch, input_pixels).save_pretrained(folder)
+    write_json_atomic(folder / "visionr1.json", {"dialect": "qwen25"})
+    return folder
+
+
+def _fast_tokenizer() -> Any:
+    """Return the tokenizer as transformers saves it, with its chat template."""
+    return PreTrainedTokenizerFast(
+        tokenizer_object=_tokenizer(),
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=list(SPECIAL_TOKENS[3:]),
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_max_length=4096,
+    )
+
+
+def _text_settings(width: int, layers: int, mlp: int, head_width: int) -> dict[str, Any]:
+    """Return the language model's part of the configuration."""
+    spatial = head_width // 2 // 3  # rotary frequencies of each of height and width; the text axis has the rest
+    return {
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "intermediate_size": mlp,
+        "num_attention_heads": width // head_width,
+        "num_key_value_heads": width // head_width,
+        "head_dim": head_width,
+        "max_position_embeddings": 4096,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10_000.0,
+            "mrope_section": [head_width // 2 - 2 * spatial, spatial, spatial],
+            "mrope_interleaved": True,
+        },
+        "tie_word_embeddings": True,
+    }
+
+
+def _vision_settings(width: int, layers: int, mlp: int, head_width: int) -> dict[str, Any]:
+    """Return the vision tower's part of the configuration; deepstack takes the middle layer."""
+    return {
+        "hidden_size": width,
+        "depth": layers,
+        "intermediate_size": mlp,
+        "num_heads": width // head_width,
+        "temporal_patch_size": 1,
+        "spatial_merge_size": 2,
+        "num_position_embeddings": GRID * GRID,
+        "deepstack_visual_indexes": [layers // 2 - 1],
+    }
+
+
+def _image_processor(patch: int, input_pixels: int) -> Any:
+    """Return the image processor, which feeds images of at most `input_pixels` pixels, in values from -1 to 1."""
+    return Qwen2VLImageProcessorPil(
         patch_size=patch,
         temporal_patch_size=1,
         merge_size=2,
@@ -220,9 +239,3 @@ def build_tiny(
         image_mean=[0.5, 0.5, 0.5],
         image_std=[0.5, 0.5, 0.5],
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    write_json_atomic(folder / "visionr1.json", {"dialect": "qwen25"})
-    return folder

@@ -1,4 +1,4 @@
-"""Which weights of a model train, and what is kept in memory for their gradients."""
+"""Choosing the weights that train, and what is kept in memory for their gradients."""
 
 from collections.abc import Callable
 from functools import partial
@@ -31,14 +31,16 @@ def make_trainable(policy: Policy, settings: ModelSection, lora: LoRASection, *,
 
 
 def vision_trains(policy: Policy) -> bool:
-    """Whether image features change from one update to the next."""
+    """Return True if image features change from one update to the next."""
     vision = vision_modules(policy.model)
     return any(parameter.requires_grad for module in vision for parameter in module.parameters(recurse=False))
 
 
 def checkpoint_layers(model: nn.Module) -> None:
-    """Let each layer keep its input alone where there is a gradient to come; without one (rollout, reference) it
-    runs as ever, with its cache."""
+    """Let each layer keep its input alone for the gradient, and compute the rest again in the backward pass.
+
+    Without a gradient (rollout, reference) a layer runs as before, with its KV cache.
+    """
     for module in model.modules():
         if isinstance(module, GradientCheckpointingLayer):
             module.forward = partial(_checkpointed, module.forward)

@@ -1,11 +1,11 @@
-"""Attention of a long row that holds prefixes and branches, on a GPU: by blocks of the row, without a copy of any key.
+"""Tree attention of a long row on a GPU: by blocks of the row, without a copy of any key.
 
 FlexAttention (Dong et al., arXiv 2412.05496; torch.nn.attention.flex_attention) compiles one kernel from a function
-that says which place looks at which, and a list of the blocks in which any does. Blocks that nobody looks at are
-skipped, those in which everybody looks need no mask, and heads share keys as they are. The list is made once a row,
-from the lengths alone, and serves all layers, forward and backward. Kernels are compiled for lengths that are powers of
-two, to which queries and keys are padded; blocks of padding see themselves alone and cost next to nothing.
-Axis letters: T places of the padded row, S prefixes and branches, B blocks, H heads, D width of a head.
+that says which query attends to which key, and a list of the blocks in which any does. Empty blocks are skipped, full
+ones need no mask, and heads share keys as they are. The list is made once a row, from the lengths alone, and serves all
+layers, forward and backward. Kernels are compiled for lengths that are powers of two, to which queries and keys are
+padded; a token of padding attends to itself alone and costs next to nothing.
+Axis letters: T places of the padded row, S spans (prefixes and branches), B blocks, H heads, D width of a head.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,49 +29,54 @@ Span = tuple[int, int]
 def make_block_mask(
     prefixes: Sequence[Span], branches: Sequence[Span], prefix_of: Sequence[int], num_tokens: int, device: torch.device
 ) -> BlockMask:
-    """The blocks of a row of `num_tokens`, padded, in which some place looks at another. Padding looks at itself:
-    kernels are at their safest where no place is blind."""
+    """Return the blocks of a row of `num_tokens`, padded, in which some place attends to another.
+
+    Padding attends to itself: kernels are at their safest where every query has a key.
+    """
     places = max(BLOCK, 1 << (num_tokens - 1).bit_length())
     spans = (*prefixes, *branches)
-    sees = torch.eye(len(spans), dtype=torch.float64)  # (S, S)
-    own_start = torch.arange(places, dtype=torch.int32)  # of each place: where its own span begins,
-    prefix_start, prefix_stop = torch.zeros(2, places, dtype=torch.int32)  # and where its prefix begins and ends
+
+    # For each place: where its span begins, and where the prefix of its branch begins and ends.
+    span_start = torch.arange(places, dtype=torch.int32)
+    prefix_start, prefix_stop = torch.zeros(2, places, dtype=torch.int32)
+    attends = torch.eye(len(spans), dtype=torch.float64)  # (S, S) span to span
     for start, length in spans:
-        own_start[start : start + length] = start
-    for number, ((start, length), owner) in enumerate(zip(branches, prefix_of, strict=True), start=len(prefixes)):
-        sees[number, owner] = 1
-        prefix_start[start : start + length] = prefixes[owner][0]
-        prefix_stop[start : start + length] = sum(prefixes[owner])
-    own_start, prefix_start, prefix_stop = (of.to(device) for of in (own_start, prefix_start, prefix_stop))
+        span_start[start : start + length] = start
+    for number, ((start, length), prefix) in enumerate(zip(branches, prefix_of, strict=True), start=len(prefixes)):
+        attends[number, prefix] = 1
+        prefix_start[start : start + length] = prefixes[prefix][0]
+        prefix_stop[start : start + length] = sum(prefixes[prefix])
+    span_start, prefix_start, prefix_stop = span_start.to(device), prefix_start.to(device), prefix_stop.to(device)
 
-    def looks(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        own: Tensor = (key >= own_start[query]) & (key <= query)
-        prefix: Tensor = (key >= prefix_start[query]) & (key < prefix_stop[query])
-        return own | prefix
+    def is_visible(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        in_span: Tensor = (key >= span_start[query]) & (key <= query)
+        in_prefix: Tensor = (key >= prefix_start[query]) & (key < prefix_stop[query])
+        return in_span | in_prefix
 
+    # Count the pairs of places that attend in each block; on the diagonal every place attends to itself.
     edges = torch.arange(0, places + BLOCK, BLOCK)
     begin, stop = torch.tensor([(start, start + length) for start, length in spans]).T[..., None]
     inside = (stop.minimum(edges[1:]) - begin.maximum(edges[:-1])).clamp(min=0).double()  # (S, B) tokens
-    pairs = inside.T @ sees @ inside  # (B, B) that look, below the diagonal; on it each place looks at itself
-    whole = (pairs == BLOCK**2).tril(-1)
-    part = ((pairs > 0).tril() | torch.eye(len(pairs), dtype=torch.bool)) & ~whole
+    pairs = inside.T @ attends @ inside  # (B, B), right below the diagonal
+    full = (pairs == BLOCK**2).tril(-1)
+    mixed = ((pairs > 0).tril() | torch.eye(len(pairs), dtype=torch.bool)) & ~full
     return BlockMask.from_kv_blocks(
-        *_listed(part, device),
-        *_listed(whole, device),
+        *_count_and_order(mixed, device),
+        *_count_and_order(full, device),
         BLOCK_SIZE=BLOCK,
-        mask_mod=looks,
+        mask_mod=is_visible,
         seq_lengths=(places, places),
     )
 
 
-def _listed(blocks: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    """How many blocks each row of blocks (B, B) has, and which, first."""
+def _count_and_order(blocks: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the number of blocks in each row of a mask (B, B), and the columns, those of the blocks first."""
     places = blocks.int().argsort(dim=1, descending=True, stable=True)
     return blocks.sum(dim=1)[None, None].to(device, torch.int32), places[None, None].to(device, torch.int32)
 
 
 def block_sparse_attention(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, scaling: float | None) -> Tensor:
-    """Attention (1, H, T, D) of queries (1, H, T, D) to keys and values of as many heads or fewer."""
+    """Attend with queries (1, H, T, D) to keys and values of as many heads or fewer; returns (1, H, T, D)."""
     tokens, places = query.shape[2], mask.seq_lengths[0]
     query, key, value = (pad(states, (0, 0, 0, places - tokens)) for states in (query, key, value))
     with compiling_long_rows():
@@ -91,7 +96,7 @@ compiling_long_rows = partial(
 
 @cache
 def _kernel(kind: str) -> Callable[..., Any]:
-    """FlexAttention, compiled a few times for each length. A CPU runs it operation by operation, forward alone, for
-    tests."""
+    """Return FlexAttention to be compiled, a few times for each length. A CPU runs it operation by operation, forward
+    alone, for tests."""
     backend = "eager" if kind == "cpu" else "inductor"
     return torch.compile(flex_attention, fullgraph=True, dynamic=False, backend=backend)

@@ -1,4 +1,4 @@
-"""Attention of one new token a row to the keys and values of its row, for every token that is sampled.
+"""Decode attention: one new token a row attends to the KV cache of its row.
 
 Axis letters: N rows, H heads, K of them with keys of their own, T columns, D width of a head.
 """
@@ -9,7 +9,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 
 def decode_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:
-    """Of query (N, H, 1, D), keys and values (N, K, T, D), and which a row may look at (N, 1, 1, T): (N, 1, H, D).
+    """Attend with queries (N, H, 1, D) to keys and values (N, K, T, D) where `mask` (N, 1, 1, T): returns (N, 1, H, D).
 
     Heads that share a key are queries of one head, so that under a mask too nothing of the cache is repeated for them.
     """
@@ -20,8 +20,11 @@ def decode_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | N
 
 
 def _by_products(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, scale: float | None) -> Tensor:
-    """Two products in float32: for one query a head torch's fused CPU kernel takes two to ten times as long, longest in
-    bfloat16, where it packs every key and value anew for every token."""
+    """Attend by two matrix products in float32.
+
+    For one query a head torch's fused CPU kernel takes two to ten times as long, longest in bfloat16, where it packs
+    every key and value anew for every token.
+    """
     with torch.autocast("cpu", enabled=False):
         scores = query.float() @ key.float().mT * (query.shape[-1] ** -0.5 if scale is None else scale)
         if attn_mask is not None:

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from visionr1.dialects import get_dialect
+from visionr1.rewards.published.coco_precision import average_precisions
 from visionr1.rewards.published.vlm_r1 import (
     VlmR1Reward,
-    average_precisions,
     rec_format,
     repetition,
     think_answer_format,

@@ -10,7 +10,7 @@ import pytest
 from visionr1.data.settings import DataSource
 from visionr1.errors import DataError, RecipeError
 from visionr1.training.recipe import Phase
-from visionr1.training.stream import Stream, describe, draws, open_stream
+from visionr1.training.stream import Stream, count_draws, describe, open_stream
 
 SCENES = {"width": 64, "height": 48, "max_objects": 1}
 
@@ -82,7 +82,7 @@ def test_draws_keep_to_the_shares_wherever_counting_begins(weights: tuple[float,
     shares = [Fraction(weight) / total for weight in weights]
     before = [0] * len(shares)
     for count in range(1, 200):
-        now = draws(shares, count)
+        now = count_draws(shares, count)
         assert sum(now) == count
         assert sorted(b - a for a, b in zip(before, now, strict=True)) == [0] * (len(shares) - 1) + [1]
         assert all(abs(n - s * count) < len(shares) / 2 + 1 for n, s in zip(now, shares, strict=True))

@@ -11,7 +11,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from visionr1.errors import MissingDependency, RecipeError
 from visionr1.training.recipe import Recipe, parse_recipe
-from visionr1.training.trackers import _settings, open_trackers
+from visionr1.training.trackers import _flatten, open_trackers
 
 
 def scalars(folder: Path) -> dict[str, dict[int, float]]:
@@ -118,7 +118,7 @@ def test_an_unknown_tracker_is_named() -> None:
 
 def test_settings_are_flat() -> None:
     table = {"a": 1, "b": {"c": [1, 2]}, "phase": [{"name": "x", "data": [{"source": "y"}]}, {"name": "z"}]}
-    assert _settings(table) == {
+    assert _flatten(table) == {
         "a": 1,
         "b.c": "[1, 2]",
         "phase.0.name": "x",

@@ -8,7 +8,6 @@ are scaled to the size of AdamW's, so one learning rate serves both.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any
 
 import torch
@@ -36,8 +35,11 @@ class Optimizer:
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """Those of all parts."""
-        return list(chain.from_iterable(part.param_groups for part in self.parts))
+        """The parameter groups of all parts, in order."""
+        groups: list[dict[str, Any]] = []
+        for part in self.parts:
+            groups.extend(part.param_groups)
+        return groups
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of all parts."""
@@ -47,58 +49,84 @@ class Optimizer:
             weight.grad = None
 
     def clip(self, trained: nn.Module, accelerator: Accelerator, limit: float) -> Tensor:
-        """Scale the gradient of `trained` down to norm `limit`; its norm before."""
+        """Scale the gradient of `trained` down to norm `limit`; return its norm before."""
         return full_tensor(accelerator.clip_grad_norm_(trained.parameters(), limit))
 
     @torch.no_grad()
     def step(self) -> None:
-        """One step of each part."""
+        """Do one step of each part."""
+        # The parts hold the float32 copies, so these need the gradients.
         for weight, master in self.masters:
-            master.grad, weight.grad = None if weight.grad is None else weight.grad.float(), None
+            if weight.grad is None:
+                master.grad = None
+            else:
+                master.grad = weight.grad.float()
+            weight.grad = None
+
         for part in self.parts:
             part.step()
+
+        # The model computes with the rounded weights.
         for weight, master in self.masters:
             weight.copy_(master)
             master.grad = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The parts' states, in order, and the float32 copies."""
+        """Return the parts' states, in order, and the float32 copies."""
+        parts = [part.state_dict() for part in self.parts]
         masters = [master.detach() for _, master in self.masters]
-        return {"parts": [part.state_dict() for part in self.parts], "masters": masters}
+        return {"parts": parts, "masters": masters}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`, whole; where processes hold shards of the parameters, each takes its own."""
-        for part, own in zip(self.parts, state["parts"], strict=True):
-            part.load_state_dict(shard_for_rank(own, [p for group in part.param_groups for p in group["params"]]))
-        for (weight, master), own in zip(self.masters, state["masters"], strict=True):
-            master.copy_(own)
+        """Go on from a full `state_dict`; where ranks hold shards of the parameters, each takes its own."""
+        for part, full_state in zip(self.parts, state["parts"], strict=True):
+            # torch numbers the parameters of a state over all groups.
+            parameters: list[nn.Parameter] = []
+            for group in part.param_groups:
+                parameters.extend(group["params"])
+            part.load_state_dict(shard_for_rank(full_state, parameters))
+
+        for (weight, master), saved_master in zip(self.masters, state["masters"], strict=True):
+            master.copy_(saved_master)
             weight.copy_(master)
 
 
 def make_optimizer(model: nn.Module, settings: OptimizerSection) -> Optimizer:
-    """The optimizer that a recipe asks for; weight decay on matrices only."""
-    weights = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    masters = {name: nn.Parameter(p.detach().float()) for name, p in weights.items() if p.dtype != torch.float32}
-    pairs = [(weights[name], master) for name, master in masters.items()]
-    named = list({**weights, **masters}.items())
-    orthogonal = [p for name, p in named if settings.name == "muon" and _is_inner_matrix(name, p)]
-    chosen = set(map(id, orthogonal))
-    rest = [p for _, p in named if id(p) not in chosen]
-    groups = [
-        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    adamw = torch.optim.AdamW(
-        [group for group in groups if group["params"]],  # adapters are matrices all
-        lr=0.0,
-        betas=settings.betas,
-        fused=True,
-    )
+    """Return the optimizer that a recipe asks for; weight decay on matrices only."""
+    # Sort what trains by how it is updated; a float32 copy takes the place of a weight of lower precision.
+    masters: list[tuple[nn.Parameter, nn.Parameter]] = []
+    orthogonal: list[nn.Parameter] = []
+    matrices: list[nn.Parameter] = []
+    vectors: list[nn.Parameter] = []
+    for name, weight in model.named_parameters():
+        if not weight.requires_grad:
+            continue
+        parameter = weight
+        if weight.dtype != torch.float32:
+            parameter = nn.Parameter(weight.detach().float())
+            masters.append((weight, parameter))
+
+        if settings.name == "muon" and _is_inner_matrix(name, parameter):
+            orthogonal.append(parameter)
+        elif parameter.ndim >= 2:
+            matrices.append(parameter)
+        else:
+            vectors.append(parameter)
+
+    # A group may be empty: adapters, for one, are all matrices.
+    groups: list[dict[str, Any]] = []
+    if matrices:
+        groups.append({"params": matrices, "weight_decay": settings.weight_decay})
+    if vectors:
+        groups.append({"params": vectors, "weight_decay": 0.0})
+
+    # The schedule sets the learning rate before each step.
+    adamw = torch.optim.AdamW(groups, lr=0.0, betas=settings.betas, fused=True)
     if not orthogonal:
-        return Optimizer(adamw, masters=pairs)
+        return Optimizer(adamw, masters=masters)
     muon = torch.optim.Muon(orthogonal, lr=0.0, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw")
-    return Optimizer(muon, adamw, masters=pairs)
+    return Optimizer(muon, adamw, masters=masters)
 
 
 def _is_inner_matrix(name: str, parameter: nn.Parameter) -> bool:

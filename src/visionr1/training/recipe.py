@@ -1,7 +1,7 @@
 """A recipe: everything a training run depends on, read from TOML into frozen records.
 
 `load_recipe(path, overrides)` reads a file and the command line's `--set section.key=value`;
-`to_toml` writes the resolved recipe back, every value stated. An unknown key, a value of the wrong
+`to_toml` writes the resolved recipe back with every value. An unknown key, a value of the wrong
 type or out of range raises RecipeError naming the file, the key, and the nearest key that exists.
 
 `[train]` holds the settings of the whole run; where there are `[[phase]]` tables, each is one part
@@ -37,7 +37,7 @@ class Phase(Section):
     """One part of a run: its data and its schedule."""
 
     name: str = "train"
-    """Shown in the metrics."""
+    """Name of the phase in the metrics."""
     data: Annotated[OneOrMore[DataSource], Field(min_length=1), Expected("at least one source")] = (DataSource(),)
     """Where the samples come from; several are mixed by weight."""
     steps: Annotated[int, Field(ge=0), Expected("0 (from epochs) or more")] = 0
@@ -50,13 +50,13 @@ class Phase(Section):
     batch_size: Annotated[int, Field(ge=1)] = 16
     """Samples per optimizer step."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-6
-    """Peak learning rate."""
+    """Learning rate at its peak."""
     final_learning_rate: Annotated[float, Field(ge=0), Expected("from 0 to learning_rate")] = 0.0
-    """Where the schedule ends."""
+    """Learning rate at the end of the schedule."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """From the peak to the end, over the steps after the warm-up."""
+    """How the learning rate goes from its peak to final_learning_rate, over the steps after the warm-up."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
-    """Linear from 0 to the peak."""
+    """Steps over which the learning rate rises linearly from 0 to its peak."""
 
     @model_validator(mode="after")
     def _check_schedule(self) -> Self:
@@ -75,9 +75,9 @@ class OptimizerSection(Section):
     name: Literal["adamw", "muon"] = "adamw"
     """"muon" takes fewer steps from random weights; "adamw" is what pretrained ones are tuned with."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """On matrices only."""
+    """Weight decay of matrices; biases and norms have none."""
     betas: Annotated[tuple[Beta, Beta], FromList] = (0.9, 0.999)
-    """Of AdamW."""
+    """Decay rates of AdamW's running means of the gradient and of its square."""
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
     """Gradients are scaled down to this norm; 0 leaves them as they are."""
     tokens_per_forward: Annotated[int, Field(ge=1)] = 8192
@@ -111,9 +111,9 @@ class CheckpointSection(Section):
     """What a killed run resumes from."""
 
     every: Annotated[int, Field(ge=0)] = 100
-    """Steps between checkpoints; 0 writes none but on an interrupt."""
+    """Steps between checkpoints; 0 writes one on an interrupt alone."""
     keep: Annotated[int, Field(ge=1)] = 2
-    """How many of the newest are kept."""
+    """How many of the newest checkpoints are kept."""
 
 
 class Recipe(Section):
@@ -122,7 +122,7 @@ class Recipe(Section):
     method: Literal["sft", "grpo"] = "grpo"
     """"grpo" (Vision-R1) or "sft" (the supervised baseline)."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Of data order, sampling and new weights."""
+    """Seed of the data order, of sampling and of new weights."""
     workers: Annotated[int, Field(ge=0)] = 0
     """Processes that prepare images ahead of the model; 0 prepares them in between."""
     threads: Annotated[int, Field(ge=0)] = 0
@@ -164,10 +164,12 @@ class Recipe(Section):
         """
         phases = []
         for phase in self.phases:
+            # A phase of scenes alone has no settings to keep and takes the defaults.
             sources = [data for data in phase.data if data.source != "scenes"] or [DataSource()]
             if len(sources) > 1:
                 mixed = ", ".join(data.source for data in sources)
                 raise RecipeError(f"--data: phase {phase.name} mixes {mixed}; change data.source in the recipe instead")
+
             phases.append(phase.with_changes(data=(sources[0].with_changes(source=path),)))
         return self.with_changes(phases=tuple(phases), eval=self.eval.with_changes(source=path))
 
@@ -179,19 +181,30 @@ class Recipe(Section):
 def named_sections(recipe: Recipe) -> dict[str, Section]:
     """Return each section of `recipe` by the key that `--set` takes for it; that of the recipe itself is ""."""
     sections: dict[str, Section] = {"": recipe}
+
+    # A single phase is the tables [train] and [[data]]; several go by their numbers.
     for index, phase in enumerate(recipe.phases):
-        alone = len(recipe.phases) == 1
-        sections["train" if alone else f"phase.{index}"] = phase
+        phase_key = f"phase.{index}"
+        data_key = f"phase.{index}.data"
+        if len(recipe.phases) == 1:
+            phase_key = "train"
+            data_key = "data"
+        sections[phase_key] = phase
         for place, source in enumerate(phase.data):
-            sections[f"data.{place}" if alone else f"phase.{index}.data.{place}"] = source
-    return sections | {key: value for key, value in recipe if isinstance(value, Section)}
+            sections[f"{data_key}.{place}"] = source
+
+    for key, value in recipe:
+        if isinstance(value, Section):
+            sections[key] = value
+    return sections
 
 
 def all_settings() -> Iterator[tuple[str, Setting]]:
     """Yield every setting that a recipe of one phase has, after its full key, "section.key"."""
     for name, section in named_sections(Recipe()).items():
         for setting in section.describe():
-            yield f"{name}.{setting.key}" if name else setting.key, setting
+            full_key = f"{name}.{setting.key}" if name else setting.key
+            yield full_key, setting
 
 
 # Reading
@@ -205,39 +218,52 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"cannot read recipe {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"recipe {path} is not TOML: {error}") from error
+
+    # Overrides name the phases, which are therefore made whole first.
     with naming(f"recipe {path}"):
         table = _with_whole_phases(table)
+
     # Another preset comes first, for it drops the options of the file's, which later overrides may set anew.
     for override in sorted(overrides, key=lambda override: not override.startswith("reward.preset=")):
         _apply_override(table, override)
+
     with naming(f"recipe {path}"):
         return parse_recipe(table)
 
 
 def parse_recipe(table: Mapping[str, Any]) -> Recipe:
-    """Return the recipe that a parsed TOML document states."""
+    """Return the recipe of a parsed TOML document; keys that it lacks have their defaults."""
     table = _with_whole_phases(table)
     phase_tables = table.pop("phase")
+
+    # The field of the record has another name than the table of the file, and would pass as a key.
     if "phases" in table:
         raise RecipeError("unknown key phases; did you mean phase?")
+
     try:
-        phases = [_parse_phase(phase_tables, i) for i in range(len(phase_tables))]
+        phases = [_parse_phase(phase_tables, index) for index in range(len(phase_tables))]
         return Recipe(**table, phases=tuple(phases))
     except SettingError as error:
-        raise (_name_other_section(error) if error.known else error) from None
+        if error.known:
+            raise _name_other_section(error) from None
+        raise
 
 
 def _with_whole_phases(table: Mapping[str, Any]) -> Table:
-    """Put what `[train]` and `[[data]]` say into each phase, which is then whole; there is at least one."""
-    rest = deepcopy(dict(table))
+    """Put the keys of `[train]` and `[[data]]` into each phase, which is then whole; there is at least one."""
+    rest = deepcopy(dict(table))  # the caller's table stays as it is
     shared = _table(rest.pop("train", {}), "train")
     if "data" in rest:
         shared = {**shared, "data": rest.pop("data")}
+
     phases = rest.get("phase", [{}])
     if not isinstance(phases, list) or not phases:
         raise RecipeError("phase: expected [[phase]] tables")
-    whole = [deepcopy({**shared, **_table(phase, f"phase.{i}")}) for i, phase in enumerate(phases)]
-    return {**rest, "phase": whole}
+    whole_phases = []
+    for index, phase in enumerate(phases):
+        # A deep copy: an override of one phase must not reach the others through a shared list.
+        whole_phases.append(deepcopy({**shared, **_table(phase, f"phase.{index}")}))
+    return {**rest, "phase": whole_phases}
 
 
 def _table(value: Any, key: str) -> Table:
@@ -251,18 +277,26 @@ def _parse_phase(tables: Sequence[Table], index: int) -> Phase:
     try:
         return Phase(**tables[index])
     except SettingError as error:
-        # What all phases share is of [train] or [[data]]; the first of them has raised.
+        # A value that all phases share stands in [train] or [[data]], and the first phase has raised for it.
         key = str(error.path[0])
         shared = index == 0 and all(table.get(key) == tables[0].get(key) for table in tables)
         if not shared:
             raise error.inside("phase", _phase_names(tables)[index]) from None
-        raise (error if key == "data" else error.inside("train")) from None
+        if key == "data":
+            raise
+        raise error.inside("train") from None
 
 
 def _phase_names(tables: Sequence[Table]) -> list[str]:
-    """Return what tells each phase from the others: its name or, where it shares that or has none, its number."""
+    """Return a unique name of each phase: its own or, where it shares that or has none, its number."""
     names = [table.get("name") for table in tables]
-    return [str(name) if name and names.count(name) == 1 else str(i) for i, name in enumerate(names)]
+    unique_names = []
+    for index, name in enumerate(names):
+        if name and names.count(name) == 1:
+            unique_names.append(str(name))
+        else:
+            unique_names.append(str(index))
+    return unique_names
 
 
 def _name_other_section(error: SettingError) -> RecipeError:
@@ -283,31 +317,42 @@ def _apply_override(table: Table, override: str) -> None:
     if not equals or not path or keys == ["train"]:
         raise RecipeError(f"--set {override}: expected section.key=value")
     value = _parse_value(text, override)
+
+    # The options that stand beside a preset are its own, and mean nothing to another one.
     if keys == ["reward", "preset"]:
         reward = table.get("reward", {})
         table["reward"] = {key: item for key, item in reward.items() if key in RewardSection.model_fields}
+
     if keys[0] not in ("train", "data"):
         _put(table, keys, value, override)
         return
 
-    # "train.steps" and "data.0.limit" are of every phase, which must agree in what they hold there.
+    # "train.steps" and "data.0.limit" change every phase.
     if keys[0] == "train":
         keys = keys[1:]
-    phases = table["phase"]
-    if any(phase.get(keys[0]) != phases[0].get(keys[0]) for phase in phases):
-        choices = [f"phase.{phase.get('name', i)}.{'.'.join(keys)}" for i, phase in enumerate(phases)]
-        raise RecipeError(
-            f"--set {override}: the phases of this recipe differ in {keys[0]}; set {' or '.join(choices)}"
-        )
-    for phase in phases:
+    _check_phases_agree(table["phase"], keys, override)
+    for phase in table["phase"]:
         _put(phase, keys, deepcopy(value), override)
 
 
+def _check_phases_agree(phases: Sequence[Table], keys: Sequence[str], override: str) -> None:
+    """Raise RecipeError if the phases differ in what an override would set in all of them."""
+    values = [phase.get(keys[0]) for phase in phases]
+    if all(value == values[0] for value in values):
+        return
+
+    choices = []
+    for index, phase in enumerate(phases):
+        choices.append(f"phase.{phase.get('name', index)}.{'.'.join(keys)}")
+    raise RecipeError(f"--set {override}: the phases of this recipe differ in {keys[0]}; set {' or '.join(choices)}")
+
+
 def _parse_value(text: str, override: str) -> Any:
-    """Read a value as TOML; what is none is text, which then needs no quotes."""
+    """Read a value as TOML or, where it is none, as text, which then needs no quotes."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError as error:
+        # An opening quote or bracket shows that TOML was meant.
         if text.strip()[:1] in ("'", '"', "[", "{"):
             raise RecipeError(f"--set {override}: this value is not TOML: {error}") from error
         return text
@@ -320,12 +365,20 @@ def _put(table: Table, keys: Sequence[str], value: Any, override: str) -> None:
     for key in keys[:-1]:
         # A table of free keys, such as reward.weights, starts from its default: its other entries stay.
         default = getattr(default, key, None)
-        start = dict(default) if isinstance(default, Mapping) else {}
-        node = node[_index(node, key, override)] if isinstance(node, list) else node.setdefault(key, start)
+        if isinstance(node, list):
+            node = node[_index(node, key, override)]
+        elif isinstance(default, Mapping):
+            node = node.setdefault(key, dict(default))
+        else:
+            node = node.setdefault(key, {})
         if not isinstance(node, dict | list):
             raise RecipeError(f"--set {override}: {key} is not a table")
+
     last = keys[-1]
-    node[_index(node, last, override) if isinstance(node, list) else last] = value
+    if isinstance(node, list):
+        node[_index(node, last, override)] = value
+    else:
+        node[last] = value
 
 
 def _index(entries: list[Any], key: str, override: str) -> int:
@@ -333,6 +386,7 @@ def _index(entries: list[Any], key: str, override: str) -> int:
     names = [entry.get("name") for entry in entries if isinstance(entry, dict)]
     if names.count(key) == 1:
         return names.index(key)
+
     if not key.isdecimal() or int(key) >= len(entries):
         listed = "".join(f"{name}, " for name in names if name)
         raise RecipeError(f"--set {override}: expected {listed}a number below {len(entries)} in place of {key!r}")
@@ -343,7 +397,7 @@ def _index(entries: list[Any], key: str, override: str) -> int:
 
 
 def to_toml(recipe: Recipe) -> str:
-    """Return the recipe as TOML, every value stated; `parse_recipe` reads it back equal."""
+    """Return the recipe as TOML with every value; `parse_recipe` reads it back equal."""
     lines: list[str] = []
     _write_section(recipe, "", lines)
     return "\n".join(lines).lstrip("\n") + "\n"
@@ -353,12 +407,14 @@ def _write_section(section: Section, name: str, lines: list[str]) -> None:
     """Append the lines of a section: its own values first, as TOML wants it, then its tables."""
     tables = []
     for key, value in section:
-        if isinstance(value, Section) or (isinstance(value, tuple) and value and isinstance(value[0], Section)):
+        if isinstance(value, Section) or _is_list_of_sections(value):
             tables.append((key, value))
         elif value is not None:  # TOML has no null: what is not set is left out
             lines.append(f"{key} = {toml_value(value)}")
+
     for key, value in tables:
-        key = "phase" if key == "phases" else key
+        if key == "phases":
+            key = "phase"
         path = f"{name}.{key}" if name else key
         if isinstance(value, Section):
             lines.append(f"\n[{path}]")
@@ -369,12 +425,20 @@ def _write_section(section: Section, name: str, lines: list[str]) -> None:
             _write_section(entry, path, lines)
 
 
+def _is_list_of_sections(value: object) -> bool:
+    # An empty list has no table to stand in: it is written as a value.
+    return isinstance(value, tuple) and bool(value) and isinstance(value[0], Section)
+
+
 def toml_value(value: Any) -> str:
     """Return a value as TOML writes it, in one line."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key} = {toml_value(item)}" for key, item in value.items()) + "}"
+        entries = [f"{key} = {toml_value(item)}" for key, item in value.items()]
+        return "{" + ", ".join(entries) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(toml_value, value)) + "]"
     if isinstance(value, bool):
         return str(value).lower()
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)  # its escapes are TOML's
+    return repr(value)

@@ -1,4 +1,4 @@
-"""Which samples a step sees: a function of the recipe and the step alone.
+"""The samples of each step: a function of the recipe and the step alone.
 
 Nothing is remembered between steps, so a resumed run continues with the very samples that the
 uninterrupted one would have seen, and any process can prepare any step.
@@ -23,16 +23,18 @@ from visionr1.training.recipe import Phase
 Item = TypeVar("Item")
 
 
-def share(items: Sequence[Item], index: int, count: int) -> Sequence[Item]:
-    """The part of `items` that process `index` of `count` takes; the parts follow each other in order."""
-    return items[len(items) * index // count : len(items) * (index + 1) // count]
+def share(items: Sequence[Item], rank: int, world_size: int) -> Sequence[Item]:
+    """Return the part of `items` that `rank` takes; the parts of all ranks follow each other in order."""
+    start = len(items) * rank // world_size
+    end = len(items) * (rank + 1) // world_size
+    return items[start:end]
 
 
 class Source(Protocol):
     """Samples by number, without end."""
 
     def __call__(self, number: int, seed: Sequence[int]) -> Sample:
-        """Sample `number` of the order that `seed` makes."""
+        """Return sample `number` of the order that `seed` makes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,8 @@ class Shuffled:
 
     def __call__(self, number: int, seed: Sequence[int]) -> Sample:
         epoch, place = divmod(number, len(self.samples))
-        return self.samples[int(_permutation(len(self.samples), (*seed, epoch))[place])]
+        order = _permutation(len(self.samples), (*seed, epoch))
+        return self.samples[int(order[place])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,66 +55,113 @@ class Stream:
 
     sources: tuple[Source, ...]
     shares: tuple[Fraction, ...]
-    """Of the draws, each source's; exact, so that every process counts alike."""
+    """Each source's share of the draws; exact, so that every rank counts alike."""
     batch_size: int
     seed: tuple[int, ...]
     num_samples: int | None
-    """Of all finite sources together; None if there is an endless one."""
+    """Samples of all sources together; None if one of them is endless."""
     contents: tuple[str, ...]
-    """Of each source, what `describe` says, by which a resumed run knows its data again."""
+    """The description of each source (see `describe`), by which a resumed run recognises its data."""
 
-    def batch(self, step: int, index: int = 0, count: int = 1) -> list[Sample]:
-        """The samples that process `index` of `count` takes of step `step` of the phase: of each source those that
-        follow the ones it gave before, so that none comes twice in an epoch of its own, all in an order of the step."""
-        first, end = step * self.batch_size, (step + 1) * self.batch_size
+    def batch(self, step: int, rank: int = 0, world_size: int = 1) -> list[Sample]:
+        """Return the samples that `rank` takes of step `step` of the phase.
+
+        Each source gives the samples that follow those it gave before, so that none comes twice in one of its epochs.
+        Those of several sources are shuffled, in an order that the step makes.
+        """
+        first = step * self.batch_size
+        end = first + self.batch_size
         if len(self.sources) == 1:
-            return [self.sources[0](number, self.seed) for number in share(range(first, end), index, count)]
-        ranges = map(range, draws(self.shares, first), draws(self.shares, end))
-        drawn = [(k, number) for k, numbers in enumerate(ranges) for number in numbers]
-        order = np.random.default_rng((*self.seed, step)).permutation(len(drawn)).tolist()
-        own = share([drawn[i] for i in order], index, count)
-        return [self.sources[k](number, (*self.seed, k)) for k, number in own]
+            numbers = share(range(first, end), rank, world_size)
+            return [self.sources[0](number, self.seed) for number in numbers]
+
+        # The whole batch, as pairs of a source's place and a number of its samples.
+        pairs: list[tuple[int, int]] = []
+        starts = count_draws(self.shares, first)
+        ends = count_draws(self.shares, end)
+        for place in range(len(self.sources)):
+            for number in range(starts[place], ends[place]):
+                pairs.append((place, number))
+
+        # Every rank shuffles alike, then loads its own part alone.
+        order = np.random.default_rng((*self.seed, step)).permutation(len(pairs)).tolist()
+        shuffled = [pairs[i] for i in order]
+        samples = []
+        for place, number in share(shuffled, rank, world_size):
+            source = self.sources[place]
+            samples.append(source(number, (*self.seed, place)))
+        return samples
 
 
-def draws(shares: Sequence[Fraction], count: int) -> list[int]:
-    """How many of a phase's first `count` draws are of each source: draw j of share s is due at (j + 1/2) / s, and the
-    earliest come first, so that every source is within a draw or two of its share at any time."""
-    sure = max(0, count - len(shares))  # by then at most `count` are due
-    done = [int(s * sure + Fraction(1, 2)) for s in shares]
-    while sum(done) < count:
-        done[min(range(len(shares)), key=lambda k: (done[k] + Fraction(1, 2)) / shares[k])] += 1
-    return done
+def count_draws(shares: Sequence[Fraction], count: int) -> list[int]:
+    """Return how many of a phase's first `count` draws each source has.
+
+    Draw j of a source with share s is due at (j + 1/2) / s, and the earliest come first, so that every source is within
+    a draw or two of its share at any time.
+    """
+    half = Fraction(1, 2)
+
+    # So many draws earlier, at most `count` of them are due: those are certain.
+    certain = max(0, count - len(shares))
+    counts = [int(fraction * certain + half) for fraction in shares]
+
+    # Add the one that is due next until there are enough.
+    while sum(counts) < count:
+        due = [(drawn + half) / fraction for drawn, fraction in zip(counts, shares, strict=True)]
+        counts[due.index(min(due))] += 1
+    return counts
 
 
 def open_stream(phase: Phase, seed: tuple[int, ...]) -> Stream:
-    """The stream of `phase`; raises DataError or RecipeError if a source cannot be read."""
+    """Open the sources of `phase`; raise DataError or RecipeError if one cannot be read."""
+    sources = []
+    contents = []
+    num_samples = 0
+    is_endless = False
+    for data in phase.data:
+        source = open_source(data)
+        sources.append(with_reward(source, data))
+
+        samples = _finite_samples(source)
+        contents.append(describe(samples))
+        if samples is None:
+            is_endless = True
+        else:
+            num_samples += len(samples)
+
+    # Exact fractions: the shares add up to one, and every rank counts alike.
     weights = [Fraction(data.weight) for data in phase.data]
-    opened = [open_source(data) for data in phase.data]
-    finite = [samples for samples in map(_samples, opened) if samples is not None]
+    total = sum(weights)
     return Stream(
-        sources=tuple(map(with_reward, opened, phase.data)),
-        shares=tuple(weight / sum(weights) for weight in weights),
+        sources=tuple(sources),
+        shares=tuple(weight / total for weight in weights),
         batch_size=phase.batch_size,
         seed=seed,
-        num_samples=sum(map(len, finite)) if len(finite) == len(opened) else None,
-        contents=tuple(map(describe, map(_samples, opened))),
+        num_samples=None if is_endless else num_samples,
+        contents=tuple(contents),
     )
 
 
 def open_source(data: DataSource) -> Source:
-    """The source that a recipe's data table names."""
+    """Open the source that a recipe's data table names."""
     if data.source == "scenes":
         return Scenes(SceneConfig(**data.scenes))
     from visionr1.data import read_source, resolve_reader
 
     samples = read_source(data.source, split=data.split, reader=resolve_reader(data.reader))
-    originals = Shuffled(tuple(samples[: data.limit] if data.limit else samples))
-    return Augmented(originals) if data.augment else originals
+    if data.limit:
+        samples = samples[: data.limit]
+    originals = Shuffled(tuple(samples))
+    if data.augment:
+        return Augmented(originals)
+    return originals
 
 
 def with_reward(source: Source, data: DataSource) -> Source:
     """Return `source`, its samples marked with the reward that the data table names, if it names one."""
-    return source if data.reward is None else Rewarded(source, data.reward.key)
+    if data.reward is None:
+        return source
+    return Rewarded(source, data.reward.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +184,8 @@ class Augmented:
 
     def __call__(self, number: int, seed: Sequence[int]) -> Sample:
         sample = self.originals(number, seed)
-        return augmented(sample, sample.load_image(), np.random.default_rng((*seed, number)))
+        random = np.random.default_rng((*seed, number))  # another view in each epoch
+        return augmented(sample, sample.load_image(), random)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,21 +199,28 @@ class Scenes:
 
 
 def describe(samples: Sequence[Sample] | None) -> str:
-    """How many samples there are, and a checksum over their ids, sizes, queries and boxes (not their images)."""
+    """Describe a source by the number of its samples and a checksum over their ids, sizes, queries and boxes.
+
+    Images are left out: to read them all would hold up the start of a run.
+    """
     if samples is None:
         return "endless"
+
     checksum = 0
     for sample in samples:
-        facts = (sample.id, sample.size_wh, sample.query, sample.truth.labels, sample.truth.xyxy.tolist())
-        checksum = crc32(repr(facts).encode(), checksum)
+        truth = sample.truth
+        fields = (sample.id, sample.size_wh, sample.query, truth.labels, truth.xyxy.tolist())
+        checksum = crc32(repr(fields).encode(), checksum)
     return f"{len(samples)} samples with checksum {checksum:08x}"
 
 
-def _samples(source: Source) -> Sequence[Sample] | None:
-    """Those of a finite source."""
+def _finite_samples(source: Source) -> Sequence[Sample] | None:
+    """Return the samples of a finite source, None of an endless one."""
     if isinstance(source, Augmented):
         return source.originals.samples
-    return source.samples if isinstance(source, Shuffled) else None
+    if isinstance(source, Shuffled):
+        return source.samples
+    return None
 
 
 @lru_cache(maxsize=8)

@@ -17,22 +17,28 @@ from visionr1.training.recipe import Recipe, to_toml
 
 PROJECT = "visionr1"
 WANDB_ID = "wandb_id"
-"""The file in a run's folder that says which run of W&B's it is."""
+"""The file in a run's folder that holds the id of its run in W&B."""
 
 
 @contextmanager
 def open_trackers(
     recipe: Recipe, run_dir: Path, *, done: int = 0, enabled: bool = True
 ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """What takes each step's row of metrics after step `done` and sends its numbers to the trackers that `recipe`
-    names, if `enabled`: a run of several processes needs them on one. MissingDependency names what to install."""
+    """Open the trackers that `recipe` names; give a function that sends them the numbers of a step's row of metrics.
+
+    The rows are those after step `done`. Only one rank has the trackers `enabled`. Raises MissingDependency, which
+    names what to install.
+    """
     with ExitStack() as opened:
         trackers = []
-        for name in recipe.trackers if enabled else ():
-            trackers.append(_open(name, recipe, run_dir, done))
-            opened.callback(trackers[-1].finish)
+        if enabled:
+            for name in recipe.trackers:
+                tracker = _open(name, recipe, run_dir, done)
+                opened.callback(tracker.finish)  # also where the next one cannot be opened
+                trackers.append(tracker)
 
         def log(row: Mapping[str, Any]) -> None:
+            # Trackers plot numbers; a row also has texts and lists.
             numbers = {key: float(value) for key, value in row.items() if isinstance(value, int | float)}
             step = int(numbers.pop("step"))
             for tracker in trackers:
@@ -44,35 +50,46 @@ def open_trackers(
 def _open(name: str, recipe: Recipe, run_dir: Path, done: int) -> Any:
     with needs_extra("train"):
         from accelerate.tracking import MLflowTracker, TensorBoardTracker, WandBTracker
+
     with needs_extra(name):
-        if name == "tensorboard":  # which hides what it has of the steps to come
-            own_file = {"purge_step": done + 1, "filename_suffix": f".{done}"}
-            tracker: Any = TensorBoardTracker("tensorboard", logging_dir=run_dir, **own_file)
-        elif name == "wandb":  # which drops rows of steps that it has
+        if name == "tensorboard":
+            # It hides the rows that it has of the steps to come; the suffix keeps the files of two starts apart.
+            file_options = {"purge_step": done + 1, "filename_suffix": f".{done}"}
+            tracker: Any = TensorBoardTracker("tensorboard", logging_dir=run_dir, **file_options)
+        elif name == "wandb":
+            # It drops rows of steps that it has already.
             tracker = WandBTracker(PROJECT, name=run_dir.name, dir=run_dir, id=_wandb_id(run_dir), resume="allow")
         else:
             tracker = MLflowTracker(PROJECT, logging_dir=run_dir / "mlflow", run_name=run_dir.name)
         tracker.start()
-    tracker.store_init_configuration(_settings(tomllib.loads(to_toml(recipe))))
+
+    # By way of TOML: plain tables and lists, with the keys that a recipe file has.
+    table = tomllib.loads(to_toml(recipe))
+    tracker.store_init_configuration(_flatten(table))
     return tracker
 
 
 def _wandb_id(run_dir: Path) -> str:
+    """Return the id of this run in W&B, which the first start draws and later ones find."""
     file = run_dir / WANDB_ID
     if not file.is_file():
         write_text_atomic(file, uuid4().hex)
     return read_text(file)
 
 
-def _settings(table: Mapping[str, Any], name: str = "") -> dict[str, Any]:
-    """A recipe's keys joined by dots, and values that every tracker takes."""
+def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a recipe's settings by their keys joined by dots, with values that every tracker takes."""
     settings: dict[str, Any] = {}
     for key, value in table.items():
-        tables = value if isinstance(value, list) and value and isinstance(value[0], dict) else [value]
-        for number, entry in enumerate(tables):
-            path = f"{name}{key}" if tables[0] is value else f"{name}{key}.{number}"
-            if isinstance(entry, dict):
-                settings |= _settings(entry, f"{path}.")
-            else:
-                settings[path] = entry if isinstance(entry, bool | int | float | str) else str(entry)
+        path = f"{prefix}{key}"
+        if isinstance(value, dict):
+            settings |= _flatten(value, f"{path}.")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            # A list of tables, such as the phases, by number.
+            for number, entry in enumerate(value):
+                settings |= _flatten(entry, f"{path}.{number}.")
+        elif isinstance(value, bool | int | float | str):
+            settings[path] = value
+        else:
+            settings[path] = str(value)  # a list of values
     return settings

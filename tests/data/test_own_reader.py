@@ -46,7 +46,7 @@ def test_an_installed_reader_recognizes_its_data(tmp_path: Path, monkeypatch: py
     monkeypatch.syspath_prepend(tmp_path)
     point = metadata.EntryPoint("yolo", "installed_reader:READER", "visionr1.reader")
     monkeypatch.setattr(metadata, "entry_points", lambda group: [point] if group == "visionr1.reader" else [])
-    monkeypatch.setattr(READERS, "_found", None)
+    monkeypatch.setattr(READERS, "_loaders", None)
     data = yolo_folder(tmp_path / "set")
     assert find_reader(data).name == reader.name == "yolo"
     assert len(read_dataset(data).samples) == 2

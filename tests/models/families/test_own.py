@@ -24,7 +24,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-families\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[visionr1.model_family]\nllava = {module}:FAMILY\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(FAMILIES, "_found", None)  # look again
+    monkeypatch.setattr(FAMILIES, "_loaders", None)  # look again
 
 
 @pytest.mark.usefixtures("installed")

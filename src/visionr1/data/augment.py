@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from visionr1.boxes import box_area
-from visionr1.samples import Boxes, Query, Sample, normalize_label
+from visionr1.samples import Boxes, Query, Sample, normalize_label, normalized_labels
 
 Rng = np.random.Generator
 
@@ -27,9 +27,14 @@ def augmented(sample: Sample, image: Image.Image, rng: Rng) -> Sample:
     """Return a random view of `sample`, whose decoded RGB image is `image`."""
     image, boxes = _crop(image, sample.truth, rng)
     image, boxes = _mirror(image, boxes, rng)
-    query = _ask(sample.query, rng)
-    wanted = {normalize_label(category) for category in query.categories}
-    kept = [i for i, label in enumerate(boxes.labels) if normalize_label(label) in wanted]
+    query = _choose_categories(sample.query, rng)
+
+    # Boxes of categories that are no longer asked for are no longer true.
+    labels = normalized_labels(query.categories)
+    kept = []
+    for row, label in enumerate(boxes.labels):
+        if normalize_label(label) in labels:
+            kept.append(row)
     return replace(
         sample,
         image=_recolor(image, rng),
@@ -43,11 +48,15 @@ def _crop(image: Image.Image, boxes: Boxes, rng: Rng) -> tuple[Image.Image, Boxe
     """Return the whole image in three of ten views, else a part of it of nearly the same shape."""
     if rng.random() < 0.3:
         return image, boxes
+
+    # One scale for both sides, each of which then differs a little.
     scale = rng.uniform(MIN_CROP, 1.0)
     width = round(image.width * min(1.0, scale * rng.uniform(0.9, 1.1)))
     height = round(image.height * min(1.0, scale * rng.uniform(0.9, 1.1)))
     left = int(rng.integers(0, image.width - width + 1))
     top = int(rng.integers(0, image.height - height + 1))
+
+    # A box that the crop cut down to a sliver cannot be recognized, and would teach to guess.
     moved = boxes.xyxy - (left, top, left, top)
     clipped = moved.clip(0, (width, height, width, height))
     visible = box_area(clipped) >= MIN_VISIBLE * box_area(boxes.xyxy)
@@ -73,14 +82,17 @@ def _recolor(image: Image.Image, rng: Rng) -> Image.Image:
     """Scale and shift each channel, by a table of its 256 values."""
     gain = rng.uniform(-COLOR_RANGE, COLOR_RANGE) + rng.uniform(-COLOR_RANGE, COLOR_RANGE, 3) / 2
     offset = rng.uniform(-COLOR_RANGE, COLOR_RANGE) + rng.uniform(-COLOR_RANGE, COLOR_RANGE, 3) / 2
+
+    # Contrast turns about mid-grey, 128; the table is red's, then green's, then blue's.
     levels = np.arange(256)[None]
     table = (levels - 128) * (1 + 2 * gain[:, None]) + 128 + 128 * offset[:, None]
     return image.point(table.clip(0, 255).astype(int).ravel().tolist())
 
 
-def _ask(query: Query, rng: Rng) -> Query:
+def _choose_categories(query: Query, rng: Rng) -> Query:
     """Ask for some of the categories alone in SUBSET_SHARE of the views."""
     if query.task != "detection" or rng.random() >= SUBSET_SHARE:
         return query
-    chosen = rng.permutation(len(query.categories))[: int(rng.integers(1, len(query.categories) + 1))]
-    return Query("detection", tuple(query.categories[i] for i in chosen))
+    order = rng.permutation(len(query.categories))
+    count = int(rng.integers(1, len(query.categories) + 1))
+    return Query("detection", tuple(query.categories[position] for position in order[:count]))

@@ -16,7 +16,7 @@ from visionr1.dialects import Dialect
 from visionr1.errors import DataError
 from visionr1.rewards import Reward
 from visionr1.rewards.stages import ADVANCED, BEGINNER
-from visionr1.samples import Size
+from visionr1.samples import Reply, Sample, Size
 
 THRESHOLDS = (BEGINNER.xi0, BEGINNER.xi2, ADVANCED.xi2)
 
@@ -41,16 +41,21 @@ class DataCheck:
 
     def lines(self) -> list[str]:
         """Return the findings as lines of text."""
-        rounded = ", ".join(f"{count} boxes below IoU {iou:g}" for iou, count in self.below.items())
-        return [
+        lines = [
             f"{self.images} images, {self.images_without_boxes} of them without boxes; {self.boxes} boxes, "
-            f"{self.boxes / self.images:.1f} an image, {self.largest_count} at most",
-            *(f"  {name}: {count}" for name, count in self.per_category.items()),
-            f"the true boxes as a reply score {self.mean_total:.4f} of 3 on average; "
-            f"the longest has {self.longest_reply} characters",
-            f"rounding to the dialect's grid leaves {rounded}",
-            *(f"FAILED {failure}" for failure in self.failures),
+            f"{self.boxes / self.images:.1f} an image, {self.largest_count} at most"
         ]
+        for category, count in self.per_category.items():
+            lines.append(f"  {category}: {count}")
+        lines.append(
+            f"the true boxes as a reply score {self.mean_total:.4f} of 3 on average; "
+            f"the longest has {self.longest_reply} characters"
+        )
+        rounded = ", ".join(f"{count} boxes below IoU {iou:g}" for iou, count in self.below.items())
+        lines.append(f"rounding to the dialect's grid leaves {rounded}")
+        for failure in self.failures:
+            lines.append(f"FAILED {failure}")
+        return lines
 
 
 def check_data(
@@ -60,45 +65,69 @@ def check_data(
     reward = Reward(dialect=dialect)
     failures: list[str] = []
     totals: list[float] = []
+    reply_lengths: list[int] = []
     below = dict.fromkeys(THRESHOLDS, 0)
-    longest = 0
-    counts = dict.fromkeys(dataset.table.categories, 0)
     for sample in dataset.samples:
-        for label in sample.truth.labels:
-            counts[label] += 1
+        # The image as it is in training.
         try:
             sample.load_image()
         except DataError as error:
             failures.append(str(error))
             continue
+
         truth = sample.ground_truth(input_size(sample.size_wh))
         try:
             text = dialect.render(sample.truth, size_wh=truth.size_wh, input_size_wh=truth.input_size_wh)
         except ValueError as error:
-            failures.append(f"sample {sample.id}: {error}; rename the category, or choose another dialect")
+            remedy = "rename the category, or choose another dialect"
+            failures.append(f"sample {sample.id}: {error}; {remedy}")
             continue
+
+        # The truth as a reply, read and scored as one that a model wrote.
         reply = dialect.parse(
             text, size_wh=truth.size_wh, input_size_wh=truth.input_size_wh, categories=truth.categories
         )
-        score = reward.score_reply(reply, truth)
-        longest = max(longest, len(text))
-        totals.append(score.total)
+        totals.append(reward.score_reply(reply, truth).total)
+        reply_lengths.append(len(text))
         if not reply.well_formed or reply.boxes.labels != sample.truth.labels:
-            back = f"{len(reply.boxes)} came back, faults: {[str(fault.kind) for fault in reply.faults]}"
-            failures.append(f"sample {sample.id}: {len(sample.truth)} true boxes were rendered, {back}")
+            failures.append(_describe_loss(sample, reply))
             continue
+
+        # It came back whole and in order, so box by box shows what rounding does.
         ious = iou_matrix(reply.boxes.xyxy, sample.truth.xyxy).diagonal()
         for threshold in THRESHOLDS:
             below[threshold] += int((ious < threshold).sum())
-    sizes = [len(sample.truth) for sample in dataset.samples]
+
+    mean_total = 0.0
+    if totals:
+        mean_total = sum(totals) / len(totals)
+    box_counts = [len(sample.truth) for sample in dataset.samples]
     return DataCheck(
-        images=len(sizes),
-        boxes=sum(sizes),
-        images_without_boxes=sizes.count(0),
-        largest_count=max(sizes),
-        longest_reply=longest,
+        images=len(box_counts),
+        boxes=sum(box_counts),
+        images_without_boxes=box_counts.count(0),
+        largest_count=max(box_counts),
+        longest_reply=max(reply_lengths, default=0),
         below=below,
-        mean_total=sum(totals) / len(totals) if totals else 0.0,
-        per_category=counts,
+        mean_total=mean_total,
+        per_category=_count_boxes(dataset),
         failures=tuple(failures),
     )
+
+
+def _describe_loss(sample: Sample, reply: Reply) -> str:
+    """Return how the rendered truth differs from what was read back."""
+    kinds = [str(fault.kind) for fault in reply.faults]
+    return (
+        f"sample {sample.id}: {len(sample.truth)} true boxes were rendered, "
+        f"{len(reply.boxes)} came back, faults: {kinds}"
+    )
+
+
+def _count_boxes(dataset: BoxDataset) -> dict[str, int]:
+    """Return the number of boxes of each category, in the order of the table, also of those without any."""
+    counts = dict.fromkeys(dataset.table.categories, 0)
+    for sample in dataset.samples:
+        for label in sample.truth.labels:
+            counts[label] += 1
+    return counts

@@ -33,7 +33,8 @@ class BoxDataset:
         """Return the data set of the samples that a reader made of the file or folder `path`; DataError if none."""
         samples = tuple(samples)
         if not samples:
-            raise DataError(f"{path}: no image is left: {'; '.join(report.lines()) or 'there is none'}")
+            reasons = "; ".join(report.lines())
+            raise DataError(f"{path}: no image is left: {reasons or 'there is none'}")
         return cls(samples, replace(table_of(samples), path=path), report)
 
 
@@ -59,33 +60,40 @@ def dataset_from_table(
     image that is asked for none is a bad row. Image files must exist; their content is checked when they are loaded.
     Raises DataError if no image is left, and for a bad row as `log` says.
     """
-    truths = _true_boxes(table, log)
+    truths = _gather_true_boxes(table, log)
     kept, samples = [], []
-    for index in range(len(table)):
-        categories = table.categories if asked is None else tuple(asked[index])
+    for index, image_id in enumerate(table.image_ids):
+        # The categories asked for, and the true boxes of those alone.
+        categories, truth = table.categories, truths[index]
+        if asked is not None:
+            categories = tuple(asked[index])
+            truth = _keep_labels(truth, set(categories))
         if not categories:
-            log.bad("images_without_categories", _where(table, index), "expected categories to ask for, found none")
+            message = "expected categories to ask for, found none"
+            log.bad("images_without_categories", _name_image(table, index), message)
             continue
 
         path = _find_image(table, index, image_folder, log)
-        size = _image_size(table, index, path, log) if path else None
-        if path is None or size is None:
+        if path is None:
+            continue
+        size_wh = _read_size(table, index, path, log)
+        if size_wh is None:
             continue
 
-        truth = truths[index] if asked is None else _with_labels(truths[index], set(categories))
         sample = Sample(
-            id=str(table.image_ids[index]),
+            id=str(image_id),
             image=path,
             query=Query("detection", categories),
-            truth=clip_boxes(truth, size, f"image id {table.image_ids[index]}", log),
-            size_wh=size,
-            image_id=table.image_ids[index],
+            truth=clip_boxes(truth, size_wh, f"image id {image_id}", log),
+            size_wh=size_wh,
+            image_id=image_id,
         )
         kept.append(index)
         samples.append(sample)
 
     if not samples:
-        raise DataError(f"{table.path}: no image is left of {len(table)}: {'; '.join(log.report().lines())}")
+        reasons = "; ".join(log.report().lines())
+        raise DataError(f"{table.path}: no image is left of {len(table)}: {reasons}")
     return BoxDataset(tuple(samples), table.take(kept), log.report())
 
 
@@ -94,53 +102,63 @@ def clip_boxes(boxes: Boxes, size_wh: Size, where: str, log: RowLog) -> Boxes:
     xyxy = clip_xyxy(boxes.xyxy, size_wh)
     whole = np.all(xyxy == boxes.xyxy, axis=1)
     filled = np.all(xyxy[:, 2:] > xyxy[:, :2], axis=1)
+
+    # In the order of the boxes, so that the report's example is the first one in the file.
     for row in np.flatnonzero(~whole | ~filled).tolist():
         reason = "boxes_clipped" if filled[row] else "empty_boxes_left_out"
-        log.adjust(reason, where, f"box {boxes.xyxy[row].tolist()} in an image of {size_wh[0]}x{size_wh[1]}")
+        box = boxes.xyxy[row].tolist()
+        log.adjust(reason, where, f"box {box} in an image of {size_wh[0]}x{size_wh[1]}")
     return Boxes(xyxy, boxes.labels).take(np.flatnonzero(filled))
 
 
-def _true_boxes(table: BoxTable, log: RowLog) -> list[Boxes]:
+def _gather_true_boxes(table: BoxTable, log: RowLog) -> list[Boxes]:
     """Return the boxes of each image that a model can be asked for, not yet clipped."""
     for row in np.flatnonzero(table.iscrowd).tolist():
         log.adjust("crowd_regions_left_out", f"annotation {row}", "iscrowd is 1")
 
+    # One pass over the annotations, because a search for those of each image would be quadratic.
     rows_of_image: list[list[int]] = [[] for _ in range(len(table))]
     for row in np.flatnonzero(~table.iscrowd).tolist():
         rows_of_image[table.image[row]].append(row)
 
-    xyxy = xywh_to_xyxy(table.xywh)
-    labels = [table.categories[place] for place in table.category.tolist()]
-    return [Boxes(xyxy[rows], tuple(labels[row] for row in rows)) for rows in rows_of_image]
+    labels = tuple(table.categories[position] for position in table.category.tolist())
+    boxes = Boxes(xywh_to_xyxy(table.xywh), labels)
+    return list(map(boxes.take, rows_of_image))
 
 
-def _with_labels(boxes: Boxes, labels: set[str]) -> Boxes:
-    return boxes.take([row for row, label in enumerate(boxes.labels) if label in labels])
+def _keep_labels(boxes: Boxes, labels: set[str]) -> Boxes:
+    """Return the boxes that have one of the `labels`."""
+    rows = [row for row, label in enumerate(boxes.labels) if label in labels]
+    return boxes.take(rows)
 
 
-def _where(table: BoxTable, index: int) -> str:
+def _name_image(table: BoxTable, index: int) -> str:
+    """Return the words for an image in messages."""
     return f"images[{index}] (id {table.image_ids[index]})"
 
 
 def _find_image(table: BoxTable, index: int, folder: Path, log: RowLog) -> Path | None:
     """Return the path of an image; None, logged, if its name is unsafe or there is no such file."""
-    name, where = table.file_names[index], _where(table, index)
+    name, where = table.file_names[index], _name_image(table, index)
     if not is_safe_name(name):
-        log.bad("unsafe_file_name", where, f"file_name: expected a path below the image folder, found {name!r}")
+        message = f"file_name: expected a path below the image folder, found {name!r}"
+        log.bad("unsafe_file_name", where, message)
         return None
-    if not (folder / name).is_file():
-        log.bad("missing_image", where, f"file_name: expected an image at {folder / name}, found no such file")
+    path = folder / name
+    if not path.is_file():
+        log.bad("missing_image", where, f"file_name: expected an image at {path}, found no such file")
         return None
-    return folder / name
+    return path
 
 
-def _image_size(table: BoxTable, index: int, image: Path, log: RowLog) -> Size | None:
+def _read_size(table: BoxTable, index: int, image: Path, log: RowLog) -> Size | None:
     """Return width and height from the table, else from the image, upright; None, logged, if that cannot be read."""
     width, height = table.sizes_wh[index].tolist()
     if width and height:
         return width, height
 
-    where = _where(table, index)
+    # The file gives no size, so the image's header has to.
+    where = _name_image(table, index)
     try:
         size = image_size(image)
     except DataError as error:

@@ -63,17 +63,26 @@ class GroundingRows:
     ) -> None:
         """Add one sample; `image` is a file name below an image folder or the bytes of a file, `xyxy` in pixels."""
         if not isinstance(expression, str) or not expression.strip():
-            self.log.bad("rows_without_expression", where, f"expected an expression, found {expression!r:.60}")
+            message = f"expected an expression, found {expression!r:.60}"
+            self.log.bad("rows_without_expression", where, message)
             return
+
+        # Line breaks and double blanks would not survive a dialect.
         name = " ".join(expression.split())
         try:
             truth = Boxes.of([checked_box(box) for box in xyxy], [name] * len(xyxy))
         except DataError as error:
             self.log.bad("bad_box", where, str(error))
             return
-        query = Query("referring", (name,))
+
         self.add_query(
-            where, identity=identity, image=image, image_id=image_id, query=query, truth=truth, size_wh=size_wh
+            where,
+            identity=identity,
+            image=image,
+            image_id=image_id,
+            query=Query("referring", (name,)),
+            truth=truth,
+            size_wh=size_wh,
         )
 
     def add_query(
@@ -89,41 +98,58 @@ class GroundingRows:
     ) -> None:
         """Add one sample of any query, whose boxes are checked."""
         if identity in self._samples:
-            self.log.bad("duplicate_ids", where, f"id: expected one that no other row has, found {identity!r} again")
+            message = f"id: expected one that no other row has, found {identity!r} again"
+            self.log.bad("duplicate_ids", where, message)
             return
-        content = image if isinstance(image, bytes) else self._path(where, image)
-        if content is None or (size := self._size(where, content, size_wh)) is None:
+        content = image if isinstance(image, bytes) else self._find_image(where, image)
+        if content is None:
             return
+        size = self._read_size(where, content, size_wh)
+        if size is None:
+            return
+
+        # Without images the bytes would fill memory for nothing; the name is enough.
         if isinstance(content, bytes) and not self._with_images:
             content = Path(str(image_id))
-        for box in truth.xyxy[(truth.xyxy[:, 2:] == truth.xyxy[:, :2]).any(axis=1)].tolist():
+
+        is_empty = (truth.xyxy[:, 2:] == truth.xyxy[:, :2]).any(axis=1)
+        for box in truth.xyxy[is_empty].tolist():
             self.log.adjust("truths_of_zero_size", where, f"{box} can never be found, and counts")
         self._samples[identity] = Sample(identity, content, query, truth, size, image_id)
 
     def dataset(self) -> GroundingDataset:
         """Return what was added; DataError if nothing is left."""
         if not self._samples:
-            raise DataError(f"{self.log.path}: no usable row; {'; '.join(self.log.report().lines()) or 'it has none'}")
+            reasons = "; ".join(self.log.report().lines())
+            raise DataError(f"{self.log.path}: no usable row; {reasons or 'it has none'}")
         return GroundingDataset(tuple(self._samples.values()), self.log.path, self.log.report())
 
-    def _path(self, where: str, name: object) -> Path | None:
+    def _find_image(self, where: str, name: object) -> Path | None:
+        """Return the path of an image; None, logged, if its name is unsafe or, where it is needed, it is missing."""
         if not isinstance(name, str) or not is_safe_name(name):
-            self.log.bad("unsafe_file_name", where, f"image: expected a path below its folder, found {name!r:.80}")
+            message = f"image: expected a path below its folder, found {name!r:.80}"
+            self.log.bad("unsafe_file_name", where, message)
             return None
-        folder = self._folder or _find(self.log.path.parent, name)
-        self._folder = folder
-        path = (folder or self.log.path.parent) / name
+
+        # The folder in which the first image was found is that of all.
+        parent = self.log.path.parent
+        if self._folder is None:
+            self._folder = _find_folder(parent, name)
+        path = (self._folder or parent) / name
         if self._with_images and not path.is_file():
-            tried = f"{self.log.path.parent} or the folder above it, below {', '.join(filter(None, IMAGE_FOLDERS))}"
+            folders = ", ".join(filter(None, IMAGE_FOLDERS))
+            tried = f"{parent} or the folder above it, below {folders}"
             self.log.bad("missing_image", where, f"image: expected {name} in {tried}; found no such file")
             return None
         return path
 
-    def _size(self, where: str, image: Path | bytes, size_wh: tuple[object, object]) -> Size | None:
+    def _read_size(self, where: str, image: Path | bytes, size_wh: tuple[object, object]) -> Size | None:
         """Return width and height as the row gives them, else from the image, upright, else unknown: (0, 0)."""
         width, height = size_wh
         if isinstance(width, int | float) and isinstance(height, int | float) and width > 0 and height > 0:
             return int(width), int(height)
+
+        # Predictions can be scored without the images, and without their sizes.
         if isinstance(image, Path) and not image.is_file():
             return 0, 0
         try:
@@ -143,6 +169,10 @@ def checked_box(box: object) -> list[float]:
     return [x1, y1, x2, y2]
 
 
-def _find(folder: Path, name: str) -> Path | None:
-    places = [base / below for base in (folder, folder.parent) for below in IMAGE_FOLDERS]
-    return next((place for place in places if (place / name).is_file()), None)
+def _find_folder(folder: Path, name: str) -> Path | None:
+    """Return the folder in which the image `name` lies, below `folder` or the one above it; None if in none."""
+    for base in (folder, folder.parent):
+        for below in IMAGE_FOLDERS:
+            if (base / below / name).is_file():
+                return base / below
+    return None

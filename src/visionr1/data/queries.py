@@ -14,11 +14,16 @@ def one_category_each(samples: Iterable[Sample]) -> list[Sample]:
     """Split each detection sample into grounding samples of one category, in the query's order."""
     split: list[Sample] = []
     for sample in samples:
-        labels = [normalize_label(label) for label in sample.truth.labels]
+        # The boxes of each label as it is compared.
+        rows_of_label: dict[str, list[int]] = {}
+        for row, label in enumerate(sample.truth.labels):
+            rows_of_label.setdefault(normalize_label(label), []).append(row)
+
         for category in sample.query.categories:
-            rows = [row for row, label in enumerate(labels) if label == normalize_label(category)]
+            rows = rows_of_label.get(normalize_label(category), [])
             query = Query("grounding", (category,))
-            split.append(replace(sample, id=f"{sample.id}:{category}", query=query, truth=sample.truth.take(rows)))
+            truth = sample.truth.take(rows)
+            split.append(replace(sample, id=f"{sample.id}:{category}", query=query, truth=truth))
     return split
 
 
@@ -29,15 +34,25 @@ def present_categories(samples: Iterable[Sample], *, num_negatives: int = 0) -> 
     """
     kept: list[Sample] = []
     for sample in samples:
+        # A label that is no category as it stands is compared without regard to case.
         labels = set(sample.truth.labels)
-        folded = {normalize_label(label) for label in labels.difference(sample.query.categories)}
-        chosen = [name in labels or normalize_label(name) in folded for name in sample.query.categories]
-        if num_negatives:
-            absent = [place for place, is_present in enumerate(chosen) if not is_present]
-            for place in Random(sample.id).sample(absent, min(num_negatives, len(absent))):
-                chosen[place] = True
+        other_labels = labels.difference(sample.query.categories)
+        folded = set(map(normalize_label, other_labels))
 
-        asked = tuple(compress(sample.query.categories, chosen))
-        if asked:
-            kept.append(replace(sample, query=Query("detection", asked)))
+        chosen, absent = [], []
+        for position, category in enumerate(sample.query.categories):
+            is_present = category in labels or normalize_label(category) in folded
+            chosen.append(is_present)
+            if not is_present:
+                absent.append(position)
+
+        # A random generator of the sample's own: its negatives are the same in every run and order.
+        if num_negatives:
+            count = min(num_negatives, len(absent))
+            for position in Random(sample.id).sample(absent, count):
+                chosen[position] = True
+
+        categories = tuple(compress(sample.query.categories, chosen))
+        if categories:
+            kept.append(replace(sample, query=Query("detection", categories)))
     return kept

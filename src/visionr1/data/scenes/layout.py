@@ -48,13 +48,18 @@ class Scene:
         width, height = self.size_wh
 
         # The part of the mask inside the canvas, and the box of what it covers there.
-        part = (max(0, -left), max(0, -top), min(mask.width, width - left), min(mask.height, height - top))
-        tight = mask.crop(part).getbbox() if part[0] < part[2] and part[1] < part[3] else None
+        right, bottom = min(mask.width, width - left), min(mask.height, height - top)
+        part = (max(0, -left), max(0, -top), right, bottom)
+        if part[0] >= part[2] or part[1] >= part[3]:
+            return False
+        tight = mask.crop(part).getbbox()
         if tight is None:
             return False
+
+        # The same box in the canvas.
         x, y = max(0, left), max(0, top)
         box = (x + tight[0], y + tight[1], x + tight[2], y + tight[3])
-        if box[2] - box[0] < MIN_SIDE or box[3] - box[1] < MIN_SIDE or self._is_crowded(box):
+        if min(box[2] - box[0], box[3] - box[1]) < MIN_SIDE or self._is_crowded(box):
             return False
 
         self.image.paste(fill, (left, top), mask)
@@ -65,9 +70,13 @@ class Scene:
         """Return True if `box` and one of the things share too much of the smaller of the two."""
         if not self.things:
             return False
+
+        # The areas that the box shares with each of the things.
         others = np.array([thing.xyxy for thing in self.things])
         sides = np.minimum(others[:, 2:], box[2:]) - np.maximum(others[:, :2], box[:2])
         shared = sides.clip(0).prod(1)
+
+        # Relative to the smaller of the two, so that a small thing is not buried under a large one.
         area = (box[2] - box[0]) * (box[3] - box[1])
         smaller = np.minimum((others[:, 2:] - others[:, :2]).prod(1), area)
         return bool((shared > self.config.max_overlap * smaller).any())
@@ -77,7 +86,8 @@ def draw_shapes(scene: Scene) -> None:
     """Draw a few kinds of shapes anywhere on a textured background, with or without clutter."""
     rng, config = scene.rng, scene.config
     color = random_color(rng)
-    scene.image = draw_surface(rng, scene.size_wh, color, choose_texture(rng, config, is_background=True))
+    texture = choose_texture(rng, config, is_background=True)
+    scene.image = draw_surface(rng, scene.size_wh, color, texture)
     if rng.random() < config.clutter:
         _draw_clutter(scene)
 
@@ -89,21 +99,26 @@ def draw_shapes(scene: Scene) -> None:
 
     # The more objects, the smaller the largest; in three of ten scenes all are of nearly one size.
     count = int(rng.integers(config.min_objects, config.max_objects + 1))
-    largest = max(config.min_size, min(config.max_size, 1.6 / max(1, count) ** 0.5))
+    smallest = config.min_size
+    largest = max(smallest, min(config.max_size, 1.6 / max(1, count) ** 0.5))
     is_one_size = rng.random() < 0.3
-    common_size = _log_uniform(rng, config.min_size, largest)
+    common_size = _log_uniform(rng, smallest, largest)
 
+    # A crowded scene may refuse many places: after three tries an object it holds fewer.
     width, height = scene.size_wh
     for _ in range(3 * count):
         if len(scene.things) == count:
             break
-        share = common_size * rng.uniform(0.85, 1.15) if is_one_size else _log_uniform(rng, config.min_size, largest)
+        share = common_size * rng.uniform(0.85, 1.15) if is_one_size else _log_uniform(rng, smallest, largest)
         shape, color_name = str(rng.choice(shapes)), str(rng.choice(colors))
         mask = shape_mask(rng, shape, max(8, round(share * min(width, height))))
         if mask.width >= width or mask.height >= height:
             continue
+
+        # Its surface, and a place anywhere inside the canvas.
         color = jitter(rng, COLORS[color_name])
-        fill = draw_surface(rng, mask.size, color, choose_texture(rng, config, is_background=False))
+        texture = choose_texture(rng, config, is_background=False)
+        fill = draw_surface(rng, mask.size, color, texture)
         left = int(rng.integers(0, width - mask.width))
         top = int(rng.integers(0, height - mask.height))
         scene.place(mask, fill, left, top, shape, color_name)
@@ -114,9 +129,12 @@ def draw_cells(scene: Scene) -> None:
     rng, config = scene.rng, scene.config
     width, height = scene.size_wh
     ground = jitter(rng, (225, 215, 210), 30)
-    texture = HELD_OUT_TEXTURE if config.held_out == "texture" else "shaded"
+    texture = "shaded"
+    if config.held_out == "texture":
+        texture = HELD_OUT_TEXTURE
     scene.image = draw_surface(rng, scene.size_wh, ground, texture)
 
+    # All cells of a scene are stained alike and of one scale.
     disc_color = jitter(rng, (205, 150, 150), 45)
     dark_color = jitter(rng, (130, 80, 160), 45)
     radius = float(rng.uniform(0.07, 0.16)) * height
@@ -145,11 +163,15 @@ def _draw_clutter(scene: Scene) -> None:
     rng, draw = scene.rng, ImageDraw.Draw(scene.image)
     limit = np.array(scene.size_wh)
     for _ in range(int(rng.integers(1, 6))):
-        ends = rng.random((int(rng.integers(2, 4)), 2)) * limit
-        draw.line([(float(x), float(y)) for x, y in ends], fill=random_color(rng), width=int(rng.integers(1, 3)))
+        corners = rng.random((int(rng.integers(2, 4)), 2)) * limit
+        color = random_color(rng)
+        draw.line(corners.ravel().tolist(), fill=color, width=int(rng.integers(1, 3)))
+
+    # Specks of two by two pixels.
     for x, y in rng.random((int(rng.integers(0, 30)), 2)) * limit:
         draw.rectangle([float(x), float(y), float(x) + 1, float(y) + 1], fill=random_color(rng))
 
 
 def _log_uniform(rng: Rng, low: float, high: float) -> float:
+    """Draw a size so that its double is as likely as itself: small objects come as often as large ones."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))

@@ -22,9 +22,15 @@ def shape_mask(rng: Rng, shape: str, size: int) -> Mask:
         return _crescent_mask(rng, size)
 
     points = _OUTLINES[shape](rng)
-    angle = 0.0 if shape == "heart" else rng.uniform(0, 2 * np.pi)
+    angle = 0.0
+    if shape != "heart":
+        angle = rng.uniform(0, 2 * np.pi)
+
+    # Most things with four corners stand upright in the world.
     if shape in ("square", "rectangle", "diamond") and rng.random() < 0.6:
         angle = 0.0
+
+    # Turned, moved to the origin, and scaled to the size.
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     points = points @ turn.T
     points -= points.min(0)
@@ -35,7 +41,7 @@ def shape_mask(rng: Rng, shape: str, size: int) -> Mask:
 def _fill_polygon(points: Points) -> Mask:
     """Return the mask of a polygon whose smallest coordinates are 0."""
     mask = Image.new("L", (int(points[:, 0].max()) + 2, int(points[:, 1].max()) + 2))
-    ImageDraw.Draw(mask).polygon([(float(x), float(y)) for x, y in points], fill=255)
+    ImageDraw.Draw(mask).polygon(points.ravel().tolist(), fill=255)
     return mask
 
 
@@ -50,12 +56,14 @@ def _crescent_mask(rng: Rng, size: int) -> Mask:
 
 def _round_mask(rng: Rng, shape: str, size: int) -> Mask:
     """Return the mask of a circle, an ellipse or a ring."""
-    wh = [size, size]
+    sides = [size, size]
     if shape == "ellipse":
-        wh[int(rng.integers(2))] = max(4, round(size * rng.uniform(0.4, 0.7)))
-    mask = Image.new("L", (wh[0], wh[1]))
+        shorter = max(4, round(size * rng.uniform(0.4, 0.7)))
+        sides[int(rng.integers(2))] = shorter
+    width, height = sides
+    mask = Image.new("L", (width, height))
     draw = ImageDraw.Draw(mask)
-    draw.ellipse([0, 0, wh[0] - 1, wh[1] - 1], fill=255)
+    draw.ellipse([0, 0, width - 1, height - 1], fill=255)
     if shape == "ring":
         inner = size * rng.uniform(0.2, 0.3)
         draw.ellipse([inner, inner, size - 1 - inner, size - 1 - inner], fill=0)
@@ -69,8 +77,10 @@ def blob_mask(rng: Rng, size: float, *, is_rough: bool) -> Mask:
 
     # Waves with two to four bumps around, the more bumps the lower.
     roughness = 0.10 if is_rough else 0.045
-    for k in (2, 3, 4):
-        radii += roughness * rng.normal() / (k - 1) * np.cos(k * angles + rng.uniform(0, 6.3))
+    for bumps in (2, 3, 4):
+        radii += roughness * rng.normal() / (bumps - 1) * np.cos(bumps * angles + rng.uniform(0, 6.3))
+
+    # From angles and radii to corners, moved to the origin and scaled.
     points = np.stack([np.cos(angles), np.sin(angles)], 1) * radii[:, None]
     points -= points.min(0)
     points *= size / 2
@@ -89,7 +99,10 @@ def _regular(corners: int) -> Callable[[Rng], Points]:
 
 def _rectangle(rng: Rng) -> Points:
     ratio = rng.uniform(0.35, 0.65)
-    return np.array([[0, 0], [1, 0], [1, ratio], [0, ratio]])[:, :: int(rng.choice([1, -1]))]
+    points = np.array([[0, 0], [1, 0], [1, ratio], [0, ratio]])
+
+    # Lying, or with x and y swapped, standing.
+    return points[:, :: int(rng.choice([1, -1]))]
 
 
 def _star(rng: Rng) -> Points:

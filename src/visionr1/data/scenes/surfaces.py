@@ -17,7 +17,9 @@ def choose_texture(rng: Rng, config: SceneConfig, *, is_background: bool) -> str
     """Draw a texture; a background has no outline."""
     if config.held_out == "texture":
         return HELD_OUT_TEXTURE
-    textures = [texture for texture in TEXTURES if not (is_background and texture == "outlined")]
+    textures = list(TEXTURES)
+    if is_background:
+        textures.remove("outlined")
     return str(rng.choice(textures))
 
 
@@ -54,7 +56,8 @@ def _draw_outlined(size_wh: Size, edge_color: Color, inner_color: Color) -> Imag
 
 def _draw_pattern(rng: Rng, size_wh: Size, texture: str) -> NDArray[np.bool_]:
     """Return a pattern (H, W) of stripes, spots or squares, as true and false."""
-    x, y = np.arange(size_wh[0])[None], np.arange(size_wh[1])[:, None]
+    x = np.arange(size_wh[0])[None]  # (1, W)
+    y = np.arange(size_wh[1])[:, None]  # (H, 1)
     period = rng.uniform(5, 16)
     pattern: NDArray[np.bool_]
     if texture == "striped":
@@ -62,7 +65,8 @@ def _draw_pattern(rng: Rng, size_wh: Size, texture: str) -> NDArray[np.bool_]:
         phase = np.cos(angle) * x + np.sin(angle) * y
         pattern = phase % period < period / 2
     elif texture == "spotted":
-        pattern = (x % period - period / 2) ** 2 + (y % period - period / 2) ** 2 < period**2 / 10
+        from_middle = (x % period - period / 2) ** 2 + (y % period - period / 2) ** 2
+        pattern = from_middle < period**2 / 10
     else:  # checkered
         pattern = (x // period + y // period) % 2 == 0
     return pattern
@@ -83,9 +87,16 @@ def fill_cell(rng: Rng, size_wh: Size, color: Color, *, is_hollow: bool) -> Imag
     width, height = size_wh
     shade = np.array(color, dtype=np.float32) + rng.uniform(-12, 12)
     pale = shade + rng.uniform(5, 45)
-    r2 = ((np.arange(width) / width - 0.5) ** 2)[None] + ((np.arange(height) / height - 0.5) ** 2)[:, None]
-    weight = np.clip(1 - r2 / rng.uniform(0.05, 0.15), 0, 1)[..., None]
-    return Image.fromarray((shade + (pale - shade) * weight).clip(0, 255).astype(np.uint8))
+
+    # The squared distance from the middle of the cell, whose sides are 1: (H, W).
+    x = np.arange(width) / width - 0.5
+    y = np.arange(height) / height - 0.5
+    distance = (x**2)[None] + (y**2)[:, None]
+
+    # The pale colour fades into the other towards the edge.
+    weight = np.clip(1 - distance / rng.uniform(0.05, 0.15), 0, 1)[..., None]
+    mixed = shade + (pale - shade) * weight
+    return Image.fromarray(mixed.clip(0, 255).astype(np.uint8))
 
 
 def random_color(rng: Rng) -> Color:

@@ -10,7 +10,7 @@ from visionr1.data import READERS, Reader, data_path, read_dataset
 from visionr1.dialects import get_dialect
 from visionr1.errors import RecipeError
 from visionr1.report.gallery import ImageRow, Prediction, compare_with_truth, make_image_row, number_colors
-from visionr1.report.record import Evaluation, JsonRecord, RunRecord
+from visionr1.report.record import JsonRecord, RunRecord, StoredEvaluation
 from visionr1.report.results import find_marks
 from visionr1.samples import Boxes, Sample
 
@@ -62,7 +62,7 @@ def draw_galleries(run: RunRecord) -> tuple[Gallery | None, Worst | None]:
 
 
 def _draw_worst(
-    last: Evaluation, samples: Sequence[Sample], shown: Sequence[Sample], evaluations: Sequence[Evaluation]
+    last: StoredEvaluation, samples: Sequence[Sample], shown: Sequence[Sample], evaluations: Sequence[StoredEvaluation]
 ) -> Worst | None:
     """Draw the images on which `last` makes the most errors, but those that are `shown` already."""
     worst_images = last.record.get("errors", {}).get("worst_images", ())
@@ -102,7 +102,7 @@ def _find_reader(record: JsonRecord) -> Reader | None:
     return READERS.known(name)
 
 
-def _is_readable(evaluation: Evaluation) -> bool:
+def _is_readable(evaluation: StoredEvaluation) -> bool:
     """Return True if dialect and reader are known: for a stored name, no code from a user's file is imported."""
     try:
         get_dialect(evaluation.record["protocol"]["dialect"])
@@ -112,7 +112,7 @@ def _is_readable(evaluation: Evaluation) -> bool:
     return True
 
 
-def _read_asked_samples(evaluation: Evaluation) -> list[Sample]:
+def _read_asked_samples(evaluation: StoredEvaluation) -> list[Sample]:
     """Return the samples of an evaluation that have replies: with --limit these are not all of the set."""
     record = evaluation.record
     dataset = read_dataset(
@@ -125,7 +125,9 @@ def _read_asked_samples(evaluation: Evaluation) -> list[Sample]:
     return [sample for sample in dataset.samples if str(sample.image_id) in evaluation.predictions]
 
 
-def _draw(shown: Sequence[Sample], samples: Sequence[Sample], evaluations: Sequence[Evaluation], key: str) -> Gallery:
+def _draw(
+    shown: Sequence[Sample], samples: Sequence[Sample], evaluations: Sequence[StoredEvaluation], key: str
+) -> Gallery:
     """Draw the samples that are `shown` of all `samples`, each with the boxes of every evaluation.
 
     `key` begins the ids of the images in the page.
@@ -140,7 +142,7 @@ def _draw(shown: Sequence[Sample], samples: Sequence[Sample], evaluations: Seque
     return Gallery(rows, len(samples), list(zip(categories, colors.values(), strict=True)))
 
 
-def _predict(sample: Sample, evaluation: Evaluation) -> Prediction:
+def _predict(sample: Sample, evaluation: StoredEvaluation) -> Prediction:
     """Parse the replies to an image (one, or one for each category) into its boxes."""
     dialect = get_dialect(evaluation.record["protocol"]["dialect"])
     replies: Sequence[JsonRecord] = evaluation.predictions.get(str(sample.image_id), ())

@@ -25,7 +25,7 @@ TITLES = {"base": "Base", "sft": "SFT", "trained": "Vision-R1"}
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class StoredEvaluation:
     """One `evaluation/NAME.json`, and the replies it was computed from by image id (one, or one for each category)."""
 
     name: str
@@ -59,7 +59,7 @@ class RunRecord:
     validations: Sequence[JsonRecord]
     """Evaluations during training."""
     rollouts: Sequence[JsonRecord]
-    evaluations: Sequence[Evaluation]
+    evaluations: Sequence[StoredEvaluation]
     """That of the model which training started from first, the others by name."""
     benchmarks: Mapping[str, JsonRecord]
     """The results of benchmarks, each of several sets or splits, by file name."""
@@ -150,7 +150,7 @@ def _read_object(path: Path) -> JsonRecord:
     return record
 
 
-def _read_evaluations(folder: Path, recipe_text: str) -> list[Evaluation]:
+def _read_evaluations(folder: Path, recipe_text: str) -> list[StoredEvaluation]:
     """Read the results of `visionr1 eval`: first that of the model which training started from, then by name."""
     initial_model = tomllib.loads(recipe_text).get("model", {}).get("path", "")
     of_initial_model = []
@@ -159,7 +159,7 @@ def _read_evaluations(folder: Path, recipe_text: str) -> list[Evaluation]:
         record = _read_object(path)
         _check_evaluation(record, path)
         predictions = _read_predictions(path.with_suffix(".predictions.jsonl"))
-        evaluation = Evaluation(path.stem, record, predictions)
+        evaluation = StoredEvaluation(path.stem, record, predictions)
         if record["model"] == initial_model:
             of_initial_model.append(evaluation)
         else:

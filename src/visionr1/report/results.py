@@ -8,7 +8,7 @@ from typing import Any
 from visionr1.evaluation import Protocol
 from visionr1.evaluation.detection.box_errors import FALSE_KINDS, MEANINGS
 from visionr1.report.formats import count, number, percent, signed, words
-from visionr1.report.record import Evaluation, Gain, JsonRecord, RunRecord, merged_keys
+from visionr1.report.record import Gain, JsonRecord, RunRecord, StoredEvaluation, merged_keys
 from visionr1.report.tables import Cell, Table, make_text_table
 
 SHOWN_AT_ZERO = {"unparsable", "truncated", "unknown_labels"}
@@ -86,7 +86,7 @@ def make_headline(run: RunRecord) -> Headline | None:
     )
 
 
-def _find_last_comparable(evaluations: Sequence[Evaluation]) -> JsonRecord | None:
+def _find_last_comparable(evaluations: Sequence[StoredEvaluation]) -> JsonRecord | None:
     """Return the last result that can be compared with the first one, None if no other can."""
     for evaluation in reversed(evaluations[1:]):
         if not find_marks(evaluation.record, evaluations[0].record):
@@ -194,7 +194,7 @@ def find_marks(record: JsonRecord, first: JsonRecord) -> str:
     return marks
 
 
-def format_title(evaluation: Evaluation, run: RunRecord) -> str:
+def format_title(evaluation: StoredEvaluation, run: RunRecord) -> str:
     """Return the title of an evaluation with its marks against the first one."""
     return evaluation.title + find_marks(evaluation.record, run.evaluations[0].record)
 

@@ -1,6 +1,7 @@
 """A benchmark and a metric of a user's own: the files of docs/extending.md, evaluated."""
 
 import json
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,17 @@ from PIL import Image
 from support.benchmark_trees import image_row, write_json
 from support.extending import guide_file
 from visionr1 import cli
+from visionr1.data import read_dataset
 from visionr1.dialects import get_dialect
-from visionr1.errors import RecipeError
-from visionr1.evaluation import Prediction, Replies, evaluate, paired_difference
+from visionr1.errors import DataError, RecipeError
+from visionr1.evaluation import (
+    METRICS,
+    Prediction,
+    Replies,
+    compare,
+    evaluate,
+    paired_difference,
+)
 from visionr1.samples import Boxes, Query, Sample
 
 QWEN3 = get_dialect("qwen3")
@@ -67,6 +76,48 @@ def test_a_metric_of_ones_own(tmp_path: Path) -> None:
     assert first.resampler is not None and second.resampler is not None
     difference = paired_difference(first.resampler, second.resampler, num_resamples=20)["right count"]
     assert difference.difference == pytest.approx(1 / 3)
+
+
+def test_results_of_ones_own_metric_are_compared_where_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9]}
+    truth = {"images": [image_row(1, "1.png")], "categories": [{"id": 1, "name": "car"}], "annotations": [row]}
+    write_json(tmp_path / "truth.json", truth)
+    Image.new("RGB", (100, 80)).save(tmp_path / "1.png")
+    dataset = read_dataset(tmp_path / "truth.json")
+    metric = f"{guide_file('A metric', tmp_path)}:METRIC"
+
+    paths = []
+    for name, boxes in (("none", []), ("one", [{"bbox_2d": [5, 5, 50, 50], "label": "car"}])):
+        reply = Prediction(image_id=1, sample_id=dataset.samples[0].id, text=json.dumps(boxes))
+        evaluate(dataset, Replies([reply], QWEN3), metric=metric, num_resamples=0, out=tmp_path, name=name)
+        paths.append(tmp_path / f"evaluation/{name}.json")
+    assert json.loads(paths[0].read_text())["metric"] == "count"
+
+    # A file says the name: nothing is imported for it, whatever it says.
+    with pytest.raises(DataError, match=r"none\.json: metric: expected one that ships .*, found 'count'; no code"):
+        compare(paths)
+    record = json.loads(paths[0].read_text())
+    paths[0].write_text(json.dumps({**record, "metric": metric}))
+    assert "no difference: another metric" in compare(paths).table()
+    paths[1].write_text(json.dumps({**json.loads(paths[1].read_text()), "metric": metric}))
+    with pytest.raises(DataError, match="METRIC'; no code from files is run"):
+        compare(paths)
+
+    # An installed package brings it.
+    for path in paths:
+        path.write_text(json.dumps({**json.loads(path.read_text()), "metric": "count"}))
+    monkeypatch.syspath_prepend(tmp_path)
+    point = metadata.EntryPoint("count", "a_metric:METRIC", "visionr1.metric")
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [point] if group == "visionr1.metric" else [])
+    monkeypatch.setattr(METRICS, "_found", None)  # look again
+    difference = compare(paths, num_resamples=2).differences["one"]
+    assert not isinstance(difference, str) and difference["right count"].difference == pytest.approx(1)
+
+    # Detection is the default, and its result does not replace one of another metric.
+    with pytest.raises(DataError, match='metric: expected null, found "count"'):
+        evaluate(dataset, Replies([reply], QWEN3), num_resamples=0, out=tmp_path, name="one")
 
 
 def test_what_is_no_benchmark_is_named(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from visionr1 import cli
 from visionr1.errors import DataError, MissingDependency, RecipeError
-from visionr1.evaluation.vqa import _model, answer, describe, evaluate_vqa
+from visionr1.evaluation.vqa import _vlmevalkit_model, answer, describe, evaluate_vqa
 from visionr1.models.loading import load_policy
 
 
@@ -123,7 +123,7 @@ def test_what_is_wrong_is_named(qwen25_folder: Path, kit: Path) -> None:
     with pytest.raises(DataError, match="expected answer among them"):
         evaluate_vqa(policy, "GQA_TestDev_Balanced", kit, model="m", tsv=tsv)
     with pytest.raises(DataError, match="has 0 images; models here look at one"):
-        _model(policy, 1).generate([{"type": "text", "value": "Why?"}], "GQA")
+        _vlmevalkit_model(policy, 1).generate([{"type": "text", "value": "Why?"}], "GQA")
 
 
 def test_without_vlmevalkit_it_is_named(monkeypatch: pytest.MonkeyPatch, qwen25_folder: Path, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from visionr1.evaluation.asking import Asking, Replier, collect_replies
 from visionr1.evaluation.benchmarks import BENCHMARKS, Benchmark, Reading
 from visionr1.evaluation.completion_rows import RULE, completions_unit, hold_completions, read_completion_rows
 from visionr1.evaluation.metrics import METRICS, Metric
+from visionr1.evaluation.metrics.detection import DETECTION
 from visionr1.evaluation.predictions import (
     Prediction,
     is_replies,
@@ -159,6 +160,8 @@ def evaluate(
         facts = {"model": _source_of(answers), "data": _label_of(data), "split": split, "on_bad": on_bad}
         if reader is not None:
             facts["reader"] = reader.name
+        if not chosen.name and chosen.metric is not DETECTION:
+            facts["metric"] = chosen.metric.name
         folder = ResultFolder(out / (job.stem if chosen.name else "evaluation"), facts, chosen.name)
 
     if shard and folder:

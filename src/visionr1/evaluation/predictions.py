@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,9 @@ from visionr1.files import read_json, read_json_lines, write_text_atomic
 from visionr1.samples import Size
 
 JsonRows = list[Mapping[str, Any]]
+
+FILE_ENDINGS = (".json", ".jsonl", ".predictions.jsonl")
+"""Endings of a file of predictions in a folder, in the order they are looked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,131 +40,185 @@ class Prediction:
     token_logprobs: tuple[float, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """The prediction as a row of a .jsonl file."""
-        return {
+        """Return the prediction as a row of a .jsonl file."""
+        record: dict[str, Any] = {
             "sample_id": self.sample_id,
             "image_id": self.image_id,
             "categories": list(self.categories),
-            "input_size_wh": list(self.input_size_wh) if self.input_size_wh else None,
+            "input_size_wh": None,
             "truncated": self.truncated,
             "text": self.text,
-            **({"token_ends": self.token_ends, "token_logprobs": self.token_logprobs} if self.token_ends else {}),
         }
+        if self.input_size_wh:
+            record["input_size_wh"] = list(self.input_size_wh)
+
+        # Only replies of a model here have tokens; files of other tools stay without the two columns.
+        if self.token_ends:
+            record["token_ends"] = self.token_ends
+            record["token_logprobs"] = self.token_logprobs
+        return record
 
 
 def write_predictions(
     path: Path, predictions: Iterable[Prediction], replies_of: Mapping[str, Any] | None = None
 ) -> None:
-    """One row each, whole or not at all; before them a row that says what they are `replies_of`, where that is known"""
-    first = [{"replies_of": replies_of}] if replies_of else []
-    records = chain(first, (prediction.to_json() for prediction in predictions))
-    rows = [json.dumps(record, ensure_ascii=False) for record in records]
-    write_text_atomic(path, "".join(row + "\n" for row in rows))
+    """Write one row each, whole or not at all; before them `replies_of`, all that the replies depend on, if known."""
+    rows: list[Mapping[str, Any]] = []
+    if replies_of:
+        rows.append({"replies_of": replies_of})
+    for prediction in predictions:
+        rows.append(prediction.to_json())
+
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    write_text_atomic(path, "".join(lines))
 
 
 def read_files(paths: Sequence[Path]) -> tuple[dict[Path, JsonRows], Mapping[str, Any]]:
-    """The rows of each predictions file, the shards of one evaluation, and what a first row says they are replies of.
+    """Read the rows of each predictions file, the shards of one evaluation, and what their first rows say.
+
+    The second is what the replies depend on (`replies_of`), empty where the files do not say.
 
     Raises DataError if they cannot be of one evaluation, or if replies are expected and there are none.
     """
-    files, headers = {path: read_rows(path) for path in paths}, {}
-    for path, rows in files.items():
-        if rows and "replies_of" in rows[0]:  # as `visionr1 eval` wrote it
-            headers[path], *files[path] = rows
-    if not any(files.values()) and (headers or all(path.suffix == ".jsonl" for path in paths)):
+    files: dict[Path, JsonRows] = {}
+    headers: dict[Path, Mapping[str, Any]] = {}
+    for path in paths:
+        files[path] = read_rows(path)
+
+        # `visionr1 eval` writes a first row that is no reply.
+        if files[path] and "replies_of" in files[path][0]:
+            headers[path] = files[path][0]
+            files[path] = files[path][1:]
+
+    # No box at all is a result, no reply at all is a mistake.
+    must_hold_replies = bool(headers) or all(path.suffix == ".jsonl" for path in paths)
+    if must_hold_replies and not any(files.values()):
         raise DataError(f"{paths[0]}: expected replies or boxes, found no row; results without a box are [] (.json)")
-    kinds = {is_replies([rows]): path for path, rows in files.items() if rows}
-    unlike = kinds if len(kinds) > 1 else {json.dumps(header): path for path, header in headers.items()}
-    if len(unlike) > 1:
-        first, second, *_ = unlike.values()
-        raise DataError(f"{first} and {second} are not of one evaluation; score them apart")
-    stated = next(iter(headers.values()), {}).get("replies_of")
-    return files, stated if isinstance(stated, dict) else {}
+
+    _check_one_evaluation(files, headers)
+    replies_of = None
+    if headers:
+        replies_of = next(iter(headers.values()))["replies_of"]
+    if not isinstance(replies_of, dict):
+        replies_of = {}
+    return files, replies_of
+
+
+def _check_one_evaluation(files: Mapping[Path, JsonRows], headers: Mapping[Path, Mapping[str, Any]]) -> None:
+    """Raise DataError if some files hold replies and others boxes, or if their first rows differ."""
+    path_by_kind: dict[bool, Path] = {}
+    for path, rows in files.items():
+        if rows:
+            path_by_kind[is_replies([rows])] = path
+    path_by_header: dict[str, Path] = {}
+    for path, header in headers.items():
+        path_by_header[json.dumps(header)] = path
+
+    for different in (list(path_by_kind.values()), list(path_by_header.values())):
+        if len(different) > 1:
+            raise DataError(f"{different[0]} and {different[1]} are not of one evaluation; score them apart")
 
 
 def read_rows(path: Path) -> JsonRows:
-    """The rows of a predictions file: a JSON list, or JSON Lines; DataError if one is no object."""
-    rows = read_json_lines(path) if path.suffix == ".jsonl" else read_json(path)
+    """Read the rows of a predictions file, a JSON list or JSON Lines; DataError if one is no object."""
+    if path.suffix == ".jsonl":
+        rows: Any = read_json_lines(path)
+    else:
+        rows = read_json(path)
     if not isinstance(rows, list):
         raise DataError(f"{path}: expected a list of predictions, found a {type(rows).__name__}")
-    if not set(map(type, rows)) <= {dict}:
-        index = next(index for index, row in enumerate(rows) if not isinstance(row, dict))
-        raise DataError(f"{path}: row {index}: expected an object, found {rows[index]!r:.60}")
+    for index, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise DataError(f"{path}: row {index}: expected an object, found {row!r:.60}")
     return rows
 
 
 def predictions_file(folder: Path, name: str) -> Path:
-    """The file of predictions for the set `name` in a folder; DataError if there is none."""
-    files = [folder / f"{name}{ending}" for ending in (".json", ".jsonl", ".predictions.jsonl")]
-    if file := next((file for file in files if file.is_file()), None):
-        return file
+    """Return the file of predictions for the set `name` in a folder; DataError if there is none."""
+    files = [folder / f"{name}{ending}" for ending in FILE_ENDINGS]
+    for file in files:
+        if file.is_file():
+            return file
     raise DataError(f"{folder}: no predictions for {name}; expected {', '.join(file.name for file in files)}")
 
 
 def is_replies(files: Iterable[JsonRows]) -> bool:
-    """Whether the rows of files are raw replies (they have a text), not COCO results."""
+    """Say if the rows of files are raw replies (they have a text), not COCO results."""
     return any(rows and "text" in rows[0] for rows in files)
 
 
 def replies_dialect(paths: Sequence[Path], name: str | Dialect | None, replies_of: Mapping[str, Any]) -> Dialect:
     """Return the dialect of replies: `name` as a user gave it, or that of their first row; DataError if neither."""
+    if name and not isinstance(name, str):
+        return name
     if name:
-        return resolve_dialect(name) if isinstance(name, str) else name
-    stated = replies_of.get("dialect")
-    if not isinstance(stated, str):
+        return resolve_dialect(name)
+
+    stored_name = replies_of.get("dialect")
+    if not isinstance(stored_name, str):
         raise DataError(f"{paths[0]} holds raw replies; say how they write boxes with --dialect, such as qwen25")
-    return get_dialect(stated)
+    return get_dialect(stored_name)
 
 
 def replies_in(files: Mapping[Path, JsonRows]) -> list[Prediction]:
-    """The raw replies of all files; DataError if one prompt has two."""
+    """Read the raw replies of all files; DataError if one prompt has two."""
     replies: list[Prediction] = []
-    seen: dict[object, str] = {}
+    place_by_prompt: dict[object, str] = {}
     for path, rows in files.items():
         for index, reply in enumerate(read_predictions(rows, path)):
-            prompt, where = (reply.sample_id, reply.image_id, reply.categories), f"{path}: row {index}"
-            if (before := seen.setdefault(prompt, where)) != where:
+            place = f"{path}: row {index}"
+            prompt = (reply.sample_id, reply.image_id, reply.categories)
+            if place_by_prompt.setdefault(prompt, place) != place:
                 raise DataError(
-                    f"{where}: image {reply.image_id!r} was answered in {before}; keep one of the two, or where the "
-                    "prompts differ, give each row its own sample_id"
+                    f"{place}: image {reply.image_id!r} was answered in {place_by_prompt[prompt]}; keep one of the "
+                    "two, or where the prompts differ, give each row its own sample_id"
                 )
             replies.append(reply)
     return replies
 
 
 def read_predictions(rows: JsonRows, path: Path) -> list[Prediction]:
-    """Raw replies: `text` and `image_id`, optionally `sample_id`, `categories`, `truncated`, `input_size_wh`."""
-    return [_prediction(row, f"{path}: row {index}") for index, row in enumerate(rows)]
+    """Read raw replies: `text` and `image_id`, optionally `sample_id`, `categories`, `truncated`, `input_size_wh`."""
+    return [_read_prediction(row, f"{path}: row {index}") for index, row in enumerate(rows)]
 
 
-def _prediction(row: Mapping[str, Any], where: str) -> Prediction:
-    identity = read_id(row.get("image_id"))
-    if identity is None:
+def _read_prediction(row: Mapping[str, Any], where: str) -> Prediction:
+    """Check a row field by field; DataError begins with `where`."""
+    image_id = read_id(row.get("image_id"))
+    if image_id is None:
         raise DataError(f"{where}: image_id: expected the id of an image, found {row.get('image_id')!r:.60}")
     if not isinstance(row.get("text"), str):
         raise DataError(f"{where}: text: expected the reply as a string, found {row.get('text')!r:.60}")
-    size = row.get("input_size_wh")
-    if size is not None and not (
-        isinstance(size, list) and len(size) == 2 and all(is_number(side) and side == int(side) > 0 for side in size)
-    ):
-        raise DataError(f"{where}: input_size_wh: expected [width, height] in pixels, found {size!r:.60}")
+    input_size_wh = _read_size(row, where)
     categories = row.get("categories") or []
     if not (isinstance(categories, list) and all(isinstance(name, str) for name in categories)):
         raise DataError(f"{where}: categories: expected a list of names, found {categories!r:.60}")
+
     return Prediction(
-        image_id=identity,
+        image_id=image_id,
         text=row["text"],
-        sample_id=str(row.get("sample_id", identity)),
+        sample_id=str(row.get("sample_id", image_id)),
         truncated=bool(row.get("truncated", False)),
-        input_size_wh=(int(size[0]), int(size[1])) if size else None,
+        input_size_wh=input_size_wh,
         categories=tuple(categories),
-        token_ends=_column(row, "token_ends", where),
-        token_logprobs=_column(row, "token_logprobs", where),
+        token_ends=_read_numbers(row, "token_ends", where),
+        token_logprobs=_read_numbers(row, "token_logprobs", where),
     )
 
 
-def _column(row: Mapping[str, Any], key: str, where: str) -> tuple[Any, ...]:
-    """A list of numbers of a row, empty where it has none."""
+def _read_size(row: Mapping[str, Any], where: str) -> Size | None:
+    """Read the size that the model saw, (width, height) in pixels; None where a row does not say."""
+    size = row.get("input_size_wh")
+    if size is None:
+        return None
+    is_pair = isinstance(size, list) and len(size) == 2
+    if not (is_pair and all(is_number(side) and side == int(side) > 0 for side in size)):
+        raise DataError(f"{where}: input_size_wh: expected [width, height] in pixels, found {size!r:.60}")
+    return int(size[0]), int(size[1])
+
+
+def _read_numbers(row: Mapping[str, Any], key: str, where: str) -> tuple[Any, ...]:
+    """Read a list of numbers, empty where the row has none."""
     values = row.get(key) or []
     if not (isinstance(values, list) and all(map(is_number, values))):
         raise DataError(f"{where}: {key}: expected a list of finite numbers, found {values!r:.60}")

@@ -29,14 +29,15 @@ class Shard:
 
     @classmethod
     def read(cls, text: str) -> Shard:
-        """The shard that `text` says, such as 2/8; RecipeError if it says none."""
+        """Read a shard such as 2/8; RecipeError if `text` is none."""
         index, _, count = text.partition("/")
-        if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        are_numbers = index.isdecimal() and count.isdecimal()
+        if not (are_numbers and 1 <= int(index) <= int(count)):
             raise RecipeError(f"--shard: expected a part such as 2/8 (the second of eight), found {text!r}")
         return cls(int(index), int(count))
 
     def of(self, samples: Sequence[T]) -> Sequence[T]:
-        """Its samples."""
+        """Return the samples of this shard."""
         return samples[self.index - 1 :: self.count]
 
 
@@ -50,36 +51,58 @@ class ReplyLog:
     """
 
     def __init__(self, folder: Path, name: str, facts: Mapping[str, Any], results: Iterable[str] = ()) -> None:
-        self._folder, self._name, self._facts, self._results = folder, name, dict(facts), tuple(results)
-        self._own: Path | None = None
+        self._folder = folder
+        self._name = name
+        self._facts = dict(facts)
+        self._results = tuple(results)
+        self._shard_file: Path | None = None
         self.replies_of: Mapping[str, Any] = {}
 
     def open(self, facts: Mapping[str, Any], shard: Shard) -> dict[str, Prediction]:
-        """The replies by sample id in all parts, and in any file beside that is of the same; `append` adds to `shard`.
+        """Read the replies in all parts, and in any file beside that is of the same, by sample id.
 
-        Raises DataError if a part, or a file that is to be written, states other facts than these and those of the log.
+        `append` then adds to the part of `shard`. Raises DataError if a part, or a file that is to be written, holds
+        replies of anything else than these facts and those of the log.
         """
-        self.replies_of = stated = json.loads(json.dumps({**self._facts, **facts}))
-        finished = [self._folder / f"{name}.predictions.jsonl" for name in self._results]
-        own = [*self._parts(), *filter(Path.is_file, finished)]
-        same = [file for file in sorted(self._folder.parent.glob("*/*.jsonl")) if _first_row(file) == stated]
-        done: dict[str, Prediction] = {}
-        for file in dict.fromkeys([*own, *same]):
-            done |= {reply.sample_id: reply for reply in _read(file, stated)}
-        self._own = self._folder / f"{self._name}.part-{shard.index}-of-{shard.count}.jsonl"
-        if self._own.exists():
-            content = self._own.read_bytes()
-            os.truncate(self._own, content.rfind(b"\n") + 1)  # a row that was cut off
-        return done
+        # Through JSON and back, so that tuples compare equal to the lists that a file holds.
+        self.replies_of = json.loads(json.dumps({**self._facts, **facts}))
+
+        # Parts and results of this name must be of the same evaluation.
+        files = self._parts()
+        for name in self._results:
+            finished = self._folder / f"{name}.predictions.jsonl"
+            if finished.is_file():
+                files.append(finished)
+
+        # Files of other names are used if they are of the same, and left alone if not.
+        for file in sorted(self._folder.parent.glob("*/*.jsonl")):
+            if file not in files and _read_replies_of(file) == self.replies_of:
+                files.append(file)
+
+        replies: dict[str, Prediction] = {}
+        for file in files:
+            for reply in _read_replies(file, self.replies_of):
+                replies[reply.sample_id] = reply
+
+        self._shard_file = self._folder / f"{self._name}.part-{shard.index}-of-{shard.count}.jsonl"
+        if self._shard_file.exists():
+            _cut_unfinished_row(self._shard_file)
+        return replies
 
     def append(self, predictions: Sequence[Prediction]) -> None:
-        """Add replies to the own part; they are on the disk when this returns."""
-        assert self._own is not None
+        """Add replies to the shard's part; they are on the disk when this returns."""
+        assert self._shard_file is not None
         self._folder.mkdir(parents=True, exist_ok=True)
-        first = [] if self._own.exists() else [{"replies_of": self.replies_of}]
-        rows = [*first, *(prediction.to_json() for prediction in predictions)]
-        with self._own.open("ab") as file:
-            file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+
+        rows: list[Mapping[str, Any]] = []
+        if not self._shard_file.exists():
+            rows.append({"replies_of": self.replies_of})
+        for prediction in predictions:
+            rows.append(prediction.to_json())
+
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+        with self._shard_file.open("ab") as file:
+            file.write("".join(lines).encode())
             file.flush()
             os.fsync(file.fileno())
 
@@ -89,24 +112,36 @@ class ReplyLog:
             part.unlink(missing_ok=True)
 
     def _parts(self) -> list[Path]:
-        files = self._folder.glob("*.jsonl") if self._folder.is_dir() else ()
-        return sorted(file for file in files if file.name.startswith(f"{self._name}.part-"))
+        """Return the files of all shards that have begun."""
+        if not self._folder.is_dir():
+            return []
+
+        # Not as a glob pattern: a name may hold [ or *.
+        prefix = f"{self._name}.part-"
+        return sorted(file for file in self._folder.glob("*.jsonl") if file.name.startswith(prefix))
 
 
-def _read(part: Path, stated: Mapping[str, Any]) -> list[Prediction]:
-    """The whole rows of a part; DataError if its first row states something else than `stated`."""
-    *lines, _ = part.read_text(encoding="utf-8").split("\n")
+def _cut_unfinished_row(path: Path) -> None:
+    """Cut off a last row without an end: the process was stopped while it wrote it."""
+    content = path.read_bytes()
+    os.truncate(path, content.rfind(b"\n") + 1)
+
+
+def _read_replies(path: Path, expected: Mapping[str, Any]) -> list[Prediction]:
+    """Read the whole rows of a file of replies; DataError if its first row is not of the `expected` evaluation."""
+    # What follows the last line end is empty, or a row that was cut off.
+    *lines, _ = path.read_text(encoding="utf-8").split("\n")
     try:
         first, *rows = [json.loads(line) for line in lines]
-        found = first["replies_of"]
+        replies_of = first["replies_of"]
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{part} is no part of an evaluation ({error}); delete it to begin anew") from error
-    check_same(part, "replies", stated, found)
-    return read_predictions(rows, part)
+        raise DataError(f"{path} is no part of an evaluation ({error}); delete it to begin anew") from error
+    check_same(path, "replies", expected, replies_of)
+    return read_predictions(rows, path)
 
 
-def _first_row(path: Path) -> object:
-    """What the first row of a file says its replies are of; None where it says nothing."""
+def _read_replies_of(path: Path) -> object:
+    """Read what the replies in a file depend on; None where the first row does not say."""
     with path.open("rb") as file:
         try:
             return json.loads(file.readline())["replies_of"]
@@ -114,16 +149,19 @@ def _first_row(path: Path) -> object:
             return None
 
 
-def check_same(path: Path, what: str, stated: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    """Raise DataError if what was `found` in a file is of another evaluation than is `stated`."""
-    for key in {**stated, **found}:
-        if found.get(key) != stated.get(key):
+def check_same(path: Path, what: str, expected: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
+    """Raise DataError if `what` is `stored` in a file is of another evaluation than the `expected` one."""
+    for key in {**expected, **stored}:
+        if stored.get(key) != expected.get(key):
             raise DataError(
-                f"{path} holds {what} of another evaluation: {key}: expected {_short(stated.get(key))}, found "
-                f"{_short(found.get(key))}; choose another --out, or delete it to begin anew"
+                f"{path} holds {what} of another evaluation: {key}: expected {_shorten(expected.get(key))}, found "
+                f"{_shorten(stored.get(key))}; choose another --out, or delete it to begin anew"
             )
 
 
-def _short(value: object) -> str:
+def _shorten(value: object) -> str:
+    """Return a value as JSON, cut after 200 characters."""
     text = json.dumps(value)
-    return text if len(text) <= 200 else text[:200] + "..."
+    if len(text) <= 200:
+        return text
+    return text[:200] + "..."

@@ -9,7 +9,7 @@ from typing import Any
 from visionr1.evaluation.protocols import Protocol
 from visionr1.evaluation.statistics import Resampler
 
-FACTS = ("model", "data", "split", "on_bad", "reader", "prediction_files", "benchmark", "unit")
+FACTS = ("model", "data", "split", "on_bad", "reader", "metric", "prediction_files", "benchmark", "unit")
 """What a stored result says of where it comes from, beside the result itself."""
 _FIELDS = ("metrics", "interval", "counts", "faults", "protocol")
 
@@ -21,8 +21,7 @@ class Result:
     `metrics` are the headline figures in the order they are shown, `interval` the bootstrap intervals of some of them.
     A metric that nothing is counted for is left out. `counts` are of images, replies and boxes, `faults` of replies by
     kind. `extras` are what one metric says beyond that, as JSON. `resampler`, for intervals and paired differences, and
-    `scored`, what was scored (of detection the table
-    and the boxes, for `coco_results`), are not stored.
+    `scored`, what was scored (of detection the table and the boxes, for `coco_results`), are not stored.
     """
 
     protocol: Protocol
@@ -37,7 +36,11 @@ class Result:
     @property
     def tables(self) -> dict[str, Mapping[str, Mapping[str, float]]]:
         """The figures by group that the metric gives, such as those `per_category`: group -> figure -> number."""
-        return {name: rows for name, rows in self.extras.items() if _is_table(rows)}
+        tables = {}
+        for name, rows in self.extras.items():
+            if _is_table(rows):
+                tables[name] = rows
+        return tables
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as a JSON object; `from_json` reads it."""
@@ -53,21 +56,32 @@ class Result:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Result:
         """Read the result in a stored record, without its resampler."""
+        interval = {}
+        for name, (low, high) in record["interval"].items():
+            interval[name] = (low, high)
+
+        # Whatever else stands in the record is the metric's own, such as figures per category.
+        extras = {}
+        for key, value in record.items():
+            if key not in (*_FIELDS, *FACTS):
+                extras[key] = value
         return cls(
             protocol=Protocol.from_json(record["protocol"]),
             metrics=record["metrics"],
-            interval={name: (low, high) for name, (low, high) in record["interval"].items()},
+            interval=interval,
             counts=record["counts"],
             faults=record["faults"],
-            extras={key: value for key, value in record.items() if key not in (*_FIELDS, *FACTS)},
+            extras=extras,
         )
 
 
 def _is_table(rows: object) -> bool:
-    """Say whether an extra is a mapping of groups to mappings of numbers."""
+    """Say if an extra is a mapping of groups to mappings of numbers."""
     if not isinstance(rows, Mapping) or not rows:
         return False
-    return all(
-        isinstance(row, Mapping) and all(isinstance(number, int | float) for number in row.values())
-        for row in rows.values()
-    )
+    for row in rows.values():
+        if not isinstance(row, Mapping):
+            return False
+        if not all(isinstance(number, int | float) for number in row.values()):
+            return False
+    return True

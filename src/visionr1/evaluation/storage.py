@@ -27,6 +27,7 @@ class ResultFolder:
 
     def reply_log(self, unit: str, results: Iterable[str]) -> ReplyLog:
         """Return the log of the replies to a unit, from which `results` will be made."""
+        # How replies are scored is no fact of theirs: another metric goes on with the same replies.
         facts = {key: self.facts[key] for key in ("model", "data", "split")}
         if self.benchmark:
             return ReplyLog(self.folder, unit, facts | self._unit_facts(unit), [unit])
@@ -45,9 +46,12 @@ class ResultFolder:
         Raises DataError rather than replace a result of anything else, or under another protocol.
         """
         facts = self._stored_facts(files) | self._unit_facts(unit)
+
+        # Several results of a benchmark may come of the replies to one unit: they are written once.
         if self.benchmark and predictions is not None:
             write_predictions(self.folder / f"{unit}.predictions.jsonl", predictions, replies_of)
             predictions = None
+
         for name, result in results.items():
             write_evaluation(self.folder, name, result, predictions, replies_of=replies_of, **facts)
         return [self.folder / f"{name}.json" for name in results]
@@ -67,11 +71,15 @@ class ResultFolder:
 
     def _stored_facts(self, files: Sequence[Path]) -> dict[str, Any]:
         """Return what a stored result is of, so that `compare` can compute it again."""
-        scored = {"prediction_files": [str(file) for file in files]} if files else {}
-        return {**self.facts, "split": self.facts["split"] or "", **scored}
+        facts = {**self.facts, "split": self.facts["split"] or ""}
+        if files:
+            facts["prediction_files"] = list(map(str, files))
+        return facts
 
     def _unit_facts(self, unit: str) -> dict[str, str]:
-        return {"benchmark": self.benchmark, "unit": unit} if self.benchmark else {}
+        if not self.benchmark:
+            return {}
+        return {"benchmark": self.benchmark, "unit": unit}
 
 
 def write_evaluation(
@@ -93,6 +101,8 @@ def write_evaluation(
     facts = {"model": model, "data": data, "split": split, **more}
     record = {**facts, **result.to_json()}
     check_replaced(folder / f"{name}.json", {**facts, "protocol": record["protocol"]})
+
+    # The result comes last: where there is one, its replies are complete.
     if predictions is not None:
         write_predictions(folder / f"{name}.predictions.jsonl", predictions, replies_of)
     write_json_atomic(folder / f"{name}.json", record)
@@ -106,6 +116,8 @@ def check_replaced(path: Path, facts: Mapping[str, Any]) -> None:
     stored = read_json(path)
     if not isinstance(stored, dict):
         stored = {}
+
+    # Through JSON and back, so that tuples compare equal to the lists that a file holds.
     expected = json.loads(json.dumps(facts))
     check_same(path, "a result", _comparable(expected, facts), _comparable(stored, facts))
 
@@ -113,6 +125,9 @@ def check_replaced(path: Path, facts: Mapping[str, Any]) -> None:
 def _comparable(record: Mapping[str, Any], facts: Iterable[str]) -> dict[str, Any]:
     """Return the facts of a record, with the fields of its protocol one by one; a protocol's name says nothing."""
     flat = {key: record.get(key) for key in facts if key != "protocol"}
+
+    # Stored only where it is not detection, so that a result without it is not of any metric.
+    flat["metric"] = record.get("metric")
     for key, value in record.get("protocol", {}).items():
         if key != "name":
             flat[f"protocol {key}"] = value

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 from visionr1.evaluation.evaluate import SMALL_SET, Evaluation
 from visionr1.evaluation.protocols import Protocol
@@ -25,38 +26,52 @@ _COUNTS = (
 
 def format_results(results: Mapping[str, Result]) -> str:
     """Put results in columns, x 100, with intervals; those under another protocol than the first are marked with *."""
-    every = list(results.values())
-    protocol = every[0].protocol
-    rows = [["", *(name if result.protocol == protocol else f"{name} *" for name, result in results.items())]]
+    columns = list(results.values())
+    protocol = columns[0].protocol
+    titles = [""]
+    for name, result in results.items():
+        mark = "" if result.protocol == protocol else " *"
+        titles.append(name + mark)
+    rows = [titles]
 
-    def add_row(title: str, cells: Sequence[str]) -> None:
-        rows.append([title, *cells])
+    def add_row(title: str, cell: Callable[[Result], str]) -> None:
+        rows.append([title, *map(cell, columns)])
 
-    for metric in _in_order(result.metrics for result in every):
-        add_row(metric, [_figure(result, metric) for result in every])
-    add_row("boxes an image / true", [_boxes_an_image(result) for result in every])
-    if any(_asked_for_fewer(result) for result in every):
-        add_row("categories asked, of all", [_asked_of_all(result) for result in every])
+    # Results of other metrics may stand side by side: a row for every metric that one of them has.
+    for metric in _merge_names([result.metrics for result in columns]):
+        add_row(metric, partial(_format_metric, metric=metric))
+    add_row("boxes an image / true", _format_boxes_per_image)
+
+    # The rest is shown only where it says something.
+    if any(map(_asked_for_fewer, columns)):
+        add_row("categories asked, of all", _format_categories_asked)
     for key in _COUNTS:
-        if any(result.counts.get(key) for result in every):
-            add_row(key.replace("_", " "), [str(result.counts.get(key, "")) for result in every])
-    for kind in _in_order(result.faults for result in every):
-        add_row(f"fault: {kind.replace('_', ' ')}", [str(result.faults.get(kind, 0)) for result in every])
+        if any(result.counts.get(key) for result in columns):
+            add_row(key.replace("_", " "), partial(_format_count, key=key))
+    for kind in _merge_names([result.faults for result in columns]):
+        add_row(f"fault: {kind.replace('_', ' ')}", partial(_format_fault, kind=kind))
     return "\n".join(_align(rows) + _footer(results))
 
 
 def format_benchmark(evaluation: Evaluation) -> str:
     """Put the results of a benchmark in rows, with the means, what is missing, and the protocols."""
     first = evaluation.result
-    metrics = _in_order(result.metrics for result in evaluation.results.values())
-    sizes = ["images", "samples"] if "samples" in first.counts else ["images"]
-    rows = [["", *sizes, *_titles(metrics, first.protocol), "boxes an image / true", "faults"]]
+    metrics = _merge_names([result.metrics for result in evaluation.results.values()])
+    sizes = ["images"]
+    if "samples" in first.counts:
+        sizes.append("samples")
+
+    rows = [["", *sizes, *_metric_titles(metrics, first.protocol), "boxes an image / true", "faults"]]
     for name, result in evaluation.results.items():
         mark = "" if result.protocol == first.protocol else " *"
-        numbers = [str(result.counts[key]) for key in sizes]
-        figures = [_figure(result, metric, with_interval=metric == metrics[0]) for metric in metrics]
-        faults = ", ".join(f"{kind.replace('_', ' ')} {number}" for kind, number in result.faults.items())
-        rows.append([name + mark, *numbers, *figures, _boxes_an_image(result), faults])
+        row = [name + mark]
+        for key in sizes:
+            row.append(str(result.counts[key]))
+        for metric in metrics:
+            # One interval a row: with one for every metric, rows would not fit a terminal.
+            row.append(_format_metric(result, metric, with_interval=metric == metrics[0]))
+        row += [_format_boxes_per_image(result), _format_faults(result)]
+        rows.append(row)
     if evaluation.benchmark.averaged:
         rows += _mean_rows(evaluation, metrics, len(sizes))
 
@@ -66,38 +81,51 @@ def format_benchmark(evaluation: Evaluation) -> str:
     return "\n".join([*lines, *evaluation.notes, *_footer(evaluation.results)])
 
 
-def _titles(metrics: Sequence[str], protocol: Protocol) -> list[str]:
+def _metric_titles(metrics: Sequence[str], protocol: Protocol) -> list[str]:
     """Return the heads of the columns of metrics: AP after suppression is called NMS-AP."""
-    if protocol.suppression != "truth":
-        return list(metrics)
-    return [f"NMS-{metric}" if metric.startswith("AP") else metric for metric in metrics]
+    titles = []
+    for metric in metrics:
+        is_suppressed = protocol.suppression == "truth" and metric.startswith("AP")
+        titles.append(f"NMS-{metric}" if is_suppressed else metric)
+    return titles
 
 
 def _mean_rows(evaluation: Evaluation, metrics: Sequence[str], num_sizes: int) -> list[list[str]]:
     """Return a row of the means over all results, and one over those of SMALL_SET images or more."""
     results = evaluation.results.values()
     num_large = sum(result.counts["images"] >= SMALL_SET for result in results)
-    mark = " *" if len({result.protocol for result in results}) > 1 else ""
-    titles = {
-        False: f"mean of {len(results)}",
-        True: f"mean of the {num_large} with {SMALL_SET} images or more",
-    }
+    all_title = f"mean of {len(results)}"
+    large_title = f"mean of the {num_large} with {SMALL_SET} images or more"
+
+    # A mean over results of several protocols is of none of them.
+    mark = ""
+    if len({result.protocol for result in results}) > 1:
+        mark = " *"
+
     rows = []
-    for without_small, title in titles.items():
-        means = [evaluation.mean(metric, without_small=without_small) for metric in metrics]
-        cells = ["n/a" if mean is None else f"{100 * mean:.1f}" for mean in means]
-        rows.append([title + mark, *[""] * num_sizes, *cells, "", ""])
+    for title, without_small in ((all_title, False), (large_title, True)):
+        row = [title + mark, *[""] * num_sizes]
+        for metric in metrics:
+            mean = evaluation.mean(metric, without_small=without_small)
+            row.append("n/a" if mean is None else f"{100 * mean:.1f}")
+        rows.append([*row, "", ""])
     return rows
 
 
-def _in_order(names: Iterable[Iterable[str]]) -> list[str]:
+def _merge_names(groups: Iterable[Iterable[str]]) -> list[str]:
     """Return every name once, in the order they first come."""
-    return list(dict.fromkeys(name for some in names for name in some))
+    names: dict[str, None] = {}
+    for group in groups:
+        names |= dict.fromkeys(group)
+    return list(names)
 
 
 def _align(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return the lines of a table, its first row ruled off."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = []
+    for column in zip(*rows, strict=True):
+        widths.append(max(map(len, column)))
+
     lines = []
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
@@ -105,9 +133,11 @@ def _align(rows: Sequence[Sequence[str]]) -> list[str]:
     return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
 
 
-def _figure(result: Result, metric: str, *, with_interval: bool = True) -> str:
+def _format_metric(result: Result, metric: str, *, with_interval: bool = True) -> str:
     """Return a figure x 100 with its interval."""
     value = result.metrics.get(metric)
+
+    # COCO's figures are -1 where there is nothing to find, such as no large object.
     if value is None or value < 0:
         return "n/a"
     text = f"{100 * value:.1f}"
@@ -117,19 +147,35 @@ def _figure(result: Result, metric: str, *, with_interval: bool = True) -> str:
     return text
 
 
-def _boxes_an_image(result: Result) -> str:
+def _format_count(result: Result, key: str) -> str:
+    return str(result.counts.get(key, ""))
+
+
+def _format_fault(result: Result, kind: str) -> str:
+    return str(result.faults.get(kind, 0))
+
+
+def _format_faults(result: Result) -> str:
+    """Return the faults of all replies in one cell, such as "truncated 2, unknown label 1"."""
+    return ", ".join(f"{kind.replace('_', ' ')} {number}" for kind, number in result.faults.items())
+
+
+def _format_boxes_per_image(result: Result) -> str:
     """Return how many boxes were predicted, and how many there are; empty for a metric without boxes."""
-    if "predicted_boxes" not in result.counts:
+    counts = result.counts
+    if "predicted_boxes" not in counts:
         return ""
-    images = result.counts["images"]
-    return f"{result.counts['predicted_boxes'] / images:.1f} / {result.counts['true_boxes'] / images:.1f}"
+    predicted = counts["predicted_boxes"] / counts["images"]
+    true = counts["true_boxes"] / counts["images"]
+    return f"{predicted:.1f} / {true:.1f}"
 
 
 def _asked_for_fewer(result: Result) -> bool:
+    """Say if some prompts left out a category of the set: what is not asked for cannot be found wrongly."""
     return result.counts.get("categories_asked", 0) < result.counts.get("categories_times_images", 0)
 
 
-def _asked_of_all(result: Result) -> str:
+def _format_categories_asked(result: Result) -> str:
     """Return how often a category was asked for, of all occasions to find one that is not there."""
     if "categories_asked" not in result.counts:
         return ""
@@ -138,15 +184,18 @@ def _asked_of_all(result: Result) -> str:
 
 def _footer(results: Mapping[str, Result]) -> list[str]:
     """Return each protocol once, with * and a name where it is not that of the first result, and what figures are."""
-    names: dict[Protocol, str] = {}
+    name_by_protocol: dict[Protocol, str] = {}
     for name, result in results.items():
-        names.setdefault(result.protocol, name)
-    lines: list[str] = []
-    for protocol, name in names.items():
-        lines.append(f"* {name}: {protocol.line()}" if lines else protocol.line())
+        name_by_protocol.setdefault(result.protocol, name)
 
-    images = sorted({result.counts["images"] for result in results.values()})
-    around = "no intervals; --resamples 1000 computes them"
+    lines: list[str] = []
+    for protocol, name in name_by_protocol.items():
+        mark = f"* {name}: " if lines else ""
+        lines.append(mark + protocol.line())
+
+    # Results of one table may be of sets of different sizes: 120/119 images.
+    sizes = sorted({result.counts["images"] for result in results.values()})
+    about_intervals = "no intervals; --resamples 1000 computes them"
     if any(result.interval for result in results.values()):
-        around = "[95% bootstrap interval over images]"
-    return [*lines, f"{'/'.join(map(str, images))} images; figures x 100; {around}"]
+        about_intervals = "[95% bootstrap interval over images]"
+    return [*lines, f"{'/'.join(map(str, sizes))} images; figures x 100; {about_intervals}"]

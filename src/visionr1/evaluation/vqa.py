@@ -30,7 +30,7 @@ INSTALL = "pip install git+https://github.com/open-compass/VLMEvalKit"
 
 
 def answer(policy: Policy, image: Image.Image, question: str, *, max_new_tokens: int = MAX_NEW_TOKENS) -> str:
-    """The greedy answer of a policy to a question about one RGB image."""
+    """Return the greedy answer of a policy to a question about one RGB image."""
     prompt = policy.encode(image, Query("referring", (question,)), template="{}")
     ((completion,),) = generate(policy, [prompt], Sampling(max_new_tokens=max_new_tokens, temperature=0.0))
     return completion.text
@@ -57,24 +57,32 @@ def evaluate_vqa(
         from vlmeval.inference import infer_data_job
         from vlmeval.smp import get_pred_file_path
 
-        dataset = _dataset(benchmark, tsv) if tsv else build_dataset(benchmark)
+        dataset = _dataset_from_tsv(benchmark, tsv) if tsv else build_dataset(benchmark)
         if dataset is None or dataset.MODALITY != "IMAGE":
             raise RecipeError(f"VLMEvalKit has no image benchmark {benchmark!r}; such as GQA_TestDev_Balanced")
+
+        # VLMEvalKit goes on with the answers it finds in its folder.
         work = out / "vlmevalkit"
         work.mkdir(parents=True, exist_ok=True)
         name = Path(model).name
-        infer_data_job(_model(policy, max_new_tokens), str(work), name, dataset)
+        infer_data_job(_vlmevalkit_model(policy, max_new_tokens), str(work), name, dataset)
         file = get_pred_file_path(str(work), name, dataset.dataset_name, use_env_format=True)
         scored = dataset.evaluate(file, model=JUDGE, nproc=1)
+
+    # The record names everything that the number depends on.
+    data = "VLMEvalKit's"
+    if tsv:
+        data = str(tsv)
+    version = getattr(vlmeval, "__version__", "of unknown version")
     record = {
         "model": model,
         "benchmark": benchmark,
-        "data": str(tsv) if tsv else "VLMEvalKit's",
-        "metrics": {"accuracy": _overall(scored, percent=dataset.TYPE == "VQA")},
+        "data": data,
+        "metrics": {"accuracy": _overall_accuracy(scored, in_percent=dataset.TYPE == "VQA")},
         "counts": {"questions": len(dataset)},
-        "by_split": _rows(scored),
+        "by_split": _accuracy_rows(scored),
         "protocol": {
-            "name": f"VLMEvalKit {getattr(vlmeval, '__version__', 'of unknown version')}, {benchmark}",
+            "name": f"VLMEvalKit {version}, {benchmark}",
             "prompt": "VLMEvalKit's",
             "decoding": "greedy",
             "dtype": str(policy.model.dtype).removeprefix("torch."),
@@ -88,31 +96,35 @@ def evaluate_vqa(
 
 
 def describe(record: Mapping[str, Any]) -> str:
-    """A record in three lines."""
-    stated = record["protocol"]
+    """Return a record in three lines."""
+    protocol = record["protocol"]
+    accuracy = 100 * record["metrics"]["accuracy"]
     return (
-        f"{record['benchmark']}: accuracy {100 * record['metrics']['accuracy']:.1f} "
+        f"{record['benchmark']}: accuracy {accuracy:.1f} "
         f"({record['counts']['questions']} questions, data: {record['data']})\n"
-        f"protocol {stated['name']}: prompt {stated['prompt']}, {stated['decoding']}, "
-        f"{stated['max_new_tokens']} tokens, {stated['judge']}\n"
+        f"protocol {protocol['name']}: prompt {protocol['prompt']}, {protocol['decoding']}, "
+        f"{protocol['max_new_tokens']} tokens, {protocol['judge']}\n"
         f"predictions: {record['predictions']}"
     )
 
 
 @contextmanager
 def _vlmevalkit() -> Iterator[None]:
+    """Raise MissingDependency where VLMEvalKit, or a package that it needs, is not installed."""
     try:
         yield
     except ModuleNotFoundError as error:
-        if (error.name or "visionr1").partition(".")[0] == "visionr1":
+        # A module of this package that is not there is a defect, which no installation repairs.
+        package = (error.name or "visionr1").partition(".")[0]
+        if package == "visionr1":
             raise
         raise MissingDependency(
             f"{error.name} is not installed and VLMEvalKit needs it; install it with: {INSTALL}"
         ) from error
 
 
-def _dataset(benchmark: str, tsv: Path) -> Any:
-    """A data set of VLMEvalKit's class for `benchmark`, with the rows of `tsv`."""
+def _dataset_from_tsv(benchmark: str, tsv: Path) -> Any:
+    """Return a data set of VLMEvalKit's class for `benchmark`, with the rows of `tsv`."""
     from vlmeval.dataset import DATASET_CLASSES
     from vlmeval.smp import load
 
@@ -122,39 +134,54 @@ def _dataset(benchmark: str, tsv: Path) -> Any:
     if kind is None:
         raise RecipeError(f"VLMEvalKit has no benchmark {benchmark!r}; such as GQA_TestDev_Balanced")
 
-    class Local(kind):  # type: ignore[misc, valid-type]
+    class TSVDataset(kind):  # type: ignore[misc, valid-type]
         def load_data(self, dataset: str) -> Any:
             rows = load(str(tsv))
-            if missing := {"index", "question", "answer"} - set(rows.columns):
+            missing = {"index", "question", "answer"} - set(rows.columns)
+            if missing:
                 raise DataError(f"{tsv}: columns: expected {', '.join(sorted(missing))} among them, found none")
             return rows
 
-    return Local(dataset=benchmark)
+    return TSVDataset(dataset=benchmark)
 
 
-def _model(policy: Policy, max_new_tokens: int) -> Any:
-    """A policy as a model of VLMEvalKit's."""
+def _vlmevalkit_model(policy: Policy, max_new_tokens: int) -> Any:
+    """Return a policy as a model of VLMEvalKit's."""
     from vlmeval.vlm.base import BaseModel
 
     class Answerer(BaseModel):  # type: ignore[misc]
         def generate_inner(self, message: list[dict[str, str]], dataset: str | None = None) -> str:
-            images = [part["value"] for part in message if part["type"] == "image"]
+            images = []
+            texts = []
+            for part in message:
+                if part["type"] == "image":
+                    images.append(part["value"])
+                elif part["type"] == "text":
+                    texts.append(part["value"])
             if len(images) != 1:
                 raise DataError(f"a question of {dataset} has {len(images)} images; models here look at one")
-            question = "\n".join(part["value"] for part in message if part["type"] == "text")
-            return answer(policy, read_image(Path(images[0])), question, max_new_tokens=max_new_tokens)
+            return answer(policy, read_image(Path(images[0])), "\n".join(texts), max_new_tokens=max_new_tokens)
 
     return Answerer()
 
 
-def _overall(scored: Any, *, percent: bool) -> float:
-    """The accuracy over all, from 0 to 1, in a table of VLMEvalKit's."""
+def _overall_accuracy(scored: Any, *, in_percent: bool) -> float:
+    """Return the accuracy over all, from 0 to 1, in a table of VLMEvalKit's."""
     value = float(scored["Overall"].iloc[0])
-    return value / 100 if percent else value
+    if in_percent:
+        value /= 100
+    return value
 
 
-def _rows(scored: Any) -> list[dict[str, Any]]:
-    return [
-        {str(key): float(value) if isinstance(value, int | float) else str(value) for key, value in row.items()}
-        for row in scored.to_dict("records")
-    ]
+def _accuracy_rows(scored: Any) -> list[dict[str, Any]]:
+    """Return the rows of a table of VLMEvalKit's (one for each split) as JSON objects."""
+    rows = []
+    for scored_row in scored.to_dict("records"):
+        row: dict[str, Any] = {}
+        for key, value in scored_row.items():
+            # NumPy's scalars are no JSON; all that is no number is stored as text.
+            row[str(key)] = str(value)
+            if isinstance(value, int | float):
+                row[str(key)] = float(value)
+        rows.append(row)
+    return rows

@@ -149,10 +149,8 @@ def is_replies(files: Iterable[JsonRows]) -> bool:
 
 def replies_dialect(paths: Sequence[Path], name: str | Dialect | None, replies_of: Mapping[str, Any]) -> Dialect:
     """Return the dialect of replies: `name` as a user gave it, or that of their first row; DataError if neither."""
-    if name and not isinstance(name, str):
-        return name
     if name:
-        return resolve_dialect(name)
+        return resolve_dialect(name) if isinstance(name, str) else name
 
     stored_name = replies_of.get("dialect")
     if not isinstance(stored_name, str):

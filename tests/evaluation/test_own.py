@@ -111,7 +111,7 @@ def test_results_of_ones_own_metric_are_compared_where_it_is_installed(
     monkeypatch.syspath_prepend(tmp_path)
     point = metadata.EntryPoint("count", "a_metric:METRIC", "visionr1.metric")
     monkeypatch.setattr(metadata, "entry_points", lambda group: [point] if group == "visionr1.metric" else [])
-    monkeypatch.setattr(METRICS, "_found", None)  # look again
+    monkeypatch.setattr(METRICS, "_loaders", None)  # look again
     difference = compare(paths, num_resamples=2).differences["one"]
     assert not isinstance(difference, str) and difference["right count"].difference == pytest.approx(1)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Any, TypeVar
 from typing import Protocol as Interface
 from zlib import crc32
@@ -12,6 +11,7 @@ from zlib import crc32
 import numpy as np
 
 from visionr1.data.queries import one_category_each, present_categories
+from visionr1.data.row_log import Id
 from visionr1.dialects import Dialect
 from visionr1.evaluation.predictions import Prediction
 from visionr1.evaluation.protocols import ASKED, Protocol
@@ -25,7 +25,8 @@ def evenly(items: Sequence[T], limit: int) -> list[T]:
     """Return `limit` of the items, evenly spaced; all of them for 0, or where there are no more."""
     if not 0 < limit < len(items):
         return list(items)
-    return [items[place] for place in np.linspace(0, len(items) - 1, limit).round().astype(int).tolist()]
+    places = np.linspace(0, len(items) - 1, limit).round().astype(int)
+    return [items[place] for place in places.tolist()]
 
 
 def ask(samples: Sequence[Sample], protocol: Protocol) -> list[Sample]:
@@ -34,25 +35,52 @@ def ask(samples: Sequence[Sample], protocol: Protocol) -> list[Sample]:
     A prompt names all categories or one, of those that are all, present or every. Samples that ask for an expression
     stay as they are.
     """
-    asked = list(samples)
     if "categories" not in protocol.uses:
-        return asked
+        return list(samples)
+    asked = list(samples)
     if protocol.limit:
-        images = [sample.image_id if sample.image_id != "" else sample.id for sample in asked]
-        kept = set(evenly(list(dict.fromkeys(images)), protocol.limit))
-        asked = [sample for sample, image in zip(asked, images, strict=True) if image in kept]
+        asked = _limit_images(asked, protocol.limit)
     if protocol.categories == "present":
         asked = present_categories(asked, num_negatives=protocol.num_negatives)
-    if protocol.categories == "every":
-        names = tuple(dict.fromkeys(chain.from_iterable(sample.query.categories for sample in samples)))
-        asked = [replace(sample, query=replace(sample.query, categories=names)) for sample in asked]
+    elif protocol.categories == "every":
+        # Those of the whole set, whatever images the limit leaves.
+        asked = _ask_for(asked, _all_categories(samples))
     if protocol.prompt == "per_category":
         asked = one_category_each(asked)
     return asked
 
 
+def image_of(sample: Sample) -> Id:
+    """Return the id of a sample's image, or the sample's own where the data names no images."""
+    return sample.image_id if sample.image_id != "" else sample.id
+
+
+def _limit_images(samples: Sequence[Sample], limit: int) -> list[Sample]:
+    """Return the samples of `limit` evenly spaced images; one image may have several samples."""
+    images = list(dict.fromkeys(map(image_of, samples)))
+    kept = set(evenly(images, limit))
+    return [sample for sample in samples if image_of(sample) in kept]
+
+
+def _all_categories(samples: Sequence[Sample]) -> tuple[str, ...]:
+    """Return every category that some sample asks for, in the order they first come."""
+    categories: dict[str, None] = {}
+    for sample in samples:
+        categories |= dict.fromkeys(sample.query.categories)
+    return tuple(categories)
+
+
+def _ask_for(samples: Sequence[Sample], categories: tuple[str, ...]) -> list[Sample]:
+    """Return the samples with a query for `categories`."""
+    asked = []
+    for sample in samples:
+        query = replace(sample.query, categories=categories)
+        asked.append(replace(sample, query=query))
+    return asked
+
+
 class Replier(Interface):
-    """What replies to prompts; `runner.Model` is a policy in one process."""
+    """A model that replies to prompts; `runner.Model` is a policy in one process."""
 
     @property
     def name(self) -> str:
@@ -61,7 +89,7 @@ class Replier(Interface):
 
     @property
     def dialect(self) -> Dialect:
-        """How its replies write boxes."""
+        """The dialect that its replies write boxes in."""
         ...
 
     def complete_protocol(self, protocol: Protocol) -> Protocol:
@@ -99,10 +127,15 @@ class Asking:
     @property
     def facts(self) -> Mapping[str, Any]:
         """All that the replies depend on besides the model: how they are scored is not among it."""
-        record = self.protocol.to_json()
+        # A checksum stands for the prompts, which may be thousands.
         prompts = repr([(sample.id, sample.query, sample.size_wh) for sample in self.samples])
-        facts = {"samples": len(self.samples), "prompts": crc32(prompts.encode())}
-        return facts | {key: record[key] for key in (*ASKED, "dialect") if key in record}
+        facts: dict[str, Any] = {"samples": len(self.samples), "prompts": crc32(prompts.encode())}
+
+        record = self.protocol.to_json()
+        for key in (*ASKED, "dialect"):
+            if key in record:
+                facts[key] = record[key]
+        return facts
 
 
 def collect_replies(
@@ -119,11 +152,14 @@ def collect_replies(
     other shards are not done. Raises DataError if the log's replies are of another model, data or protocol.
     """
     replies: dict[str, Prediction] = {}
+    keep = None
     if log:
         replies = log.open({"weights": replier.weights_sum(), **asking.facts}, shard)
-    unanswered = [sample for sample in shard.of(asking.samples) if sample.id not in replies]
+        keep = log.append
 
-    keep = log.append if log else None
+    unanswered = [sample for sample in shard.of(asking.samples) if sample.id not in replies]
     for reply in replier.reply(unanswered, asking.protocol, title=title, keep=keep):
         replies[reply.sample_id] = reply
+
+    # Other shards may still be asking theirs.
     return [replies[sample.id] for sample in asking.samples if sample.id in replies]

@@ -91,16 +91,18 @@ class Evaluation:
             is_small = result.counts["images"] < SMALL_SET
             if metric in result.metrics and not (without_small and is_small):
                 values.append(result.metrics[metric])
-        return sum(values) / len(values) if values else None
+        if not values:
+            return None
+        return sum(values) / len(values)
 
     def to_json(self) -> dict[str, Any]:
         """Return a benchmark's record: both means where it has one, each result, what is missing."""
         means: dict[str, Any] = {}
         if self.benchmark.averaged:
-            names = list(self.result.metrics)
-            means["mean"] = {name: self.mean(name) for name in names}
-            means["mean_without_small"] = {name: self.mean(name, without_small=True) for name in names}
-            means["small_set"] = SMALL_SET
+            means = {"mean": {}, "mean_without_small": {}, "small_set": SMALL_SET}
+            for metric in self.result.metrics:
+                means["mean"][metric] = self.mean(metric)
+                means["mean_without_small"][metric] = self.mean(metric, without_small=True)
         return {
             "benchmark": self.benchmark.name,
             "complete": not self.missing and not self.notes,
@@ -132,9 +134,9 @@ def evaluate(
 
     `data` is a data set (its path, "bccd", a read one, samples), a unit, the folder of a `benchmark`, or None for files
     of completions that carry their truth. `answers` is a model (`runner.Model`), files of predictions, or replies, one
-    to each sample. `protocol` is one, or settings such as
-    ["qwen3vl", "limit=50"]; `scores` are ways to score the same boxes side by side. `num_resamples` are for the
-    intervals: 0 for none, None for as many as are affordable. A benchmark brings its own metric.
+    to each sample. `protocol` is one, or settings such as ["qwen3vl", "limit=50"]; `scores` are ways to score the same
+    boxes side by side. `num_resamples` are for the intervals: 0 for none, None for as many as are affordable. A
+    benchmark brings its own metric.
 
     With `out`, results and replies are kept in `out`/evaluation (a benchmark's in `out`/BENCHMARK) under `name`, the
     model's or file's by default; replies that are there are not asked again, and a result of anything else is never
@@ -143,21 +145,21 @@ def evaluate(
 
     Raises DataError for data, predictions or stored results that do not fit, RecipeError for an unknown name or field.
     """
-    chosen = BENCHMARKS.resolve(benchmark) if isinstance(benchmark, str) else benchmark
-    if chosen is None:
-        chosen = data_set_benchmark(METRICS.resolve(metric) if isinstance(metric, str) else metric)
-    job = _Job(chosen, answers, protocol, scores, num_resamples, name or _name_of(answers), notify)
+    # A wrong name or option is refused before anything is read, which may take long.
+    chosen = _resolve_benchmark(benchmark, metric)
+    job = _Job(chosen, answers, protocol, scores, num_resamples, name or _default_name(answers), notify)
     job.check_protocols()
     if reader and chosen.name:
         raise RecipeError("--reader is for a data set, not for a --benchmark, which has a layout of its own")
     if shard and (job.model is None or out is None):
         raise RecipeError("--shard needs --model, and --out, where the parts are kept")
 
-    # What is there to evaluate, and where its results are kept.
     found = job.find_units(data, split, Reading(with_images=job.model is not None, on_bad=on_bad, reader=reader))
+
+    # The facts let `compare` compute a stored result again; those that are the default are left out.
     folder = None
     if out is not None:
-        facts = {"model": _source_of(answers), "data": _label_of(data), "split": split, "on_bad": on_bad}
+        facts = {"model": _model_label(answers), "data": _data_label(data), "split": split, "on_bad": on_bad}
         if reader is not None:
             facts["reader"] = reader.name
         if not chosen.name and chosen.metric is not DETECTION:
@@ -167,6 +169,17 @@ def evaluate(
     if shard and folder:
         return job.collect_shard(found, folder, shard)
     return job.evaluate_units(found, folder)
+
+
+def _resolve_benchmark(benchmark: str | Benchmark | None, metric: str | Metric) -> Benchmark:
+    """Return the benchmark, by its name where it is one; for a data set one without a name, of the metric."""
+    if isinstance(benchmark, str):
+        return BENCHMARKS.resolve(benchmark)
+    if benchmark is not None:
+        return benchmark
+    if isinstance(metric, str):
+        metric = METRICS.resolve(metric)
+    return data_set_benchmark(metric)
 
 
 def data_set_benchmark(metric: Metric) -> Benchmark:
@@ -181,13 +194,14 @@ def _find_data_set(path: Path, split: str | None, reading: Reading) -> FoundUnit
         unit = Unit(name="", annotations=dataset.table, samples=dataset.samples, report=dataset.report.lines())
     else:
         table = truth_table(path, split=split, on_bad=reading.on_bad, reader=reading.reader)
-        unit = Unit(name="", annotations=table, report=table.report.lines() if table.report.skipped else ())
+        report = table.report.lines() if table.report.skipped else ()
+        unit = Unit(name="", annotations=table, report=report)
     return FoundUnits([""], [unit])
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """What one call of `evaluate` does, whatever the data."""
+    """The steps of one call of `evaluate`, whatever the data."""
 
     benchmark: Benchmark
     answers: Replier | PredictionFiles | Replies
@@ -199,15 +213,21 @@ class _Job:
 
     @property
     def model(self) -> Replier | None:
-        """What is asked; None where answers are there already."""
-        return None if isinstance(self.answers, PredictionFiles | Replies) else self.answers
+        """The model to ask; None where answers are there already."""
+        if isinstance(self.answers, PredictionFiles | Replies):
+            return None
+        return self.answers
 
     @property
     def stem(self) -> str:
-        """The name of the results: that of the benchmark, model or file, and what the settings say but the default."""
-        settings = [] if isinstance(self.protocol, Protocol) else self.protocol
-        parts = [re.sub(r"[^\w=.,+-]+", "_", setting)[:60] for setting in settings if setting != "default"]
-        return "-".join([self.benchmark.name or self.name, *parts])
+        """The name of the results: that of the benchmark, model or file, then the settings but the default."""
+        parts = [self.benchmark.name or self.name]
+        if not isinstance(self.protocol, Protocol):
+            for setting in self.protocol:
+                if setting != "default":
+                    # A template may hold any text, and be longer than a file's name.
+                    parts.append(re.sub(r"[^\w=.,+-]+", "_", setting)[:60])
+        return "-".join(parts)
 
     def check_protocols(self) -> None:
         """Raise RecipeError for a wrong name or field, before anything is read."""
@@ -217,10 +237,14 @@ class _Job:
         """Return the protocols to score under by the suffix of their results; `boxes`: for files of boxes."""
         if isinstance(self.protocol, Protocol):
             return {"": self.protocol}
-        settings = {"": [*self.protocol]}
-        if self.scores:
-            settings = {f"-{scores}": [*self.protocol, f"scores={scores}"] for scores in self.scores}
-        return {suffix: self.benchmark.read_protocol(own, boxes=boxes) for suffix, own in settings.items()}
+        if not self.scores:
+            return {"": self.benchmark.read_protocol(self.protocol, boxes=boxes)}
+
+        protocols = {}
+        for scores in self.scores:
+            settings = [*self.protocol, f"scores={scores}"]
+            protocols[f"-{scores}"] = self.benchmark.read_protocol(settings, boxes=boxes)
+        return protocols
 
     def find_units(self, data: Data, split: str | None, reading: Reading) -> FoundUnits:
         """Read what is to be evaluated: the units of a benchmark, or one unit of data."""
@@ -236,13 +260,15 @@ class _Job:
         found = self.benchmark.find(data_path(data), split, reading)
         if self.benchmark.name:
             return found
+
+        # The unit of a data set is named after the model or file, as its result is.
         units = [replace(unit, name=self.name) for unit in found.units]
         return FoundUnits([self.name], units)
 
     def evaluate_units(self, found: FoundUnits, folder: ResultFolder | None) -> Evaluation:
         """Ask, score and keep one unit after the other."""
         if folder and self.benchmark.name:
-            folder.check_whole(_paths_of(self.answers))
+            folder.check_whole(_prediction_paths(self.answers))
 
         results: dict[str, Result] = {}
         predictions: dict[str, Sequence[Prediction]] = {}
@@ -261,14 +287,16 @@ class _Job:
             notes=tuple(notes),
         )
         if folder and self.benchmark.name:
-            path = folder.write_whole(evaluation.to_json(), _paths_of(self.answers))
+            path = folder.write_whole(evaluation.to_json(), _prediction_paths(self.answers))
             self.notify(f"stored: {path}")
         return evaluation
 
     def collect_shard(self, found: FoundUnits, folder: ResultFolder, shard: Shard) -> Evaluation:
         """Only ask a part of the samples; the same evaluation without a shard finds the replies and scores them."""
         assert self.model is not None
-        (protocol, *_) = self.protocols().values()
+
+        # Protocols side by side ask the same, and differ in how replies are scored.
+        protocol = next(iter(self.protocols().values()))
         num_replies = num_prompts = 0
         for unit in found.units:
             self._report(unit)
@@ -282,20 +310,27 @@ class _Job:
         self, unit: Unit, found: FoundUnits, folder: ResultFolder | None
     ) -> tuple[dict[str, Result], Sequence[Prediction]]:
         """Return the results of a unit by name, and the replies they come from; none of files."""
+        # Ask, or read what is answered.
         log = None
         if folder and self.model:
             log = folder.reply_log(unit.name, [self.stem + suffix for suffix in self.protocols()])
         files = self._files_of_unit(unit, several=len(found.names) > 1)
         unit, answers, protocols = self._ask(unit, files, log)
 
+        # Score the same answers under each protocol.
         results: dict[str, Result] = {}
         for suffix, protocol in protocols.items():
             scored = self.benchmark.metric.score(unit, answers, protocol, self.num_resamples)
             for name, result in scored.items():
-                is_whole = name == unit.name and not self.benchmark.name
-                results[(self.stem if is_whole else name) + suffix] = result
+                # The result of a data set says its settings, those of a benchmark lie in a folder that does.
+                if name == unit.name and not self.benchmark.name:
+                    name = self.stem
+                results[name + suffix] = result
 
-        predictions = answers.predictions if isinstance(answers, Replies) and not files else ()
+        # Keep results and replies; only then the log of an unfinished evaluation may go.
+        predictions: Sequence[Prediction] = ()
+        if isinstance(answers, Replies) and not files:
+            predictions = answers.predictions
         if folder:
             replies_of = log.replies_of if log else None
             paths = folder.write(unit.name, results, predictions or None, replies_of, files)
@@ -309,16 +344,16 @@ class _Job:
     def _ask(
         self, unit: Unit, files: Sequence[Path], log: ReplyLog | None
     ) -> tuple[Unit, Answers, Mapping[str, Protocol]]:
-        """Return the unit that is scored, what is answered to it, and the protocols with all that the answers state."""
+        """Return the unit that is scored, the answers to it, and the protocols with all that the answers say."""
         if isinstance(self.answers, Replies):
             _check_answers(unit.samples, self.answers.predictions)
             return unit, self.answers, self.protocols()
         if isinstance(self.answers, PredictionFiles):
             return self._read_answers(unit, files, self.answers.dialect)
 
-        askings = {
-            suffix: Asking.of(self.answers, unit.samples, protocol) for suffix, protocol in self.protocols().items()
-        }
+        askings = {}
+        for suffix, protocol in self.protocols().items():
+            askings[suffix] = Asking.of(self.answers, unit.samples, protocol)
         first, *others = askings.values()
         if any(other.facts != first.facts for other in others):
             raise RecipeError("protocols of one generation may differ in how replies are scored, not in what is asked")
@@ -337,27 +372,38 @@ class _Job:
         if not is_replies(rows.values()):
             return unit, BoxFiles(rows), self.protocols(boxes=True)
 
+        # The replies were asked already: the protocols say how, as far as the files do.
         dialect = replies_dialect(files, dialect_name, replies_of)
-        protocols = {suffix: as_asked(protocol, replies_of) for suffix, protocol in self.protocols().items()}
-        if not has_truth:
-            return unit, Replies(replies_in(rows), dialect), protocols
-        unit, predictions = completions_unit(unit, read_completion_rows(rows))
-        protocols = {suffix: replace(protocol, metric=RULE) for suffix, protocol in protocols.items()}
+        protocols = {}
+        for suffix, protocol in self.protocols().items():
+            protocols[suffix] = as_asked(protocol, replies_of)
+            if has_truth:
+                protocols[suffix] = replace(protocols[suffix], metric=RULE)
+
+        if has_truth:
+            unit, predictions = completions_unit(unit, read_completion_rows(rows))
+        else:
+            predictions = replies_in(rows)
         return unit, Replies(predictions, dialect), protocols
 
     def _files_of_unit(self, unit: Unit, *, several: bool) -> Sequence[Path]:
         """Return the files that answer a unit; of a benchmark with several units, that of its name in a folder."""
-        paths = _paths_of(self.answers)
-        if paths and self.benchmark.name and (several or not all(map(Path.is_file, paths))):
+        paths = _prediction_paths(self.answers)
+        if not paths or not self.benchmark.name:
+            return paths
+
+        # A benchmark of one unit may be answered by a file as well.
+        if several or not all(map(Path.is_file, paths)):
             return [predictions_file(paths[0], unit.name)]
         return paths
 
     def _report(self, unit: Unit) -> None:
+        """Notify of what was read of a unit."""
         for line in unit.report:
             self.notify(f"{unit.name}: {line}" if self.benchmark.name else line)
 
 
-def _paths_of(answers: Replier | PredictionFiles | Replies) -> Sequence[Path]:
+def _prediction_paths(answers: Replier | PredictionFiles | Replies) -> Sequence[Path]:
     return answers.paths if isinstance(answers, PredictionFiles) else ()
 
 
@@ -372,24 +418,30 @@ def _check_answers(samples: Sequence[Sample], predictions: Sequence[Prediction])
         raise DataError(f"{len(unknown)} predictions are of no sample of the set, such as {min(unknown)!r}")
 
 
-def _name_of(answers: Replier | PredictionFiles | Replies) -> str:
+def _default_name(answers: Replier | PredictionFiles | Replies) -> str:
     """Return the name of results unless told otherwise: the model's folder, or the first file."""
     if isinstance(answers, PredictionFiles):
         return answers.paths[0].stem
-    return "replies" if isinstance(answers, Replies) else Path(answers.name).resolve().name
+    if isinstance(answers, Replies):
+        return "replies"
+    return Path(answers.name).resolve().name
 
 
-def _source_of(answers: Replier | PredictionFiles | Replies) -> str:
+def _model_label(answers: Replier | PredictionFiles | Replies) -> str:
     """Return what stored results call the model."""
     if isinstance(answers, PredictionFiles):
         return ", ".join(map(str, answers.paths))
-    return "" if isinstance(answers, Replies) else answers.name
+    if isinstance(answers, Replies):
+        return ""
+    return answers.name
 
 
-def _label_of(data: Data) -> str:
+def _data_label(data: Data) -> str:
     """Return what stored results call the data."""
     if data is None:
         return ""
     if isinstance(data, BoxDataset):
         return str(data.table.path)
-    return str(data) if isinstance(data, str | Path) else "samples"
+    if isinstance(data, str | Path):
+        return str(data)
+    return "samples"

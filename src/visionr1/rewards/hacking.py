@@ -1,4 +1,4 @@
-"""Watching for reward hacking: what a policy does when it finds an easier way to the reward than detecting objects.
+"""Watch for reward hacking: a policy that finds an easier way to the reward than detecting objects.
 
 The signs are those that the papers and the users of their code met: many boxes where a few are right (what VLM-R1's
 length penalty is for), copies of one box, a box around the whole image, format errors that stay, groups without spread
@@ -24,7 +24,9 @@ from visionr1.samples import GroundTruth
 
 DUPLICATE_IOU = 0.9
 WHOLE_IMAGE = 0.9
+"""The share of the image's area from which on a box is taken to be around all of it."""
 WINDOW = 20
+"""Steps that the value of a sign is taken over: one step is too noisy."""
 
 MetricsRow = Mapping[str, Any]
 Counts = Mapping[str, float]
@@ -49,18 +51,20 @@ class Sign:
 
     @property
     def raised(self) -> bool:
-        """The run shows the sign in its last window."""
+        """True if the run shows the sign in its last window."""
         return self.value > self.threshold
 
     def line(self) -> str:
         """Return the sign in one line of text."""
-        when = f", first at step {self.steps[0]}" if self.steps else ""
-        return f"{self.meaning}: {self.value:.3g} (sign above {self.threshold:.3g}){when}"
+        line = f"{self.meaning}: {self.value:.3g} (sign above {self.threshold:.3g})"
+        if self.steps:
+            line += f", first at step {self.steps[0]}"
+        return line
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How a sign is read from a window of metrics."""
+    """Read one sign from a window of metrics."""
 
     name: str
     meaning: str
@@ -71,11 +75,15 @@ class Rule:
 def count(score: Score, truth: GroundTruth) -> Counts:
     """Count in one completion what `measure` adds up, as far as its score tells."""
     counts: dict[str, float] = {}
+
+    # Boxes as written, for rewards that parse a reply.
     if score.reply is not None:
         counts["predicted"] = score.reply.num_predicted
         counts["duplicates"] = num_duplicates(score.reply.boxes.xyxy)
         counts["whole_image"] = _num_whole_image(score.reply.boxes.xyxy, truth)
         counts["format_errors"] = not score.reply.well_formed
+
+    # Overlap, for rewards that match boxes.
     if score.pairs is not None:
         ious = [pair.iou for pair in score.pairs if pair.valid]
         counts["valid"] = len(ious)
@@ -91,16 +99,21 @@ def measure(counts: Sequence[Counts]) -> dict[str, float | None]:
     completions with any; `valid_iou` the mean IoU of valid pairs, None if there is none.
     """
     measured: dict[str, float | None] = {}
+
+    # A step may mix rewards, so each number is over the completions that have it.
     with_reply = [count for count in counts if "predicted" in count]
     if with_reply:
         num_predicted = max(_total(with_reply, "predicted"), 1)
         measured["watch/duplicates"] = _total(with_reply, "duplicates") / num_predicted
         measured["watch/whole_image"] = _total(with_reply, "whole_image") / num_predicted
         measured["watch/format_errors"] = _total(with_reply, "format_errors") / len(with_reply)
+
     with_pairs = [count for count in counts if "valid" in count]
     if with_pairs:
+        measured["watch/valid_iou"] = None
         num_valid = _total(with_pairs, "valid")
-        measured["watch/valid_iou"] = _total(with_pairs, "iou") / num_valid if num_valid else None
+        if num_valid:
+            measured["watch/valid_iou"] = _total(with_pairs, "iou") / num_valid
     return measured
 
 
@@ -114,31 +127,42 @@ def signs(rows: Sequence[MetricsRow], window: int = WINDOW) -> tuple[Sign, ...]:
         return ()
     window = min(window, len(rows))
 
-    signs_told = []
+    all_signs = []
     for rule in RULES:
-        values: dict[int, float] = {}  # by the last step of the window
+        # Take the rule's value of each window, by the window's last step.
+        values: dict[int, float] = {}
         for end in range(window, len(rows) + 1):
             value = rule.value(rows[:window], rows[end - window : end])
             if value is not None:
                 values[rows[end - 1]["step"]] = value
         if not values:
             continue
-        steps_beyond = tuple(step for step, value in values.items() if value > rule.threshold)
-        last_value = list(values.values())[-1]
-        signs_told.append(Sign(rule.name, rule.meaning, rule.threshold, last_value, max(values.values()), steps_beyond))
-    return tuple(signs_told)
+
+        sign = Sign(
+            name=rule.name,
+            meaning=rule.meaning,
+            threshold=rule.threshold,
+            value=list(values.values())[-1],
+            worst=max(values.values()),
+            steps=tuple(step for step, value in values.items() if value > rule.threshold),
+        )
+        all_signs.append(sign)
+    return tuple(all_signs)
 
 
 def num_duplicates(xyxy: Array) -> int:
     """Count the boxes among P (P, 4) that have IoU > 0.9 with an earlier one."""
     if len(xyxy) < 2:
         return 0
-    return int((np.tril(iou_matrix(xyxy, xyxy), k=-1) > DUPLICATE_IOU).any(axis=1).sum())
+    iou_with_earlier = np.tril(iou_matrix(xyxy, xyxy), k=-1)  # below the diagonal
+    return int((iou_with_earlier > DUPLICATE_IOU).any(axis=1).sum())
 
 
 def _num_whole_image(xyxy: Array, truth: GroundTruth) -> int:
     """Count the boxes (P, 4) that fill an image in which no true box does."""
     area = truth.size_wh[0] * truth.size_wh[1] * WHOLE_IMAGE
+
+    # Where an object fills the image, such a box is right.
     if (box_area(truth.boxes.xyxy) >= area).any():
         return 0
     return int((box_area(xyxy) >= area).sum())
@@ -149,34 +173,54 @@ def _total(counts: Sequence[Counts], name: str) -> float:
 
 
 def _mean(rows: Sequence[MetricsRow], key: str) -> float | None:
-    values = [row[key] for row in rows if row.get(key) is not None]
-    return sum(values) / len(values) if values else None
+    values: list[float] = [row[key] for row in rows if row.get(key) is not None]
+    if not values:
+        return None
+    return sum(values) / len(values)
 
 
 def _window_mean(key: str) -> WindowValue:
-    return lambda first, rows: _mean(rows, key)
+    def window_mean(first: Sequence[MetricsRow], rows: Sequence[MetricsRow]) -> float | None:
+        return _mean(rows, key)
+
+    return window_mean
 
 
 def _boxes_per_object(first: Sequence[MetricsRow], rows: Sequence[MetricsRow]) -> float | None:
-    predicted, true = _mean(rows, "boxes_per_completion"), _mean(rows, "true_boxes")
-    return predicted / true if predicted is not None and true else None
+    """Return predicted boxes for each true one."""
+    predicted = _mean(rows, "boxes_per_completion")
+    true = _mean(rows, "true_boxes")
+    if predicted is None or not true:
+        return None
+    return predicted / true
 
 
 def _iou_paid_for_recall(first: Sequence[MetricsRow], rows: Sequence[MetricsRow]) -> float | None:
     """Return by how much the valid pairs' IoU fell since the run began, where recall rose; else 0."""
-    recall_before, recall = _mean(first, "reward/recall"), _mean(rows, "reward/recall")
-    iou_before, iou = _mean(first, "watch/valid_iou"), _mean(rows, "watch/valid_iou")
+    recall_before = _mean(first, "reward/recall")
+    recall = _mean(rows, "reward/recall")
+    iou_before = _mean(first, "watch/valid_iou")
+    iou = _mean(rows, "watch/valid_iou")
     if recall_before is None or recall is None or iou_before is None or iou is None:
         return None
-    return max(0.0, iou_before - iou) if recall > recall_before else 0.0
+
+    # Where recall fell too, the policy is worse, but has gained nothing by it.
+    if recall <= recall_before:
+        return 0.0
+    return max(0.0, iou_before - iou)
 
 
 def _kl_jump(first: Sequence[MetricsRow], rows: Sequence[MetricsRow]) -> float | None:
     """Return the window's largest KL over its median; 0 where no KL is above 0.01."""
-    values = [row["kl"] for row in rows if row.get("kl") is not None]
+    values: list[float] = [row["kl"] for row in rows if row.get("kl") is not None]
     if not values:
         return None
-    return max(values) / max(median(values), 1e-6) if max(values) > 0.01 else 0.0
+
+    # Near the reference any change of KL is large beside the median.
+    largest = max(values)
+    if largest > 0.01:
+        return largest / max(median(values), 1e-6)
+    return 0.0
 
 
 RULES = (

@@ -33,7 +33,7 @@ PAPER_WEIGHTS: Mapping[str, float] = MappingProxyType({"format": 1.0, "recall": 
 
 
 class PaperOptions(Section):
-    """What preset `paper` leaves open; `criteria.py` has the choices behind the defaults."""
+    """Choose what the paper leaves open; `criteria.py` has the reasons behind the defaults."""
 
     weights: Mapping[str, float] = Field(default_factory=lambda: dict(PAPER_WEIGHTS))
     """Which criteria count, and how much: format, recall, precision, count."""
@@ -49,9 +49,13 @@ class PaperOptions(Section):
     @field_validator("weights")
     @classmethod
     def _check_weights(cls, weights: Mapping[str, float]) -> Mapping[str, float]:
-        if unknown := set(weights) - set(CRITERIA):
+        unknown = set(weights) - set(CRITERIA)
+        if unknown:
             raise RecipeError(f"unknown criteria {sorted(unknown)}; known: {', '.join(CRITERIA)}")
-        if wrong := {name: weight for name, weight in weights.items() if not 0 <= weight < math.inf}:
+
+        # A weight of NaN is refused too.
+        wrong = {name: weight for name, weight in weights.items() if not 0 <= weight < math.inf}
+        if wrong:
             raise RecipeError(f"the weights of criteria must be finite and not negative, but found {wrong}")
         if not any(weights.values()):
             raise RecipeError(f"a reward needs a criterion of a weight above 0, but found {dict(weights)}")
@@ -59,7 +63,7 @@ class PaperOptions(Section):
 
 
 class Reward(PaperOptions):
-    """The reward of the paper for completions in `dialect`. Raises RecipeError for an option that does not exist."""
+    """Score completions in `dialect` as the paper does. Raises RecipeError for an option that does not exist."""
 
     dialect: Annotated[Dialect, PlainValidator(lambda dialect: dialect)] = Field(
         default_factory=lambda: get_dialect("qwen25")
@@ -86,20 +90,28 @@ class Reward(PaperOptions):
         ious = [pair.iou for pair in pairs if pair.valid]
         num_true = len(truth.boxes)
 
+        # M, the number of boxes that precision divides by.
+        over = reply.num_predicted
+        if self.precision_over == "matched":
+            over = len(pairs)
+        elif self.precision_over == "valid":
+            over = len(ious)
+
         # Recall and precision before f (Eq. 5, 6); where there is no object, the empty reply is right.
         if num_true:
-            over = {"predicted": reply.num_predicted, "matched": len(pairs), "valid": len(ious)}[self.precision_over]
             plain_recall = recall(pairs, num_true)
             plain_precision = precision(ious, over)
         else:
             plain_recall = plain_precision = float(reply.num_predicted == 0 and reply.well_formed)
 
         # The same after f (Eq. 8).
-        final_recall, final_precision = plain_recall, plain_precision
+        final_recall = plain_recall
+        final_precision = plain_precision
         if self.differentiation and num_true:
             final_recall = differentiate(plain_recall, stage)
             final_precision = precision([differentiate(iou, stage) for iou in ious], over)
 
+        # The total (Eq. 7) is of the criteria that have a weight.
         criteria = {"format": dual_format(reply), "recall": final_recall, "precision": final_precision}
         if "count" in self.weights:
             criteria["count"] = count(reply, truth)

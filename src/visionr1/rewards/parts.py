@@ -34,13 +34,14 @@ class Criterion:
 CRITERION = (Criterion("count", count), Criterion("format", dual_format))
 
 
-def _check_criterion(found: Any) -> Criterion:
+def _check_criterion(candidate: Any) -> Criterion:
     """Return what a user's `module:object` names as a criterion."""
-    if isinstance(found, Criterion):
-        return found
-    if not callable(found):
-        raise RecipeError(f"{found!r:.80} is no criterion: expected a function of text, reply, truth or stage")
-    return Criterion(getattr(found, "__name__", type(found).__name__), found)
+    if isinstance(candidate, Criterion):
+        return candidate
+    if not callable(candidate):
+        raise RecipeError(f"{candidate!r:.80} is no criterion: expected a function of text, reply, truth or stage")
+    name = getattr(candidate, "__name__", type(candidate).__name__)
+    return Criterion(name, candidate)
 
 
 CRITERIA: Registry[Criterion] = Registry(
@@ -85,10 +86,13 @@ class RewardWithParts:
 
     @property
     def weights(self) -> Mapping[str, float]:
-        """Those of the reward and of the criteria; none where the reward's total is no weighted sum."""
+        """The weights of the reward and of the criteria; none where the reward's total is no weighted sum."""
         if not self.reward.weights:
             return {}
-        return {**self.reward.weights, **{criterion.name: criterion.weight for criterion in self.added}}
+        weights = dict(self.reward.weights)
+        for criterion in self.added:
+            weights[criterion.name] = criterion.weight
+        return weights
 
     @property
     def maximum(self) -> float | None:
@@ -100,11 +104,14 @@ class RewardWithParts:
     def score(self, text: str, truth: GroundTruth, stage: Stage = BEGINNER) -> Score:
         """Score one completion."""
         score = self.reward.score(text, truth, stage)
+
+        # Parsing takes time, so it is done only where a criterion reads the reply and the reward has not parsed it.
         reply = score.reply
         if reply is None and any("reply" in criterion.call.arguments for criterion in self.added):
             reply = parse_reply(self.dialect, text, truth)
 
-        total, parts = score.total, dict(score.parts)
+        total = score.total
+        parts = dict(score.parts)
         for criterion in self.added:
             if criterion.name in parts:
                 raise RecipeError(
@@ -121,10 +128,15 @@ def add_parts(reward: Scorer, parts: Sequence[RewardPart], dialect: Dialect) -> 
     added: list[WeightedCriterion] = []
     taken = set(reward.weights)
     for part in parts:
+        # The parts of a reward without weights are known only once it has scored: RewardWithParts checks those.
         criterion = CRITERIA.resolve(part.name)
         name = part.shown_as or criterion.name
         if name in taken:
             raise RecipeError(f"the reward has a part {name!r} already; set shown_as for the added one")
         taken.add(name)
-        added.append(WeightedCriterion(name, part.weight, scoring_call(f"criterion {name}", criterion.function)))
-    return RewardWithParts(reward, tuple(added), dialect) if added else reward
+        call = scoring_call(f"criterion {name}", criterion.function)
+        added.append(WeightedCriterion(name, part.weight, call))
+
+    if not added:
+        return reward
+    return RewardWithParts(reward, tuple(added), dialect)

@@ -18,7 +18,7 @@ from visionr1.settings import Section
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Preset:
-    """A kind of reward.
+    """Make rewards of one kind, by their options.
 
     `options` is its settings, of which `build` makes the reward for completions in a dialect. `dialects` are the names
     of those that it reads, none for all. `stage_options` take the place of defaults where thresholds tighten during
@@ -46,6 +46,8 @@ class Preset:
         """
         self.check_dialect(dialect.name)
         checked = self.options(**options)
+
+        # What a user set stays; a default gives way to what the stages need.
         if has_stages and self.stage_options:
             defaults = self.options()
             for name, value in self.stage_options.items():

@@ -1,4 +1,4 @@
-"""What a completion got, and why: the record that every reward gives; and what a reward is.
+"""The record that every reward gives of a completion (`Score`), and the protocol of a reward (`Scorer`).
 
 `Score` needs a total and its parts. What else a reward can tell (the reply it read, matched pairs, recall and
 precision) has typed fields, which are None where it cannot: metrics, signs of hacking and drawings use what is there.
@@ -17,7 +17,7 @@ from visionr1.samples import Boxes, GroundTruth, Reply
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a completion got, and why.
+    """The reward of a completion, with the reasons.
 
     `total` is the reward. `parts` are what it is made of, unweighted. `notes` say in words what neither tells, and
     `note_kind` is the kind under which `visionr1 score` lists them as faults.
@@ -41,12 +41,21 @@ class Score:
     @property
     def label_accuracy(self) -> float | None:
         """The share of valid pairs whose label is right; None without a valid pair."""
-        valid = [pair for pair in self.pairs or () if pair.valid]
-        return sum(pair.label_correct for pair in valid) / len(valid) if valid else None
+        num_valid = 0
+        num_correct = 0
+        for pair in self.pairs or ():
+            if pair.valid:
+                num_valid += 1
+                num_correct += pair.label_correct
+        if not num_valid:
+            return None
+        return num_correct / num_valid
 
     def to_json(self) -> dict[str, object]:
         """Return the score as a row of `visionr1 score`: what it knows, as JSON values."""
         row: dict[str, object] = {"total": self.total, **self.parts}
+
+        # The row has no field for what the reward does not know.
         if self.stage is not None:
             row["stage"] = [self.stage.xi0, self.stage.xi1, self.stage.xi2]
         for name in ("plain_recall", "plain_precision", "num_predicted"):
@@ -61,8 +70,9 @@ class Score:
     def faults_to_json(self) -> list[dict[str, object]]:
         """Return the faults of the reply, then the notes, as JSON values."""
         faults: list[dict[str, object]] = []
-        for fault in self.reply.faults if self.reply else ():
-            faults.append({"kind": fault.kind, "item": fault.item, "detail": fault.detail})
+        if self.reply is not None:
+            for fault in self.reply.faults:
+                faults.append({"kind": fault.kind, "item": fault.item, "detail": fault.detail})
         for note in self.notes:
             faults.append({"kind": self.note_kind, "item": None, "detail": note})
         return faults
@@ -72,14 +82,22 @@ class Score:
         yield self.sum_in_words(weights)
         if self.num_predicted is not None:
             yield self.counts_in_words(truth)
-        without_weight = [name for name in self.parts if weights and name not in weights]
-        if without_weight:
-            yield ", ".join(f"{name} {self.parts[name]:.3f}" for name in without_weight)
+
+        # Parts that are measured, but not in the total.
+        if weights:
+            unweighted = [f"{name} {value:.3f}" for name, value in self.parts.items() if name not in weights]
+            if unweighted:
+                yield ", ".join(unweighted)
+
+        # What became of each box, then what is wrong with the text.
         if self.pairs is not None and self.reply is not None:
             yield from _pairs_in_words(self.pairs, self.reply.boxes, truth.boxes)
-        for fault in self.reply.faults if self.reply else ():
-            where = "the text" if fault.item is None else f"item {fault.item}"
-            yield f"fault in {where}: {fault.kind} ({fault.detail})"
+        if self.reply is not None:
+            for fault in self.reply.faults:
+                where = "the text"
+                if fault.item is not None:
+                    where = f"item {fault.item}"
+                yield f"fault in {where}: {fault.kind} ({fault.detail})"
         yield from self.notes
 
     def sum_in_words(self, weights: Mapping[str, float]) -> str:
@@ -87,8 +105,11 @@ class Score:
         terms = []
         for name in weights or self.parts:
             weight = weights.get(name, 1.0)
-            factor = "" if weight == 1 else f"{weight:g} x "
-            terms.append(f"{factor}{name} {self.parts[name]:.3f}")
+            term = f"{name} {self.parts[name]:.3f}"
+            if weight != 1:
+                term = f"{weight:g} x {term}"
+            terms.append(term)
+
         words = f"{self.total:.3f}"
         if terms:
             words += " = " + " + ".join(terms)
@@ -105,7 +126,7 @@ class Score:
 
 
 class Scorer(Protocol):
-    """A reward: a rule that scores one completion against its truth."""
+    """Score one completion against its truth, by rule: the protocol of a reward."""
 
     @property
     def weights(self) -> Mapping[str, float]:
@@ -122,13 +143,17 @@ class Scorer(Protocol):
 def _pairs_in_words(pairs: tuple[Pair, ...], predicted: Boxes, true: Boxes) -> Iterator[str]:
     """Say which box matches which, then which predicted and which true boxes match nothing."""
     for pair in pairs:
-        written, right = predicted.labels[pair.predicted], true.labels[pair.true]
-        label = f"{right!r}" if pair.label_correct else f"{written!r} where {right!r} is true"
+        true_label = true.labels[pair.true]
+        label = f"{true_label!r}"
+        if not pair.label_correct:
+            label = f"{predicted.labels[pair.predicted]!r} where {true_label!r} is true"
         yield f"box {pair.predicted} matches true box {pair.true}: IoU {pair.iou:.3f}, {label}"
+
     matched_predicted = {pair.predicted for pair in pairs}
     for index, label in enumerate(predicted.labels):
         if index not in matched_predicted:
             yield f"box {index} ({label!r}) matches no true box"
+
     matched_true = {pair.true for pair in pairs}
     for index, label in enumerate(true.labels):
         if index not in matched_true:

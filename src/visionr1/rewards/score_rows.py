@@ -17,10 +17,12 @@ from visionr1.rewards.stages import BEGINNER, Stage
 
 @dataclass(frozen=True, slots=True)
 class ScoredRow:
-    """What a row got: the JSON object for it and the reasons in words; `row` and `score` are None for a bad row."""
+    """A row of the output, and the reasons for it; `row` and `score` are None for a bad row."""
 
     result: Mapping[str, object]
+    """The JSON object that is written."""
     reasons: tuple[str, ...]
+    """In words, a line each."""
     row: CompletionRow | None = None
     score: Score | None = None
 
@@ -40,6 +42,8 @@ def score_rows(
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
+
+        # A bad row is reported in its place; the others are scored.
         try:
             row = read_completion(line)
             if not takes_inverted_boxes:
@@ -48,11 +52,14 @@ def score_rows(
             message = f"{source}:{number}: {error}"
             yield ScoredRow({"error": message}, (message,))
             continue
+
         try:
             score = reward.score(row.text, row.truth, stage)
         except Exception as error:  # a user's reward may raise anything
             raise RecipeError(f"{source}:{number}: the reward raised {error!r} at {row.text!r:.200}") from error
-        yield ScoredRow(score.to_json(), tuple(score.reasons(row.truth, reward.weights)), row, score)
+
+        reasons = tuple(score.reasons(row.truth, reward.weights))
+        yield ScoredRow(score.to_json(), reasons, row, score)
 
 
 def to_json(result: Mapping[str, object]) -> str:

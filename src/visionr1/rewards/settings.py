@@ -14,7 +14,7 @@ from visionr1.settings import OneOrMore, Section, Setting, SettingError, refuse
 
 
 class RewardChoice(Section):
-    """A reward: a preset, its options beside it, and criteria that are added."""
+    """Choose a reward: a preset, its options beside it, and criteria that are added."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -36,8 +36,12 @@ class RewardChoice(Section):
         try:
             options = self.find_preset().options(**self.options)
         except SettingError as error:
-            known = (*error.known, *type(self).model_fields) if error.known else ()
+            # Someone who misspelt a key may have meant one of the preset's options or of the section's own.
+            known: tuple[str, ...] = ()
+            if error.known:
+                known = (*error.known, *type(self).model_fields)
             raise SettingError(error.problem, error.path, known=known) from None
+
         self.options.clear()
         self.options.update(dict(options))
         return self
@@ -67,7 +71,8 @@ class RewardChoice(Section):
 
     def make(self, dialect: Dialect, *, has_stages: bool = False) -> Scorer:
         """Return the reward for completions in `dialect`; `has_stages` if thresholds rise during training."""
-        return add_parts(self.find_preset().make(self.options, dialect, has_stages=has_stages), self.parts, dialect)
+        reward = self.find_preset().make(self.options, dialect, has_stages=has_stages)
+        return add_parts(reward, self.parts, dialect)
 
     @classmethod
     def describe(cls) -> Iterator[Setting]:
@@ -79,7 +84,7 @@ class RewardChoice(Section):
 
 
 class RewardSection(RewardChoice):
-    """The reward, and when its thresholds rise."""
+    """Choose the reward, and when its thresholds rise."""
 
     stage_step: Annotated[float, Field(ge=0, le=1)] = 1.0
     """STEP: the share of training after which the thresholds rise; 1 is never."""
@@ -88,7 +93,7 @@ class RewardSection(RewardChoice):
 
     @property
     def has_stages(self) -> bool:
-        """The thresholds rise during training."""
+        """True if the thresholds rise during training."""
         return self.adaptive or self.stage_step < 1
 
     @model_validator(mode="after")

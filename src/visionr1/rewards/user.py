@@ -39,7 +39,7 @@ _CHECKED_TYPES = {kind.__name__: kind for kind in (int, float, str, bool)}
 
 @dataclass(frozen=True, slots=True)
 class ScoringCall:
-    """A function that scores a completion, called with what its parameters name."""
+    """Call a function that scores a completion with what its parameters name."""
 
     name: str
     function: Callable[..., Any]
@@ -47,8 +47,9 @@ class ScoringCall:
     options: Mapping[str, object] = field(default_factory=dict)
 
     def __call__(self, text: str, reply: Reply | None, truth: GroundTruth, stage: Stage) -> Any:
-        values = {"text": text, "reply": reply, "truth": truth, "stage": stage}
-        return self.function(**{name: values[name] for name in self.arguments}, **self.options)
+        known = {"text": text, "reply": reply, "truth": truth, "stage": stage}
+        arguments = {name: known[name] for name in self.arguments}
+        return self.function(**arguments, **self.options)
 
 
 def scoring_call(name: str, function: Callable[..., Any], options: Mapping[str, object] | None = None) -> ScoringCall:
@@ -63,6 +64,8 @@ def scoring_call(name: str, function: Callable[..., Any], options: Mapping[str, 
                 f"{name} takes {parameter.name!r}; a function that scores a completion takes any of "
                 f"{', '.join(ARGUMENTS)}, by these names"
             )
+
+    # A function of truth and stage alone gives all completions of a group the same.
     if not {"text", "reply"} & set(arguments):
         raise RecipeError(f"{name} takes neither text nor reply, so that it cannot score a completion")
     return ScoringCall(name, function, tuple(arguments), options)
@@ -79,8 +82,11 @@ class UserReward:
 
     def score(self, text: str, truth: GroundTruth, stage: Stage = BEGINNER) -> Score:
         """Score one completion."""
-        reply = parse_reply(self.dialect, text, truth) if "reply" in self.call.arguments else None
-        return check_score(self.call.name, self.call(text, reply, truth, stage), reply)
+        reply = None
+        if "reply" in self.call.arguments:
+            reply = parse_reply(self.dialect, text, truth)
+        result = self.call(text, reply, truth, stage)
+        return check_score(self.call.name, result, reply)
 
 
 def parse_reply(dialect: Dialect, text: str, truth: GroundTruth) -> Reply:
@@ -90,15 +96,21 @@ def parse_reply(dialect: Dialect, text: str, truth: GroundTruth) -> Reply:
 
 def check_score(name: str, result: Any, reply: Reply | None) -> Score:
     """Return what a user's reward returned as a Score; `reply` is what was parsed for it. Raises RecipeError."""
-    num_predicted = None if reply is None else reply.num_predicted
+    num_predicted = None
+    if reply is not None:
+        num_predicted = reply.num_predicted
+
     if isinstance(result, Score):
         score = result
     elif isinstance(result, Mapping):
-        parts = {key: check_number(f"{name}, part {key}", value) for key, value in result.items()}
+        parts = {}
+        for key, value in result.items():
+            parts[key] = check_number(f"{name}, part {key}", value)
         score = Score(sum(parts.values()), parts, reply=reply, num_predicted=num_predicted)
     else:
         score = Score(check_number(name, result), {}, reply=reply, num_predicted=num_predicted)
 
+    # A Score may be made by hand, and the keys of a mapping may be anything.
     check_number(f"{name}, total", score.total)
     for key, value in score.parts.items():
         if not isinstance(key, str):
@@ -120,30 +132,35 @@ def check_number(name: str, value: Any) -> float:
     return number
 
 
-def preset_from_object(found: Any) -> Preset:
+def preset_from_object(candidate: Any) -> Preset:
     """Return the preset that an object of a user's code stands for; RecipeError if it is no reward."""
-    if isinstance(found, Preset):
-        return found
-    name = getattr(found, "__qualname__", type(found).__qualname__)
-    if not isinstance(found, type) and hasattr(found, "score"):
-        return _preset_of_object(name, found)
-    if not callable(found):
+    if isinstance(candidate, Preset):
+        return candidate
+    name = getattr(candidate, "__qualname__", type(candidate).__qualname__)
+
+    # A class has `score` too, but must be called first: it makes the reward.
+    is_class = isinstance(candidate, type)
+    if not is_class and hasattr(candidate, "score"):
+        return _preset_of_object(name, candidate)
+    if not callable(candidate):
         raise RecipeError(f"{name} is no reward: expected a function, a class or an object with score()")
-    if isinstance(found, type) or not {"text", "reply"} & {parameter.name for parameter in _parameters(found)}:
-        return _preset_of_factory(name, found)
-    return _preset_of_function(name, found)
+
+    # A function that takes a completion scores it; one that takes none makes the reward.
+    if is_class or not {"text", "reply"} & _names(_parameters(candidate)):
+        return _preset_of_factory(name, candidate)
+    return _preset_of_function(name, candidate)
 
 
 def _preset_of_object(name: str, reward: Any) -> Preset:
     def build(options: Section, dialect: Dialect) -> Scorer:
         return _wrap(name, reward, dialect)
 
-    return Preset(name, _options_model(name, []), build, has_adaptive_stages=True)
+    return Preset(name, _options_model(name, [], but=()), build, has_adaptive_stages=True)
 
 
 def _preset_of_factory(name: str, factory: Callable[..., Any]) -> Preset:
     parameters = _parameters(factory)
-    takes_dialect = any(parameter.name == "dialect" for parameter in parameters)
+    takes_dialect = "dialect" in _names(parameters)
 
     def build(options: Section, dialect: Dialect) -> Scorer:
         arguments = dict(options)
@@ -151,19 +168,23 @@ def _preset_of_factory(name: str, factory: Callable[..., Any]) -> Preset:
             arguments["dialect"] = dialect
         return _wrap(name, factory(**arguments), dialect)
 
-    options = _options_model(name, [parameter for parameter in parameters if parameter.name != "dialect"])
+    options = _options_model(name, parameters, but=("dialect",))
     return Preset(name, options, build, has_adaptive_stages=True)
 
 
 def _preset_of_function(name: str, function: Callable[..., Any]) -> Preset:
     parameters = _parameters(function)
-    has_stages = any(parameter.name == "stage" for parameter in parameters)
+    options = _options_model(name, parameters, but=ARGUMENTS)
+
+    # A function that does not look at the stage has no thresholds that could rise.
+    stage_options: Mapping[str, object] | None = None
+    if "stage" in _names(parameters):
+        stage_options = {}
 
     def build(options: Section, dialect: Dialect) -> Scorer:
         return UserReward(scoring_call(name, function, dict(options)), dialect)
 
-    options = _options_model(name, [parameter for parameter in parameters if parameter.name not in ARGUMENTS])
-    return Preset(name, options, build, stage_options={} if has_stages else None, has_adaptive_stages=True)
+    return Preset(name, options, build, stage_options=stage_options, has_adaptive_stages=True)
 
 
 def _wrap(name: str, reward: Any, dialect: Dialect) -> UserReward:
@@ -171,20 +192,36 @@ def _wrap(name: str, reward: Any, dialect: Dialect) -> UserReward:
     function = getattr(reward, "score", reward)
     if not callable(function):
         raise RecipeError(f"{name} made {reward!r:.80}, which is no reward: it has no score()")
-    weights = getattr(reward, "weights", {})
-    return UserReward(scoring_call(f"{name}.score", function), dialect, weights, getattr(reward, "maximum", None))
+    return UserReward(
+        call=scoring_call(f"{name}.score", function),
+        dialect=dialect,
+        weights=getattr(reward, "weights", {}),
+        maximum=getattr(reward, "maximum", None),
+    )
 
 
-def _options_model(name: str, parameters: list[inspect.Parameter]) -> type[Section]:
-    """Return the settings that parameters stand for: their names are checked, and simple types."""
+def _options_model(name: str, parameters: list[inspect.Parameter], but: tuple[str, ...]) -> type[Section]:
+    """Return the settings that parameters `but` some stand for: their names are checked, and simple types."""
     fields: dict[str, Any] = {}
     for parameter in parameters:
+        if parameter.name in but:
+            continue
+
+        # An annotation is a text where its module has `from __future__ import annotations`.
         annotation = parameter.annotation
-        kind = _CHECKED_TYPES.get(
-            annotation if isinstance(annotation, str) else getattr(annotation, "__name__", ""), Any
-        )
-        fields[parameter.name] = (kind, ... if parameter.default is parameter.empty else parameter.default)
+        if not isinstance(annotation, str):
+            annotation = getattr(annotation, "__name__", "")
+        kind = _CHECKED_TYPES.get(annotation, Any)
+
+        default = parameter.default
+        if default is parameter.empty:
+            default = ...  # pydantic's word for a field that is required
+        fields[parameter.name] = (kind, default)
     return create_model(f"{name}Options", __base__=Section, **fields)
+
+
+def _names(parameters: list[inspect.Parameter]) -> set[str]:
+    return {parameter.name for parameter in parameters}
 
 
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:

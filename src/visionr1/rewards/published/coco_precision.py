@@ -27,14 +27,18 @@ def average_precisions(predicted: Boxes, true: Boxes) -> list[float]:
     names = list(dict.fromkeys(true.labels))
     totals = [0.0] * len(THRESHOLDS)
     for name in names:
-        rows = [row for row, label in enumerate(predicted.labels) if label == name]
-        if not rows:
+        predicted_xyxy = _boxes_of_class(predicted, name)[:_MAX_DETECTIONS]
+        if not len(predicted_xyxy):
             continue
-        columns = [column for column, label in enumerate(true.labels) if label == name]
-        precisions = _class_precisions(predicted.xyxy[rows[:_MAX_DETECTIONS]], true.xyxy[columns])
+        precisions = _class_precisions(predicted_xyxy, _boxes_of_class(true, name))
         for index, precision in enumerate(precisions):
             totals[index] += precision
     return [total / len(names) for total in totals]
+
+
+def _boxes_of_class(boxes: Boxes, name: str) -> Array:
+    places = [place for place, label in enumerate(boxes.labels) if label == name]
+    return boxes.xyxy[places]
 
 
 def _class_precisions(predicted: Array, true: Array) -> Iterator[float]:

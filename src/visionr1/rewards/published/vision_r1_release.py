@@ -38,7 +38,7 @@ ReleaseStep = Literal[0, 1500, "stage"] | None
 "stage" takes from the stage in force."""
 
 STEPS: Mapping[str, ReleaseStep] = MappingProxyType({"none": None, "0": 0, "1500": 1500, "stage": "stage"})
-"""As they are written in a recipe and on the command line."""
+"""Steps as they are written in a recipe and on the command line."""
 
 WEIGHTS: Mapping[str, float] = MappingProxyType({"format": 1.0, "recall": 1.0, "precision": 1.0})
 
@@ -57,7 +57,7 @@ class ReleasePair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseScore(Score):
-    """What the public code gives a completion: the sum of its three parts, and notes on where it would have raised.
+    """The score by the public code: the sum of its three parts, and notes on where it would have raised.
 
     `step` is the one in force; `giou_pairs` are of the boxes that the public code reads.
     """
@@ -86,7 +86,7 @@ class ReleaseScore(Score):
 
 
 class ReleaseOptions(Section):
-    """What the public code can be run with."""
+    """Choose how the public code is run."""
 
     step: Literal["none", "0", "1500", "stage"] = "none"
     """none as its script runs, 0 and 1500 with --adaptive before and after its switch; stage switches where
@@ -95,7 +95,7 @@ class ReleaseOptions(Section):
 
 @dataclass(frozen=True, slots=True)
 class ReleaseReward:
-    """The public code's three rewards, summed. Class ids are 1, 2, ... in the order of the truth's categories."""
+    """Sum the public code's three rewards. Class ids are 1, 2, ... in the order of the truth's categories."""
 
     step: ReleaseStep = None
 
@@ -115,12 +115,16 @@ class ReleaseReward:
 
     def score(self, text: str, truth: GroundTruth, stage: Stage = BEGINNER) -> ReleaseScore:
         """Score one completion. Never raises on its text."""
+        # The code's own step decides, or the stage in force stands for it.
         step = self.step
         if step == "stage":
-            step = 0 if stage == BEGINNER else 1500
+            step = 1500
+            if stage == BEGINNER:
+                step = 0
         num_instances = _num_instances(truth)
         notes: list[str] = []
 
+        # Without a predicted box, the code looks at num_instances alone.
         predicted = extract(text.strip())
         pairs: tuple[ReleasePair, ...] = ()
         recall = precision = float(num_instances <= 0)
@@ -144,40 +148,52 @@ class ReleaseReward:
 
 def _num_instances(truth: GroundTruth) -> int:
     """Return the data's `num_instances`, by default the number of true boxes."""
-    return len(truth.boxes) if truth.num_instances is None else truth.num_instances
+    if truth.num_instances is None:
+        return len(truth.boxes)
+    return truth.num_instances
 
 
 def _recall(overlaps: Array32, num_instances: int, step: Literal[0, 1500] | None, notes: list[str]) -> float:
-    threshold = 0.75 if step == 1500 else 0.5
+    """Return the matched pairs over the instances, by the thresholds of `step`; notes say where NaN would be."""
+    threshold = 0.5
+    if step == 1500:
+        threshold = 0.75
+
+    # A pair exactly at the threshold counts as its GIoU, not as one.
     num_matched = _clip(overlaps, threshold, threshold).sum(dtype=np.float32)
     if num_instances == 0 and len(overlaps):
         if not num_matched:
             notes.append("recall: the public code divides 0 by 0 instances and gives NaN; scored 0")
         return float(num_matched > 0)
-    low, high = (0.0, 1.0) if step is None else (0.5, 0.75)
-    return float(_clip(np.array([num_matched / max(num_instances, 1)], dtype=np.float32), low, high)[0])
+
+    # Differentiation of recall stays at .5/.75 after the switch.
+    recall = np.array([num_matched / max(num_instances, 1)], dtype=np.float32)
+    if step is None:
+        return float(_clip(recall, 0.0, 1.0)[0])
+    return float(_clip(recall, 0.5, 0.75)[0])
 
 
 def _precision(overlaps: Array32, step: Literal[0, 1500] | None) -> float:
+    """Return the mean GIoU of the matched pairs, by the thresholds of `step`; 0 without a pair."""
+    if not len(overlaps):
+        return 0.0
     low, high = {None: (0.0, 1.0), 0: (0.5, 0.75), 1500: (0.75, 0.9)}[step]
-    return float(_clip(overlaps, low, high).mean()) if len(overlaps) else 0.0
+    return float(_clip(overlaps, low, high).mean())
 
 
 def extract(text: str) -> list[tuple[list[int], object]]:
-    """The boxes (in model pixels) and labels that the public code reads."""
+    """Return the boxes (in model pixels) and labels that the public code reads."""
     boxes = []
     value = _parse_json(text)
-    for item in value if isinstance(value, list) else ():
-        if not isinstance(item, dict) or not isinstance(box := item.get("bbox_2d"), list) or len(box) != 4:
-            continue
-        try:
-            x1, y1, x2, y2 = (int(number) for number in box)
-        except (TypeError, ValueError, OverflowError):
-            continue
-        if x1 < x2 and y1 < y2:
-            boxes.append(([x1, y1, x2, y2], item.get("label")))
+    if isinstance(value, list):
+        for item in value:
+            box = _read_box(item)
+            if box is not None:
+                boxes.append((box, item.get("label")))
     if boxes:
         return boxes
+
+    # Without a good box in the JSON, search the text for the one literal form.
     for *numbers, label in _BOX.findall(text):
         x1, y1, x2, y2 = map(int, numbers)
         if x1 < x2 and y1 < y2:
@@ -185,23 +201,54 @@ def extract(text: str) -> list[tuple[list[int], object]]:
     return boxes
 
 
+def _read_box(item: object) -> list[int] | None:
+    """Return an item's box in whole numbers; None where it has none, or one that is inverted."""
+    if not isinstance(item, dict):
+        return None
+    box = item.get("bbox_2d")
+    if not isinstance(box, list) or len(box) != 4:
+        return None
+    try:
+        x1, y1, x2, y2 = map(int, box)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    if x1 < x2 and y1 < y2:
+        return [x1, y1, x2, y2]
+    return None
+
+
 def dual_format(completion: str, num_instances: int, notes: list[str]) -> float:
-    """1 for any JSON in which every item with both keys has a list of four for a box; inverted without object."""
+    """Return 1 for any JSON in which every item with both keys has a list of four for a box, else 0.
+
+    On a sample without an object it is the other way round.
+    """
+    is_right = _has_right_format(completion, notes)
+    if num_instances <= 0:
+        is_right = not is_right
+    return float(is_right)
+
+
+def _has_right_format(completion: str, notes: list[str]) -> bool:
     try:
         value = json.loads(_FENCES.sub("", completion).strip())
     except json.JSONDecodeError:
-        value, right = None, False
+        return False
     except (RecursionError, ValueError) as error:
         notes.append(f"format: the public code raises {type(error).__name__} ({error}); scored as wrong")
-        value, right = None, False
-    else:
-        items = [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-        boxes = [item["bbox_2d"] for item in items if "bbox_2d" in item and "label" in item]
-        right = all(isinstance(box, list) and len(box) == 4 for box in boxes)
-    return float(right if num_instances > 0 else not right)
+        return False
+    if not isinstance(value, list):
+        return True
+
+    for item in value:
+        if isinstance(item, dict) and "bbox_2d" in item and "label" in item:
+            box = item["bbox_2d"]
+            if not isinstance(box, list) or len(box) != 4:
+                return False
+    return True
 
 
 def _parse_json(text: str) -> object:
+    """Return the JSON before the first ``` of `text`, a first line of ```json left out; None if it is none."""
     lines = text.splitlines()
     if lines and lines[0].startswith("```json"):
         text = "\n".join(lines[1:])
@@ -212,35 +259,45 @@ def _parse_json(text: str) -> object:
 
 
 def _match(predicted: list[tuple[list[int], object]], truth: GroundTruth, notes: list[str]) -> tuple[ReleasePair, ...]:
-    """The matched pairs with their GIoUs; none (with a note) where the public code raises before it has matched."""
+    """Return the matched pairs with their GIoUs; none (with a note) where the public code raises before."""
+    # Class ids, as the public code takes them from the categories.
     ids = {name.lower(): index for index, name in enumerate(truth.categories, 1)}
-    wanted = [label.lower() for label in truth.boxes.labels]
-    if missing := sorted(set(wanted) - set(ids)):
+    true_names = [label.lower() for label in truth.boxes.labels]
+    missing = sorted(set(true_names) - set(ids))
+    if missing:
         notes.append(f"the public code raises KeyError: true label {missing[0]!r} is no category; matched as no class")
     if not ids:
         notes.append("the public code raises ValueError: there is no category")
-    if not wanted:
+
+    if not true_names:
         notes.append("the public code raises: a box is predicted where nothing is; scored 0")
         return ()
     true = truth.boxes.xyxy.astype(np.float32)
     if (true[:, 2:] < true[:, :2]).any():
         notes.append("the public code raises AssertionError: a true box is inverted; scored 0")
         return ()
+
+    # The cost of a pair: L1 in pixels, a class that is not equal, and GIoU.
     predicted_ids = np.array([_class_id(label, ids) for _, label in predicted])
-    same = predicted_ids[:, None] == np.array([ids.get(name, -1) for name in wanted])
+    true_ids = np.array([ids.get(name, -1) for name in true_names])
+    same_class = (predicted_ids[:, None] == true_ids).astype(np.float32)
     try:
         with np.errstate(all="ignore"):
             boxes = _original_px([box for box, _ in predicted], truth)
             giou = _giou(boxes, true)
-            rows, columns = linear_sum_assignment(_l1(boxes, true) - same.astype(np.float32) - giou)
+            rows, columns = linear_sum_assignment(_l1(boxes, true) - same_class - giou)
     except (OverflowError, ValueError) as error:  # a coordinate or an overlap that no float32 can hold
         notes.append(f"the public code raises {type(error).__name__} ({error}); scored 0")
         return ()
-    matched = zip(rows.tolist(), columns.tolist(), giou[rows, columns].tolist(), strict=True)
-    return tuple(ReleasePair(row, column, overlap) for row, column, overlap in matched)
+
+    pairs = []
+    for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+        pairs.append(ReleasePair(row, column, float(giou[row, column])))
+    return tuple(pairs)
 
 
 def _original_px(model_px: list[list[int]], truth: GroundTruth) -> Array32:
+    """Return boxes (P, 4) in pixels of the original image; OverflowError for a number beyond float32's."""
     boxes = np.array(model_px, dtype=np.float32)
     boxes[:, ::2] = boxes[:, ::2] / truth.input_size_wh[0] * truth.size_wh[0]
     boxes[:, 1::2] = boxes[:, 1::2] / truth.input_size_wh[1] * truth.size_wh[1]
@@ -248,21 +305,29 @@ def _original_px(model_px: list[list[int]], truth: GroundTruth) -> Array32:
 
 
 def _class_id(label: object, ids: Mapping[str, int]) -> int:
-    return ids.get(label.strip().lower(), 0) if isinstance(label, str) else 0
+    """Return the class id of a written label; 0 for one that is no category or no text."""
+    if not isinstance(label, str):
+        return 0
+    return ids.get(label.strip().lower(), 0)
 
 
 def _l1(a: Array32, b: Array32) -> Array32:
+    """Return the L1 distance (P, K) in pixels, its terms added in the order of the public code's."""
     distance = np.abs(a[:, None] - b[None])
     total: Array32 = distance[..., 0] + distance[..., 1] + distance[..., 2] + distance[..., 3]
     return total
 
 
 def _giou(a: Array32, b: Array32) -> Array32:
-    """GIoU in float32, with the operations in the order of the public code's."""
-    area_a, area_b = ((x[:, 2] - x[:, 0]) * (x[:, 3] - x[:, 1]) for x in (a, b))
-    side = np.maximum(np.minimum(a[:, None, 2:], b[:, 2:]) - np.maximum(a[:, None, :2], b[:, :2]), np.float32(0))
+    """Return GIoU (P, K) in float32, with the operations in the order of the public code's."""
+    area_a = (a[:, 2] - a[:, 0]) * (a[:, 3] - a[:, 1])
+    area_b = (b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1])
+    overlap = np.minimum(a[:, None, 2:], b[:, 2:]) - np.maximum(a[:, None, :2], b[:, :2])
+    side = np.maximum(overlap, np.float32(0))
     intersection = side[..., 0] * side[..., 1]
     union = area_a[:, None] + area_b - intersection
+
+    # The smallest box around both.
     hull = np.maximum(a[:, None, 2:], b[:, 2:]) - np.minimum(a[:, None, :2], b[:, :2])
     hull_area = hull[..., 0] * hull[..., 1]
     giou: Array32 = intersection / union - (hull_area - union) / hull_area
@@ -270,9 +335,9 @@ def _giou(a: Array32, b: Array32) -> Array32:
 
 
 def _clip(x: Array32, low: float, high: float) -> Array32:
-    """0 below `low`, 1 above `high`, x itself between and at both."""
-    low32, high32 = np.float32(low), np.float32(high)
-    return np.where(x < low32, np.float32(0), np.where(x > high32, np.float32(1), x))
+    """Return 0 below `low`, 1 above `high`, x itself between and at both."""
+    at_most_high = np.where(x > np.float32(high), np.float32(1), x)
+    return np.where(x < np.float32(low), np.float32(0), at_most_high)
 
 
 def _build(options: ReleaseOptions, dialect: Dialect) -> ReleaseReward:

@@ -97,8 +97,11 @@ class VlmR1Reward(VlmR1Options):
     @property
     def maximum(self) -> float:
         """The largest total there can be; repetition is a penalty."""
-        rewards = [weight for name, weight in self.weights.items() if name != "repetition"]
-        return sum(weight for weight in rewards if weight > 0)
+        gains = []
+        for name, weight in self.weights.items():
+            if name != "repetition" and weight > 0:
+                gains.append(weight)
+        return sum(gains)
 
     def score(self, text: str, truth: GroundTruth, stage: Stage = BEGINNER) -> Score:
         """Score one completion; it has no stages.

@@ -17,9 +17,7 @@ LONG_FILES = {
     "training/learners.py",
 }
 """Longer than the limit when it came. This list only shrinks: a file within the limit leaves it."""
-WITH_LONG_FUNCTIONS = {
-    "evaluation/detection/scoring.py",
-}
+WITH_LONG_FUNCTIONS: set[str] = set()
 """Likewise."""
 
 

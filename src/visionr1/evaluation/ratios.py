@@ -42,7 +42,8 @@ class RatioResampler:
 
     def figures(self, times: NDArray[np.int64]) -> Array:
         """Return the metrics (R, M) of R sets in which image i stands `times[r, i]` times; nan without any count."""
-        numerators, denominators = times @ self.numerators, times @ self.denominators
+        numerators = times @ self.numerators
+        denominators = times @ self.denominators
         empty = np.full(numerators.shape, np.nan)
         values: Array = np.divide(numerators, denominators, out=empty, where=denominators > 0)
         return values
@@ -58,7 +59,8 @@ class RatioResampler:
 
     def metrics(self) -> dict[str, float]:
         """Return the figures of the set itself, those that nothing is counted for left out."""
-        values = self.figures(np.ones((1, len(self.images)), dtype=np.int64))[0].tolist()
+        once = np.ones((1, len(self.images)), dtype=np.int64)
+        values = self.figures(once)[0].tolist()
         return {name: value for name, value in zip(self.names, values, strict=True) if not np.isnan(value)}
 
 
@@ -66,12 +68,12 @@ class RatioResampler:
 class RatioScore:
     """The `score` of a metric whose figures are ratios; the first of `names` is the headline and counts every sample.
 
-    `ratios(boxes, truths, protocol)` takes the boxes xyxy of each of S samples, best first, and the true ones; `rule`
-    says in words what it does with them.
+    `ratios(boxes, truths, protocol)` takes the boxes xyxy of each of S samples, best first, and the true ones.
     """
 
     names: tuple[str, ...]
     rule: str
+    """In words, what `ratios` does with the boxes."""
     ratios: Callable[[Sequence[Array], Sequence[Array], Protocol], Ratios]
 
     def __call__(
@@ -92,24 +94,32 @@ class RatioScore:
     def _score_replies(
         self, samples: Sequence[Sample], answers: Replies, protocol: Protocol, num_resamples: int | None
     ) -> Result:
+        """Score raw replies; beside salvaged boxes the headline of the strict ones, of well-formed replies alone."""
         protocol = replace(protocol, dialect=answers.dialect.name)
         parsed = _parse_replies(samples, answers)
         no_reply = Reply(Boxes.empty())
-        salvaged, strict = [], []
+        salvaged = []
+        strict = []
         for place in range(len(samples)):
             reply = parsed.get(place, no_reply)
             salvaged.append(reply.boxes.xyxy)
-            strict.append(reply.boxes.xyxy if reply.well_formed else no_reply.boxes.xyxy)
+            if not reply.well_formed:
+                reply = no_reply
+            strict.append(reply.boxes.xyxy)
 
-        boxes = strict if protocol.parse == "strict" else salvaged
-        result = self._result(samples, boxes, protocol, num_resamples)
+        if protocol.parse == "strict":
+            result = self._result(samples, strict, protocol, num_resamples)
+        else:
+            result = self._result(samples, salvaged, protocol, num_resamples)
         metrics = dict(result.metrics)
         if protocol.parse == "salvage":
             headline = self.names[0]
-            metrics[f"{headline} strict"] = self._resampler(samples, strict, protocol).metrics()[headline]
+            strict_metrics = self._resampler(samples, strict, protocol).metrics()
+            metrics[f"{headline} strict"] = strict_metrics[headline]
 
+        # An expression is no label: there are no unknown ones to count.
         counts = count_replies(answers.predictions, list(parsed.values()))
-        del counts["unknown_labels"]  # an expression is no label
+        del counts["unknown_labels"]
         counts["samples_without_reply"] = len(samples) - len(parsed)
         return replace(
             result,
@@ -121,8 +131,10 @@ class RatioScore:
     def _result(
         self, samples: Sequence[Sample], boxes: Sequence[Array], protocol: Protocol, num_resamples: int | None
     ) -> Result:
+        """Score the boxes xyxy of each sample; `num_resamples` as in a metric's `score`."""
         resampler = self._resampler(samples, boxes, protocol)
-        num_resamples = NUM_RESAMPLES if num_resamples is None else num_resamples
+        if num_resamples is None:
+            num_resamples = NUM_RESAMPLES
         return Result(
             protocol=replace(protocol, metric=self.rule),
             metrics=resampler.metrics(),
@@ -138,19 +150,24 @@ class RatioScore:
 
     def _resampler(self, samples: Sequence[Sample], boxes: Sequence[Array], protocol: Protocol) -> RatioResampler:
         """Sum the ratios of the samples of each image."""
-        numerators, denominators = self.ratios(boxes, [sample.truth.xyxy for sample in samples], protocol)
-        image_ids = tuple(dict.fromkeys(sample.image_id for sample in samples))
-        places = {image_id: place for place, image_id in enumerate(image_ids)}
-        image = [places[sample.image_id] for sample in samples]
+        truths = [sample.truth.xyxy for sample in samples]
+        numerators, denominators = self.ratios(boxes, truths, protocol)
 
-        image_numerators, image_denominators = np.zeros((2, len(image_ids), len(self.names)))
-        np.add.at(image_numerators, image, numerators)
-        np.add.at(image_denominators, image, denominators)
-        return RatioResampler(self.names, image_ids, image_numerators, image_denominators)
+        # Images in the order in which the samples name them first.
+        places: dict[object, int] = {}
+        image_of_sample = []
+        for sample in samples:
+            image_of_sample.append(places.setdefault(sample.image_id, len(places)))
+
+        image_numerators = np.zeros((len(places), len(self.names)))
+        image_denominators = np.zeros((len(places), len(self.names)))
+        np.add.at(image_numerators, image_of_sample, numerators)
+        np.add.at(image_denominators, image_of_sample, denominators)
+        return RatioResampler(self.names, tuple(places), image_numerators, image_denominators)
 
 
 def is_right(overlap: Array, protocol: Protocol) -> NDArray[np.bool_]:
-    """Say which overlaps make a predicted box right under the protocol."""
+    """Mark the overlaps that make a predicted box right under the protocol."""
     right: NDArray[np.bool_]
     right = overlap >= protocol.match_iou if protocol.comparison == "at_least" else overlap > protocol.match_iou
     return right
@@ -158,8 +175,9 @@ def is_right(overlap: Array, protocol: Protocol) -> NDArray[np.bool_]:
 
 def overlap_matrix(predicted: Array, true: Array, protocol: Protocol) -> Array:
     """Return the overlap (P, K) of predicted and true boxes xyxy that the protocol compares."""
-    measure = iou_matrix if protocol.overlap == "iou" else giou_matrix
-    return measure(predicted, true)
+    if protocol.overlap == "iou":
+        return iou_matrix(predicted, true)
+    return giou_matrix(predicted, true)
 
 
 def _parse_replies(samples: Sequence[Sample], answers: Replies) -> dict[int, Reply]:
@@ -175,6 +193,7 @@ def _parse_replies(samples: Sequence[Sample], answers: Replies) -> dict[int, Rep
 
 
 def _place(places: Mapping[str, int], sample_id: str, what: str) -> int:
+    """Return the position of a sample; DataError, beginning with `what` names it, if the set does not have it."""
     if sample_id not in places:
         example = next(iter(places), "")
         raise DataError(f"{what} has sample_id {sample_id!r}, which is not of the set; its ids are like {example!r}")
@@ -182,6 +201,7 @@ def _place(places: Mapping[str, int], sample_id: str, what: str) -> int:
 
 
 def _parse(sample: Sample, prediction: Prediction, dialect: Dialect) -> Reply:
+    """Parse one reply; DataError if the size of its image is missing."""
     if not all(sample.size_wh):
         raise DataError(f"sample {sample.id!r}: width and height of its image are needed to read replies, but missing")
     return dialect.parse(
@@ -201,11 +221,15 @@ def _read_boxes(files: Mapping[Path, JsonRows], samples: Sequence[Sample], proto
         for index, row in enumerate(rows):
             where = f"{path}: row {index}"
             place = _place(places, str(row.get("sample_id")), f"{where}: the box")
+
+            # Ranks over two files would depend on their order.
             if file_of_sample.setdefault(place, path) != path:
                 raise DataError(
                     f"{where}: {file_of_sample[place]} has boxes of sample {samples[place].id!r} too; leave one out"
                 )
-            box, score = row.get("bbox"), row.get("score", 1.0)
+
+            box = row.get("bbox")
+            score = row.get("score", 1.0)
             if not is_box(box):
                 raise DataError(f"{where}: bbox: expected four finite numbers [x, y, width, height], found {box!r:.80}")
             if not is_number(score):
@@ -213,6 +237,7 @@ def _read_boxes(files: Mapping[Path, JsonRows], samples: Sequence[Sample], proto
             if score >= protocol.min_score:
                 scored[place].append((score, box))
 
+    # Sorting is stable: among equal scores the order of the file decides.
     boxes = []
     for rows_of_sample in scored:
         ranked = sorted(rows_of_sample, key=lambda pair: -pair[0])

@@ -25,11 +25,11 @@ class Resampler(Interface):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the M metrics."""
+        """Name the M metrics."""
         ...
 
     def __len__(self) -> int:
-        """The number N of images."""
+        """Return the number N of images."""
         ...
 
     def figures(self, times: NDArray[np.int64]) -> Array:
@@ -78,13 +78,15 @@ def paired_difference(
     once = np.ones((1, len(first)), dtype=np.int64)
     observed = second.figures(once)[0] - first.figures(once)[0]
 
+    # Both on the same draws, so that the difficulty of the drawn images cancels.
     times = draw_images(len(first), num_resamples, seed)
     ranges = _percentiles(first.names, second.figures(times) - first.figures(times))
-    return {
-        name: Difference(float(value), ranges[name])
-        for name, value in zip(first.names, observed, strict=True)
-        if name in ranges
-    }
+    differences = {}
+    for name, value in zip(first.names, observed, strict=True):
+        # A metric without any truth has no interval, and so no difference.
+        if name in ranges:
+            differences[name] = Difference(float(value), ranges[name])
+    return differences
 
 
 def _percentiles(names: Sequence[str], values: Array) -> dict[str, tuple[float, float]]:
@@ -104,6 +106,7 @@ def format_differences(differences: Mapping[str, Difference], names: Sequence[st
     parts = []
     for name in names:
         if name in differences:
+            value = differences[name].difference
             low, high = differences[name].interval
-            parts.append(f"{name} {100 * differences[name].difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]")
+            parts.append(f"{name} {100 * value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]")
     return ", ".join(parts)

@@ -29,7 +29,7 @@ class Reading:
     with_images: bool
     on_bad: OnBad = "raise"
     reader: Reader | None = None
-    """Of a data set whose format cannot be told from its files; a benchmark has a layout of its own."""
+    """The reader of a data set whose files do not show its format; a benchmark has a layout of its own."""
 
 
 Find = Callable[[Path, str | None, Reading], FoundUnits]
@@ -82,4 +82,6 @@ def refuse_split(name: str, split: str | None) -> None:
 
 def note_if_fewer(number: int, expected: int | None, what: str) -> list[str]:
     """Return the note that a unit needs if it has another number of `what` than the benchmark; none if unknown."""
-    return [f"{number} {what}, of the benchmark's {expected}"] if expected is not None and number != expected else []
+    if expected is None or number == expected:
+        return []
+    return [f"{number} {what}, of the benchmark's {expected}"]

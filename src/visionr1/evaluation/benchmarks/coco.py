@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from visionr1.data.readers.coco import find_annotations, read_coco, read_table
+from visionr1.data.table import BoxTable
 from visionr1.evaluation.benchmarks import Benchmark, Reading, note_if_fewer
 from visionr1.evaluation.units import FoundUnits, Unit
 
@@ -14,16 +15,27 @@ NUM_VAL2017 = 5000
 def find_coco(folder: Path, split: str | None, reading: Reading) -> FoundUnits:
     """Read one split; its images only where they are needed."""
     file = find_annotations(folder, split or "val")
-    dataset = read_coco(file, on_bad=reading.on_bad) if reading.with_images else None
-    table = dataset.table if dataset else read_table(file, on_bad=reading.on_bad)
+    name = split or "val2017"
+    if not reading.with_images:
+        table = read_table(file, on_bad=reading.on_bad)
+        return FoundUnits([name], [Unit(name=name, annotations=table, notes=_notes(table, split))])
+
+    dataset = read_coco(file, on_bad=reading.on_bad)
     unit = Unit(
-        name=split or "val2017",
-        annotations=table,
-        samples=dataset.samples if dataset else (),
-        report=dataset.report.lines() if dataset else (),
-        notes=note_if_fewer(len(table), None if split else NUM_VAL2017, "images"),
+        name=name,
+        annotations=dataset.table,
+        samples=dataset.samples,
+        report=dataset.report.lines(),
+        notes=_notes(dataset.table, split),
     )
-    return FoundUnits([unit.name], [unit])
+    return FoundUnits([name], [unit])
+
+
+def _notes(table: BoxTable, split: str | None) -> list[str]:
+    """Return the note on a val2017 with other images than the benchmark's; nothing is known of other splits."""
+    if split:
+        return []
+    return note_if_fewer(len(table), NUM_VAL2017, "images")
 
 
 BENCHMARK = Benchmark(name="coco", find=find_coco)

@@ -15,6 +15,7 @@ from typing import Literal
 from visionr1.data.dataset import BoxDataset
 from visionr1.data.readers.coco import read_coco, read_table
 from visionr1.data.row_log import OnBad
+from visionr1.data.table import BoxTable
 from visionr1.errors import DataError
 from visionr1.evaluation.benchmarks import Benchmark, Reading, refuse_split
 from visionr1.evaluation.units import FoundUnits, Unit
@@ -36,13 +37,15 @@ class OdinwSet:
 
     @property
     def name(self) -> str:
-        """The first part of its path, with the second where two sets share the first."""
+        """Return the first part of its path, with the second where two sets share the first."""
         first = self.path.partition("/")[0]
-        return self.path.replace("/", "_") if first in _PAIRS else first
+        if first in _PAIRS:
+            return self.path.replace("/", "_")
+        return first
 
     @property
     def known(self) -> frozenset[str]:
-        """Its category names as labels are compared."""
+        """Return its category names as labels are compared."""
         return normalized_labels(self.categories)
 
 
@@ -59,60 +62,81 @@ _VECTOR = OdinwSet(
 
 
 def odinw_sets(suite: Suite) -> tuple[OdinwSet, ...]:
-    """The sets of a suite: ODinW's, or the four of them that Vision-R1 calls out of domain (arXiv 2503.18013)."""
+    """Return the sets of a suite: ODinW's, or the four that Vision-R1 calls out of domain (arXiv 2503.18013)."""
     rows = read_json(Path(__file__).with_name("odinw.json"))
-    sets = [OdinwSet(path, file, images, tuple(names), in_13) for path, file, images, names, in_13 in rows]
-    if suite == "vision_r1_ood":
-        return (*(one for one in sets if one.name in _VISION_R1_OOD), _VECTOR)
-    return tuple(one for one in sets if one.in_13 or suite == "odinw35")
+    sets = []
+    for path, file, images, categories, in_13 in rows:
+        sets.append(OdinwSet(path, file, images, tuple(categories), in_13))
+
+    if suite == "odinw35":
+        return tuple(sets)
+    if suite == "odinw13":
+        return tuple(odinw_set for odinw_set in sets if odinw_set.in_13)
+    return (*(odinw_set for odinw_set in sets if odinw_set.name in _VISION_R1_OOD), _VECTOR)
 
 
 def find_odinw(folder: Path, suite: Suite) -> tuple[dict[OdinwSet, Path], tuple[str, ...]]:
-    """The annotation file of each set of a suite that lies in `folder`, and the names of the others.
+    """Return the annotation file of each set of a suite that lies in `folder`, and the names of the others.
 
     A set lies at its own path, as in ODinW's archives, or in a folder of its name; its split
     is the one that mmdetection evaluates (all of valid). Raises DataError if there is none.
     """
     set_files: dict[OdinwSet, Path] = {}
     missing = []
-    for one in odinw_sets(suite):
-        files = [folder / place / one.annotations for place in (one.path, one.name)]
-        file = next((file for file in files if file.is_file()), None)
-        if file:
-            set_files[one] = file
+    for odinw_set in odinw_sets(suite):
+        file = folder / odinw_set.path / odinw_set.annotations
+        if not file.is_file():
+            file = folder / odinw_set.name / odinw_set.annotations
+        if file.is_file():
+            set_files[odinw_set] = file
         else:
-            missing.append(one.name)
+            missing.append(odinw_set.name)
     if not set_files:
         raise DataError(f"{folder}: expected sets of {suite}, such as {missing[0]}/, found none of the {len(missing)}")
     return set_files, tuple(missing)
 
 
-def read_odinw(one: OdinwSet, file: Path, *, on_bad: OnBad = "raise") -> BoxDataset:
-    """A set with its images, categories named as in the file."""
-    folder = file.parents[len(Path(one.annotations).parts) - 1]
-    return read_coco(file, image_dir=folder / one.images, on_bad=on_bad)
+def read_odinw(odinw_set: OdinwSet, file: Path, *, on_bad: OnBad = "raise") -> BoxDataset:
+    """Read a set with its images, categories named as in the file."""
+    folder = file.parents[len(Path(odinw_set.annotations).parts) - 1]
+    return read_coco(file, image_dir=folder / odinw_set.images, on_bad=on_bad)
 
 
 def find_suite(suite: Suite, folder: Path, split: str | None, reading: Reading) -> FoundUnits:
     """Find the sets of a suite that are there; each is read when it is its turn."""
     refuse_split(suite, split)
     set_files, missing = find_odinw(folder, suite)
-    return FoundUnits([one.name for one in set_files], _read_units(set_files, reading), missing)
+    names = [odinw_set.name for odinw_set in set_files]
+    return FoundUnits(names, _read_units(set_files, reading), missing)
 
 
 def _read_units(set_files: Mapping[OdinwSet, Path], reading: Reading) -> Iterator[Unit]:
-    for one, file in set_files.items():
-        dataset = read_odinw(one, file, on_bad=reading.on_bad) if reading.with_images else None
-        table = dataset.table if dataset else read_table(file, on_bad=reading.on_bad)
-        renamed = sorted(name for name in table.categories if one.known and normalize_label(name) not in one.known)
-        note = f"its file names {', '.join(renamed)}, which GLIP and mmdetection name otherwise"
-        yield Unit(
-            name=one.name,
-            annotations=table,
-            samples=dataset.samples if dataset else (),
-            report=dataset.report.lines() if dataset else (),
-            notes=[note] if renamed else [],
-        )
+    for odinw_set, file in set_files.items():
+        if reading.with_images:
+            dataset = read_odinw(odinw_set, file, on_bad=reading.on_bad)
+            yield Unit(
+                name=odinw_set.name,
+                annotations=dataset.table,
+                samples=dataset.samples,
+                report=dataset.report.lines(),
+                notes=_note_renamed(odinw_set, dataset.table),
+            )
+        else:
+            table = read_table(file, on_bad=reading.on_bad)
+            yield Unit(name=odinw_set.name, annotations=table, notes=_note_renamed(odinw_set, table))
+
+
+def _note_renamed(odinw_set: OdinwSet, table: BoxTable) -> list[str]:
+    """Return the note on categories that the file names otherwise than the list; none where the list has no names."""
+    if not odinw_set.known:
+        return []
+    renamed = []
+    for name in sorted(table.categories):
+        if normalize_label(name) not in odinw_set.known:
+            renamed.append(name)
+    if not renamed:
+        return []
+    return [f"its file names {', '.join(renamed)}, which GLIP and mmdetection name otherwise"]
 
 
 _SUITES: tuple[Suite, ...] = ("odinw13", "odinw35", "vision_r1_ood")

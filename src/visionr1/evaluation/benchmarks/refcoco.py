@@ -16,13 +16,16 @@ NUM_EXPRESSIONS = {
     "refcoco+": {"val": 10758, "testA": 5726, "testB": 4889},
     "refcocog": {"val": 4896, "test": 9602},
 }
-"""Of each split, of RefCOCOg UMD's."""
+"""By split; those of RefCOCOg are UMD's."""
 
 
 def find_refer(
     name: str, num_expressions: Mapping[str, int], folder: Path, split: str | None, reading: Reading
 ) -> FoundUnits:
-    """Read the splits of a set in REFER's layout that are there; one whose number of rows is not as known says so."""
+    """Read the splits of a set in REFER's layout that are there.
+
+    A split gets a note if its number of expressions differs from `num_expressions`.
+    """
     datasets, missing = read_refer(folder, name, split, with_images=reading.with_images, on_bad=reading.on_bad)
     units = []
     for key, dataset in datasets.items():
@@ -32,5 +35,6 @@ def find_refer(
 
 
 BENCHMARK = tuple(
-    Benchmark(name=name, find=partial(find_refer, name, sizes), metric=REC) for name, sizes in NUM_EXPRESSIONS.items()
+    Benchmark(name=name, find=partial(find_refer, name, num_expressions), metric=REC)
+    for name, num_expressions in NUM_EXPRESSIONS.items()
 )

@@ -1,4 +1,4 @@
-"""What is wrong with the boxes: which kind of error, at which size and in which crowd, and which images are worst.
+"""Errors of the boxes: of which kind, at which size, in which crowd, and in which images.
 
 The kinds are those of TIDE (Bolya et al., 2020) on the one-to-one matching that precision and recall use. A false box
 is of the first kind that fits; IoU is with the true boxes of its image, crowd regions aside:
@@ -49,7 +49,7 @@ NUM_WORST = 12
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Verdicts:
-    """What became of each of D predicted boxes and of A true ones."""
+    """The outcome of each of D predicted boxes and of A true ones."""
 
     kinds: NDArray[np.int64]
     """(D,) the kind of each false box, as its place in FALSE_KINDS; -1 for a right one or an excused one."""

@@ -23,7 +23,10 @@ PAIRS_AT_ONCE = 1 << 21
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BoxPairs:
-    """M pairs of a predicted and a true box of one image, by predicted box; `overlap` is their IoU unless said."""
+    """M pairs of a predicted and a true box of one image, by predicted box.
+
+    `overlap` is their IoU, unless a function says that it is something else.
+    """
 
     predicted: Index
     true: Index
@@ -39,23 +42,22 @@ class BoxPairs:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BoxMatching:
-    """`true_of_predicted` (D,) is the true box of each predicted one, `predicted_of_true` (A,) the reverse; -1 is none.
-
-    `excused` (D,): no true box, but for the most part in a crowd region of its category: neither right nor false.
-    """
+    """A one-to-one matching of D predicted and A true boxes."""
 
     true_of_predicted: Index
+    """(D,) the true box of each predicted one; -1 for none."""
     predicted_of_true: Index
+    """(A,) the predicted box of each true one; -1 for none."""
     excused: NDArray[np.bool_]
+    """(D,) without a true box, but for the most part in a crowd region of the category: neither right nor false."""
 
     def counts(self, table: BoxTable, detections: Detections) -> NDArray[np.int64]:
         """Count right, predicted and true boxes (N, 3) of each image; excused ones are no predictions."""
-        images_of = (
-            detections.image[self.true_of_predicted >= 0],
-            detections.image[~self.excused],
-            table.image[~table.iscrowd],
-        )
-        return np.stack([np.bincount(image, minlength=len(table)) for image in images_of], axis=1)
+        num_images = len(table)
+        num_right = np.bincount(detections.image[self.true_of_predicted >= 0], minlength=num_images)
+        num_predicted = np.bincount(detections.image[~self.excused], minlength=num_images)
+        num_true = np.bincount(table.image[~table.iscrowd], minlength=num_images)
+        return np.stack([num_right, num_predicted, num_true], axis=1)
 
 
 def match_boxes(table: BoxTable, detections: Detections, pairs: BoxPairs, threshold: float) -> BoxMatching:
@@ -72,6 +74,7 @@ def match_boxes(table: BoxTable, detections: Detections, pairs: BoxPairs, thresh
     true_of_predicted[matched.predicted] = matched.true
     predicted_of_true[matched.true] = matched.predicted
 
+    # A box without a match is excused where a crowd region of its category covers enough of it.
     excused = np.zeros(len(detections), dtype=bool)
     if table.iscrowd.any():
         in_crowd = overlapping_pairs(table, detections, threshold, crowds=True)
@@ -85,13 +88,14 @@ def overlapping_pairs(table: BoxTable, detections: Detections, least: float, *, 
 
     With `crowds` the pairs with crowd regions instead, and of each the share of the predicted box inside the region.
     """
-    # The true boxes by image, and for each predicted box where those of its image start and how many they are.
+    # True boxes sorted by image; for each predicted box the place of its image's first one, and their number.
     true_boxes = np.flatnonzero(table.iscrowd == crowds)
     true_boxes = true_boxes[np.argsort(table.image[true_boxes], kind="stable")]
     true_images = table.image[true_boxes]
     first = np.searchsorted(true_images, detections.image, side="left")
     number = np.searchsorted(true_images, detections.image, side="right") - first
 
+    # In blocks, to bound the memory; the empty one stands for sets without pairs.
     blocks = [BoxPairs(np.zeros(0, dtype=np.intp), np.zeros(0, dtype=np.intp), np.zeros(0))]
     for block in _blocks_of_pairs(number):
         start, stop = block.start, block.stop
@@ -126,22 +130,37 @@ def _keep_overlapping(
 
     The overlap is the IoU or, `of_predicted`, the share of the predicted box.
     """
-    intersection = np.ones(0)
-    for axis in (0, 1):
-        low, true_low = np.ascontiguousarray(predicted_xywh[:, axis]), np.ascontiguousarray(true_xywh[:, axis])
-        high, true_high = low + predicted_xywh[:, axis + 2], true_low + true_xywh[:, axis + 2]
-        side = np.minimum(high[predicted], true_high[true]) - np.maximum(low[predicted], true_low[true])
+    # Most pairs end at the first axis, so that the second is computed for the others alone.
+    width = _shared_length(predicted_xywh, true_xywh, predicted, true, axis=0)
+    near = np.flatnonzero(width > 0)
+    predicted = predicted[near]
+    true = true[near]
+    width = width[near]
 
-        # Most pairs end at the first axis.
-        near = np.flatnonzero(side > 0)
-        predicted, true, side = predicted[near], true[near], side[near]
-        intersection = intersection[near] * side if axis else side
+    height = _shared_length(predicted_xywh, true_xywh, predicted, true, axis=1)
+    near = np.flatnonzero(height > 0)
+    predicted = predicted[near]
+    true = true[near]
+    intersection = width[near] * height[near]
 
-    whole = predicted_xywh[predicted, 2] * predicted_xywh[predicted, 3]
+    # The denominator is the union, or the predicted box alone.
+    denominator = predicted_xywh[predicted, 2] * predicted_xywh[predicted, 3]
     if not of_predicted:
-        whole = whole + true_xywh[true, 2] * true_xywh[true, 3] - intersection
-    overlap = np.divide(intersection, whole, out=np.zeros_like(intersection), where=whole > 0)
+        denominator = denominator + true_xywh[true, 2] * true_xywh[true, 3] - intersection
+    overlap = np.divide(intersection, denominator, out=np.zeros_like(intersection), where=denominator > 0)
     return BoxPairs(predicted, true, overlap).keep(overlap >= least)
+
+
+def _shared_length(predicted_xywh: Array, true_xywh: Array, predicted: Index, true: Index, *, axis: int) -> Array:
+    """Return how far the boxes of each pair overlap along one axis (0 x, 1 y), in pixels; 0 or less if not."""
+    # Gathering rows from a contiguous column is faster than from a strided one.
+    low = np.ascontiguousarray(predicted_xywh[:, axis])
+    high = low + predicted_xywh[:, axis + 2]
+    true_low = np.ascontiguousarray(true_xywh[:, axis])
+    true_high = true_low + true_xywh[:, axis + 2]
+
+    length: Array = np.minimum(high[predicted], true_high[true]) - np.maximum(low[predicted], true_low[true])
+    return length
 
 
 def _assign(pairs: BoxPairs, num_predicted: int, num_true: int) -> BoxPairs:
@@ -158,24 +177,28 @@ def _assign(pairs: BoxPairs, num_predicted: int, num_true: int) -> BoxPairs:
     _, component_of_node = connected_components(coo_array(edges, (num_nodes, num_nodes)), directed=False)
     component = component_of_node[pairs.predicted]
     num_components = int(component_of_node.max()) + 1
-    predicted_nodes, true_nodes = np.unique(pairs.predicted), num_predicted + np.unique(pairs.true)
-    predicted_in = np.bincount(component_of_node[predicted_nodes], minlength=num_components)
-    true_in = np.bincount(component_of_node[true_nodes], minlength=num_components)
-    is_star = np.minimum(predicted_in, true_in)[component] == 1
 
-    # Stars: the best pair of each component, the first of equal ones.
+    # A star: a component with one box on one of its two sides.
+    predicted_nodes = np.unique(pairs.predicted)
+    true_nodes = num_predicted + np.unique(pairs.true)
+    predicted_in_component = np.bincount(component_of_node[predicted_nodes], minlength=num_components)
+    true_in_component = np.bincount(component_of_node[true_nodes], minlength=num_components)
+    is_star = np.minimum(predicted_in_component, true_in_component)[component] == 1
+
+    # Stars take the best pair of the component, the first of equal ones.
     order = np.lexsort((-pairs.overlap, component))
     _, first_in_component = np.unique(component[order], return_index=True)
     is_best = np.zeros(len(pairs), dtype=bool)
     is_best[order[first_in_component]] = True
     chosen = is_best & is_star
 
-    # The others: an assignment each.
+    # Each other component takes the best assignment.
     rest = np.flatnonzero(~is_star)
-    rest = rest[np.argsort(component[rest], kind="stable")]
-    borders = np.flatnonzero(np.diff(component[rest])) + 1
-    for rows in np.split(rest, borders) if len(rest) else ():
-        chosen[_best_assignment(pairs, rows)] = True
+    if len(rest):
+        rest = rest[np.argsort(component[rest], kind="stable")]
+        borders = np.flatnonzero(np.diff(component[rest])) + 1
+        for rows in np.split(rest, borders):
+            chosen[_best_assignment(pairs, rows)] = True
     return pairs.keep(chosen)
 
 

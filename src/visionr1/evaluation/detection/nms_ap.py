@@ -19,16 +19,31 @@ ON_TRUTH = 0.5
 
 
 def best_on_truth(table: BoxTable, image: Index, xywh: Array, score: Array) -> NDArray[np.bool_]:
-    """Which of D boxes (`image` (D,) positions in the table, `xywh` (D, 4), `score` (D,)) stay."""
-    kept, lost = np.zeros((2, len(image)), dtype=bool)
-    true_order, order = np.argsort(table.image, kind="stable"), np.argsort(image, kind="stable")
+    """Mark the boxes that stay, of D with `image` (D,) positions in the table, `xywh` (D, 4) and `score` (D,)."""
+    # Rows sorted by image, so that those of one image are a slice.
+    true_order = np.argsort(table.image, kind="stable")
+    order = np.argsort(image, kind="stable")
+    sorted_true_image = table.image[true_order]
+    sorted_image = image[order]
+
+    kept = np.zeros(len(image), dtype=bool)
+    lost = np.zeros(len(image), dtype=bool)
     for place in np.unique(image).tolist():
-        rows = order[slice(*np.searchsorted(image[order], [place, place + 1]))]
-        truths = true_order[slice(*np.searchsorted(table.image[true_order], [place, place + 1]))]
-        for overlap in iou_matrix(xywh_to_xyxy(table.xywh[truths]), xywh_to_xyxy(xywh[rows])):
-            on = rows[overlap > ON_TRUTH]
-            if len(on):
-                best = on[::-1][score[on[::-1]].argmax()]  # the last of those with the highest score
-                lost[on] = True
+        true_rows = true_order[_run_of(place, sorted_true_image)]
+        rows = order[_run_of(place, sorted_image)]
+        overlaps = iou_matrix(xywh_to_xyxy(table.xywh[true_rows]), xywh_to_xyxy(xywh[rows]))
+        for overlap in overlaps:
+            on_truth = rows[overlap > ON_TRUTH]
+            if len(on_truth):
+                # Reversed, because `argmax` gives the first of equal scores and their code keeps the last.
+                last_first = on_truth[::-1]
+                best = last_first[score[last_first].argmax()]
+                lost[on_truth] = True
                 kept[best] = True
     return kept | ~lost
+
+
+def _run_of(value: int, ascending: Index) -> slice:
+    """Return the slice of `ascending` values that equal `value`."""
+    start, stop = np.searchsorted(ascending, [value, value + 1])
+    return slice(start, stop)

@@ -1,4 +1,4 @@
-"""What Vision-R1's released evaluation reads of a reply: one list, whole or cut off at its end, or nothing.
+"""Read a reply as Vision-R1's released evaluation does: one list, whole or cut off at its end, or nothing.
 
 The text between a line "```json" and the next fence, or all of it, is read as a Python literal; where that fails, once
 more, cut off behind the last `"}` and closed (jefferyZhan/Griffon, Vision-R1/eval/eval_localization.py). So one item
@@ -17,15 +17,21 @@ _LONGEST = 1 << 16
 
 
 def release_list(text: str) -> str:
-    """The list that the release reads in `text`, as JSON. Never raises on text."""
+    """Return the list that the release reads in `text`, as JSON; empty if it reads none. Never raises on text."""
     lines = text.splitlines()
     if "```json" in lines:
         text = "\n".join(lines[lines.index("```json") + 1 :]).partition("```")[0]
-    for said in (text, text[: text.rfind(_ITEM_END) + len(_ITEM_END)] + "]"):
+    closed = text[: text.rfind(_ITEM_END) + len(_ITEM_END)] + "]"
+    for literal in (text, closed):
+        if len(literal) > _LONGEST:
+            continue
         try:
-            with warnings.catch_warnings(action="ignore"):  # of escapes that Python does not know
-                value = ast.literal_eval(said if len(said) <= _LONGEST else "")
-            return json.dumps(value) if isinstance(value, list) else "[]"
+            # Python warns of escapes that it does not know.
+            with warnings.catch_warnings(action="ignore"):
+                value = ast.literal_eval(literal)
+            if not isinstance(value, list):
+                return "[]"
+            return json.dumps(value)
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             continue
     return "[]"

@@ -39,26 +39,31 @@ class TableReplies:
 
     def boxes(self, table: BoxTable, scores: Sequence[Array]) -> tuple[Detections, Index]:
         """Return all D boxes in emission order, NOT_ASKED_FOR among them, and the place (D,) of each one's reply."""
-        places = table.label_indexes(self.asked)
+        indexes = table.label_indexes(self.asked)
         categories: list[int] = []
+        num_boxes: list[int] = []
+        xyxy = [np.zeros((0, 4))]
         for reply, asked in zip(self.replies, self.asked, strict=True):
-            place = places[asked]
+            index = indexes[asked]
             for label in reply.boxes.labels:
                 # As it stands, then as labels are compared: V3Det has categories that differ in case alone.
-                categories.append(place.get(label.strip(), place.get(normalize_label(label), NOT_ASKED_FOR)))
+                category = index.get(label.strip())
+                if category is None:
+                    category = index.get(normalize_label(label), NOT_ASKED_FOR)
+                categories.append(category)
+            num_boxes.append(len(reply.boxes))
+            xyxy.append(reply.boxes.xyxy)
 
-        num_boxes = [len(reply.boxes) for reply in self.replies]
-        xyxy = np.concatenate([np.zeros((0, 4)), *(reply.boxes.xyxy for reply in self.replies)])
         detections = Detections(
             image=np.repeat(np.array(self.images, dtype=np.intp), num_boxes),
             category=np.array(categories, dtype=np.intp),
-            xywh=xyxy_to_xywh(xyxy),
+            xywh=xyxy_to_xywh(np.concatenate(xyxy)),
             score=np.concatenate([np.zeros(0), *scores]),
         )
         return detections, np.repeat(np.arange(len(self.replies)), num_boxes)
 
     def names_only_what_is_there(self, table: BoxTable) -> bool:
-        """Say whether prompts name only categories that their image holds, so that naming one tells it is there."""
+        """Return True if prompts name only categories that their image holds, so that naming one tells it is there."""
         if not self.asked or sum(map(len, self.asked)) >= len(table) * len(table.categories):
             return False
         present = set()
@@ -102,16 +107,19 @@ def parse_replies(
 
 def score_boxes(parsed: TableReplies, table: BoxTable, dialect: Dialect, protocol: Protocol) -> list[Array]:
     """Return the scores of the boxes of each reply, as the protocol has them. Ranks go on over replies to one image."""
-    if protocol.scores == "token":
-        return [
-            token_scores(prediction, reply, partial(_parse_text, prediction, table, image, dialect, protocol))
-            for prediction, reply, image in zip(parsed.predictions, parsed.replies, parsed.images, strict=True)
-        ]
-    if protocol.scores == "constant":
-        return [np.full(len(reply.boxes), protocol.constant_score) for reply in parsed.replies]
-
-    emitted: Counter[int] = Counter()
     scores: list[Array] = []
+    if protocol.scores == "token":
+        for prediction, reply, image in zip(parsed.predictions, parsed.replies, parsed.images, strict=True):
+            parse = partial(_parse_text, prediction, table, image, dialect, protocol)
+            scores.append(token_scores(prediction, reply, parse))
+        return scores
+    if protocol.scores == "constant":
+        for reply in parsed.replies:
+            scores.append(np.full(len(reply.boxes), protocol.constant_score))
+        return scores
+
+    # Ranks: the first box of an image scores 1, each further one a little less.
+    emitted: Counter[int] = Counter()
     for image, reply in zip(parsed.images, parsed.replies, strict=True):
         ranks = np.arange(emitted[image], emitted[image] + len(reply.boxes), dtype=np.float64)
         scores.append(1 - RANK_DECAY * ranks)
@@ -126,12 +134,16 @@ def count_stray_boxes(
 
     With `kept`, positions of categories, only those of replies that were asked for one of them.
     """
-    names = {table.categories[place] for place in (range(len(table.categories)) if kept is None else kept)}
-    concerned = np.array([kept is None or not names.isdisjoint(asked) for asked in parsed.asked], dtype=bool)
-    malformed = np.array([reply.num_malformed for reply in parsed.replies], dtype=np.int64)
+    # The replies concerned: all, or those that were asked for one of the kept categories.
+    is_concerned = np.ones(len(parsed.replies), dtype=bool)
+    if kept is not None:
+        kept_names = {table.categories[place] for place in kept}
+        for place, asked in enumerate(parsed.asked):
+            is_concerned[place] = not kept_names.isdisjoint(asked)
+    num_malformed = np.array([reply.num_malformed for reply in parsed.replies], dtype=np.int64)
 
-    stray = np.bincount(image_of_unasked[concerned[reply_of_unasked]], minlength=len(table))
-    np.add.at(stray, parsed.images, concerned * malformed)
+    stray = np.bincount(image_of_unasked[is_concerned[reply_of_unasked]], minlength=len(table))
+    np.add.at(stray, parsed.images, is_concerned * num_malformed)
     return stray
 
 
@@ -179,15 +191,18 @@ def _parse(prediction: Prediction, table: BoxTable, image: int, dialect: Dialect
         raise DataError(
             f"{table.path}: image {prediction.image_id!r}: width, height: needed to read replies, but missing"
         )
+
+    size_wh = (width, height)
+    where = f"the prediction for image {prediction.image_id!r}"
     parse = partial(
         dialect.parse,
-        size_wh=(width, height),
-        input_size_wh=input_size_of(
-            prediction, (width, height), dialect, f"the prediction for image {prediction.image_id!r}"
-        ),
+        size_wh=size_wh,
+        input_size_wh=input_size_of(prediction, size_wh, dialect, where),
         categories=prediction.categories or table.categories,
     )
     reply = parse(prediction.text)
+
+    # The release reads a list of JSON objects, as the two dialects of Qwen write.
     if protocol.salvage == "release" and isinstance(dialect, Qwen25 | Qwen3):
         salvaged = parse(release_list(prediction.text))
         reply = replace(reply, boxes=salvaged.boxes, num_malformed=salvaged.num_malformed)

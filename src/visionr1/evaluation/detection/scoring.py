@@ -104,12 +104,13 @@ def evaluate_boxes(
     than MAX_RESAMPLED boxes or MAX_CATEGORIES categories, where they would take far longer than all else.
     """
     if num_resamples is None:
-        few = len(detections) <= MAX_RESAMPLED and len(table.categories) <= MAX_CATEGORIES
-        num_resamples = NUM_RESAMPLES if few else 0
+        num_resamples = _default_num_resamples(table, detections)
     coco, category_aps = coco_figures(table, detections, protocol, kept)
     category_matches = coco_matches(table, detections, protocol) if num_resamples else []
-    if kept is not None:  # AP depends on the other categories too (suppression, a tree), the rest does not
-        category_matches = [category_matches[place] for place in kept] if category_matches else []
+    if kept is not None:
+        # AP depends on the other categories too (suppression, a tree), the rest does not.
+        if category_matches:
+            category_matches = [category_matches[place] for place in kept]
         detections = detections.of_categories(kept, len(table.categories))
         table = table.take_categories(kept)
 
@@ -119,7 +120,6 @@ def evaluate_boxes(
     counts = matching.counts(table, detections)
     if stray is not None:
         counts[:, 1] += stray
-    num_right, num_predicted, num_true = counts.sum(axis=0).tolist()
 
     resampler, interval = None, {}
     if num_resamples:
@@ -128,27 +128,12 @@ def evaluate_boxes(
         resampler = DetectionResampler(tuple(category_matches), ranked_counts, protocol.max_dets[-1])
         interval = intervals(resampler, num_resamples=num_resamples)
 
-    figures = dict(zip(FIGURES, coco, strict=True))
     true_by_category = np.bincount(table.category[~table.iscrowd], minlength=len(table.categories))
     return Result(
         protocol=protocol,
-        metrics={
-            "AP": figures["AP"],
-            "AP50": figures["AP50"],
-            "AP75": figures["AP75"],
-            f"AR{protocol.max_dets[-1]}": figures["AR_100"],
-            "precision": num_right / num_predicted if num_predicted else 0.0,
-            "recall": num_right / num_true if num_true else 0.0,
-            "F1": 2 * num_right / (num_predicted + num_true) if num_predicted + num_true else 0.0,
-        },
+        metrics=_metrics(coco, counts, protocol),
         interval=interval,
-        counts={
-            "images": len(table),
-            "true_boxes": num_true,
-            "crowd_regions": int(table.iscrowd.sum()),
-            "categories_without_truth": int((true_by_category == 0).sum()),
-            "predicted_boxes": int(num_predicted),
-        },
+        counts=_counts(table, counts, true_by_category),
         extras={
             "coco": list(coco),
             "per_category": _per_category(table, detections, category_aps, true_by_category),
@@ -158,6 +143,48 @@ def evaluate_boxes(
         resampler=resampler,
         scored=(table, detections),
     )
+
+
+def _default_num_resamples(table: BoxTable, detections: Detections) -> int:
+    """Return the resamples for the intervals where none are asked for: none where they would take too long."""
+    if len(detections) <= MAX_RESAMPLED and len(table.categories) <= MAX_CATEGORIES:
+        return NUM_RESAMPLES
+    return 0
+
+
+def _metrics(coco: Sequence[float], counts: NDArray[np.int64], protocol: Protocol) -> dict[str, float]:
+    """Return the headline metrics of COCO's twelve figures and of right, predicted and true boxes (N, 3)."""
+    figures = dict(zip(FIGURES, coco, strict=True))
+    num_right, num_predicted, num_true = counts.sum(axis=0).tolist()
+
+    precision = recall = f1 = 0.0
+    if num_predicted:
+        precision = num_right / num_predicted
+    if num_true:
+        recall = num_right / num_true
+    if num_predicted + num_true:
+        f1 = 2 * num_right / (num_predicted + num_true)
+    return {
+        "AP": figures["AP"],
+        "AP50": figures["AP50"],
+        "AP75": figures["AP75"],
+        f"AR{protocol.max_dets[-1]}": figures["AR_100"],
+        "precision": precision,
+        "recall": recall,
+        "F1": f1,
+    }
+
+
+def _counts(table: BoxTable, counts: NDArray[np.int64], true_by_category: NDArray[np.intp]) -> dict[str, int]:
+    """Return the numbers of images, boxes and categories that the figures stand on."""
+    _, num_predicted, num_true = counts.sum(axis=0).tolist()
+    return {
+        "images": len(table),
+        "true_boxes": num_true,
+        "crowd_regions": int(table.iscrowd.sum()),
+        "categories_without_truth": int((true_by_category == 0).sum()),
+        "predicted_boxes": num_predicted,
+    }
 
 
 def _per_category(

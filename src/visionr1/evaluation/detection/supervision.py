@@ -13,16 +13,24 @@ from visionr1.samples import Boxes, normalize_label
 
 
 def to_supervision(boxes: Boxes, categories: Sequence[str], scores: Array | None = None) -> Any:
-    """The boxes as `supervision.Detections`: xyxy pixels, `class_id` the place in `categories` (-1 for another label).
+    """Return the boxes as `supervision.Detections`, xyxy pixels.
 
-    The labels are in `data["class_name"]`. Raises MissingDependency if supervision is not installed.
+    `class_id` is the place in `categories` (-1 for another label); the labels are in `data["class_name"]`. Raises
+    MissingDependency if supervision is not installed.
     """
     with needs_extra("supervision"):
         import supervision
+
     places = {normalize_label(name): place for place, name in enumerate(categories)}
+    class_ids = []
+    for label in boxes.labels:
+        class_ids.append(places.get(normalize_label(label), -1))
+    confidence = None
+    if scores is not None:
+        confidence = scores.astype(np.float32)
     return supervision.Detections(
         xyxy=boxes.xyxy.astype(np.float32),
-        class_id=np.array([places.get(normalize_label(label), -1) for label in boxes.labels], dtype=int),
-        confidence=None if scores is None else scores.astype(np.float32),
+        class_id=np.array(class_ids, dtype=int),
+        confidence=confidence,
         data={"class_name": np.array(boxes.labels, dtype=str)},
     )

@@ -21,7 +21,7 @@ from visionr1.samples import Reply
 Span = tuple[int, int]
 
 _CLOSING = re.compile(r"[\]})>]")
-"""What the notation of a box ends with, in every dialect."""
+"""The notation of a box ends with one of these, in every dialect."""
 _NUMBER = re.compile(r"-?[0-9]++(?:\.[0-9]++)?(?![A-Za-z])")
 """Not the 2 of bbox_2d."""
 

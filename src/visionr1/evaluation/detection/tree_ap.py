@@ -19,26 +19,29 @@ IGNORED_AREA = 1e11
 
 
 def with_excused(table: BoxTable, image: Index, category: Index) -> BoxTable:
-    """The table with the copies that D boxes (`image` and `category` (D,), positions) call for."""
+    """Add the copies that D boxes (`image` and `category` (D,), positions) call for; return the table with them."""
     if not table.descendants:
         return table
-    predicted = set(zip(image.tolist(), category.tolist(), strict=True))
-    by_image: dict[int, set[int]] = {}
-    for place, below in predicted:
-        by_image.setdefault(place, set()).add(below)
-    none: frozenset[int] = frozenset()
-    copies = [
-        (row, below)
-        for row, (place, own) in enumerate(zip(table.image.tolist(), table.category.tolist(), strict=True))
-        for below in sorted(table.descendants.get(own, none) & by_image.get(place, none))
-    ]
-    if not copies:
+    predicted_in: dict[int, set[int]] = {}
+    for place, predicted in set(zip(image.tolist(), category.tolist(), strict=True)):
+        predicted_in.setdefault(place, set()).add(predicted)
+
+    # Each true box is copied into the categories below its own that its image has boxes of.
+    nothing: frozenset[int] = frozenset()
+    copied_rows: list[int] = []
+    new_categories: list[int] = []
+    for row, (place, annotated) in enumerate(zip(table.image.tolist(), table.category.tolist(), strict=True)):
+        below = table.descendants.get(annotated, nothing) & predicted_in.get(place, nothing)
+        copied_rows += [row] * len(below)
+        new_categories += sorted(below)
+    if not copied_rows:
         return table
-    rows, below = np.array(copies, dtype=np.intp).T
+
+    rows = np.array(copied_rows, dtype=np.intp)
     return replace(
         table,
         image=np.concatenate([table.image, table.image[rows]]),
-        category=np.concatenate([table.category, below]),
+        category=np.concatenate([table.category, np.array(new_categories, dtype=np.intp)]),
         xywh=np.concatenate([table.xywh, table.xywh[rows]]),
         area=np.concatenate([table.area, np.full(len(rows), IGNORED_AREA)]),
         iscrowd=np.concatenate([table.iscrowd, table.iscrowd[rows]]),

@@ -22,7 +22,9 @@ def is_number(value: object, below: float = 1e300) -> TypeGuard[float]:
 
 def is_box(value: object, below: float = 1e300) -> TypeGuard[list[float]]:
     """Return True for a list of four finite JSON numbers, whatever their order."""
-    return isinstance(value, list) and len(value) == 4 and all(is_number(number, below) for number in value)
+    if not isinstance(value, list) or len(value) != 4:
+        return False
+    return all(is_number(number, below) for number in value)
 
 
 def xywh_to_xyxy(xywh: Array) -> Array:
@@ -42,7 +44,10 @@ def box_area(xyxy: Array) -> Array:
 
 def _intersection_union(a: Array, b: Array) -> tuple[Array, Array]:
     """Return the areas that boxes (P, 4) and (K, 4) share and that they cover together: (P, K) each."""
-    overlap = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
+    overlap_end = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    overlap = overlap_end - np.maximum(a[:, None, :2], b[None, :, :2])
+
+    # Boxes that do not touch overlap by less than nothing.
     np.maximum(overlap, 0.0, out=overlap)
     intersection = overlap[..., 0] * overlap[..., 1]
     return intersection, box_area(a)[:, None] + box_area(b)[None, :] - intersection
@@ -51,18 +56,23 @@ def _intersection_union(a: Array, b: Array) -> tuple[Array, Array]:
 def iou_matrix(a: Array, b: Array) -> Array:
     """Return the intersection over union of boxes (P, 4) and (K, 4): (P, K) in [0, 1]; 0 where the union is empty."""
     if len(a) == len(b) == 1:
-        return np.array([[_iou(a[0].tolist(), b[0].tolist())]])
+        return np.array([[_compute_iou(a[0].tolist(), b[0].tolist())]])
     intersection, union = _intersection_union(a, b)
     return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
 
 
-def _iou(a: list[float], b: list[float]) -> float:
+def _compute_iou(a: list[float], b: list[float]) -> float:
     """Return the IoU of two boxes, with the arithmetic of `iou_matrix`: numpy's calls would cost more."""
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
     if width <= 0 or height <= 0:
         return 0.0
+
+    # In the order of `_intersection_union`, so that the last bit agrees.
     intersection = width * height
-    return intersection / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - intersection)
+    area_a = (a[2] - a[0]) * (a[3] - a[1])
+    area_b = (b[2] - b[0]) * (b[3] - b[1])
+    return intersection / (area_a + area_b - intersection)
 
 
 def giou_matrix(a: Array, b: Array) -> Array:
@@ -79,7 +89,7 @@ def giou_matrix(a: Array, b: Array) -> Array:
 
 def clip_xyxy(xyxy: Array, size_wh: tuple[int, int]) -> Array:
     """Cut boxes (N, 4) off at the image of `size_wh`."""
-    clipped: Array = np.maximum(np.minimum(xyxy, _twice(*size_wh)), 0.0)
+    clipped: Array = np.maximum(np.minimum(xyxy, _repeat_xy(*size_wh)), 0.0)
     return clipped
 
 
@@ -87,12 +97,12 @@ def rescale_xyxy(xyxy: Array, from_wh: tuple[float, float], to_wh: tuple[float, 
     """Scale boxes (N, 4) of an image of size `from_wh` to the coordinates of the same image at size `to_wh`."""
     if from_wh == to_wh:
         return xyxy
-    return xyxy * _twice(to_wh[0] / from_wh[0], to_wh[1] / from_wh[1])
+    return xyxy * _repeat_xy(to_wh[0] / from_wh[0], to_wh[1] / from_wh[1])
 
 
 @lru_cache(maxsize=4096)
-def _twice(x: float, y: float) -> Array:
-    """Return (x, y, x, y), cached because the same sizes come again."""
+def _repeat_xy(x: float, y: float) -> Array:
+    """Return (x, y, x, y), one number for each coordinate of a box; cached because the same sizes come again."""
     return np.array([x, y, x, y], dtype=np.float64)
 
 

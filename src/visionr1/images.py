@@ -37,8 +37,8 @@ def read_image(source: Path | bytes, *, name: str | None = None, size_wh: tuple[
     Raises DataError, naming the file (or `name`), if it is missing, cannot be decoded or has another size.
     """
     name = name or str(source)
-    with _opened(source, name) as opened:
-        turn = _turn(opened)
+    with _open_image(source, name) as opened:
+        turn = _find_turn(opened)
         stored = to_rgb(opened)
     upright = stored if turn is None else stored.transpose(turn)
     if size_wh is None or upright.size == size_wh:
@@ -58,9 +58,9 @@ def read_image(source: Path | bytes, *, name: str | None = None, size_wh: tuple[
 
 def image_size(source: Path | bytes, *, name: str | None = None) -> tuple[int, int]:
     """Return width and height of the upright image, from its header; DataError if it cannot be read."""
-    with _opened(source, name or str(source)) as opened:
+    with _open_image(source, name or str(source)) as opened:
         width, height = opened.size
-        turn = _turn(opened)
+        turn = _find_turn(opened)
 
     # Orientations 5 to 8 lie on their side.
     if turn in (_TURNS[5], _TURNS[6], _TURNS[7], _TURNS[8]):
@@ -96,7 +96,7 @@ def _eight_bits(grey: NDArray[np.generic]) -> NDArray[np.uint8]:
 
 
 @contextmanager
-def _opened(source: Path | bytes, name: str) -> Iterator[Image.Image]:
+def _open_image(source: Path | bytes, name: str) -> Iterator[Image.Image]:
     try:
         with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
             yield image
@@ -104,7 +104,7 @@ def _opened(source: Path | bytes, name: str) -> Iterator[Image.Image]:
         raise DataError(f"{name}: cannot read this image ({error}); replace the file or leave it out") from error
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
+def _find_turn(image: Image.Image) -> Image.Transpose | None:
     """Return what puts an opened image upright. Pillow turns TIFF by itself; EXIF that cannot be read says nothing."""
     if image.format == "TIFF":
         return None

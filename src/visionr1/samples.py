@@ -60,7 +60,8 @@ class Boxes:
     def take(self, rows: Sequence[int] | NDArray[np.intp]) -> Boxes:
         """Return the boxes at these positions, in this order."""
         rows = np.asarray(rows, dtype=np.intp)
-        return Boxes(self.xyxy[rows], tuple(self.labels[row] for row in rows.tolist()))
+        labels = tuple(self.labels[row] for row in rows.tolist())
+        return Boxes(self.xyxy[rows], labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,8 @@ class Sample:
         """
         if isinstance(self.image, Image.Image):
             return to_rgb(self.image)
+
+        # Bytes have no path that a message could name.
         name = f"image of sample {self.id!r}" if isinstance(self.image, bytes) else None
         return read_image(self.image, name=name, size_wh=self.size_wh)
 
@@ -173,12 +176,15 @@ class Reply:
 
     @property
     def num_predicted(self) -> int:
-        """P: every complete item of the list."""
+        """Return P, the number of complete items of the list."""
         return len(self.boxes) + self.num_malformed
 
     @property
     def well_formed(self) -> bool:
-        """The paper's dual format: template and content both right (Eq. 4). An unknown label is no format fault."""
+        """Return True if template and content are both right: the paper's dual format (Eq. 4).
+
+        An unknown label is no format fault.
+        """
         return all(fault.kind is FaultKind.UNKNOWN_LABEL for fault in self.faults)
 
 

@@ -23,11 +23,14 @@ def read_pickle(path: Path) -> Any:
     Nothing in it is run. Raises DataError if it cannot be read, is larger than MAX_BYTES or names anything else.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path}: {path.stat().st_size} bytes; pickles of more than {MAX_BYTES} are not read")
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise DataError(f"{path}: {size} bytes; pickles of more than {MAX_BYTES} are not read")
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
+
+    # Python 2 wrote bytes for its strings: read them as UTF-8, as far as they are.
     try:
         return _Restricted(BytesIO(content), encoding="utf-8", errors="replace").load()
     except _Refused as error:
@@ -44,6 +47,8 @@ class _Refused(pickle.UnpicklingError):
 
 
 class _Restricted(pickle.Unpickler):
+    """An unpickler that gives out what `_ALLOWED` names, and nothing else."""
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
             raise _Refused(f"{module}.{name}")
@@ -68,10 +73,16 @@ class _Bytes:
 
 
 _ALLOWED: dict[tuple[str, str], Any] = {
-    **{(module, kind.__name__): kind for module in ("builtins", "__builtin__") for kind in (set, frozenset)},
-    **{(module, "bytes"): _Bytes() for module in ("builtins", "__builtin__")},
+    ("builtins", "set"): set,
+    ("builtins", "frozenset"): frozenset,
+    ("builtins", "bytes"): _Bytes(),
+    # The same by Python 2's name of the module.
+    ("__builtin__", "set"): set,
+    ("__builtin__", "frozenset"): frozenset,
+    ("__builtin__", "bytes"): _Bytes(),
     ("_codecs", "encode"): _Bytes(),
 }
+"""The names that a pickle may ask for, by module."""
 
 _BROKEN = (
     pickle.UnpicklingError,
@@ -86,3 +97,4 @@ _BROKEN = (
     TypeError,
     ValueError,
 )
+"""What Python's unpickler raises on broken files."""

@@ -29,12 +29,13 @@ _THINK = "think+"
 _MEMBERS = ("name", "templates", "in_model_px", "grid_wh", "render", "parse")
 
 
-def _check_dialect(named: Any) -> Dialect:
+def _check_dialect(value: Any) -> Dialect:
     """Return what a user's `module:object` names as a dialect: itself, or an instance of it if it is a class."""
-    dialect: Dialect = named() if isinstance(named, type) else named
+    dialect: Dialect = value() if isinstance(value, type) else value
     missing = [member for member in _MEMBERS if not hasattr(dialect, member)]
     if missing:
-        raise RecipeError(f"{named!r:.80} is no dialect: it lacks {', '.join(missing)} (see docs/extending.md)")
+        problem = f"it lacks {', '.join(missing)} (see docs/extending.md)"
+        raise RecipeError(f"{value!r:.80} is no dialect: {problem}")
     return dialect
 
 
@@ -58,6 +59,7 @@ def resolve_dialect(name: str) -> Dialect:
 
 
 def _compose(name: str, find: Callable[[str], Dialect]) -> Dialect:
+    """Return the dialect that `find` gives for a name, with a thought if the name says so."""
     if name.startswith(_THINK):
         return Think(find(name.removeprefix(_THINK)))
     return find(name)
@@ -65,7 +67,8 @@ def _compose(name: str, find: Callable[[str], Dialect]) -> Dialect:
 
 def dialect_names() -> tuple[str, ...]:
     """Return every name that `get_dialect` knows: the plain ones, then each with a thought."""
-    return (*DIALECTS, *(f"{_THINK}{name}" for name in DIALECTS))
+    plain_names = tuple(DIALECTS)
+    return plain_names + tuple(f"{_THINK}{name}" for name in plain_names)
 
 
 def describe_dialects() -> str:
@@ -84,4 +87,6 @@ def instruction(query: Query, dialect: Dialect | str = "qwen25", template: str =
     if isinstance(dialect, Think):
         return instruction(query, dialect.inner, template) + THINK_REQUEST
 
-    return (template or dialect.templates[query.task]).replace("{}", ", ".join(query.categories))
+    # Not str.format, because a user's template may hold braces of its own.
+    template = template or dialect.templates[query.task]
+    return template.replace("{}", ", ".join(query.categories))

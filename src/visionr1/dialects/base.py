@@ -68,17 +68,21 @@ def round_to_grid(xyxy: Array) -> Array:
     """
     if not len(xyxy):
         return xyxy
+
+    # Each of the 16 ways to round the four coordinates down (0) or up (1).
     choices = np.array(np.meshgrid(*[[0, 1]] * 4, indexing="ij")).reshape(4, 16).T  # (16, 4)
     low, high = np.floor(xyxy), np.ceil(xyxy)
     candidates = np.where(choices[None] == 0, low[:, None], high[:, None])  # (N, 16, 4)
 
     # IoU of each candidate with its box; an empty candidate is never chosen.
-    overlap = np.minimum(candidates[..., 2:], xyxy[:, None, 2:]) - np.maximum(candidates[..., :2], xyxy[:, None, :2])
+    overlap_end = np.minimum(candidates[..., 2:], xyxy[:, None, 2:])
+    overlap = overlap_end - np.maximum(candidates[..., :2], xyxy[:, None, :2])
     intersection = np.maximum(overlap, 0.0).prod(axis=-1)
     sides = candidates[..., 2:] - candidates[..., :2]
     union = sides.prod(axis=-1) + box_area(xyxy)[:, None] - intersection
     iou = np.where((sides > 0).all(axis=-1), intersection / np.maximum(union, 1e-12), -1.0)
-    return np.take_along_axis(candidates, iou.argmax(axis=1)[:, None, None], axis=1)[:, 0]
+    best = iou.argmax(axis=1)
+    return np.take_along_axis(candidates, best[:, None, None], axis=1)[:, 0]
 
 
 def read_reply(
@@ -104,8 +108,11 @@ def read_reply(
     usable: list[int] = []
     for row, (x1, y1, x2, y2) in enumerate(numbers):
         if x1 >= x2 or y1 >= y2:
-            faults.append(Fault(FaultKind.INVERTED, items[row], f"{[x1, y1, x2, y2]} is empty or inverted"))
+            detail = f"{[x1, y1, x2, y2]} is empty or inverted"
+            faults.append(Fault(FaultKind.INVERTED, items[row], detail))
             continue
+
+        # Partly outside it is clipped below; wholly outside nothing would be left of it.
         if x1 < 0 or y1 < 0 or x2 > width or y2 > height:
             detail = f"{[x1, y1, x2, y2]} leaves the image, {width} x {height} in this dialect"
             faults.append(Fault(FaultKind.OUT_OF_BOUNDS, items[row], detail))
@@ -113,15 +120,19 @@ def read_reply(
                 continue
         usable.append(row)
 
+    # An unknown label is a fault only where the query names its categories.
     kept_labels = [labels[row] for row in usable]
     if categories:
         known = normalized_labels(tuple(categories))
         for row, label in zip(usable, kept_labels, strict=True):
             if normalize_label(label) not in known:
-                faults.append(Fault(FaultKind.UNKNOWN_LABEL, items[row], f"{label!r} was not asked for"))
+                detail = f"{label!r} was not asked for"
+                faults.append(Fault(FaultKind.UNKNOWN_LABEL, items[row], detail))
 
+    # From the dialect's coordinates to original pixels.
     grid_xyxy = np.array(numbers, dtype=np.float64)
     if len(usable) < len(numbers):
         grid_xyxy = grid_xyxy[usable]
     xyxy = clip_xyxy(rescale_xyxy(grid_xyxy, grid_wh, size_wh), size_wh)
-    return Reply(Boxes(xyxy, tuple(kept_labels)), num_malformed + len(numbers) - len(usable), tuple(faults))
+    num_unusable = len(numbers) - len(usable)
+    return Reply(Boxes(xyxy, tuple(kept_labels)), num_malformed + num_unusable, tuple(faults))

@@ -23,11 +23,19 @@ def check_labels(labels: tuple[str, ...], marks: tuple[str, ...]) -> None:
     for index, label in enumerate(labels):
         if not label.strip():
             raise ValueError(f"box {index} has a blank label; every box needs a name to be written")
-        problems = [f"one with {mark!r}" for mark in marks if mark in label]
-        if label.splitlines() != [label]:
-            problems.append("more than one line")
-        if problems:
-            raise ValueError(f"box {index} is labelled {label!r}, but this dialect cannot write {problems[0]}")
+        problem = _find_problem(label, marks)
+        if problem is not None:
+            raise ValueError(f"box {index} is labelled {label!r}, but this dialect cannot write {problem}")
+
+
+def _find_problem(label: str, marks: tuple[str, ...]) -> str | None:
+    """Return the words for what keeps a label from being read back; None if nothing does."""
+    for mark in marks:
+        if mark in label:
+            return f"one with {mark!r}"
+    if label.splitlines() != [label]:
+        return "more than one line"
+    return None
 
 
 @dataclass(slots=True)
@@ -41,12 +49,12 @@ class Items:
     labels: list[str] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     count: int = 0
-    noted: set[tuple[FaultKind, int | None]] = field(default_factory=set)
+    known_faults: set[tuple[FaultKind, int | None]] = field(default_factory=set)
 
     def fault(self, kind: FaultKind, detail: str, item: int | None = None) -> None:
         """Note what is wrong with the text or with one item, once for each kind of fault."""
-        if (kind, item) not in self.noted and (item or 0) <= MAX_BOXES:
-            self.noted.add((kind, item))
+        if (kind, item) not in self.known_faults and (item or 0) <= MAX_BOXES:
+            self.known_faults.add((kind, item))
             self.faults.append(Fault(kind, item, detail))
 
     def add(self, box: str, label: str) -> None:
@@ -54,10 +62,11 @@ class Items:
         position = self.count
         self.count += 1
         if position >= MAX_BOXES:
-            return
-        numbers = self._read(box.split(","), position)
+            return  # it counts as a prediction that matches nothing
+        numbers = self._read_numbers(box.split(","), position)
         if numbers is None:
             return
+
         if not label.strip():
             self.fault(FaultKind.WRONG_KEYS, "a box without a label", position)
         self.numbers.append(numbers)
@@ -67,7 +76,8 @@ class Items:
     def reply(self, grid_wh: tuple[float, float], size_wh: Size, categories: tuple[str, ...]) -> Reply:
         """Return what was read, in original pixels."""
         if self.count > MAX_BOXES:
-            self.fault(FaultKind.TOO_MANY_BOXES, f"{self.count} items; {MAX_BOXES} are read", MAX_BOXES)
+            detail = f"{self.count} items; {MAX_BOXES} are read"
+            self.fault(FaultKind.TOO_MANY_BOXES, detail, MAX_BOXES)
         return read_reply(
             self.numbers,
             self.labels,
@@ -79,15 +89,19 @@ class Items:
             categories=categories,
         )
 
-    def _read(self, parts: list[str], position: int) -> list[float] | None:
+    def _read_numbers(self, parts: list[str], position: int) -> list[float] | None:
         """Return four numbers, None with a fault if they are no such; another form of a number is a fault alone."""
         texts = [part.strip() for part in parts]
         numbers = [float(text) for text in texts if _NUMBER.fullmatch(text)]
+
+        # A large exponent reads as infinite, and an infinite box could not be clipped.
         if len(numbers) != 4 or len(texts) != 4 or not all(map(math.isfinite, numbers)):
-            self.fault(FaultKind.NOT_FOUR_NUMBERS, f"expected four numbers, found {','.join(parts)[:60]!r}", position)
+            detail = f"expected four numbers, found {','.join(parts)[:60]!r}"
+            self.fault(FaultKind.NOT_FOUR_NUMBERS, detail, position)
             return None
         if not all(map(self.form.fullmatch, texts)):
-            self.fault(FaultKind.WRONG_NUMBER_FORM, f"expected {self.form.pattern}, found {texts}"[:200], position)
+            detail = f"expected {self.form.pattern}, found {texts}"
+            self.fault(FaultKind.WRONG_NUMBER_FORM, detail[:200], position)
         return numbers
 
 
@@ -99,4 +113,5 @@ def empty_or_unread(text: str) -> Reply:
     # A box without its end, or the beginning of the empty reply, was cut off.
     is_cut_off = "[" in text or (bool(text.strip()) and EMPTY.startswith(text.strip()))
     kind = FaultKind.TRUNCATED if is_cut_off else FaultKind.UNREADABLE
-    return Reply(Boxes.empty(), faults=(Fault(kind, None, f"no box and not {EMPTY!r}: {text[:60]!r}"),))
+    fault = Fault(kind, None, f"no box and not {EMPTY!r}: {text[:60]!r}")
+    return Reply(Boxes.empty(), faults=(fault,))

@@ -24,7 +24,6 @@ TEMPLATES: dict[Task, str] = {
 }
 """Vision-R1 (arXiv 2503.18013), Table 8, word for word."""
 
-
 UNIT_WH = (1.0, 1.0)
 _THREE_DECIMALS = re.compile(r"[0-9]\.[0-9]{3}", re.ASCII)
 
@@ -44,15 +43,18 @@ class Griffon:
     def render(self, boxes: Boxes, *, size_wh: Size, input_size_wh: Size) -> str:
         """See `Dialect.render`; ValueError for a label that is blank or holds a bracket or a line break."""
         check_labels(boxes.labels, ("[", "]"))
-        thousandths = round_to_grid(rescale_xyxy(boxes.xyxy, size_wh, NORM1000_WH)).astype(int).tolist()
+
+        # Three decimals are thousandths, so the grid is that of 0 to 1000.
+        thousandths = round_to_grid(rescale_xyxy(boxes.xyxy, size_wh, NORM1000_WH)).astype(int)
         items = []
-        for box, label in zip(thousandths, boxes.labels, strict=True):
+        for box, label in zip(thousandths.tolist(), boxes.labels, strict=True):
             numbers = ",".join(f"{number // 1000}.{number % 1000:03d}" for number in box)
             items.append(f"{label}-[{numbers}]")
         return "&".join(items) or EMPTY
 
     def parse(self, text: str, *, size_wh: Size, input_size_wh: Size, categories: Sequence[str] = ()) -> Reply:
         """See `Dialect.parse`."""
+        # The label of a box is the text between the box before it and its own.
         items = Items(_THREE_DECIMALS)
         end = 0
         for box in BRACKETS.finditer(text):
@@ -64,7 +66,9 @@ class Griffon:
         if not items.count:
             return empty_or_unread(text)
 
-        if rest := text[end:].strip():
+        # Behind the last box there should be nothing.
+        rest = text[end:].strip()
+        if rest:
             is_cut_off = rest.startswith("&") or "[" in rest
             kind = FaultKind.TRUNCATED if is_cut_off else FaultKind.SURROUNDING_TEXT
             items.fault(kind, f"after the last box: {rest[:60]!r}")
@@ -75,13 +79,17 @@ def _read_label(before: str, items: Items) -> str:
     """Return the label in the text between two boxes: `&label-`, or `label-` before the first."""
     before = before.strip()
     if items.count and not before.startswith("&"):
-        items.fault(FaultKind.SURROUNDING_TEXT, f"expected & between two boxes, found {before[:60]!r}")
+        detail = f"expected & between two boxes, found {before[:60]!r}"
+        items.fault(FaultKind.SURROUNDING_TEXT, detail)
+
+    # The label is the last line; what stands before it is prose.
     label = before.removeprefix("&") if items.count else before
     *prose, label = label.splitlines() or [""]
     if prose or "]" in label or "[" in label:
         items.fault(FaultKind.SURROUNDING_TEXT, f"before a box: {before[:60]!r}")
     if not label.endswith("-"):
-        items.fault(FaultKind.WRONG_KEYS, f"expected a label and - before the box, found {label[:60]!r}", items.count)
+        detail = f"expected a label and - before the box, found {label[:60]!r}"
+        items.fault(FaultKind.WRONG_KEYS, detail, items.count)
         return label
     return label[:-1]
 

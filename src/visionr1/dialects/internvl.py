@@ -25,7 +25,6 @@ TEMPLATES: dict[Task, str] = {
 """InternVL's documentation (internvl.readthedocs.io, "Grounding/Detection Data"), for detection with the sentence for
 the category set of Vision-R1, which does not cover InternVL."""
 
-
 _TAGS = ("<ref>", "</ref>", "<box>", "</box>")
 _INTEGER = re.compile(r"-?[0-9]+", re.ASCII)
 
@@ -48,13 +47,16 @@ class InternVL:
         ValueError for a label that is blank or holds a tag of the dialect or a line break.
         """
         check_labels(boxes.labels, _TAGS)
-        norm1000 = round_to_grid(rescale_xyxy(boxes.xyxy, size_wh, NORM1000_WH)).astype(int).tolist()
+        norm1000 = round_to_grid(rescale_xyxy(boxes.xyxy, size_wh, NORM1000_WH)).astype(int)
+
+        # The labels as they follow each other, each with the boxes behind it.
         references: list[tuple[str, list[list[int]]]] = []
-        for label, box in zip(boxes.labels, norm1000, strict=True):
+        for label, box in zip(boxes.labels, norm1000.tolist(), strict=True):
             if not references or references[-1][0] != label:
                 references.append((label, []))
             references[-1][1].append(box)
-        return "\n".join(f"<ref>{label}</ref><box>{same}</box>" for label, same in references) or EMPTY
+        lines = [f"<ref>{label}</ref><box>{numbers}</box>" for label, numbers in references]
+        return "\n".join(lines) or EMPTY
 
     def parse(self, text: str, *, size_wh: Size, input_size_wh: Size, categories: Sequence[str] = ()) -> Reply:
         """See `Dialect.parse`. Boxes whose list was cut off count as far as they are complete."""
@@ -68,8 +70,11 @@ class InternVL:
             label = _read_label(before, items)
             body, closing, before = boxes.partition("</box>")
             _read_boxes(body, label, items, bool(closing))
-        if rest := before.strip():
-            is_cut_off = any(tag.startswith(rest[rest.rfind("<") :]) for tag in _TAGS) or rest.startswith("<ref>")
+        rest = before.strip()
+        if rest:
+            # It ends in the middle of a tag, or of a reference.
+            last_tag = rest[rest.rfind("<") :]
+            is_cut_off = rest.startswith("<ref>") or any(tag.startswith(last_tag) for tag in _TAGS)
             kind = FaultKind.TRUNCATED if is_cut_off else FaultKind.SURROUNDING_TEXT
             items.fault(kind, f"after the last box: {rest[:60]!r}")
         return items.reply(NORM1000_WH, size_wh, tuple(categories))
@@ -80,9 +85,11 @@ def _read_label(before: str, items: Items) -> str:
     prose, opening, reference = before.rpartition("<ref>")
     label, closing, rest = reference.partition("</ref>")
     if prose.strip() or rest.strip():
-        items.fault(FaultKind.SURROUNDING_TEXT, f"expected nothing but one reference, found {before[:60]!r}")
+        detail = f"expected nothing but one reference, found {before[:60]!r}"
+        items.fault(FaultKind.SURROUNDING_TEXT, detail)
     if not (opening and closing):
-        items.fault(FaultKind.WRONG_KEYS, f"expected <ref>label</ref> before <box>, found {before[:60]!r}", items.count)
+        detail = f"expected <ref>label</ref> before <box>, found {before[:60]!r}"
+        items.fault(FaultKind.WRONG_KEYS, detail, items.count)
         return ""
     return label
 

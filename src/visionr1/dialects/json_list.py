@@ -17,7 +17,7 @@ from visionr1.dialects.base import MAX_BOXES, read_reply
 from visionr1.samples import Fault, FaultKind, Reply, Size
 
 _FENCE, _FENCE_END = "```json", "```"
-# One pass: strings (never across a line: JSON forbids it; a cut-off one runs to the line's end) hide their braces.
+# One pass: strings hide their braces. None goes across a line, which JSON forbids; a cut-off one ends with its line.
 _TOKEN = re.compile(r'"(?:[^"\\\r\n]++|\\.)*+"?|[{}]')
 
 
@@ -41,23 +41,29 @@ def parse_json_list(text: str, *, grid_wh: tuple[float, float], size_wh: Size, c
     """Return the reply in `text`, whose coordinates are integers that span `grid_wh`. Never raises on text."""
     faults: list[Fault] = []
     items = _read_list(text, faults)
-    malformed, numbers, labels, positions = 0, [], [], []
+    num_malformed = 0
+    numbers: list[list[float]] = []
+    labels: list[str] = []
+    positions: list[int] = []
     for position, item in enumerate(items[:MAX_BOXES]):
         box = _read_box(item, position, faults)
         if box is None:
-            malformed += 1
+            num_malformed += 1
             continue
         numbers.append(box)
         labels.append(_read_label(item, position, faults))
         positions.append(position)
+
+    # The items beyond the limit are predictions without a box.
     if len(items) > MAX_BOXES:
-        malformed += len(items) - MAX_BOXES
-        faults.append(Fault(FaultKind.TOO_MANY_BOXES, MAX_BOXES, f"{len(items)} items; {MAX_BOXES} are read"))
+        num_malformed += len(items) - MAX_BOXES
+        detail = f"{len(items)} items; {MAX_BOXES} are read"
+        faults.append(Fault(FaultKind.TOO_MANY_BOXES, MAX_BOXES, detail))
     return read_reply(
         numbers,
         labels,
         positions,
-        num_malformed=malformed,
+        num_malformed=num_malformed,
         faults=faults,
         grid_wh=grid_wh,
         size_wh=size_wh,
@@ -88,9 +94,11 @@ def _read_list(text: str, faults: list[Fault]) -> list[object]:
 
 def _without_repeated_keys(body: str, value: list[object]) -> list[object]:
     """Replace an item of `value` that gives a key twice by None: which of the two is meant cannot be known."""
+    # With nested objects the texts do not fit the items; the items' extra keys are faulted later.
     texts = complete_objects(body)
-    if len(texts) != len(value):  # nested objects: their keys are extra ones of the item, faulted there
+    if len(texts) != len(value):
         return value
+
     items = list(value)
     for index, text in enumerate(texts):
         if len(re.findall(r'"(?:bbox_2d|label)"\s*+:', text)) > 2:
@@ -100,14 +108,19 @@ def _without_repeated_keys(body: str, value: list[object]) -> list[object]:
 
 def complete_objects(text: str) -> list[str]:
     """Return every `{...}` of `text` that holds no other brace outside its strings, in order; linear in the text."""
+    objects: list[str] = []
     first = text.find("{")
-    objects, opened = [], -1
-    for token in _TOKEN.finditer(text, first) if first >= 0 else ():
+    if first < 0:
+        return objects
+
+    # A brace inside an open object starts anew, so that only the innermost object is returned.
+    start = -1
+    for token in _TOKEN.finditer(text, first):
         if token[0] == "{":
-            opened = token.start()
-        elif token[0] == "}" and opened >= 0:
-            objects.append(text[opened : token.end()])
-            opened = -1
+            start = token.start()
+        elif token[0] == "}" and start >= 0:
+            objects.append(text[start : token.end()])
+            start = -1
     return objects
 
 
@@ -139,30 +152,36 @@ def _fault_of_text(text: str, body: str, value: object, num_items: int) -> Fault
 
     bare = body.startswith("[") and body.endswith("]") and _FENCE_END not in body
     if num_items and not bare:
-        return Fault(FaultKind.SURROUNDING_TEXT, None, "expected nothing but one list, bare or in one ```json fence")
+        detail = "expected nothing but one list, bare or in one ```json fence"
+        return Fault(FaultKind.SURROUNDING_TEXT, None, detail)
     return Fault(FaultKind.UNREADABLE, None, f"cannot be read as JSON: {text[:60]!r}")
 
 
 def _read_box(item: object, position: int, faults: list[Fault]) -> list[float] | None:
     """Return the four numbers of an item, or None (with a fault) if it has none."""
     if not isinstance(item, dict):
-        faults.append(Fault(FaultKind.WRONG_KEYS, position, f"expected an object, found {reprlib.repr(item)}"))
+        detail = f"expected an object, found {reprlib.repr(item)}"
+        faults.append(Fault(FaultKind.WRONG_KEYS, position, detail))
         return None
     box = item.get("bbox_2d")
     if not isinstance(box, list) or len(box) != 4:
-        faults.append(Fault(FaultKind.NOT_FOUR_NUMBERS, position, f"bbox_2d is {reprlib.repr(box)}"))
+        detail = f"bbox_2d is {reprlib.repr(box)}"
+        faults.append(Fault(FaultKind.NOT_FOUR_NUMBERS, position, detail))
         return None
 
+    # Numbers of another form are a fault, but they are a box.
     are_integers = True
     for number in box:
         if type(number) is int:
             continue
         if type(number) is not float or not math.isfinite(number):
-            faults.append(Fault(FaultKind.NOT_FOUR_NUMBERS, position, f"bbox_2d holds {reprlib.repr(number)}"))
+            detail = f"bbox_2d holds {reprlib.repr(number)}"
+            faults.append(Fault(FaultKind.NOT_FOUR_NUMBERS, position, detail))
             return None
         are_integers = False
     if not are_integers:
-        faults.append(Fault(FaultKind.WRONG_NUMBER_FORM, position, f"expected integers, found {box}"))
+        detail = f"expected integers, found {box}"
+        faults.append(Fault(FaultKind.WRONG_NUMBER_FORM, position, detail))
     return box
 
 

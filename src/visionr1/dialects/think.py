@@ -55,17 +55,20 @@ class Think:
 
     def parse(self, text: str, *, size_wh: Size, input_size_wh: Size, categories: Sequence[str] = ()) -> Reply:
         """See `Dialect.parse`: the last answer is read, or the whole text where there is none."""
-        answer, fault = _last_answer(text)
+        answer, fault = _split_answer(text)
         reply = self.inner.parse(answer, size_wh=size_wh, input_size_wh=input_size_wh, categories=categories)
-        return replace(reply, faults=(fault, *reply.faults)) if fault else reply
+        if fault is None:
+            return reply
+        return replace(reply, faults=(fault, *reply.faults))
 
 
-def _last_answer(text: str) -> tuple[str, Fault | None]:
+def _split_answer(text: str) -> tuple[str, Fault | None]:
     """Return the text to read for boxes, and what is wrong with the template around it."""
     thought, thought_end, rest = text.strip().partition(_THINK_END)
     rest = rest.lstrip()
-    in_template = thought.startswith(_THINK) and thought_end and rest.startswith(_ANSWER) and rest.endswith(_ANSWER_END)
-    if in_template and rest.count(_ANSWER) == rest.count(_ANSWER_END) == 1:
+    has_thought = thought.startswith(_THINK) and bool(thought_end)
+    has_answer = rest.startswith(_ANSWER) and rest.endswith(_ANSWER_END)
+    if has_thought and has_answer and rest.count(_ANSWER) == rest.count(_ANSWER_END) == 1:
         return rest[len(_ANSWER) : -len(_ANSWER_END)], None
 
     # Out of the template: read the last answer, or all behind the thought if there is none.
@@ -73,7 +76,9 @@ def _last_answer(text: str) -> tuple[str, Fault | None]:
     if start < 0 and not thought_end and thought.startswith(_THINK):
         return "", Fault(FaultKind.TRUNCATED, None, "the thought does not end")
     if start < 0:
-        return rest or text, Fault(FaultKind.SURROUNDING_TEXT, None, "expected <answer>..</answer>, found none")
+        detail = "expected <answer>..</answer>, found none"
+        return rest or text, Fault(FaultKind.SURROUNDING_TEXT, None, detail)
+
     answer, closing, _ = text[start + len(_ANSWER) :].partition(_ANSWER_END)
     if not closing:
         return answer, Fault(FaultKind.TRUNCATED, None, "the answer does not end")

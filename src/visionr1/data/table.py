@@ -58,7 +58,7 @@ class BoxTable:
         taken = _pick(rows_of_image, images)
         counts = list(map(len, taken))
 
-        # Nothing at the front, for there may be no image at all to concatenate.
+        # An empty array first, because np.concatenate refuses an empty list.
         rows = np.concatenate([np.zeros(0, dtype=np.intp), *taken])
         return replace(
             self._take_rows(rows),

@@ -18,7 +18,7 @@ from visionr1.evaluation.units import Unit
 from visionr1.samples import Query, Sample
 
 RULE = "every completion counts as an image"
-"""What the protocol says of such a result."""
+"""The words of the protocol about such a result."""
 
 
 def hold_completions(files: Iterable[JsonRows]) -> bool:
@@ -41,11 +41,15 @@ def completions_unit(unit: Unit, completions: Sequence[CompletionRow]) -> tuple[
 
     The truth is that of the unit's annotations, with crowd regions and areas, or where it has none that of the rows.
     """
-    samples, predictions = [], []
+    samples = []
+    predictions = []
     for place, completion in enumerate(completions):
-        key, truth = str(place), completion.truth
-        query = Query("detection", truth.categories or tuple(dict.fromkeys(truth.boxes.labels)) or ("object",))
-        samples.append(Sample(key, Path(), query, truth.boxes, truth.size_wh, image_id=key))
+        # Ids are places: an image comes once for each of its completions.
+        key = str(place)
+        truth = completion.truth
+        query = Query("detection", _asked_categories(completion))
+        sample = Sample(key, Path(), query, truth.boxes, truth.size_wh, image_id=key)
+        samples.append(sample)
         prediction = Prediction(
             image_id=key,
             sample_id=key,
@@ -55,19 +59,32 @@ def completions_unit(unit: Unit, completions: Sequence[CompletionRow]) -> tuple[
             categories=query.categories,
         )
         predictions.append(prediction)
-    annotations = _repeat_images(unit.annotations, completions) if unit.annotations is not None else None
+
+    annotations = unit.annotations
+    if annotations is not None:
+        annotations = _repeat_images(annotations, completions)
     return replace(unit, samples=samples, annotations=annotations), predictions
+
+
+def _asked_categories(completion: CompletionRow) -> tuple[str, ...]:
+    """Return the categories that were asked for; where a row does not say, those of its true boxes."""
+    truth = completion.truth
+    if truth.categories:
+        return truth.categories
+    return tuple(dict.fromkeys(truth.boxes.labels)) or ("object",)
 
 
 def _repeat_images(table: BoxTable, completions: Sequence[CompletionRow]) -> BoxTable:
     """Return the table with the image of each completion, numbered as the completions are."""
-    places = {identity: place for place, identity in enumerate(table.image_ids)}
-    images = []
+    place_by_image = {image_id: place for place, image_id in enumerate(table.image_ids)}
+    places = []
     for completion in completions:
-        if completion.image_id not in places:
+        if completion.image_id not in place_by_image:
             raise DataError(
                 f"a completion has image_id {completion.image_id!r}, which {table.path} does not have; "
                 "name the data and split it was sampled from, or leave out --data"
             )
-        images.append(places[completion.image_id])
-    return replace(table.take(images), image_ids=tuple(str(place) for place in range(len(images))))
+        places.append(place_by_image[completion.image_id])
+
+    # New ids, for an image that stands in the table twice would have its id twice.
+    return replace(table.take(places), image_ids=tuple(map(str, range(len(places)))))

@@ -69,6 +69,7 @@ def write_predictions(
     for prediction in predictions:
         rows.append(prediction.to_json())
 
+    # Labels and replies stay readable in any script.
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
     write_text_atomic(path, "".join(lines))
 
@@ -114,6 +115,7 @@ def _check_one_evaluation(files: Mapping[Path, JsonRows], headers: Mapping[Path,
     for path, header in headers.items():
         path_by_header[json.dumps(header)] = path
 
+    # The last file of each kind stands for it in the message.
     for different in (list(path_by_kind.values()), list(path_by_header.values())):
         if len(different) > 1:
             raise DataError(f"{different[0]} and {different[1]} are not of one evaluation; score them apart")
@@ -135,11 +137,13 @@ def read_rows(path: Path) -> JsonRows:
 
 def predictions_file(folder: Path, name: str) -> Path:
     """Return the file of predictions for the set `name` in a folder; DataError if there is none."""
-    files = [folder / f"{name}{ending}" for ending in FILE_ENDINGS]
-    for file in files:
+    names = []
+    for ending in FILE_ENDINGS:
+        file = folder / f"{name}{ending}"
         if file.is_file():
             return file
-    raise DataError(f"{folder}: no predictions for {name}; expected {', '.join(file.name for file in files)}")
+        names.append(file.name)
+    raise DataError(f"{folder}: no predictions for {name}; expected {', '.join(names)}")
 
 
 def is_replies(files: Iterable[JsonRows]) -> bool:
@@ -165,6 +169,8 @@ def replies_in(files: Mapping[Path, JsonRows]) -> list[Prediction]:
     for path, rows in files.items():
         for index, reply in enumerate(read_predictions(rows, path)):
             place = f"{path}: row {index}"
+
+            # One image may have several prompts: one for each category.
             prompt = (reply.sample_id, reply.image_id, reply.categories)
             if place_by_prompt.setdefault(prompt, place) != place:
                 raise DataError(
@@ -177,7 +183,10 @@ def replies_in(files: Mapping[Path, JsonRows]) -> list[Prediction]:
 
 def read_predictions(rows: JsonRows, path: Path) -> list[Prediction]:
     """Read raw replies: `text` and `image_id`, optionally `sample_id`, `categories`, `truncated`, `input_size_wh`."""
-    return [_read_prediction(row, f"{path}: row {index}") for index, row in enumerate(rows)]
+    predictions = []
+    for index, row in enumerate(rows):
+        predictions.append(_read_prediction(row, f"{path}: row {index}"))
+    return predictions
 
 
 def _read_prediction(row: Mapping[str, Any], where: str) -> Prediction:
@@ -209,6 +218,8 @@ def _read_size(row: Mapping[str, Any], where: str) -> Size | None:
     size = row.get("input_size_wh")
     if size is None:
         return None
+
+    # Pixels may come as 640.0, but not as 640.5.
     is_pair = isinstance(size, list) and len(size) == 2
     if not (is_pair and all(is_number(side) and side == int(side) > 0 for side in size)):
         raise DataError(f"{where}: input_size_wh: expected [width, height] in pixels, found {size!r:.60}")

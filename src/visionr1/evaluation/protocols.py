@@ -27,6 +27,8 @@ DETECTION_FIELDS = (
     "limit",
 )
 EXPRESSION_FIELDS = ("comparison", "overlap", "min_score")
+_METRIC_FIELDS = (*DETECTION_FIELDS, *EXPRESSION_FIELDS)
+"""Fields that only some metrics use."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,42 +97,69 @@ class Protocol:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields that the metric uses as a JSON object."""
-        unused = {"uses", *DETECTION_FIELDS, *EXPRESSION_FIELDS} - set(self.uses)
-        record = {key: value for key, value in asdict(self).items() if key not in unused}
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in record.items()}
+        unused = {"uses", *_METRIC_FIELDS} - set(self.uses)
+        record = {}
+        for key, value in asdict(self).items():
+            if key not in unused:
+                # A list, as it comes back from a file.
+                record[key] = list(value) if isinstance(value, tuple) else value
+        return record
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Protocol:
         """Read the protocol in a stored result; keys of later versions are left out."""
-        known = {field.name for field in fields(cls)} - {"uses"}
         values: dict[str, Any] = {}
-        for key in known & set(record):
-            values[key] = tuple(record[key]) if isinstance(record[key], list) else record[key]
-        uses = tuple(key for key in (*DETECTION_FIELDS, *EXPRESSION_FIELDS) if key in record)
+        for field_of_protocol in fields(cls):
+            key = field_of_protocol.name
+            if key in record and key != "uses":
+                values[key] = tuple(record[key]) if isinstance(record[key], list) else record[key]
+
+        # The fields that a metric does not use are not stored.
+        uses = tuple(key for key in _METRIC_FIELDS if key in record)
         return cls(**values, uses=uses)
 
     def line(self) -> str:
         """Return the protocol in one line, to stand under a number."""
         phrases = self._asking_phrases()
-        phrases += self._detection_phrases() if "max_dets" in self.uses else self._expression_phrases()
-        return f"protocol {self.name}: {'; '.join([*phrases, self.metric] if self.metric else phrases)}"
+        if "max_dets" in self.uses:
+            phrases += self._detection_phrases()
+        else:
+            phrases += self._expression_phrases()
+        if self.metric:
+            phrases.append(self.metric)
+        return f"protocol {self.name}: {'; '.join(phrases)}"
 
     def _asking_phrases(self) -> list[str]:
-        """How the replies came to be and are read; of files of boxes only how many images there are."""
-        phrases = [f"{self.limit} evenly spaced images alone"] if self.limit else []
-        asked = self._categories_phrase() if "categories" in self.uses else "one expression a prompt"
-        if self.dialect and not self.decoding:
+        """Say how the replies came to be and are read; of files of boxes only how many images there are."""
+        phrases = []
+        if self.limit:
+            phrases.append(f"{self.limit} evenly spaced images alone")
+        if not self.dialect:
+            return phrases
+
+        asked = "one expression a prompt"
+        if "categories" in self.uses:
+            asked = self._categories_phrase()
+        if self.decoding:
+            if self.template:
+                asked += f', "{self.template}"'
+            phrases += [self._generation_phrase(), asked]
+        else:
+            # Replies in a file that does not say how they were asked.
             phrases.append(f"{self.dialect}, taken as {asked}: wording and decoding are not stated")
-        elif self.dialect:
-            weights = f", {self.dtype}" if self.dtype else ""
-            tokens = f", {self.max_new_tokens} tokens" if self.max_new_tokens else ""
-            template = f', "{self.template}"' if self.template else ""
-            phrases += [f"{self.dialect}, {self.decoding}{weights}{tokens}", asked + template]
-        if self.dialect:
-            phrases.append(f"{self.parse} parse")
-        return phrases
+        return [*phrases, f"{self.parse} parse"]
+
+    def _generation_phrase(self) -> str:
+        """Say by what the replies were generated, as far as it is known."""
+        phrase = f"{self.dialect}, {self.decoding}"
+        if self.dtype:
+            phrase += f", {self.dtype}"
+        if self.max_new_tokens:
+            phrase += f", {self.max_new_tokens} tokens"
+        return phrase
 
     def _categories_phrase(self) -> str:
+        """Say which categories were asked for, and if all at once."""
         if self.categories == "every":
             asked = "every category of the set"
         elif self.categories == "all":
@@ -139,16 +168,22 @@ class Protocol:
             asked = f"the categories present in the truth and {self.num_negatives} others drawn by image (a hint)"
         else:
             asked = "only the categories present in the truth (a hint)"
-        return asked + (" in one prompt" if self.prompt == "joint" else " in a prompt each")
+        if self.prompt == "joint":
+            return f"{asked} in one prompt"
+        return f"{asked} in a prompt each"
 
     def _detection_phrases(self) -> list[str]:
+        """Say how boxes of categories are scored and matched."""
         score = {
             "constant": f"constant {self.constant_score:g}",
             "rank": "1 - 0.001 x its place in the reply",
             "token": "geometric mean of the probabilities of its label's and coordinates' tokens",
             "file": "as in the file",
         }[self.scores]
-        phrases = ["faulty replies cut as in the release"] if self.dialect and self.salvage == "release" else []
+
+        phrases = []
+        if self.dialect and self.salvage == "release":
+            phrases.append("faulty replies cut as in the release")
         phrases.append(f"box score {score}")
         phrases.append(f"ties by {self.order.replace('_', ' ')} order, then emission")
         phrases.append(f"maxDets {'/'.join(map(str, self.max_dets))}")
@@ -157,11 +192,12 @@ class Protocol:
         return [*phrases, "IoU >=", f"precision, recall, F1 at IoU {self.match_iou:g}"]
 
     def _expression_phrases(self) -> list[str]:
+        """Say when the box of an expression is right."""
         phrases = []
         if self.min_score and not self.dialect:
             phrases.append(f"boxes of score {self.min_score:g} or more")
-        overlap = "IoU" if self.overlap == "iou" else "GIoU"
-        sign = ">=" if self.comparison == "at_least" else ">"
+        overlap = {"iou": "IoU", "giou": "GIoU"}[self.overlap]
+        sign = {"at_least": ">=", "above": ">"}[self.comparison]
         return [*phrases, f"right at {overlap} {sign} {self.match_iou:g}"]
 
 
@@ -260,15 +296,19 @@ def read_protocol(
         key, is_field, value = setting.partition("=")
         if is_field:
             base = replace(base, **{key: _read_field(base, key, value)})
-            changes[key] = value
+            changes[key] = value  # of a field that is set twice the last counts
         elif position:
             raise RecipeError(f"{setting}: a protocol's name comes first, then FIELD=VALUE")
         elif setting not in named:
             raise RecipeError(f"unknown protocol {setting!r}{_nearest(setting, named)}; {_known(named)}")
         else:
             base = named[setting]
+    if not changes:
+        return base
+
+    # Whoever reads the name sees that it is not the protocol of that name as it stands.
     changed = ", ".join(f"{key}={value}" for key, value in changes.items())
-    return replace(base, name=f"{base.name} with {changed}") if changed else base
+    return replace(base, name=f"{base.name} with {changed}")
 
 
 ASKED = ("prompt", "categories", "num_negatives", "template", "decoding", "max_new_tokens", "dtype", "image_processor")
@@ -283,6 +323,8 @@ def as_asked(protocol: Protocol, replies_of: Mapping[str, Any]) -> Protocol:
     """
     if protocol.dtype:  # that of a stored result
         return protocol
+
+    # The first row may come from any tool: what is of another type is not taken.
     record = protocol.to_json()
     asked = {}
     for key in ASKED:
@@ -290,22 +332,30 @@ def as_asked(protocol: Protocol, replies_of: Mapping[str, Any]) -> Protocol:
             asked[key] = replies_of[key]
     if not asked:
         return replace(protocol, template="", decoding="", max_new_tokens=0)
-    otherwise = any(asked.get(key, record.get(key)) != record.get(key) for key in _WORDING)
-    return replace(protocol, **asked, name=protocol.name + " (asked otherwise)" * otherwise)
+
+    name = protocol.name
+    if any(key in asked and asked[key] != record[key] for key in _WORDING):
+        name += " (asked otherwise)"
+    return replace(protocol, **asked, name=name)
 
 
 def _read_field(protocol: Protocol, key: str, text: str) -> Any:
-    """Return the value that `text` states for a field that the protocol uses."""
-    unused = {*DETECTION_FIELDS, *EXPRESSION_FIELDS} - set(protocol.uses)
-    types = {name: kind for name, kind in get_type_hints(Protocol).items() if name not in _FIXED | unused}
+    """Read the value of a field that the protocol uses; RecipeError if there is no such field or it does not fit."""
+    not_settable = _FIXED | (set(_METRIC_FIELDS) - set(protocol.uses))
+    types = get_type_hints(Protocol)
+    for name in not_settable:
+        del types[name]
     if key not in types:
         raise RecipeError(f"a protocol has no field {key!r}{_nearest(key, types)}; {_known(types)}")
+
+    # A field is one of several words, several numbers, or a single value.
     kind = types[key]
     choices = [choice for choice in get_args(kind) if isinstance(choice, str)]
     if choices:
         if text not in choices:
             raise RecipeError(f"protocol field {key}: expected one of {', '.join(choices)}, found {text!r}")
         return text
+
     expected, fits = _CHECKS[key]
     try:
         value = tuple(map(int, text.split(","))) if get_args(kind) else kind(text)
@@ -332,8 +382,11 @@ _CHECKS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
 
 
 def _nearest(text: str, known: Mapping[str, Any]) -> str:
-    found = get_close_matches(text, known, 1)
-    return f"; did you mean {found[0]!r}?" if found else ""
+    """Return a hint at a name that was perhaps meant, empty if none is near."""
+    matches = get_close_matches(text, known, 1)
+    if not matches:
+        return ""
+    return f"; did you mean {matches[0]!r}?"
 
 
 def _known(names: Mapping[str, Any]) -> str:

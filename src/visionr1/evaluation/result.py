@@ -10,7 +10,7 @@ from visionr1.evaluation.protocols import Protocol
 from visionr1.evaluation.statistics import Resampler
 
 FACTS = ("model", "data", "split", "on_bad", "reader", "metric", "prediction_files", "benchmark", "unit")
-"""What a stored result says of where it comes from, beside the result itself."""
+"""Keys of a stored result that say where it comes from, beside the result itself."""
 _FIELDS = ("metrics", "interval", "counts", "faults", "protocol")
 
 
@@ -44,9 +44,12 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as a JSON object; `from_json` reads it."""
+        interval = {}
+        for name, ends in self.interval.items():
+            interval[name] = list(ends)
         return {
             "metrics": dict(self.metrics),
-            "interval": {name: list(ends) for name, ends in self.interval.items()},
+            "interval": interval,
             "counts": dict(self.counts),
             "faults": dict(self.faults),
             **self.extras,
@@ -56,6 +59,7 @@ class Result:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Result:
         """Read the result in a stored record, without its resampler."""
+        # JSON has lists for the pairs.
         interval = {}
         for name, (low, high) in record["interval"].items():
             interval[name] = (low, high)
@@ -65,6 +69,7 @@ class Result:
         for key, value in record.items():
             if key not in (*_FIELDS, *FACTS):
                 extras[key] = value
+
         return cls(
             protocol=Protocol.from_json(record["protocol"]),
             metrics=record["metrics"],

@@ -14,6 +14,7 @@ from zlib import crc32
 import numpy as np
 
 from visionr1.dialects import Dialect
+from visionr1.evaluation.asking import image_of
 from visionr1.evaluation.predictions import Prediction
 from visionr1.evaluation.protocols import Protocol
 from visionr1.images import image_size
@@ -46,24 +47,28 @@ def predict_samples(
 
     Raises DataError if an image cannot be read or its prompt does not fit into the model's context.
     """
+    greedy = Sampling(max_new_tokens=max_new_tokens, temperature=0.0)
+    decode_token = cache(lambda token: policy.decode_reply([token]))  # replies share most of their tokens
     predictions: list[Prediction] = []
-    piece = cache(lambda token: policy.decode_reply([token]))
     for start in range(0, len(samples), batch_size):
         batch = samples[start : start + batch_size]
         prompts = [policy.encode(sample.load_image(), sample.query, template) for sample in batch]
-        groups = generate(policy, prompts, Sampling(max_new_tokens=max_new_tokens, temperature=0.0))
+        groups = generate(policy, prompts, greedy)
         for sample, prompt, (completion,) in zip(batch, prompts, groups, strict=True):
-            predictions.append(
-                Prediction(
-                    sample_id=sample.id,
-                    image_id=sample.image_id if sample.image_id != "" else sample.id,
-                    text=completion.text,
-                    truncated=completion.truncated,
-                    input_size_wh=prompt.input_size_wh,
-                    categories=sample.query.categories,
-                    **_tokens(policy, completion, piece),
-                )
+            token_ends, token_logprobs = _token_columns(policy, completion, decode_token)
+            prediction = Prediction(
+                sample_id=sample.id,
+                image_id=image_of(sample),
+                text=completion.text,
+                truncated=completion.truncated,
+                input_size_wh=prompt.input_size_wh,
+                categories=sample.query.categories,
+                token_ends=token_ends,
+                token_logprobs=token_logprobs,
             )
+            predictions.append(prediction)
+
+        # Kept before anything else, so that a stopped evaluation has lost no more than a batch.
         if keep:
             keep(predictions[start:])
         if progress:
@@ -71,19 +76,24 @@ def predict_samples(
     return predictions
 
 
-def _tokens(policy: Policy, completion: Completion, piece: Callable[[int], str]) -> dict[str, Any]:
-    """Where each token of a completion ends in its text, and its log-probability, for `Prediction`; `piece` is the text
-    of one token."""
-    ids = completion.token_ids[: len(completion.token_ids) - (not completion.truncated)].tolist()
-    pieces = [piece(token) for token in ids]
+def _token_columns(
+    policy: Policy, completion: Completion, decode_token: Callable[[int], str]
+) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Return where each token of a completion ends in its text, in characters, and its log-probability."""
+    # A reply that ended has a last token that is no text.
+    token_ids = completion.token_ids.tolist()
+    if not completion.truncated:
+        token_ids = token_ids[:-1]
+    pieces = [decode_token(token) for token in token_ids]
     ends = list(accumulate(map(len, pieces)))
-    if "".join(pieces) != completion.text:  # some tokens are parts of a character, or lose a blank on their own
-        ends = [len(policy.decode_reply(ids[: number + 1])) for number in range(len(ids))]
-    logprobs = completion.logprobs[: len(ids)].tolist()
-    return {
-        "token_ends": tuple(np.minimum(ends, len(completion.text)).tolist()),
-        "token_logprobs": tuple(round(value, 5) for value in logprobs),
-    }
+
+    # Some tokens are parts of a character, or lose a blank on their own: then every beginning is decoded.
+    if "".join(pieces) != completion.text:
+        ends = [len(policy.decode_reply(token_ids[:number])) for number in range(1, len(token_ids) + 1)]
+
+    token_ends = np.minimum(ends, len(completion.text)).tolist()
+    token_logprobs = [round(value, 5) for value in completion.logprobs[: len(token_ids)].tolist()]
+    return tuple(token_ends), tuple(token_logprobs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,16 +130,19 @@ class Model:
 
     def complete_protocol(self, protocol: Protocol) -> Protocol:
         """Fill in the dialect, template, dtype, checksum of the image processor and length of a reply."""
+        # Names of classes change between versions of transformers and say nothing of the pixels that a model sees.
         settings = self.policy.image_processor.to_dict()
         for key in list(settings):
             if key.endswith(("processor_class", "processor_type")):
                 del settings[key]
+        checksum = crc32(json.dumps(settings, sort_keys=True, default=str).encode())
+
         return replace(
             protocol,
             dialect=self.dialect.name,
             template=protocol.template or self.policy.template,
             dtype=str(self.policy.model.dtype).removeprefix("torch."),
-            image_processor=f"{crc32(json.dumps(settings, sort_keys=True, default=str).encode()):08x}",
+            image_processor=f"{checksum:08x}",
             max_new_tokens=self.max_new_tokens or protocol.max_new_tokens or MAX_NEW_TOKENS,
         )
 
@@ -147,19 +160,23 @@ class Model:
     ) -> list[Prediction]:
         """Return one greedy reply to each sample, in order, under a bar called `title`."""
         with Bar() as bar:
+
+            def show(done: int, total: int) -> None:
+                bar.show(done / total, title, f"{done} of {total}")
+
             return predict_samples(
                 self.policy,
                 samples,
                 max_new_tokens=protocol.max_new_tokens,
                 batch_size=self.batch_size,
                 template=protocol.template,
-                progress=lambda done, total: bar.show(done / total, title, f"{done} of {total}"),
+                progress=show,
                 keep=keep,
             )
 
 
 def read_prediction(policy: Policy, sample: Sample, prediction: Prediction) -> Reply:
-    """What a prediction says, in the sample's original pixels."""
+    """Parse a prediction, into the sample's original pixels."""
     assert prediction.input_size_wh is not None
     return policy.dialect.parse(
         prediction.text,
@@ -180,12 +197,20 @@ def predict_image(
     (prediction,) = predict_samples(policy, [sample], max_new_tokens=max_new_tokens)
     reply = read_prediction(policy, sample, prediction)
 
-    known = normalized_labels(tuple(categories))
+    # Boxes of other labels are shown, but do not answer the question.
+    asked_labels = normalized_labels(tuple(categories))
     asked: list[dict[str, Any]] = []
     others: list[dict[str, Any]] = []
     for xyxy, label in zip(reply.boxes.xyxy.tolist(), reply.boxes.labels, strict=True):
-        boxes = asked if normalize_label(label) in known else others
-        boxes.append({"xyxy": [round(side, 2) for side in xyxy], "label": label})
+        box = {"xyxy": [round(side, 2) for side in xyxy], "label": label}
+        if normalize_label(label) in asked_labels:
+            asked.append(box)
+        else:
+            others.append(box)
+
+    faults = []
+    for fault in reply.faults:
+        faults.append({"kind": str(fault.kind), "item": fault.item, "detail": fault.detail})
     record = {
         "image": str(path),
         "size_wh": list(sample.size_wh),
@@ -193,7 +218,8 @@ def predict_image(
         "not_asked_for": others,
         "num_malformed": reply.num_malformed,
         "truncated": prediction.truncated,
-        "faults": [{"kind": str(fault.kind), "item": fault.item, "detail": fault.detail} for fault in reply.faults],
+        "faults": faults,
         "text": prediction.text,
     }
-    return sample, Boxes.of([box["xyxy"] for box in asked], [box["label"] for box in asked]), record
+    boxes = Boxes.of([box["xyxy"] for box in asked], [box["label"] for box in asked])
+    return sample, boxes, record

@@ -28,17 +28,13 @@ def format_results(results: Mapping[str, Result]) -> str:
     """Put results in columns, x 100, with intervals; those under another protocol than the first are marked with *."""
     columns = list(results.values())
     protocol = columns[0].protocol
-    titles = [""]
-    for name, result in results.items():
-        mark = "" if result.protocol == protocol else " *"
-        titles.append(name + mark)
-    rows = [titles]
+    rows = [["", *_mark_names(results, protocol)]]
 
     def add_row(title: str, cell: Callable[[Result], str]) -> None:
         rows.append([title, *map(cell, columns)])
 
     # Results of other metrics may stand side by side: a row for every metric that one of them has.
-    for metric in _merge_names([result.metrics for result in columns]):
+    for metric in _merge_names(result.metrics for result in columns):
         add_row(metric, partial(_format_metric, metric=metric))
     add_row("boxes an image / true", _format_boxes_per_image)
 
@@ -48,7 +44,7 @@ def format_results(results: Mapping[str, Result]) -> str:
     for key in _COUNTS:
         if any(result.counts.get(key) for result in columns):
             add_row(key.replace("_", " "), partial(_format_count, key=key))
-    for kind in _merge_names([result.faults for result in columns]):
+    for kind in _merge_names(result.faults for result in columns):
         add_row(f"fault: {kind.replace('_', ' ')}", partial(_format_fault, kind=kind))
     return "\n".join(_align(rows) + _footer(results))
 
@@ -56,15 +52,15 @@ def format_results(results: Mapping[str, Result]) -> str:
 def format_benchmark(evaluation: Evaluation) -> str:
     """Put the results of a benchmark in rows, with the means, what is missing, and the protocols."""
     first = evaluation.result
-    metrics = _merge_names([result.metrics for result in evaluation.results.values()])
+    metrics = _merge_names(result.metrics for result in evaluation.results.values())
     sizes = ["images"]
     if "samples" in first.counts:
         sizes.append("samples")
 
     rows = [["", *sizes, *_metric_titles(metrics, first.protocol), "boxes an image / true", "faults"]]
-    for name, result in evaluation.results.items():
-        mark = "" if result.protocol == first.protocol else " *"
-        row = [name + mark]
+    names = _mark_names(evaluation.results, first.protocol)
+    for name, result in zip(names, evaluation.results.values(), strict=True):
+        row = [name]
         for key in sizes:
             row.append(str(result.counts[key]))
         for metric in metrics:
@@ -81,12 +77,23 @@ def format_benchmark(evaluation: Evaluation) -> str:
     return "\n".join([*lines, *evaluation.notes, *_footer(evaluation.results)])
 
 
+def _mark_names(results: Mapping[str, Result], protocol: Protocol) -> list[str]:
+    """Return the names of results, those under another protocol than `protocol` with a *."""
+    names = []
+    for name, result in results.items():
+        if result.protocol != protocol:
+            name += " *"
+        names.append(name)
+    return names
+
+
 def _metric_titles(metrics: Sequence[str], protocol: Protocol) -> list[str]:
     """Return the heads of the columns of metrics: AP after suppression is called NMS-AP."""
     titles = []
     for metric in metrics:
-        is_suppressed = protocol.suppression == "truth" and metric.startswith("AP")
-        titles.append(f"NMS-{metric}" if is_suppressed else metric)
+        if protocol.suppression == "truth" and metric.startswith("AP"):
+            metric = f"NMS-{metric}"
+        titles.append(metric)
     return titles
 
 
@@ -107,9 +114,16 @@ def _mean_rows(evaluation: Evaluation, metrics: Sequence[str], num_sizes: int) -
         row = [title + mark, *[""] * num_sizes]
         for metric in metrics:
             mean = evaluation.mean(metric, without_small=without_small)
-            row.append("n/a" if mean is None else f"{100 * mean:.1f}")
+            row.append(_format_mean(mean))
         rows.append([*row, "", ""])
     return rows
+
+
+def _format_mean(mean: float | None) -> str:
+    """Return a mean x 100; there is none where no result has the metric."""
+    if mean is None:
+        return "n/a"
+    return f"{100 * mean:.1f}"
 
 
 def _merge_names(groups: Iterable[Iterable[str]]) -> list[str]:
@@ -128,7 +142,7 @@ def _align(rows: Sequence[Sequence[str]]) -> list[str]:
 
     lines = []
     for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        cells = map(str.ljust, row, widths)
         lines.append("  ".join(cells).rstrip())
     return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
 
@@ -188,10 +202,10 @@ def _footer(results: Mapping[str, Result]) -> list[str]:
     for name, result in results.items():
         name_by_protocol.setdefault(result.protocol, name)
 
-    lines: list[str] = []
-    for protocol, name in name_by_protocol.items():
-        mark = f"* {name}: " if lines else ""
-        lines.append(mark + protocol.line())
+    first, *others = name_by_protocol
+    lines = [first.line()]
+    for protocol in others:
+        lines.append(f"* {name_by_protocol[protocol]}: {protocol.line()}")
 
     # Results of one table may be of sets of different sizes: 120/119 images.
     sizes = sorted({result.counts["images"] for result in results.values()})

@@ -22,15 +22,16 @@ from visionr1.training.distributed import gather
 from visionr1.training.stream import share
 
 LOG = "evaluations.jsonl"
-Row = Mapping[str, Any]
+EvaluationRow = Mapping[str, Any]
+"""A row of evaluations.jsonl: the figures by name, beside the step and all they depend on."""
 
 
 @dataclass(frozen=True, eq=False)
 class RankedModel(Model):
-    """A policy in every process: each asks its share of the samples, and all get all replies."""
+    """A policy in every process: each rank asks its share of the samples, and all get all replies."""
 
-    index: int = 0
-    count: int = 1
+    rank: int = 0
+    world_size: int = 1
 
     def reply(
         self,
@@ -40,10 +41,10 @@ class RankedModel(Model):
         title: str,
         keep: Callable[[Sequence[Prediction]], None] | None,
     ) -> list[Prediction]:
-        """Reply to this process's share without a bar, then gather the replies of all."""
+        """Reply to the share of this rank, without a bar, then gather the replies of all."""
         replies = predict_samples(
             self.policy,
-            share(samples, self.index, self.count),
+            share(samples, self.rank, self.world_size),
             max_new_tokens=protocol.max_new_tokens,
             batch_size=self.batch_size,
             template=protocol.template,
@@ -68,32 +69,41 @@ class Validation:
             dataset = read_dataset(
                 data_path(settings.source), split=settings.split, reader=resolve_reader(settings.reader)
             )
-        samples, table = dataset.samples, dataset.table
+        samples = dataset.samples
+        table = dataset.table
+
+        # The same images at every evaluation, from the whole set.
         if 0 < settings.limit < len(samples):
             places = evenly(range(len(samples)), settings.limit)
-            samples, table = tuple(samples[place] for place in places), table.take(places)
+            samples = tuple(samples[place] for place in places)
+            table = table.take(places)
+
+        # Crowd regions are no objects to find.
         if table.iscrowd.all():
             raise DataError(
                 f"eval: the {len(table)} images of {settings.source} {settings.split} hold no box, and so "
                 "no figure could tell which model is best; choose another eval.source or eval.split"
             )
-        return cls(Unit(name="eval", samples=samples, annotations=table), protocol, settings)
+        unit = Unit(name="eval", samples=samples, annotations=table)
+        return cls(unit, protocol, settings)
 
     @property
     def asked(self) -> list[Sample]:
         """The samples as they are asked, one for each prompt."""
         return ask(self.unit.samples, self.protocol)
 
-    def measure(self, policy: Policy, index: int = 0, count: int = 1) -> dict[str, Any]:
-        """Return figures and protocol of the policy; process `index` of `count` asks its share of the images."""
+    def measure(self, policy: Policy, rank: int = 0, world_size: int = 1) -> dict[str, Any]:
+        """Return figures and protocol of the policy; every rank asks its share of the images."""
         model = RankedModel(
             policy,
             name="eval",
             max_new_tokens=self.settings.max_new_tokens or None,
             batch_size=self.settings.batch_size,
-            index=index,
-            count=count,
+            rank=rank,
+            world_size=world_size,
         )
+
+        # A row holds no intervals, so none are computed.
         result = evaluate(self.unit, model, protocol=self.protocol, num_resamples=0).result
         return {
             "source": self.settings.source,
@@ -105,14 +115,18 @@ class Validation:
             "protocol": result.protocol.to_json(),
         }
 
-    def is_best(self, rows: Sequence[Row]) -> bool:
-        """Whether the last row's figure is above all before it."""
-        return self._best(rows) == len(rows) - 1
+    def is_best(self, rows: Sequence[EvaluationRow]) -> bool:
+        """Say if the last row's figure is above all before it."""
+        return self._best_index(rows) == len(rows) - 1
 
-    def is_over(self, rows: Sequence[Row]) -> bool:
-        """Whether so many rows in a row are no better that training should end."""
-        return bool(rows) and 0 < self.settings.patience <= len(rows) - 1 - self._best(rows)
+    def is_over(self, rows: Sequence[EvaluationRow]) -> bool:
+        """Say if so many rows in a row are no better that training should end."""
+        if not rows or self.settings.patience == 0:
+            return False
+        num_since_best = len(rows) - 1 - self._best_index(rows)
+        return num_since_best >= self.settings.patience
 
-    def _best(self, rows: Sequence[Row]) -> int:
+    def _best_index(self, rows: Sequence[EvaluationRow]) -> int:
+        """Return the index of the row with the highest figure, the first of equal ones."""
         figures = [row[self.settings.metric] for row in rows]
         return figures.index(max(figures))

@@ -12,7 +12,7 @@ from PIL import Image
 
 from visionr1.boxes import giou_matrix, iou_matrix
 from visionr1.evaluation import PredictionFiles, Result, evaluate, read_protocol
-from visionr1.evaluation.metrics.grec import num_matched
+from visionr1.evaluation.metrics.grec import count_matched
 from visionr1.evaluation.protocols import EXPRESSION_PROTOCOLS, GREC_DEFAULT
 from visionr1.samples import Boxes, Query, Sample
 
@@ -101,5 +101,5 @@ boxes = st.lists(st.tuples(coordinate, coordinate, st.integers(1, 9), st.integer
 @given(boxes, boxes)
 def test_matching_is_the_authors_loop(found: list[Any], true: list[Any]) -> None:
     a, b = (np.array([[x, y, x + w, y + h] for x, y, w, h in own], float).reshape(-1, 4) for own in (found, true))
-    assert num_matched(iou_matrix(a, b), GREC_DEFAULT) == as_the_authors(iou_matrix(a, b))
-    assert num_matched(giou_matrix(a, b), EXPRESSION_PROTOCOLS["grec_giou"]) == as_the_authors(giou_matrix(a, b))
+    assert count_matched(iou_matrix(a, b), GREC_DEFAULT) == as_the_authors(iou_matrix(a, b))
+    assert count_matched(giou_matrix(a, b), EXPRESSION_PROTOCOLS["grec_giou"]) == as_the_authors(giou_matrix(a, b))

@@ -55,7 +55,10 @@ class Benchmark:
 
     def read_protocol(self, settings: Sequence[str], *, boxes: bool = False) -> Protocol:
         """Return the protocol that `--protocol` settings make; `boxes`: of files of boxes, whose scores are kept."""
-        named = {name: replace(protocol, **self.fixed) for name, protocol in self.metric.protocols.items()}
+        # The benchmark's own fields hold under every named protocol.
+        named = {}
+        for name, protocol in self.metric.protocols.items():
+            named[name] = replace(protocol, **self.fixed)
         base = self.protocol or self.metric.protocol
         if boxes and self.metric.box_protocol:
             base = named[self.metric.box_protocol]

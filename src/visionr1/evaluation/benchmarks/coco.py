@@ -16,6 +16,8 @@ def find_coco(folder: Path, split: str | None, reading: Reading) -> FoundUnits:
     """Read one split; its images only where they are needed."""
     file = find_annotations(folder, split or "val")
     name = split or "val2017"
+
+    # Scoring a file of predictions needs no images.
     if not reading.with_images:
         table = read_table(file, on_bad=reading.on_bad)
         return FoundUnits([name], [Unit(name=name, annotations=table, notes=_notes(table, split))])

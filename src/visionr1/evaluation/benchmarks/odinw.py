@@ -84,6 +84,7 @@ def find_odinw(folder: Path, suite: Suite) -> tuple[dict[OdinwSet, Path], tuple[
     set_files: dict[OdinwSet, Path] = {}
     missing = []
     for odinw_set in odinw_sets(suite):
+        # As in ODinW's archives, or else in a folder of its name.
         file = folder / odinw_set.path / odinw_set.annotations
         if not file.is_file():
             file = folder / odinw_set.name / odinw_set.annotations
@@ -98,6 +99,7 @@ def find_odinw(folder: Path, suite: Suite) -> tuple[dict[OdinwSet, Path], tuple[
 
 def read_odinw(odinw_set: OdinwSet, file: Path, *, on_bad: OnBad = "raise") -> BoxDataset:
     """Read a set with its images, categories named as in the file."""
+    # The set's own folder, above the whole path of the annotation file.
     folder = file.parents[len(Path(odinw_set.annotations).parts) - 1]
     return read_coco(file, image_dir=folder / odinw_set.images, on_bad=on_bad)
 
@@ -111,6 +113,7 @@ def find_suite(suite: Suite, folder: Path, split: str | None, reading: Reading) 
 
 
 def _read_units(set_files: Mapping[OdinwSet, Path], reading: Reading) -> Iterator[Unit]:
+    """Read the sets one by one, with images only where a model is asked."""
     for odinw_set, file in set_files.items():
         if reading.with_images:
             dataset = read_odinw(odinw_set, file, on_bad=reading.on_bad)
@@ -130,6 +133,7 @@ def _note_renamed(odinw_set: OdinwSet, table: BoxTable) -> list[str]:
     """Return the note on categories that the file names otherwise than the list; none where the list has no names."""
     if not odinw_set.known:
         return []
+
     renamed = []
     for name in sorted(table.categories):
         if normalize_label(name) not in odinw_set.known:

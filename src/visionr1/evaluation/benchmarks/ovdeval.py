@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from visionr1.data.readers.ovdeval import SUBTASKS, ovdeval_file, read_ovdeval
@@ -14,9 +14,12 @@ from visionr1.evaluation.units import FoundUnits, Unit
 
 def find_ovdeval(folder: Path, split: str | None, reading: Reading) -> FoundUnits:
     """Find the subtasks that are there; `split` names one."""
+    names: Sequence[str] = SUBTASKS
+    if split:
+        names = [split]
     files: dict[str, Path] = {}
     missing = []
-    for name in [split] if split else SUBTASKS:
+    for name in names:
         file = ovdeval_file(folder, name)
         if file:
             files[name] = file
@@ -28,6 +31,7 @@ def find_ovdeval(folder: Path, split: str | None, reading: Reading) -> FoundUnit
 
 
 def _read_units(files: Mapping[str, Path], reading: Reading) -> Iterator[Unit]:
+    """Read the subtasks one by one."""
     for name, file in files.items():
         dataset = read_ovdeval(file, with_images=reading.with_images, on_bad=reading.on_bad)
         yield Unit(name=name, annotations=dataset.table, samples=dataset.samples, report=dataset.report.lines())

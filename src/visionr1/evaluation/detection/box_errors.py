@@ -32,6 +32,8 @@ from visionr1.samples import Boxes, Query, Sample, normalize_label
 NEAR = 0.1
 """IoU from which a box is about an object at all."""
 FALSE_KINDS = ("duplicate", "wrong_label", "loose", "loose_and_wrong_label", "background")
+_DUPLICATE, _WRONG_LABEL, _LOOSE, _LOOSE_AND_WRONG_LABEL, _BACKGROUND = range(len(FALSE_KINDS))
+_NO_ERROR = -1
 MEANINGS = {
     "duplicate": "a second box on an object that another box has",
     "wrong_label": "lies right, but on an object of another category",
@@ -41,7 +43,8 @@ MEANINGS = {
     "missed": "an object without a box, not even a loose one or one of the wrong label",
 }
 SIZES = {"small": 32.0**2, "medium": 96.0**2, "large": np.inf}
-"""COCO's: a true box by its area in the file, a false one by its own; below 32 x 32 and below 96 x 96 pixels."""
+"""COCO's, by the area in square pixels that is too large for the name: of a true box as its file has it, of a false
+one width x height."""
 CROWDING = {"0 objects": 1, "1 to 4 objects": 5, "5 to 19 objects": 20, "20 objects or more": np.inf}
 """True boxes in the image, and the number that is too many for the name."""
 NUM_WORST = 12
@@ -52,7 +55,7 @@ class _Verdicts:
     """The outcome of each of D predicted boxes and of A true ones."""
 
     kinds: NDArray[np.int64]
-    """(D,) the kind of each false box, as its place in FALSE_KINDS; -1 for a right one or an excused one."""
+    """(D,) the kind of each false box, as its place in FALSE_KINDS; _NO_ERROR for a right or an excused one."""
     counts: NDArray[np.bool_]
     """(A,) true boxes, crowd regions left out."""
     matched: NDArray[np.bool_]
@@ -71,6 +74,7 @@ def box_errors(
     """
     verdicts = _judge_boxes(table, detections, pairs, matching, threshold)
 
+    # The group of each true and of each predicted box, by size and by the number of true boxes in its image.
     all_true = np.zeros(len(table.image), dtype=np.intp)
     all_predicted = np.zeros(len(detections), dtype=np.intp)
     areas = list(SIZES.values())
@@ -88,7 +92,7 @@ def box_errors(
             verdicts,
         ),
         "by_crowding": _count_by_group(list(CROWDING), crowding[table.image], crowding[detections.image], verdicts),
-        "worst_images": _worst_images(table, detections, verdicts),
+        "worst_images": _list_worst_images(table, detections, verdicts),
     }
 
 
@@ -103,17 +107,17 @@ def _judge_boxes(
     on_truth = pairs.overlap >= threshold
 
     # From the last kind to the first, so that the first one that fits stays.
-    kinds = np.full(len(detections), FALSE_KINDS.index("background"))
-    kinds[pairs.predicted[~same_label & ~on_truth]] = FALSE_KINDS.index("loose_and_wrong_label")
-    kinds[pairs.predicted[same_label & ~on_truth]] = FALSE_KINDS.index("loose")
-    kinds[pairs.predicted[~same_label & on_truth]] = FALSE_KINDS.index("wrong_label")
-    kinds[pairs.predicted[same_label & on_truth]] = FALSE_KINDS.index("duplicate")
-    kinds[has_match | matching.excused] = -1
+    kinds = np.full(len(detections), _BACKGROUND)
+    kinds[pairs.predicted[~same_label & ~on_truth]] = _LOOSE_AND_WRONG_LABEL
+    kinds[pairs.predicted[same_label & ~on_truth]] = _LOOSE
+    kinds[pairs.predicted[~same_label & on_truth]] = _WRONG_LABEL
+    kinds[pairs.predicted[same_label & on_truth]] = _DUPLICATE
+    kinds[has_match | matching.excused] = _NO_ERROR
 
-    # A false box stands for a true one that it misnames, or that it encloses loosely.
+    # A false box stands for a true one that it lies on with a wrong label, or about with the right one.
     kind_of_pair = kinds[pairs.predicted]
-    misnames = (kind_of_pair == FALSE_KINDS.index("wrong_label")) & ~same_label & on_truth
-    is_loose = (kind_of_pair == FALSE_KINDS.index("loose")) & same_label & ~on_truth
+    misnames = (kind_of_pair == _WRONG_LABEL) & ~same_label & on_truth
+    is_loose = (kind_of_pair == _LOOSE) & same_label & ~on_truth
     counts = ~table.iscrowd
     matched = matching.predicted_of_true >= 0
     missed = counts & ~matched
@@ -149,9 +153,9 @@ def _count_by_group(
     return rows
 
 
-def _worst_images(table: BoxTable, detections: Detections, verdicts: _Verdicts) -> list[dict[str, Any]]:
+def _list_worst_images(table: BoxTable, detections: Detections, verdicts: _Verdicts) -> list[dict[str, Any]]:
     """List the images with most errors: false boxes, and true ones without a match."""
-    num_errors = np.bincount(detections.image[verdicts.kinds >= 0], minlength=len(table))
+    num_errors = np.bincount(detections.image[verdicts.kinds != _NO_ERROR], minlength=len(table))
     num_errors += np.bincount(table.image[verdicts.counts & ~verdicts.matched], minlength=len(table))
 
     worst = []
@@ -183,5 +187,5 @@ def image_errors(predicted: Boxes, truth: Boxes, threshold: float = 0.5) -> tupl
 
     kinds = []
     for kind in verdicts.kinds.tolist():
-        kinds.append(FALSE_KINDS[kind] if kind >= 0 else "")
+        kinds.append("" if kind == _NO_ERROR else FALSE_KINDS[kind])
     return kinds, (~verdicts.matched).tolist()

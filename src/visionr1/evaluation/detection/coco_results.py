@@ -92,21 +92,21 @@ def read_detections(rows: JsonRows, table: BoxTable, path: Path) -> tuple[Detect
 
     # A column is checked as a whole; only where one is bad are rows looked at, to name the first that is.
     try:
-        image = _places([row["image_id"] for row in rows], image_places)
-        xywh = _boxes([row["bbox"] for row in rows])
-        score = _numbers([row["score"] for row in rows])
+        image = _look_up_places([row["image_id"] for row in rows], image_places)
+        xywh = _read_boxes([row["bbox"] for row in rows])
+        score = _read_numbers([row["score"] for row in rows])
     except KeyError:
-        raise _first_fault(rows, image_places, path, table.path) from None
+        raise _find_fault(rows, image_places, path, table.path) from None
     if xywh is None or score is None or (image < 0).any():
-        raise _first_fault(rows, image_places, path, table.path)
+        raise _find_fault(rows, image_places, path, table.path)
 
-    category = _places([row.get("category_id") for row in rows], category_places)
+    category = _look_up_places([row.get("category_id") for row in rows], category_places)
     is_known = category >= 0
     detections = Detections(image, category, xywh, score).keep(is_known)
     return detections, int((~is_known).sum())
 
 
-def _places(values: list[Any], places: Mapping[Id, int]) -> Index:
+def _look_up_places(values: list[Any], places: Mapping[Id, int]) -> Index:
     """Return the place of each id as `read_id` reads it, -1 for one that has none."""
     # Plain integers, the usual case, are ids as they stand.
     if not set(map(type, values)) <= {int}:
@@ -114,7 +114,7 @@ def _places(values: list[Any], places: Mapping[Id, int]) -> Index:
     return np.array([places.get(value, -1) for value in values], dtype=np.intp)
 
 
-def _numbers(values: list[Any]) -> Array | None:
+def _read_numbers(values: list[Any]) -> Array | None:
     """Return finite numbers (N,); None if one is not."""
     if not set(map(type, values)) <= {int, float}:
         return None
@@ -127,26 +127,26 @@ def _numbers(values: list[Any]) -> Array | None:
     return numbers
 
 
-def _boxes(values: list[Any]) -> Array | None:
+def _read_boxes(values: list[Any]) -> Array | None:
     """Return boxes (N, 4) of finite numbers; None if one is not a list of four."""
     if not (set(map(type, values)) <= {list} and set(map(len, values)) <= {4}):
         return None
-    numbers = _numbers(list(chain.from_iterable(values)))
+    numbers = _read_numbers(list(chain.from_iterable(values)))
     if numbers is None:
         return None
     return numbers.reshape(-1, 4)
 
 
-def _first_fault(rows: JsonRows, images: Mapping[Id, int], path: Path, data: Path) -> DataError:
+def _find_fault(rows: JsonRows, images: Mapping[Id, int], path: Path, data: Path) -> DataError:
     """Return the error that names the first bad row."""
     for index, row in enumerate(rows):
-        fault = _fault(row, images, data)
+        fault = _describe_fault(row, images, data)
         if fault:
             return DataError(f"{path}: row {index}: {fault}; correct it")
     raise AssertionError("no row is at fault")
 
 
-def _fault(row: Mapping[str, Any], images: Mapping[Id, int], data: Path) -> str:
+def _describe_fault(row: Mapping[str, Any], images: Mapping[Id, int], data: Path) -> str:
     """Say in words why a row is bad; empty if it is not."""
     if read_id(row.get("image_id")) not in images:
         return f"image_id: expected the id of an image of {data}, found {row.get('image_id')!r:.60}"

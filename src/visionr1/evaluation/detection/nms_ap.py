@@ -29,8 +29,8 @@ def best_on_truth(table: BoxTable, image: Index, xywh: Array, score: Array) -> N
     kept = np.zeros(len(image), dtype=bool)
     lost = np.zeros(len(image), dtype=bool)
     for place in np.unique(image).tolist():
-        true_rows = true_order[_run_of(place, sorted_true_image)]
-        rows = order[_run_of(place, sorted_image)]
+        true_rows = true_order[_find_run(place, sorted_true_image)]
+        rows = order[_find_run(place, sorted_image)]
         overlaps = iou_matrix(xywh_to_xyxy(table.xywh[true_rows]), xywh_to_xyxy(xywh[rows]))
         for overlap in overlaps:
             on_truth = rows[overlap > ON_TRUTH]
@@ -43,7 +43,7 @@ def best_on_truth(table: BoxTable, image: Index, xywh: Array, score: Array) -> N
     return kept | ~lost
 
 
-def _run_of(value: int, ascending: Index) -> slice:
+def _find_run(value: int, ascending: Index) -> slice:
     """Return the slice of `ascending` values that equal `value`."""
     start, stop = np.searchsorted(ascending, [value, value + 1])
     return slice(start, stop)

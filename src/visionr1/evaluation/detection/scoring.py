@@ -104,7 +104,7 @@ def evaluate_boxes(
     than MAX_RESAMPLED boxes or MAX_CATEGORIES categories, where they would take far longer than all else.
     """
     if num_resamples is None:
-        num_resamples = _default_num_resamples(table, detections)
+        num_resamples = _choose_num_resamples(table, detections)
     coco, category_aps = coco_figures(table, detections, protocol, kept)
     category_matches = coco_matches(table, detections, protocol) if num_resamples else []
     if kept is not None:
@@ -131,12 +131,12 @@ def evaluate_boxes(
     true_by_category = np.bincount(table.category[~table.iscrowd], minlength=len(table.categories))
     return Result(
         protocol=protocol,
-        metrics=_metrics(coco, counts, protocol),
+        metrics=_headline_metrics(coco, counts, protocol),
         interval=interval,
-        counts=_counts(table, counts, true_by_category),
+        counts=_count_boxes(table, counts, true_by_category),
         extras={
             "coco": list(coco),
-            "per_category": _per_category(table, detections, category_aps, true_by_category),
+            "per_category": _tabulate_categories(table, detections, category_aps, true_by_category),
             "errors": box_errors(table, detections, pairs, matching, protocol.match_iou),
             "strict": None,
         },
@@ -145,14 +145,14 @@ def evaluate_boxes(
     )
 
 
-def _default_num_resamples(table: BoxTable, detections: Detections) -> int:
+def _choose_num_resamples(table: BoxTable, detections: Detections) -> int:
     """Return the resamples for the intervals where none are asked for: none where they would take too long."""
     if len(detections) <= MAX_RESAMPLED and len(table.categories) <= MAX_CATEGORIES:
         return NUM_RESAMPLES
     return 0
 
 
-def _metrics(coco: Sequence[float], counts: NDArray[np.int64], protocol: Protocol) -> dict[str, float]:
+def _headline_metrics(coco: Sequence[float], counts: NDArray[np.int64], protocol: Protocol) -> dict[str, float]:
     """Return the headline metrics of COCO's twelve figures and of right, predicted and true boxes (N, 3)."""
     figures = dict(zip(FIGURES, coco, strict=True))
     num_right, num_predicted, num_true = counts.sum(axis=0).tolist()
@@ -175,7 +175,7 @@ def _metrics(coco: Sequence[float], counts: NDArray[np.int64], protocol: Protoco
     }
 
 
-def _counts(table: BoxTable, counts: NDArray[np.int64], true_by_category: NDArray[np.intp]) -> dict[str, int]:
+def _count_boxes(table: BoxTable, counts: NDArray[np.int64], true_by_category: NDArray[np.intp]) -> dict[str, int]:
     """Return the numbers of images, boxes and categories that the figures stand on."""
     _, num_predicted, num_true = counts.sum(axis=0).tolist()
     return {
@@ -187,7 +187,7 @@ def _counts(table: BoxTable, counts: NDArray[np.int64], true_by_category: NDArra
     }
 
 
-def _per_category(
+def _tabulate_categories(
     table: BoxTable, detections: Detections, aps: NDArray[np.float64], num_true: NDArray[np.intp]
 ) -> dict[str, dict[str, Any]]:
     """Return AP, AP50 and numbers of boxes of each category that has any; `aps` is (2, C)."""

@@ -69,9 +69,9 @@ def box_spans(text: str, reply: Reply, parse: Callable[[str], Reply]) -> list[li
         stop = stops[place]
         # A box that is complete under another label has its label behind it.
         is_before = labels_at_stop[place][number] == label
-        label_span = _label_span(text, label, stop, before=is_before)
+        label_span = _find_label(text, label, stop, before=is_before)
 
-        spans = _number_spans(text, start, stop, label_span)
+        spans = _find_numbers(text, start, stop, label_span)
         start = stop
         if label_span:
             spans.append(label_span)
@@ -92,7 +92,7 @@ def _parse_cut_off(text: str, reply: Reply, parse: Callable[[str], Reply]) -> tu
     return stops, labels_at_stop
 
 
-def _number_spans(text: str, start: int, stop: int, label_span: Span | None) -> list[Span]:
+def _find_numbers(text: str, start: int, stop: int, label_span: Span | None) -> list[Span]:
     """Return the spans of the last four numbers from `start` to `stop` that are not part of the label."""
     spans = []
     for number in _NUMBER.finditer(text, start, stop):
@@ -101,7 +101,7 @@ def _number_spans(text: str, start: int, stop: int, label_span: Span | None) -> 
     return spans[-4:]
 
 
-def _label_span(text: str, label: str, stop: int, *, before: bool) -> Span | None:
+def _find_label(text: str, label: str, stop: int, *, before: bool) -> Span | None:
     """Return where the label stands nearest to `stop`, as it is or as JSON escapes it; None for no label."""
     if not label:
         return None

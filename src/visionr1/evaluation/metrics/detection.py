@@ -18,11 +18,14 @@ from visionr1.evaluation.units import Answers, BoxFiles, Unit
 
 def score_detection(unit: Unit, answers: Answers, protocol: Protocol, num_resamples: int | None) -> dict[str, Result]:
     """Score raw replies or files of COCO results against the unit's table; one result for each of its parts."""
+    # A unit without parts is one part, of all its categories.
     parts = unit.parts or {unit.name: None}
     if isinstance(answers, BoxFiles):
         return _score_boxes(unit, parts, answers, protocol, num_resamples)
-    return {
-        name: evaluate_replies(
+
+    results = {}
+    for name, kept in parts.items():
+        results[name] = evaluate_replies(
             unit.table,
             answers.predictions,
             dialect=answers.dialect,
@@ -30,8 +33,7 @@ def score_detection(unit: Unit, answers: Answers, protocol: Protocol, num_resamp
             num_resamples=num_resamples,
             kept=kept,
         )
-        for name, kept in parts.items()
-    }
+    return results
 
 
 def _score_boxes(
@@ -52,12 +54,12 @@ def _score_boxes(
     sizes = unit.table.sizes_wh[detections.image]
     ends = detections.xywh[:, :2] + detections.xywh[:, 2:]
     is_beyond = (ends > sizes + 1).any(axis=1) & sizes.all(axis=1)
-    odd = {"unknown_categories": num_unknown, "boxes_beyond_image": int(is_beyond.sum())}
+    file_counts = {"unknown_categories": num_unknown, "boxes_beyond_image": int(is_beyond.sum())}
 
     results = {}
     for name, kept in parts.items():
         result = evaluate_boxes(unit.table, detections, protocol=protocol, kept=kept, num_resamples=num_resamples)
-        results[name] = replace(result, counts={**result.counts, **odd})
+        results[name] = replace(result, counts={**result.counts, **file_counts})
     return results
 
 

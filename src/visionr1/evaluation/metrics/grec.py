@@ -23,26 +23,32 @@ F1_IS_1, N_ACC, T_ACC = range(3)
 
 def grec_ratios(boxes: Sequence[Array], truths: Sequence[Array], protocol: Protocol) -> Ratios:
     """Return whether F1 is 1, of all samples, and whether there is a box exactly where there is a target."""
-    numerators, denominators = np.zeros((2, len(truths), 3))
+    numerators = np.zeros((len(truths), 3))
+    denominators = np.zeros((len(truths), 3))
     for row, (predicted, true) in enumerate(zip(boxes, truths, strict=True)):
+        # A sample counts for F1, and for the accuracy of its kind: with a target, or without one.
         kind = T_ACC if len(true) else N_ACC
         denominators[row, [F1_IS_1, kind]] = 1
         numerators[row, kind] = bool(len(predicted)) == bool(len(true))
-        matched = num_matched(overlap_matrix(predicted, true, protocol), protocol)
+
+        # F1 is 1 where every box of both sides is matched; where there is none on either, too.
+        matched = count_matched(overlap_matrix(predicted, true, protocol), protocol)
         numerators[row, F1_IS_1] = len(predicted) == len(true) == matched
     return numerators, denominators
 
 
-def num_matched(overlap: Array, protocol: Protocol) -> int:
+def count_matched(overlap: Array, protocol: Protocol) -> int:
     """Count the pairs of (P, K) that the authors' greedy matching takes."""
-    left = overlap.copy()
-    fewer = int(min(left.shape))
-    for matched in range(fewer):
-        row, column = np.unravel_index(left.argmax(), left.shape)
-        if not is_right(left[row, column], protocol):
+    remaining = overlap.copy()
+    most = int(min(remaining.shape))
+    for matched in range(most):
+        row, column = np.unravel_index(remaining.argmax(), remaining.shape)
+        if not is_right(remaining[row, column], protocol):
             return matched
-        left[row, :] = left[:, column] = -np.inf
-    return fewer
+        # Both boxes are taken.
+        remaining[row, :] = -np.inf
+        remaining[:, column] = -np.inf
+    return most
 
 
 GREC = Metric(

@@ -26,6 +26,7 @@ def rec_ratios(boxes: Sequence[Array], truths: Sequence[Array], protocol: Protoc
     for row, (predicted, true) in enumerate(zip(boxes, truths, strict=True)):
         if len(true) != 1:
             raise DataError(f"sample {row}: accuracy is of one true box, but this one has {len(true)}; is it gRefCOCO?")
+        # The first box counts, and a sample without one stays at 0.
         if len(predicted):
             first = predicted[:1]
             numerators[row, 0] = is_right(overlap_matrix(first, true, protocol), protocol)[0, 0]

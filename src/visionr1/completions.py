@@ -1,4 +1,4 @@
-"""One row format for a completion with its truth: what a run writes, `visionr1 score` and `visionr1 eval` read.
+"""Write and read a completion with its truth: the one row format of runs, `visionr1 score` and `visionr1 eval`.
 
 A row is a JSON object:
 
@@ -85,6 +85,8 @@ def completion_from_fields(fields: Mapping[str, Any]) -> CompletionRow:
     text = _required(fields, text_field)
     if not isinstance(text, str):
         raise _unexpected(text_field, "a text", text)
+
+    # The type is compared, because true and false are whole numbers to Python.
     sample_id = fields.get("sample_id", "")
     _check(isinstance(sample_id, str), "sample_id", "a text", sample_id)
     image_id = fields.get("image_id", "")
@@ -150,7 +152,8 @@ def check_box_order(boxes: Boxes) -> None:
 
 def _required(fields: Mapping[str, object], name: str) -> object:
     if name not in fields:
-        raise DataError(f"field {name}: expected it, found only {', '.join(list(fields)[:12]) or 'an empty object'}")
+        present = ", ".join(list(fields)[:12]) or "an empty object"
+        raise DataError(f"field {name}: expected it, found only {present}")
     return fields[name]
 
 
@@ -178,8 +181,9 @@ def _read_pixels(fields: Mapping[str, object], name: str) -> int:
 
 def _beginning(line: str | bytes) -> str:
     """Return how a line begins, for messages."""
-    text = line if isinstance(line, str) else line.decode(errors="replace")
-    return repr(text.strip()[:60])
+    if isinstance(line, bytes):
+        line = line.decode(errors="replace")
+    return repr(line.strip()[:60])
 
 
 def _check(holds: bool, name: str, expected: str, value: object) -> None:

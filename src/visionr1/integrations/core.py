@@ -1,4 +1,4 @@
-"""The part that all integrations share: one completion and one JSON ground truth in, a total with its parts out."""
+"""Score one completion by one JSON ground truth: the part that all integrations share."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def find_preset(reward: Any) -> Preset | None:
     """
     if reward is None:
         return None
-    return _resolve(reward) if isinstance(reward, str) else preset_from_object(reward)
+    if isinstance(reward, str):
+        return _resolve(reward)
+    return preset_from_object(reward)
 
 
 def score(
@@ -76,10 +78,12 @@ def part_of(score: HostScore, part: str) -> float:
 
 def parts_of(preset: Preset) -> tuple[str, ...]:
     """Return the parts whose sum is the total of `preset`; TOTAL alone where it is no sum of parts, each counting 1."""
-    dialect = preset.dialects[0] if preset.dialects else "qwen25"
+    # Weights do not depend on the dialect, so any that the preset reads will do.
+    dialect = next(iter(preset.dialects), "qwen25")
     weights = _make_reward(preset, dialect, False).weights
-    are_one = all(weight == 1 for weight in weights.values())
-    return tuple(weights) if weights and are_one else (TOTAL,)
+    if weights and set(weights.values()) == {1}:
+        return tuple(weights)
+    return (TOTAL,)
 
 
 def trainer_progress(state: Any) -> float | None:
@@ -103,10 +107,14 @@ def _read(ground_truth: str) -> HostTruth:
 def _score(completion: str, ground_truth: str, step: float, progress: float, preset: Preset | None) -> HostScore:
     """Score, and remember it, because TRL and ms-swift ask for each part by itself."""
     host = _read(ground_truth)
+
     # Nothing is imported by a name that stands in a row.
     preset = preset or PRESETS.known(host.preset)
     reward = _make_reward(preset, host.dialect, step < 1)
-    score = reward.score(completion, host.truth, FixedStages(step).at(progress))
+    stage = FixedStages(step).at(progress)
+    score = reward.score(completion, host.truth, stage)
+
+    # The parts that are measured without a weight are left out.
     parts = {part: score.parts[part] for part in reward.weights or score.parts}
     return HostScore(score.total, parts, reward.maximum)
 

@@ -13,7 +13,7 @@ from visionr1.integrations.core import find_preset, score
 
 REWARD_NAME = "visionr1"
 REWARD_TYPE = "batch"
-_calls = count()
+_calls = count()  # of this process
 
 
 def compute_score(

@@ -1,4 +1,4 @@
-"""One self-contained JSON text per row: all that a reward needs, in the one column that every host hands through.
+"""Write and read one self-contained JSON text per row: all that a reward needs, in a column that every host passes on.
 
     {"version": 1, "preset": "paper", "dialect": "qwen25",
      "boxes": [[x1, y1, x2, y2], ...], "labels": ["cat", ...], "categories": ["cat", "dog"],
@@ -26,7 +26,7 @@ _FIELDS = ("version", "preset", "dialect", "progress", "num_instances", *TRUTH_F
 
 @dataclass(frozen=True, slots=True)
 class HostTruth:
-    """A ground truth with what else a row must say: which reward, which dialect, and maybe how far training is."""
+    """A ground truth with its reward and dialect, and the share of training done where the host does not know it."""
 
     truth: GroundTruth
     dialect: str = "qwen25"
@@ -50,6 +50,8 @@ def to_json(
     }
     if progress is not None:
         fields["progress"] = progress
+
+    # Reading it back checks it, so that a mistake shows before training.
     text = json.dumps(fields, ensure_ascii=False)
     from_json(text)
     return text
@@ -63,23 +65,32 @@ def from_json(text: str) -> HostTruth:
     fields = _load(text)
     for name in fields:
         _check(name in _FIELDS, name, "no such field", fields[name])
-    version, preset, dialect = (fields.get(name) for name in ("version", "preset", "dialect"))
+
+    version = fields.get("version")
     _check(version == VERSION, "version", f"{VERSION}, the one this visionr1 reads and its to_json writes", version)
-    _check(isinstance(preset, str) and preset in PRESETS, "preset", f"one of {', '.join(PRESETS)}", preset)
-    known = PRESETS.known(str(preset)).dialects or dialect_names()
-    _check(dialect in known, "dialect", f"one that preset {preset} reads, {', '.join(known)}", dialect)
+    preset = fields.get("preset")
+    is_preset = isinstance(preset, str) and preset in PRESETS
+    _check(is_preset, "preset", f"one of {', '.join(PRESETS)}", preset)
+    dialect = fields.get("dialect")
+    dialects = PRESETS.known(str(preset)).dialects or dialect_names()
+    _check(dialect in dialects, "dialect", f"one that preset {preset} reads, {', '.join(dialects)}", dialect)
+
+    # JSON's true is a number to Python, so the type is compared.
     progress = fields.get("progress")
-    share = progress is None or (type(progress) in (int, float) and 0 <= progress <= 1)
-    _check(share, "progress", "a number in [0, 1]", progress)
+    is_share = progress is None or (type(progress) in (int, float) and 0 <= progress <= 1)
+    _check(is_share, "progress", "a number in [0, 1]", progress)
+
     try:
         truth = read_truth(fields)
     except DataError as error:
         raise DataError(f"ground truth, {error}") from error
+
     _check_boxes(truth.boxes, truth.size_wh)
     return HostTruth(truth, str(dialect), str(preset), progress)
 
 
 def _load(text: str) -> dict[str, Any]:
+    """Return the fields of a row's JSON; DataError if it is no JSON object in a text."""
     expected = "ground truth: expected the JSON object that visionr1.integrations.to_json writes, as text, found"
     if not isinstance(text, str):
         raise DataError(f"{expected} {type(text).__name__}")
@@ -93,16 +104,22 @@ def _load(text: str) -> dict[str, Any]:
 
 
 def _check_boxes(boxes: Boxes, size_wh: Size) -> None:
-    """Boxes that are none, and those in another coordinate space than the one promised, spoil a training run."""
+    """Raise DataError for an inverted box, one without label, or one that is not in pixels of the original image.
+
+    Boxes in another coordinate space would spoil a training run without a word.
+    """
     width, height = size_wh
     for index, (x1, y1, x2, y2) in enumerate(boxes.xyxy.tolist()):
-        name, box = f"boxes[{index}]", [x1, y1, x2, y2]
+        name = f"boxes[{index}]"
+        box = [x1, y1, x2, y2]
         _check(x1 < x2 and y1 < y2, name, "x1 < x2 and y1 < y2", box)
+
+        # Annotations may lie over the edge by a rounding.
         inside = x1 >= -1 and y1 >= -1 and x2 <= width + 1 and y2 <= height + 1
         _check(inside, name, f"pixels of the original image of {width} x {height}", box)
         _check(bool(boxes.labels[index].strip()), f"labels[{index}]", "a name", boxes.labels[index])
 
 
-def _check(holds: bool, name: str, expected: str, found: object) -> None:
+def _check(holds: bool, name: str, expected: str, value: object) -> None:
     if not holds:
-        raise DataError(f"ground truth, field {name}: expected {expected}, found {str(found)[:80]!r}")
+        raise DataError(f"ground truth, field {name}: expected {expected}, found {str(value)[:80]!r}")

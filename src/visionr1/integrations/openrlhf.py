@@ -15,6 +15,7 @@ from visionr1.integrations.core import find_preset, score
 
 END_TOKENS = ("<|im_end|>", "<|endoftext|>", "<end_of_turn>", "<|eot_id|>", "<turn|>", "</s>", "<eos>", "<pad>")
 MARK_CHARS = 24
+"""Characters at the end of the prompt by which its end is found in a query."""
 logger = logging.getLogger(__name__)
 
 
@@ -33,14 +34,20 @@ def make_reward_func(
     preset = find_preset(reward)
 
     def reward_func(queries: list[str], prompts: list[str], labels: list[str], **_: Any) -> dict[str, Any]:
-        (query,), (prompt,), (label,) = queries, prompts, labels
+        (query,) = queries
+        (prompt,) = prompts
+        (label,) = labels
         try:
             completion = completion_of(query, prompt, end_tokens)
             result = score(completion, label, step=step, progress=progress, preset=preset)
         except VisionR1Error:
             logger.exception("no reward for this completion")
             raise
-        share = result.total / result.maximum if result.maximum else result.total
+
+        # Scores are in [0, 1] where the maximum is known: dynamic filtering compares them with bounds.
+        share = result.total
+        if result.maximum:
+            share = result.total / result.maximum
         return {"rewards": result.total, "scores": share, "extra_logs": dict(result.parts)}
 
     return reward_func
@@ -53,13 +60,24 @@ def completion_of(query: str, prompt: str, end_tokens: Sequence[str] = END_TOKEN
     is the same: the completion begins where the prompt's last characters occur as often as in the prompt.
     """
     mark = prompt[-MARK_CHARS:]
-    parts = query.split(mark, prompt.count(mark)) if mark else []
+    parts = []
+    if mark:
+        parts = query.split(mark, prompt.count(mark))
     if len(parts) != prompt.count(mark) + 1:
         raise DataError(f"query: expected it to hold the end of the prompt, {mark!r}, found {query[:200]!r}")
+
+    # Padding may follow the end of the turn, so end tokens are removed until none is left.
     completion = parts[-1].rstrip()
-    while ending := next((token for token in end_tokens if completion.endswith(token)), None):
+    while ending := _find_ending(completion, end_tokens):
         completion = completion.removesuffix(ending).rstrip()
     return completion
+
+
+def _find_ending(text: str, end_tokens: Sequence[str]) -> str:
+    for token in end_tokens:
+        if text.endswith(token):
+            return token
+    return ""
 
 
 reward_func = make_reward_func()

@@ -29,6 +29,8 @@ def reward_functions(*, step: float = 1.0, preset: str = "paper", reward: Any = 
 
 
 def _part(part: str, step: float, preset: Preset | None) -> RewardFunction:
+    """Return the reward function of one part; scores are remembered, so each completion is scored once."""
+
     def reward(
         completions: list[Completion], ground_truth: list[str], trainer_state: Any = None, **columns: Any
     ) -> list[float]:
@@ -39,9 +41,11 @@ def _part(part: str, step: float, preset: Preset | None) -> RewardFunction:
             values.append(part_of(result, part))
         return values
 
-    reward.__name__ = f"visionr1_{part}"
+    reward.__name__ = f"visionr1_{part}"  # by which TRL logs it
     return reward
 
 
 def _text(completion: Completion) -> str:
-    return completion if isinstance(completion, str) else completion[-1]["content"]
+    if isinstance(completion, str):
+        return completion
+    return completion[-1]["content"]

@@ -33,5 +33,6 @@ def compute_score(
     version = (extra_info or {}).get("max_global_steps")
     if progress is None and total_steps and version is not None:
         progress = min(1.0, version / total_steps)
+
     result = score(solution_str, ground_truth, step=step, progress=progress, preset=find_preset(reward))
     return {"score": result.total, **result.parts}

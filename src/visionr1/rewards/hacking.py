@@ -172,8 +172,13 @@ def _total(counts: Sequence[Counts], name: str) -> float:
     return sum(count[name] for count in counts)
 
 
+def _values(rows: Sequence[MetricsRow], key: str) -> list[float]:
+    """Return a metric of the rows that have it: a reward need not tell it, nor each step."""
+    return [row[key] for row in rows if row.get(key) is not None]
+
+
 def _mean(rows: Sequence[MetricsRow], key: str) -> float | None:
-    values: list[float] = [row[key] for row in rows if row.get(key) is not None]
+    values = _values(rows, key)
     if not values:
         return None
     return sum(values) / len(values)
@@ -212,7 +217,7 @@ def _iou_paid_for_recall(first: Sequence[MetricsRow], rows: Sequence[MetricsRow]
 
 def _kl_jump(first: Sequence[MetricsRow], rows: Sequence[MetricsRow]) -> float | None:
     """Return the window's largest KL over its median; 0 where no KL is above 0.01."""
-    values: list[float] = [row["kl"] for row in rows if row.get("kl") is not None]
+    values = _values(rows, "kl")
     if not values:
         return None
 

@@ -36,7 +36,7 @@ class PaperOptions(Section):
     """Choose what the paper leaves open; `criteria.py` has the reasons behind the defaults."""
 
     weights: Mapping[str, float] = Field(default_factory=lambda: dict(PAPER_WEIGHTS))
-    """Which criteria count, and how much: format, recall, precision, count."""
+    """The criteria that count, and how much: format, recall, precision, count."""
     matching: MatchingRule = "iou"
     """How predicted boxes find their true ones (Eq. 3)."""
     precision_over: Denominator = "predicted"

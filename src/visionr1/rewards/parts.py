@@ -25,7 +25,7 @@ from visionr1.settings import Section
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """A part of a reward: a name and a function of a completion."""
+    """A part of a reward: a name, and a function that scores a completion."""
 
     name: str
     function: Callable[..., float]
@@ -50,7 +50,7 @@ CRITERIA: Registry[Criterion] = Registry(
 
 
 class RewardPart(Section):
-    """A criterion that is added to a preset."""
+    """Add a criterion to a preset."""
 
     name: str
     """"count", "format", or a function of your own: "module:function" or "file.py:function"."""
@@ -78,7 +78,7 @@ class WeightedCriterion:
 
 @dataclass(frozen=True, slots=True)
 class RewardWithParts:
-    """A reward with criteria added to it."""
+    """Score completions by a reward, and by criteria that are added to it."""
 
     reward: Scorer
     added: tuple[WeightedCriterion, ...]
@@ -99,7 +99,8 @@ class RewardWithParts:
         """The largest total there is, if every criterion is in [0, 1]; None if it is not known."""
         if self.reward.maximum is None:
             return None
-        return self.reward.maximum + sum(max(criterion.weight, 0.0) for criterion in self.added)
+        gains = [criterion.weight for criterion in self.added if criterion.weight > 0]
+        return self.reward.maximum + sum(gains)
 
     def score(self, text: str, truth: GroundTruth, stage: Stage = BEGINNER) -> Score:
         """Score one completion."""

@@ -142,6 +142,8 @@ class Scorer(Protocol):
 
 def _pairs_in_words(pairs: tuple[Pair, ...], predicted: Boxes, true: Boxes) -> Iterator[str]:
     """Say which box matches which, then which predicted and which true boxes match nothing."""
+    matched_predicted = set()
+    matched_true = set()
     for pair in pairs:
         true_label = true.labels[pair.true]
         label = f"{true_label!r}"
@@ -149,12 +151,13 @@ def _pairs_in_words(pairs: tuple[Pair, ...], predicted: Boxes, true: Boxes) -> I
             label = f"{predicted.labels[pair.predicted]!r} where {true_label!r} is true"
         yield f"box {pair.predicted} matches true box {pair.true}: IoU {pair.iou:.3f}, {label}"
 
-    matched_predicted = {pair.predicted for pair in pairs}
+        matched_predicted.add(pair.predicted)
+        matched_true.add(pair.true)
+
+    # What is left over costs precision, or recall.
     for index, label in enumerate(predicted.labels):
         if index not in matched_predicted:
             yield f"box {index} ({label!r}) matches no true box"
-
-    matched_true = {pair.true for pair in pairs}
     for index, label in enumerate(true.labels):
         if index not in matched_true:
             yield f"true box {index} ({label!r}) is missed"

@@ -32,7 +32,7 @@ from visionr1.samples import GroundTruth, Reply
 from visionr1.settings import Section
 
 ARGUMENTS = ("text", "reply", "truth", "stage")
-"""What a function that scores a completion may take, by name."""
+"""Arguments that a function which scores a completion may take, by name."""
 _CHECKED_TYPES = {kind.__name__: kind for kind in (int, float, str, bool)}
 """Annotations of options that are checked."""
 
@@ -73,7 +73,7 @@ def scoring_call(name: str, function: Callable[..., Any], options: Mapping[str, 
 
 @dataclass(frozen=True, slots=True)
 class UserReward:
-    """A reward of a user's own. What it returns is checked: RecipeError says what is wrong with it."""
+    """Score completions by a user's code, and check the results: RecipeError says what is wrong with one."""
 
     call: ScoringCall
     dialect: Dialect

@@ -54,7 +54,7 @@ DIALECTS = ("qwen25", "qwen3", "think+qwen25", "think+qwen3")
 PARTS = ("od_ap", "od_ap50", "odLength", "map", "weighted_sum", "format", "repetition")
 REC_PARTS = ("rec_iou", "rec_format")
 OVD_WEIGHTS: Mapping[str, float] = MappingProxyType({"odLength": 1.0, "format": 1.0})
-"""What VLM-R1 trains open-vocabulary detection with."""
+"""The rewards that VLM-R1 trains open-vocabulary detection with."""
 
 _THINK_ANSWER = re.compile(r"</think>\s*+<answer>")
 _FOUR_INTEGERS = re.compile(r"\[(\d+),\s*+(\d+),\s*+(\d+),\s*+(\d+)\]")
@@ -65,7 +65,7 @@ class VlmR1Options(Section):
     """Choose among the rewards that VLM-R1 is trained with."""
 
     weights: Mapping[str, float] = Field(default_factory=lambda: dict(OVD_WEIGHTS))
-    """Which rewards make the total, and how much each counts: od_ap, od_ap50, odLength, map, weighted_sum, format,
+    """The rewards that make the total, and how much each counts: od_ap, od_ap50, odLength, map, weighted_sum, format,
     repetition, and for one true box rec_iou, rec_format."""
 
     @field_validator("weights")

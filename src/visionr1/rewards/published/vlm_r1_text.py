@@ -96,14 +96,14 @@ def read_first_items(text: str) -> list[str] | None:
     if not isinstance(items, list) or not items:
         return None
 
-    whole = []
-    for item in items:
-        if isinstance(item, dict) and "bbox_2d" in item and "label" in item:
-            whole.append(item)
+    written = []
     try:
-        return [f"{item['bbox_2d']}_{item['label']}" for item in whole]
+        for item in items:
+            if isinstance(item, dict) and "bbox_2d" in item and "label" in item:
+                written.append(f"{item['bbox_2d']}_{item['label']}")
     except RecursionError:  # nested as deep as can be read, and too deep to be written
         return None
+    return written
 
 
 def _find_first_list(text: str) -> str:

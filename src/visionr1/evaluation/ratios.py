@@ -61,7 +61,11 @@ class RatioResampler:
         """Return the figures of the set itself, those that nothing is counted for left out."""
         once = np.ones((1, len(self.images)), dtype=np.int64)
         values = self.figures(once)[0].tolist()
-        return {name: value for name, value in zip(self.names, values, strict=True) if not np.isnan(value)}
+        metrics = {}
+        for name, value in zip(self.names, values, strict=True):
+            if not np.isnan(value):
+                metrics[name] = value
+        return metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +139,7 @@ class RatioScore:
         resampler = self._resampler(samples, boxes, protocol)
         if num_resamples is None:
             num_resamples = NUM_RESAMPLES
+        truths = [sample.truth for sample in samples]
         return Result(
             protocol=replace(protocol, metric=self.rule),
             metrics=resampler.metrics(),
@@ -142,7 +147,7 @@ class RatioScore:
             counts={
                 "images": len(resampler),
                 "samples": len(samples),
-                "true_boxes": sum(len(sample.truth) for sample in samples),
+                "true_boxes": sum(map(len, truths)),
                 "predicted_boxes": sum(map(len, boxes)),
             },
             resampler=resampler,
@@ -240,7 +245,7 @@ def _read_boxes(files: Mapping[Path, JsonRows], samples: Sequence[Sample], proto
     # Sorting is stable: among equal scores the order of the file decides.
     boxes = []
     for rows_of_sample in scored:
-        ranked = sorted(rows_of_sample, key=lambda pair: -pair[0])
-        xywh = np.array([box for _, box in ranked], dtype=np.float64).reshape(-1, 4)
+        rows_of_sample.sort(key=lambda scored_box: -scored_box[0])
+        xywh = np.array([box for _, box in rows_of_sample], dtype=np.float64).reshape(-1, 4)
         boxes.append(xywh_to_xyxy(xywh))
     return boxes

@@ -64,14 +64,17 @@ class TableReplies:
 
     def names_only_what_is_there(self, table: BoxTable) -> bool:
         """Return True if prompts name only categories that their image holds, so that naming one tells it is there."""
+        # Where every image is asked for every category, naming one tells nothing.
         if not self.asked or sum(map(len, self.asked)) >= len(table) * len(table.categories):
             return False
+
         present = set()
         for image, category in zip(table.image.tolist(), table.category.tolist(), strict=True):
             present.add((image, normalize_label(table.categories[category])))
         for image, names in zip(self.images, self.asked, strict=True):
-            if any((image, normalize_label(name)) not in present for name in names):
-                return False
+            for name in names:
+                if (image, normalize_label(name)) not in present:
+                    return False
         return True
 
     def counts(self, table: BoxTable) -> dict[str, int]:
@@ -94,14 +97,18 @@ def parse_replies(
     Raises DataError for an image id that the table does not have, and for a reply whose dialect needs a size that is
     missing.
     """
-    places = {identity: index for index, identity in enumerate(table.image_ids)}
-    images, replies = [], []
+    places = {image_id: place for place, image_id in enumerate(table.image_ids)}
+    images = []
+    replies = []
+    asked = []
     for prediction in predictions:
         if prediction.image_id not in places:
             raise DataError(f"a prediction has image_id {prediction.image_id!r}, which {table.path} does not have")
-        images.append(places[prediction.image_id])
-        replies.append(_parse(prediction, table, images[-1], dialect, protocol))
-    asked = [tuple(prediction.categories or table.categories) for prediction in predictions]
+        image = places[prediction.image_id]
+        images.append(image)
+        replies.append(_parse(prediction, table, image, dialect, protocol))
+        # A prediction that names no categories was asked for all.
+        asked.append(tuple(prediction.categories or table.categories))
     return TableReplies(predictions, replies, images, asked)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from visionr1.data import BoxDataset, find_splits, read_coco
 from visionr1.evaluation import Protocol, Result, evaluate, read_protocol
-from visionr1.evaluation.evaluate import SMALL_SET
+from visionr1.evaluation.evaluation import SMALL_SET
 from visionr1.evaluation.runner import Model
 from visionr1.files import write_json_atomic
 

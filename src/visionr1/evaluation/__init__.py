@@ -7,7 +7,8 @@ from visionr1.evaluation.detection.coco import Detections
 from visionr1.evaluation.detection.coco_results import coco_results
 from visionr1.evaluation.detection.scoring import evaluate_boxes, evaluate_replies
 from visionr1.evaluation.detection.supervision import to_supervision
-from visionr1.evaluation.evaluate import Evaluation, PredictionFiles, evaluate
+from visionr1.evaluation.evaluate import PredictionFiles, evaluate
+from visionr1.evaluation.evaluation import Evaluation
 from visionr1.evaluation.metrics import METRICS, Metric
 from visionr1.evaluation.predictions import Prediction, write_predictions
 from visionr1.evaluation.protocols import COCO_RESULTS, DEFAULT, PROTOCOLS, Protocol, read_protocol

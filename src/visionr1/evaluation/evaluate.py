@@ -1,4 +1,4 @@
-"""One evaluation: what is evaluated, what answers, under which protocol; the results, kept where they can go on.
+"""The evaluation of any data by any answers: under which protocol, and where results are kept so that it can go on.
 
 `visionr1 eval`, the demo, evaluation during training and `visionr1 compare` all call `evaluate`:
 
@@ -16,9 +16,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from visionr1.data import BoxDataset, Reader, data_path, read_dataset, truth_table
 from visionr1.data.row_log import OnBad
@@ -27,6 +26,7 @@ from visionr1.errors import DataError, RecipeError
 from visionr1.evaluation.asking import Asking, Replier, collect_replies
 from visionr1.evaluation.benchmarks import BENCHMARKS, Benchmark, Reading
 from visionr1.evaluation.completion_rows import RULE, completions_unit, hold_completions, read_completion_rows
+from visionr1.evaluation.evaluation import Evaluation
 from visionr1.evaluation.metrics import METRICS, Metric
 from visionr1.evaluation.metrics.detection import DETECTION
 from visionr1.evaluation.predictions import (
@@ -44,9 +44,6 @@ from visionr1.evaluation.storage import ResultFolder
 from visionr1.evaluation.units import Answers, BoxFiles, FoundUnits, Replies, Unit
 from visionr1.samples import Sample
 
-SMALL_SET = 10
-"""Sets of fewer images are left out of the second mean: one box moves their AP by several points."""
-
 Data = str | Path | BoxDataset | Sequence[Sample] | Unit | None
 
 
@@ -60,57 +57,6 @@ class PredictionFiles:
 
     paths: Sequence[Path]
     dialect: str | Dialect | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
-    """Results by name, the units that were not there, and what else must be known of them.
-
-    Of a shard there are no results: `num_replies` of `num_prompts` are kept so far.
-    """
-
-    results: Mapping[str, Result]
-    benchmark: Benchmark
-    """One without a name for a data set."""
-    predictions: Mapping[str, Sequence[Prediction]] = field(default_factory=dict)
-    """The replies of a model, by unit."""
-    missing: Sequence[str] = ()
-    notes: Sequence[str] = ()
-    num_replies: int = 0
-    num_prompts: int = 0
-
-    @property
-    def result(self) -> Result:
-        """The first result; of a data set under one protocol the only one."""
-        return next(iter(self.results.values()))
-
-    def mean(self, metric: str, *, without_small: bool = False) -> float | None:
-        """Return the plain mean of a metric over the results; None if none is left."""
-        values = []
-        for result in self.results.values():
-            is_small = result.counts["images"] < SMALL_SET
-            if metric in result.metrics and not (without_small and is_small):
-                values.append(result.metrics[metric])
-        if not values:
-            return None
-        return sum(values) / len(values)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a benchmark's record: both means where it has one, each result, what is missing."""
-        means: dict[str, Any] = {}
-        if self.benchmark.averaged:
-            means = {"mean": {}, "mean_without_small": {}, "small_set": SMALL_SET}
-            for metric in self.result.metrics:
-                means["mean"][metric] = self.mean(metric)
-                means["mean_without_small"][metric] = self.mean(metric, without_small=True)
-        return {
-            "benchmark": self.benchmark.name,
-            "complete": not self.missing and not self.notes,
-            "missing": list(self.missing),
-            "notes": list(self.notes),
-            **means,
-            "results": {name: result.to_json() for name, result in self.results.items()},
-        }
 
 
 def evaluate(

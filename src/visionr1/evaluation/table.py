@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
-from visionr1.evaluation.evaluate import SMALL_SET, Evaluation
+from visionr1.evaluation.evaluation import SMALL_SET, Evaluation
 from visionr1.evaluation.protocols import Protocol
 from visionr1.evaluation.result import Result
 

@@ -100,7 +100,7 @@ def evaluate(
     if shard and (job.model is None or out is None):
         raise RecipeError("--shard needs --model, and --out, where the parts are kept")
 
-    found = job.find_units(data, split, Reading(with_images=job.model is not None, on_bad=on_bad, reader=reader))
+    found_units = job.find_units(data, split, Reading(with_images=job.model is not None, on_bad=on_bad, reader=reader))
 
     # The facts let `compare` compute a stored result again; those that are the default are left out.
     folder = None
@@ -113,8 +113,8 @@ def evaluate(
         folder = ResultFolder(out / (job.stem if chosen.name else "evaluation"), facts, chosen.name)
 
     if shard and folder:
-        return job.collect_shard(found, folder, shard)
-    return job.evaluate_units(found, folder)
+        return job.collect_shard(found_units, folder, shard)
+    return job.evaluate_units(found_units, folder)
 
 
 def _resolve_benchmark(benchmark: str | Benchmark | None, metric: str | Metric) -> Benchmark:
@@ -203,15 +203,15 @@ class _Job:
             return FoundUnits([unit.name], [unit])
         if not isinstance(data, str | Path):
             return FoundUnits([self.name], [Unit(name=self.name, samples=data)])
-        found = self.benchmark.find(data_path(data), split, reading)
+        found_units = self.benchmark.find(data_path(data), split, reading)
         if self.benchmark.name:
-            return found
+            return found_units
 
         # The unit of a data set is named after the model or file, as its result is.
-        units = [replace(unit, name=self.name) for unit in found.units]
+        units = [replace(unit, name=self.name) for unit in found_units.units]
         return FoundUnits([self.name], units)
 
-    def evaluate_units(self, found: FoundUnits, folder: ResultFolder | None) -> Evaluation:
+    def evaluate_units(self, found_units: FoundUnits, folder: ResultFolder | None) -> Evaluation:
         """Ask, score and keep one unit after the other."""
         if folder and self.benchmark.name:
             folder.check_whole(_prediction_paths(self.answers))
@@ -219,9 +219,9 @@ class _Job:
         results: dict[str, Result] = {}
         predictions: dict[str, Sequence[Prediction]] = {}
         notes: list[str] = []
-        for unit in found.units:
+        for unit in found_units.units:
             self._report(unit)
-            scored, predictions[unit.name] = self._evaluate_unit(unit, found, folder)
+            scored, predictions[unit.name] = self._evaluate_unit(unit, found_units, folder)
             results |= scored
             notes += [f"{unit.name}: {note}" for note in unit.notes]
 
@@ -229,7 +229,7 @@ class _Job:
             results=results,
             benchmark=self.benchmark,
             predictions=predictions,
-            missing=tuple(found.missing),
+            missing=tuple(found_units.missing),
             notes=tuple(notes),
         )
         if folder and self.benchmark.name:
@@ -237,14 +237,14 @@ class _Job:
             self.notify(f"stored: {path}")
         return evaluation
 
-    def collect_shard(self, found: FoundUnits, folder: ResultFolder, shard: Shard) -> Evaluation:
+    def collect_shard(self, found_units: FoundUnits, folder: ResultFolder, shard: Shard) -> Evaluation:
         """Only ask a part of the samples; the same evaluation without a shard finds the replies and scores them."""
         assert self.model is not None
 
         # Protocols side by side ask the same, and differ in how replies are scored.
         protocol = next(iter(self.protocols().values()))
         num_replies = num_prompts = 0
-        for unit in found.units:
+        for unit in found_units.units:
             self._report(unit)
             log = folder.reply_log(unit.name, ())
             asking = Asking.of(self.model, unit.samples, protocol)
@@ -253,14 +253,14 @@ class _Job:
         return Evaluation(results={}, benchmark=self.benchmark, num_replies=num_replies, num_prompts=num_prompts)
 
     def _evaluate_unit(
-        self, unit: Unit, found: FoundUnits, folder: ResultFolder | None
+        self, unit: Unit, found_units: FoundUnits, folder: ResultFolder | None
     ) -> tuple[dict[str, Result], Sequence[Prediction]]:
         """Return the results of a unit by name, and the replies they come from; none of files."""
         # Ask, or read what is answered.
         log = None
         if folder and self.model:
             log = folder.reply_log(unit.name, [self.stem + suffix for suffix in self.protocols()])
-        files = self._files_of_unit(unit, several=len(found.names) > 1)
+        files = self._files_of_unit(unit, several=len(found_units.names) > 1)
         unit, answers, protocols = self._ask(unit, files, log)
 
         # Score the same answers under each protocol.

@@ -68,10 +68,10 @@ class Protocol:
     prompt: Literal["joint", "per_category"] = "joint"
     """All categories in one prompt, or one prompt for each."""
     categories: Literal["all", "present", "every"] = "all"
-    """Which are asked for: all that the set asks of the image (D3: its group's), those that the image's own truth holds
+    """Those asked for: all that the set asks of the image (D3: its group's), those that the image's own truth holds
     (which tells what is there), or every one of the set (D3's inter-group setting)."""
     salvage: Literal["items", "release"] = "items"
-    """Which boxes of a faulty reply: of every complete item, or those of Vision-R1's release (`release_salvage.py`)."""
+    """Boxes kept of a faulty reply: of every complete item, or those of Vision-R1's release (`release_salvage.py`)."""
     num_negatives: int = 0
     """With categories=present: how many absent ones are asked too, drawn by sample id; all may fit no prompt."""
     scores: Literal["constant", "rank", "token", "file"] = "constant"
@@ -89,9 +89,9 @@ class Protocol:
 
     # Referring: what an expression names.
     comparison: Literal["at_least", "above"] = "at_least"
-    """Whether an overlap of just `match_iou` is enough: mmdetection's `>=`, or `>` as Griffon and VLM-R1 have it."""
+    """How an overlap is compared with `match_iou`: mmdetection's `>=`, or `>` as Griffon and VLM-R1 have it."""
     overlap: Literal["iou", "giou"] = "iou"
-    """What is compared: IoU, or generalised IoU as the authors of gRefCOCO do."""
+    """The overlap that is compared: IoU, or generalised IoU as the authors of gRefCOCO do."""
     min_score: float = 0.0
     """Boxes of a results file below this score are left out; those of a reply have none and stay."""
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from visionr1.data.augment import MIN_SIDE, augmented
+from visionr1.data.augment import MIN_SIDE, augment_sample
 from visionr1.samples import Boxes, Query, Sample
 
 BOX = [60, 30, 110, 90]
@@ -19,7 +19,7 @@ def sample_of(boxes: Boxes, categories: tuple[str, ...] = ("white",)) -> Sample:
 
 
 def view(sample: Sample, seed: int) -> Sample:
-    return augmented(sample, sample.load_image(), np.random.default_rng(seed))
+    return augment_sample(sample, sample.load_image(), np.random.default_rng(seed))
 
 
 @pytest.mark.parametrize("seed", range(60))

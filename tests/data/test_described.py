@@ -11,7 +11,7 @@ import pytest
 from support.benchmark_trees import D3_SENTENCES, SIZE, write_d3, write_json, write_ovdeval, write_pickle, write_v3det
 from visionr1.data.queries import present_categories
 from visionr1.data.readers.d3 import read_d3
-from visionr1.data.readers.ovdeval import ovdeval_file, read_ovdeval
+from visionr1.data.readers.ovdeval import find_subtask_file, read_ovdeval
 from visionr1.data.readers.v3det import read_v3det
 from visionr1.errors import DataError
 
@@ -79,7 +79,7 @@ def test_faults_of_d3_are_named(
 
 
 def test_ovdeval_asks_for_both_lists_in_the_order_of_the_file(tmp_path: Path) -> None:
-    file = ovdeval_file(write_ovdeval(tmp_path), "color")
+    file = find_subtask_file(write_ovdeval(tmp_path), "color")
     assert file is not None
     change(file, lambda content: content["images"][0].update(neg_text=["a blue car", "a green car", "a blue car"]))
     data = read_ovdeval(file)
@@ -87,7 +87,7 @@ def test_ovdeval_asks_for_both_lists_in_the_order_of_the_file(tmp_path: Path) ->
     assert data.report.adjusted == {"labels_without_category": 1}
     assert data.samples[0].truth.labels == ("a red car",) and data.samples[0].image_id == 0
     assert data.samples[1].load_image().size == SIZE
-    assert ovdeval_file(tmp_path, "logo") is None
+    assert find_subtask_file(tmp_path, "logo") is None
 
 
 OVDEVAL_FAULTS: list[tuple[dict[str, Any], str]] = [

@@ -23,7 +23,7 @@ SUBSET_SHARE = 0.2  # of the views are asked for some of the categories only
 COLOR_RANGE = 0.15  # gains and offsets, relative to full scale
 
 
-def augmented(sample: Sample, image: Image.Image, rng: Rng) -> Sample:
+def augment_sample(sample: Sample, image: Image.Image, rng: Rng) -> Sample:
     """Return a random view of `sample`, whose decoded RGB image is `image`."""
     image, boxes = _crop(image, sample.truth, rng)
     image, boxes = _mirror(image, boxes, rng)

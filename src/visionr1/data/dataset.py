@@ -64,7 +64,8 @@ def dataset_from_table(
     kept, samples = [], []
     for index, image_id in enumerate(table.image_ids):
         # The categories asked for, and the true boxes of those alone.
-        categories, truth = table.categories, truths[index]
+        categories = table.categories
+        truth = truths[index]
         if asked is not None:
             categories = tuple(asked[index])
             truth = _keep_labels(truth, set(categories))
@@ -139,7 +140,8 @@ def _name_image(table: BoxTable, index: int) -> str:
 
 def _find_image(table: BoxTable, index: int, folder: Path, log: RowLog) -> Path | None:
     """Return the path of an image; None, logged, if its name is unsafe or there is no such file."""
-    name, where = table.file_names[index], _name_image(table, index)
+    name = table.file_names[index]
+    where = _name_image(table, index)
     if not is_safe_name(name):
         message = f"file_name: expected a path below the image folder, found {name!r}"
         log.bad("unsafe_file_name", where, message)

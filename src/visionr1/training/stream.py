@@ -14,7 +14,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from visionr1.data.augment import augmented
+from visionr1.data.augment import augment_sample
 from visionr1.data.scenes import SceneConfig, SceneStream
 from visionr1.data.settings import DataSource
 from visionr1.samples import Sample
@@ -185,7 +185,7 @@ class Augmented:
     def __call__(self, number: int, seed: Sequence[int]) -> Sample:
         sample = self.originals(number, seed)
         random = np.random.default_rng((*seed, number))  # another view in each epoch
-        return augmented(sample, sample.load_image(), random)
+        return augment_sample(sample, sample.load_image(), random)
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,7 +145,8 @@ def _find_direct(folder: Path) -> Path | None:
 
 def find_image_folder(file: Path, file_names: Sequence[str]) -> Path:
     """Return the folder of the images of an annotation file: its own, or one where COCO's users put them."""
-    parent, tail = file.parent, file.stem.removeprefix("instances_")
+    parent = file.parent
+    tail = file.stem.removeprefix("instances_")  # of instances_val2017.json the images are in val2017
     above = parent.parent
     folders = (parent, parent / "images", above / tail, above / "images" / tail, above / "images")
 
@@ -215,7 +216,8 @@ def _read_categories(rows: list[Any], annotations: list[Any], log: RowLog) -> di
     superclasses: dict[Id, str] = {}
     for index, row in enumerate(rows):
         where = f"categories[{index}]"
-        identity, name = read_id(get_field(row, "id")), get_field(row, "name")
+        identity = read_id(get_field(row, "id"))
+        name = get_field(row, "name")
         if identity is None or not isinstance(name, str) or not name.strip():
             raise DataError(f"{log.path}: {where}: expected an object with id and name, found {row!r:.80}; correct it")
         if identity in names:
@@ -296,7 +298,8 @@ def _read_annotations(rows: list[Any], images: dict[Id, int], categories: dict[I
                 log.adjust("duplicate_annotation_ids", where, message)
             seen.add(annotation_id)
 
-        box, box_area = row["bbox"], row.get("area")
+        box = row["bbox"]
+        box_area = row.get("area")
         if box_area is None:
             log.adjust("areas_computed", where, "no area; width x height is used")
             box_area = box[2] * box[3]

@@ -28,8 +28,8 @@ def read_d3(folder: Path, *, with_images: bool = True, on_bad: OnBad = "raise") 
     sentences = _read_by_id(_find_file(folder, "d3_pkl", "sentences.pkl"))
     unknown = [identity for identity in table.category_ids if identity not in sentences]
     if unknown:
-        count, example = len(unknown), unknown[0]
-        raise DataError(f"{table.path}: categories: {count} have no sentence, such as id {example!r}")
+        problem = f"{len(unknown)} have no sentence, such as id {unknown[0]!r}"
+        raise DataError(f"{table.path}: categories: {problem}")
 
     parts = _split_into_parts(table, sentences)
     if not with_images:

@@ -142,9 +142,12 @@ def _iterate_rows(file: parquet.ParquetFile, columns: Sequence[str]) -> Iterator
 
 def _add_parquet_row(rows: GroundingRows, where: str, row: Mapping[str, Any]) -> None:
     """Add a sample for each expression of a row."""
-    image, expressions = row["image"], row["answer"]
+    image = row["image"]
     if isinstance(image, dict):
         image = image["bytes"]
+
+    # One expression, or several of the same box.
+    expressions = row["answer"]
     if not isinstance(expressions, list):
         expressions = [expressions]
     for number, expression in enumerate(expressions):

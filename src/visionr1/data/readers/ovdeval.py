@@ -20,7 +20,7 @@ from visionr1.files import read_json
 SUBTASKS = ("celebrity", "color", "landmark", "logo", "material", "negation", "position", "relationship")
 
 
-def ovdeval_file(folder: Path, subtask: str) -> Path | None:
+def find_subtask_file(folder: Path, subtask: str) -> Path | None:
     """Return the annotation file of a subtask, if the folder has it."""
     return first_file((folder / "annotations" / f"{subtask}.json", folder / f"{subtask}.json"))
 

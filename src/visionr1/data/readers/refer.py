@@ -71,7 +71,7 @@ def read_refer(
         wanted = tuple(datasets)
 
     if not datasets:
-        row_files = ", ".join(_row_files(name, wanted[0]))
+        row_files = ", ".join(_list_row_files(name, wanted[0]))
         raise DataError(
             f"{data}: no {name} {' or '.join(wanted)}; expected {name}/{_REFS[name][0]} with {name}/instances.json, or "
             f"one of {row_files}, in this folder"
@@ -104,14 +104,14 @@ def _read_folder(
 
         datasets = {}
         for split in wanted:
-            if file := _find_first(folder, _row_files(name, split)):
+            if file := _find_first(folder, _list_row_files(name, split)):
                 datasets[split] = read_grounding_file(file, **options)
         if datasets:
             return datasets
     return {}
 
 
-def _row_files(name: str, split: str) -> list[str]:
+def _list_row_files(name: str, split: str) -> list[str]:
     """Return the names that a split has as a file of rows, in the order in which they are looked for."""
     partition = "unc"
     if name == "refcocog":

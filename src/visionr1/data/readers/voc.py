@@ -128,11 +128,12 @@ def _read_file(path: Path, log: RowLog) -> _Annotation | None:
     boxes: list[list[float]] = []
     try:
         root = _parse(path)
-        width, height = _number(root, "size/width", 0), _number(root, "size/height", 0)
+        width = _read_number(root, "size/width", 0)
+        height = _read_number(root, "size/height", 0)
         for index, element in enumerate(root.findall("object")):
             where = f"{path.name}: object {index}"
             label = (element.findtext("name") or "").strip()
-            sides = [_number(element, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
+            sides = [_read_number(element, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
             xmin, ymin, xmax, ymax = sides
             if not label or xmax < xmin or ymax < ymin:
                 expected = "expected a name and xmin <= xmax, ymin <= ymax"
@@ -164,7 +165,7 @@ def _parse(path: Path) -> ElementTree.Element:
         raise DataError(f"{path} is not XML: {error}") from error
 
 
-def _number(element: ElementTree.Element, tag: str, default: float | None = None) -> float:
+def _read_number(element: ElementTree.Element, tag: str, default: float | None = None) -> float:
     """Return the number in a tag, `default` if there is no such tag; DataError if it is no number."""
     text = element.findtext(tag)
     if text is None and default is not None:

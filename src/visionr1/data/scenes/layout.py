@@ -48,7 +48,8 @@ class Scene:
         width, height = self.size_wh
 
         # The part of the mask inside the canvas, and the box of what it covers there.
-        right, bottom = min(mask.width, width - left), min(mask.height, height - top)
+        right = min(mask.width, width - left)
+        bottom = min(mask.height, height - top)
         part = (max(0, -left), max(0, -top), right, bottom)
         if part[0] >= part[2] or part[1] >= part[3]:
             return False
@@ -57,7 +58,8 @@ class Scene:
             return False
 
         # The same box in the canvas.
-        x, y = max(0, left), max(0, top)
+        x = max(0, left)
+        y = max(0, top)
         box = (x + tight[0], y + tight[1], x + tight[2], y + tight[3])
         if min(box[2] - box[0], box[3] - box[1]) < MIN_SIDE or self._is_crowded(box):
             return False
@@ -110,7 +112,8 @@ def draw_shapes(scene: Scene) -> None:
         if len(scene.things) == count:
             break
         share = common_size * rng.uniform(0.85, 1.15) if is_one_size else _log_uniform(rng, smallest, largest)
-        shape, color_name = str(rng.choice(shapes)), str(rng.choice(colors))
+        shape = str(rng.choice(shapes))
+        color_name = str(rng.choice(colors))
         mask = shape_mask(rng, shape, max(8, round(share * min(width, height))))
         if mask.width >= width or mask.height >= height:
             continue
@@ -160,7 +163,8 @@ def draw_cells(scene: Scene) -> None:
 
 def _draw_clutter(scene: Scene) -> None:
     """Draw thin lines and specks that nobody asks for."""
-    rng, draw = scene.rng, ImageDraw.Draw(scene.image)
+    rng = scene.rng
+    draw = ImageDraw.Draw(scene.image)
     limit = np.array(scene.size_wh)
     for _ in range(int(rng.integers(1, 6))):
         corners = rng.random((int(rng.integers(2, 4)), 2)) * limit

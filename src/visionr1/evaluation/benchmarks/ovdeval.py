@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from visionr1.data.readers.ovdeval import SUBTASKS, ovdeval_file, read_ovdeval
+from visionr1.data.readers.ovdeval import SUBTASKS, find_subtask_file, read_ovdeval
 from visionr1.errors import DataError
 from visionr1.evaluation.benchmarks import Benchmark, Reading
 from visionr1.evaluation.protocols import Protocol
@@ -20,7 +20,7 @@ def find_ovdeval(folder: Path, split: str | None, reading: Reading) -> FoundUnit
     files: dict[str, Path] = {}
     missing = []
     for name in names:
-        file = ovdeval_file(folder, name)
+        file = find_subtask_file(folder, name)
         if file:
             files[name] = file
         else:

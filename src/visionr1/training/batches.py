@@ -34,7 +34,7 @@ def prepared_batches(
     """Yield sample ids and prepared samples of this rank for each of `steps`, made ahead by `workers` processes."""
     loader = DataLoader(
         _Steps(learner, stream, rank, world_size),
-        batch_size=None,
+        batch_size=None,  # an item is a whole step
         sampler=steps,
         num_workers=workers,
         collate_fn=_identity,
@@ -46,4 +46,5 @@ def prepared_batches(
 
 
 def _identity(item: Any) -> Any:
+    """Leave a step as it is: torch would make tensors of its numbers. A lambda could not be pickled for a worker."""
     return item

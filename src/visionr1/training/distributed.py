@@ -60,6 +60,7 @@ def make_accelerator(device: str) -> Accelerator:
 
 
 def _check_deepspeed() -> None:
+    """Raise RecipeError for settings of DeepSpeed that are not supported, MissingDependency if it is not installed."""
     for name, expected in ZERO.items():
         value = os.environ.get(f"ACCELERATE_DEEPSPEED_{name}", expected)
         if value != expected:
@@ -69,6 +70,7 @@ def _check_deepspeed() -> None:
 
 
 def _check_fsdp(accelerator: Accelerator) -> None:
+    """Raise RecipeError for settings of FSDP that are not supported."""
     if not accelerator.is_fsdp2:
         raise RecipeError("only FSDP version 2, over GPUs, is supported: examples/accelerate/fsdp2.yaml")
     if accelerator.state.fsdp_plugin.cpu_ram_efficient_loading:
@@ -140,7 +142,9 @@ def equal_passes(work: Sequence[Item]) -> Iterator[tuple[Item, bool]]:
 
 def full_tensor(tensor: Tensor) -> Tensor:
     """All-gather a tensor from its shards; all ranks must call it."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    if isinstance(tensor, DTensor):
+        return tensor.full_tensor()
+    return tensor
 
 
 def gather_full_state(state: dict[str, Any], accelerator: Accelerator) -> dict[str, Any]:
@@ -148,7 +152,9 @@ def gather_full_state(state: dict[str, Any], accelerator: Accelerator) -> dict[s
 
     def gather_tensor(shard: DTensor) -> Any:
         tensor = shard.full_tensor()
-        return tensor.cpu() if accelerator.is_main_process else None  # one copy in memory, not one on each rank
+        if not accelerator.is_main_process:
+            return None  # one copy in memory, not one on each rank
+        return tensor.cpu()
 
     full_state: dict[str, Any] = tree_map_only(DTensor, gather_tensor, state)
     return full_state
@@ -158,6 +164,7 @@ def shard_for_rank(state: dict[str, Any], parameters: Sequence[nn.Parameter]) ->
     """Shard an optimizer's full state, each tensor as its parameter is: the inverse of `gather_full_state`."""
 
     def shard(parameter: nn.Parameter, value: Any) -> Any:
+        # Other values, such as the number of steps, are the same on all ranks.
         if isinstance(parameter, DTensor) and getattr(value, "shape", None) == parameter.shape:
             return distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
         return value
@@ -176,6 +183,8 @@ def unshard_parameters(trained: nn.Module, accelerator: Accelerator) -> Iterator
     Use it inside the forward pass of `trained`.
     """
     modules: list[Any] = [module for module in trained.modules() if isinstance(module, FSDPModule)]
+
+    # Without resharding after the forward pass, the weights stay whole for all tokens.
     for module in modules:
         module.set_reshard_after_forward(False, recurse=False)
         module.unshard()
@@ -195,6 +204,7 @@ def explain_lost_ranks() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        # NCCL raises errors of its own class; gloo's are known by their message alone.
         if isinstance(error, dist.DistError) or re.search(r"gloo.*(peer|pair|timed? ?out)", str(error), re.I | re.S):
             raise TrainingError(
                 f"another process of this run has ended or cannot be reached; its own message says why ({error}). "

@@ -47,9 +47,9 @@ PACKAGES = ("torch", "transformers", "numpy", "pillow", "scipy")
 
 
 class RunFolder:
-    """One run's files. `open` makes the folder or, to resume, finds it.
+    """The files of one run. `open` makes the folder or, to resume, finds it.
 
-    Of several processes one `writes`; the others' calls change nothing.
+    One rank `writes`; calls of the others change nothing.
     """
 
     def __init__(self, path: Path, *, writes: bool = True) -> None:
@@ -88,14 +88,16 @@ class RunFolder:
         """Add rows to the log `name`."""
         if not self.writes:
             return
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        if text:
-            with self.writing(self.path / name), (self.path / name).open("ab") as log:
-                log.write(text.encode())
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+        if lines:
+            path = self.path / name
+            with self.writing(path), path.open("ab") as log:
+                log.write("".join(lines).encode())
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """Return the rows of the log `name`, none if it is not there."""
-        return read_json_lines(self.path / name) if (self.path / name).is_file() else []
+        path = self.path / name
+        return read_json_lines(path) if path.is_file() else []
 
     def latest_checkpoint(self) -> Path | None:
         """Return the newest complete checkpoint."""
@@ -116,33 +118,43 @@ class RunFolder:
         with self.writing(final), whole_folder(final) as folder:
             save_trained(policy, folder, weights)
             torch.save({**state, "log_lengths": self._log_lengths()}, folder / STATE_FILE)
+
+        # Only now that the new one is whole.
         for old in self._checkpoints()[:-keep]:
             with self.writing(old):
                 remove_folder(old)
 
     def read_state(self, checkpoint: Path) -> dict[str, Any]:
-        """Return the trainer state in `checkpoint`, with the logs' lengths; CheckpointError if it cannot be read."""
+        """Return the trainer state in `checkpoint`, with the logs' lengths.
+
+        Raises CheckpointError, which names the checkpoint before, if it cannot be read.
+        """
         file = checkpoint / STATE_FILE
         reason: Exception | None = None
         try:
             state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
             missing = {"position", "optimizer", "learner", "data", "log_lengths"} - state.keys()
         except (OSError, RuntimeError, EOFError, AttributeError, UnpicklingError) as error:
-            missing, reason = {"everything"}, error
-        if missing:
-            others = [path.name for path in self._checkpoints() if path != checkpoint]
-            raise CheckpointError(
-                f"{file} is damaged or of another version ({', '.join(sorted(missing))} cannot be read); delete "
-                f"{checkpoint}, and --resume goes on from {others[-1] if others else 'the beginning'}"
-            ) from reason
-        return state
+            missing = {"everything"}
+            reason = error
+        if not missing:
+            return state
+
+        others = [path.name for path in self._checkpoints() if path != checkpoint]
+        fallback = others[-1] if others else "the beginning"
+        raise CheckpointError(
+            f"{file} is damaged or of another version ({', '.join(sorted(missing))} cannot be read); delete "
+            f"{checkpoint}, and --resume goes on from {fallback}"
+        ) from reason
 
     def cut_logs(self, lengths: Mapping[str, int]) -> None:
         """Shorten each log to its length in bytes in `lengths`, to nothing if not there."""
         if not self.writes:
             return
         for path in self._logs():
-            os.truncate(path, min(path.stat().st_size, lengths.get(path.name, 0)))
+            # Never beyond its end: that would fill it up with zero bytes.
+            length = min(path.stat().st_size, lengths.get(path.name, 0))
+            os.truncate(path, length)
 
     def write_model(
         self, name: str, policy: Policy, dtype: torch.dtype, weights: dict[str, Tensor] | None = None
@@ -150,15 +162,21 @@ class RunFolder:
         """Write the model folder `name` whole; `weights` as in `write_checkpoint`."""
         if not self.writes:
             return
-        with self.writing(self.path / name), whole_folder(self.path / name) as folder:
+        final = self.path / name
+        with self.writing(final), whole_folder(final) as folder:
             save_policy(policy, folder, dtype, weights=weights)
 
     def _checkpoints(self) -> list[Path]:
         """Return all complete checkpoints, the newest last."""
-        checkpoints = [path for path in self.checkpoints.glob("step_*") if re.fullmatch(r"step_\d+", path.name)]
-        return sorted(checkpoints, key=lambda path: int(path.name.removeprefix("step_")))
+        by_step: dict[int, Path] = {}
+        for path in self.checkpoints.glob("step_*"):
+            match = re.fullmatch(r"step_(\d+)", path.name)
+            if match:  # not a copy that the user keeps, such as step_10_backup
+                by_step[int(match[1])] = path
+        return [by_step[step] for step in sorted(by_step)]
 
     def _begin(self, recipe: Recipe) -> None:
+        """Write the files that a run begins with; the versions mark the folder as a run's."""
         try:
             write_json_atomic(self.path / "versions.json", _versions())
             write_text_atomic(self.recipe_file, to_toml(recipe))
@@ -175,8 +193,11 @@ class RunFolder:
         """Raise TrainingError if there is no run to resume, or if it is one of another recipe."""
         if not self.recipe_file.is_file():
             raise TrainingError(f"there is no run in {self.path} to resume; start it without --resume")
-        before, now = self._read_recipe_text(), to_toml(recipe)
+
+        before = self._read_recipe_text()
+        now = to_toml(recipe)
         if before != now:
+            # The changed lines alone, without the headers of a diff.
             changes = unified_diff(before.splitlines(), now.splitlines(), n=0, lineterm="")
             changed = [line for line in changes if not line.startswith(("---", "+++", "@@"))]
             raise TrainingError(
@@ -196,6 +217,8 @@ class RunFolder:
         """
         names = {entry.name for entry in self.path.glob("*") if not entry.name.startswith(".")}
         has_run = "versions.json" in names
+
+        # A run that has neither logs nor checkpoints never began, and its place is free.
         if has_run and names & {"metrics.jsonl", self.checkpoints.name}:
             raise TrainingError(
                 f"{self.path} holds a run already; continue it with --resume or choose another --run-dir"
@@ -210,6 +233,7 @@ class RunFolder:
 
     def _log_lengths(self) -> dict[str, int]:
         """Return the length of each log in bytes, all of which are on the disk."""
+        # A checkpoint relies on the rows up to these lengths, so they must outlast a power cut.
         for path in (*self._logs(), self.path):
             sync(path)
         return {log.name: log.stat().st_size for log in self._logs()}
@@ -221,19 +245,24 @@ class RunFolder:
             yield
         except (OSError, RuntimeError, SafetensorError) as error:
             newest = self.latest_checkpoint()
-            kept = f"the newest checkpoint, {newest}, is kept" if newest else "there is no checkpoint yet"
+            kept = "there is no checkpoint yet"
+            if newest:
+                kept = f"the newest checkpoint, {newest}, is kept"
             raise TrainingError(
                 f"cannot write {path}: {error}; {kept}; make room and continue with --resume"
             ) from error
 
 
 def _versions() -> dict[str, Any]:
+    """Return the versions of Python and the packages, the machine, and the command that began the run."""
+    package_versions = {name: version(name) for name in PACKAGES}
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "python": platform.python_version(),
         "visionr1": __version__,
-        **{name: version(name) for name in PACKAGES},
+        **package_versions,
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
-        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "cuda": gpu,
         "command": " ".join(["visionr1", *sys.argv[1:]]),
     }

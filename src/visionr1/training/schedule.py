@@ -12,7 +12,7 @@ UNLIMITED = 10**9
 
 @dataclass(slots=True)
 class Position:
-    """Where a run is: what changes besides weights, optimizer and learner."""
+    """The place that a run has reached: its state besides weights, optimizer and learner."""
 
     step: int = 0
     """Steps done, over all phases."""
@@ -23,7 +23,9 @@ class Position:
     def enter(self, phase: int) -> None:
         """Go on to the beginning of `phase`, unless it is the one that the run is in."""
         if phase > self.phase:
-            self.phase, self.phase_step, self.phase_seconds = phase, 0, 0.0
+            self.phase = phase
+            self.phase_step = 0
+            self.phase_seconds = 0.0
 
     def advance(self, seconds: float) -> None:
         """Count one more step, which took `seconds`."""
@@ -44,8 +46,10 @@ def num_steps(phase: Phase, stream: Stream) -> int:
 
 def phase_progress(phase: Phase, position: Position, steps: int) -> float:
     """Return the share of the phase that is done, in steps or in time, whichever is further."""
-    time_share = position.phase_seconds / (60 * phase.minutes) if phase.minutes else 0.0
-    return min(1.0, max(position.phase_step / steps, time_share))
+    share = position.phase_step / steps
+    if phase.minutes:
+        share = max(share, position.phase_seconds / (60 * phase.minutes))
+    return min(1.0, share)
 
 
 def overall_progress(recipe: Recipe, position: Position, steps: int) -> float:
@@ -60,10 +64,12 @@ def learning_rate(phase: Phase, step: int, steps: int, progress: float) -> float
     It rises to the peak in the warm-up, then follows the schedule over all that remains. In a phase of minutes the
     share that its warm-up takes is not known, and counts as 0.
     """
-    peak, final = phase.learning_rate, phase.final_learning_rate
+    peak = phase.learning_rate
+    final = phase.final_learning_rate
     if step < phase.warmup_steps:
         return peak * (step + 1) / phase.warmup_steps
 
+    # The share of the way from peak to end, counted from the end of the warm-up.
     warmup = phase.warmup_steps / steps
     decayed = max(0.0, (progress - warmup) / (1 - warmup))
     remaining = {

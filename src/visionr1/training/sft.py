@@ -14,27 +14,38 @@ from visionr1.training.recipe import SFTSection
 
 
 def target(policy: Policy, sample: Sample, prompt: Prompt, recipe: SFTSection) -> Tensor:
-    """Token ids (T,) of the reply that names the sample's true boxes, its end token included."""
-    boxes = _sorted(sample.truth, recipe.box_order)
-    return policy.encode_reply(policy.dialect.render(boxes, size_wh=sample.size_wh, input_size_wh=prompt.input_size_wh))
+    """Return token ids (T,) of the reply that names the sample's true boxes, its end token included."""
+    boxes = _sort_boxes(sample.truth, recipe.box_order)
+    reply = policy.dialect.render(boxes, size_wh=sample.size_wh, input_size_wh=prompt.input_size_wh)
+    return policy.encode_reply(reply)
 
 
 def token_weights(policy: Policy, recipe: SFTSection) -> Tensor:
-    """Weight (V,) of each token of the vocabulary: `coordinate_weight` for numbers, else 1."""
-    vocabulary = range(policy.config.get_text_config().vocab_size)
-    is_number = torch.tensor([policy.tokenizer.decode([i]).strip().isdigit() for i in vocabulary])
-    return torch.where(is_number, recipe.coordinate_weight, 1.0).to(policy.device)
+    """Return the weight (V,) of each token of the vocabulary: `coordinate_weight` for numbers, else 1."""
+    is_number = []
+    for token in range(policy.config.get_text_config().vocab_size):
+        text = policy.tokenizer.decode([token])
+        is_number.append(text.strip().isdigit())
+    return torch.where(torch.tensor(is_number), recipe.coordinate_weight, 1.0).to(policy.device)
 
 
 def loss(logprobs: Tensor, weights: Tensor) -> Tensor:
-    """This part's share of the step's loss: log-probabilities (N,) and weights (N,) that sum to one
-    over the step."""
+    """Return this part's share of the step's loss.
+
+    Takes log-probabilities (N,) and weights (N,); the weights of all parts of the step sum to one.
+    """
     return -(weights * logprobs).sum()
 
 
-def _sorted(boxes: Boxes, order: str) -> Boxes:
+def _sort_boxes(boxes: Boxes, order: str) -> Boxes:
+    """Sort boxes by their upper left corner; `order` is one of `SFTSection.box_order`."""
     if order == "given":
         return boxes
-    corner = boxes.xyxy[:, :2] if order == "columns" else boxes.xyxy[:, 1::-1]
-    places = sorted(range(len(boxes)), key=lambda i: tuple(corner[i]))
-    return Boxes(boxes.xyxy[places], tuple(boxes.labels[i] for i in places))
+
+    # Sort keys (N, 2): y then x in reading order, x then y by columns.
+    corners = boxes.xyxy[:, 1::-1]
+    if order == "columns":
+        corners = boxes.xyxy[:, :2]
+    places = sorted(range(len(boxes)), key=lambda place: tuple(corners[place]))
+    labels = tuple(boxes.labels[place] for place in places)
+    return Boxes(boxes.xyxy[places], labels)

@@ -9,7 +9,7 @@ this file on its part of every step's samples (see `distributed`); the main rank
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from operator import attrgetter
@@ -60,14 +60,14 @@ NEEDED_BY_FSDP2 = {**NEEDED_BY_SHARDS, "rollout.compile": False}
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a run left."""
+    """The outcome of a run."""
 
     run_dir: Path
     model_dir: Path
-    """final/"""
+    """The folder final/ of the run."""
     steps: int
     was_finished: bool = False
-    """It was all there, and nothing was done."""
+    """The run had ended before, and nothing was done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +86,15 @@ class TrainingRun:
     evaluations: list[Metrics]
     """The rows of evaluations.jsonl."""
     data: dict[str, str]
-    """What each source holds, by its place in the recipe."""
+    """A description of each source, by its place in the recipe."""
 
 
 def train(recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool = True) -> RunResult:
     """Run `recipe` in folder `run_dir`; see `run_folder` for what it leaves there.
 
     Raises RecipeError, DataError, CheckpointError or TrainingError. An interrupt (Ctrl-C, SIGTERM)
-    ends the run after the step in progress, with a checkpoint, by KeyboardInterrupt. Of a finished
-    run, resumed, nothing is read or changed.
+    ends the run after the step in progress, with a checkpoint, by KeyboardInterrupt. To resume a
+    finished run reads and changes nothing.
     """
     recipe.check_ends()
     if recipe.threads:
@@ -103,13 +103,15 @@ def train(recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool
 
     # All ranks stop here or none: the first decides.
     folder = RunFolder(run_dir)
-    if gather([resume and folder.is_finished(recipe)])[0]:
-        return RunResult(run_dir, folder.final, len(folder.rows("metrics.jsonl")), was_finished=True)
+    is_finished = gather([resume and folder.is_finished(recipe)])[0]
+    if is_finished:
+        steps = len(folder.rows("metrics.jsonl"))
+        return RunResult(run_dir, folder.final, steps, was_finished=True)
 
-    # Everything that the run will read, so that what is missing ends it before the model is loaded.
+    # Open everything that the run will read: missing data end it before the model is loaded.
     streams = [open_stream(phase, (recipe.seed, i)) for i, phase in enumerate(recipe.phases)]
     validation = Validation.open(recipe.eval) if recipe.eval.every else None
-    data = data_read(recipe, streams, validation)
+    data = describe_data(recipe, streams, validation)
 
     with explain_lost_ranks():
         run = start(recipe, run_dir, accelerator, data, resume=resume)
@@ -135,22 +137,23 @@ def start(
         initial = initial_model(recipe, folder)
     checkpoint = folder.latest_checkpoint()
 
-    # The model, and what trains of it.
-    device = recipe.model.device if accelerator.num_processes == 1 else str(accelerator.device)
+    # A launcher gives each of several ranks its own device; a single one takes the recipe's.
+    device = str(accelerator.device)
+    if accelerator.num_processes == 1:
+        device = recipe.model.device
     policy = load(recipe, checkpoint or initial, initial, device)
     make_trainable(policy, recipe.model, recipe.lora, seed=recipe.seed)
     policy.model.eval()  # to stay: with dropout, the policy that samples would not be the one that is scored
     optimizer = make_optimizer(policy.model, recipe.optimizer)
 
-    # The same over all ranks.
+    # Distribute model and optimizer over the ranks, as the launcher says.
     if not policy.path.uses_all_weights:
         accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
     trained, optimizer = distribute(Trained(policy.model), optimizer, accelerator)
-    learner = make_learner(
-        policy, recipe, lambda: load(recipe, initial, initial, device), partial(wrap_frozen, accelerator)
-    )
+    load_reference = partial(load, recipe, initial, initial, device)
+    learner = make_learner(policy, recipe, load_reference, partial(wrap_frozen, accelerator))
 
-    # Where the checkpoint was written; rows that came after it go.
+    # Go back to where the checkpoint was written; rows that came after it go.
     position = Position()
     log_lengths: dict[str, int] = {}
     if checkpoint:
@@ -178,7 +181,8 @@ def train_phase(
 
     Raises KeyboardInterrupt after a checkpoint once `stopped` is not empty on some rank.
     """
-    recipe, position, folder = run.recipe, run.position, run.folder
+    recipe = run.recipe
+    position = run.position
     phase = recipe.phases[position.phase]
     steps = num_steps(phase, stream)
     batches = prepared_batches(
@@ -193,8 +197,8 @@ def train_phase(
     over = validation is not None and validation.is_over(run.evaluations)
     while not over and phase_progress(phase, position, steps) < 1:
         row, rollouts, stopping = take_step(run, phase, steps, batches, stopped)
-        folder.append("metrics.jsonl", [row])
-        folder.append("rollouts.jsonl", rollouts)
+        run.folder.append("metrics.jsonl", [row])
+        run.folder.append("rollouts.jsonl", rollouts)
         track(row)
         bar.show(*describe_step(row))
 
@@ -203,6 +207,7 @@ def train_phase(
             figures = {f"eval/{name}": value for name, value in run.evaluations[-1].items()}
             track({**figures, "step": position.step})
 
+        # An interrupt loses no step: the run ends with a checkpoint whatever its number.
         every = recipe.checkpoint.every
         if stopping or (every and position.step % every == 0):
             write_checkpoint(run)
@@ -213,7 +218,7 @@ def train_phase(
 def take_step(
     run: TrainingRun, phase: Phase, steps: int, batches: Iterator[tuple[list[str], Any]], stopped: Sequence[int]
 ) -> tuple[Metrics, list[Metrics], bool]:
-    """Do one step of the run's phase, of `steps`.
+    """Do one step of the run's phase, which has `steps` steps.
 
     Returns its row of metrics, its rollouts, and whether any rank was asked to stop.
     """
@@ -233,17 +238,19 @@ def take_step(
 
     with torch.no_grad():
         collected = run.trained(collect)
-    for number in range(run.learner.updates):
+    for updates_done in range(run.learner.updates):
         update = update_weights(run, collected.work, rate)
         if not math.isfinite(update["loss"] + update["grad_norm"]):
-            samples = gather([sample_ids[place] for place in not_finite_parts(run, collected.work)])
-            raise TrainingError(not_finite(update, number, position, samples or gather(sample_ids), run.folder))
+            suspects = [sample_ids[place] for place in find_not_finite(run, collected.work)]
+            # Where no part alone shows it, all samples of the step are named.
+            samples = gather(suspects) or gather(sample_ids)
+            raise TrainingError(explain_not_finite(update, updates_done, position, samples, run.folder))
     post_update = run.learner.post_update_metrics(collected.work)
 
     # The first rank's clock counts, so that all ranks end a phase of minutes at the same step.
-    clocks = gather([(time.perf_counter() - began, bool(stopped))])
-    seconds = clocks[0][0]
-    stopping = any(stop for _, stop in clocks)
+    reports = gather([(time.perf_counter() - began, bool(stopped))])
+    seconds = reports[0][0]
+    stopping = any(is_stopped for _, is_stopped in reports)
     position.advance(seconds)
     row = {
         "step": position.step,
@@ -273,7 +280,8 @@ def update_weights(run: TrainingRun, work: Sequence[Any], rate: float) -> Metric
     totals = accelerator.reduce(totals, "sum")
 
     norm = gradient_norm(run, run.recipe.optimizer.max_grad_norm or math.inf)
-    metrics = {**{name: float(total) for name, total in totals.items()}, "grad_norm": norm}
+    metrics = {name: float(total) for name, total in totals.items()}
+    metrics["grad_norm"] = norm
     if math.isfinite(metrics["loss"] + metrics["grad_norm"]):
         for parameters in optimizer.param_groups:
             parameters["lr"] = rate
@@ -306,7 +314,7 @@ def gradient_norm(run: TrainingRun, limit: float = math.inf) -> float:
 
 
 def evaluate(run: TrainingRun, validation: Validation) -> bool:
-    """Measure the policy, keep it in best/ if it is the best so far; return whether training should end."""
+    """Measure the policy and keep it in best/ if it is the best so far; return whether training should end."""
 
     def measure() -> Metrics:
         with unshard_parameters(run.trained, run.accelerator):
@@ -351,7 +359,12 @@ def check_processes(recipe: Recipe, accelerator: Accelerator) -> None:
         )
     if not is_sharded(accelerator):
         return
-    kind, needed = ("FSDP2", NEEDED_BY_FSDP2) if accelerator.is_fsdp2 else ("ZeRO-2", NEEDED_BY_SHARDS)
+
+    kind = "ZeRO-2"
+    needed: Mapping[str, object] = NEEDED_BY_SHARDS
+    if accelerator.is_fsdp2:
+        kind = "FSDP2"
+        needed = NEEDED_BY_FSDP2
     for key, expected in needed.items():
         value = attrgetter(key)(recipe)
         if value != expected:
@@ -359,12 +372,13 @@ def check_processes(recipe: Recipe, accelerator: Accelerator) -> None:
             raise RecipeError(f"{key}: in shards ({kind}) {problem}: docs/training.md")
 
 
-def data_read(recipe: Recipe, streams: Sequence[Stream], validation: Validation | None) -> dict[str, str]:
+def describe_data(recipe: Recipe, streams: Sequence[Stream], validation: Validation | None) -> dict[str, str]:
     """Describe what each source of the run holds, by its place in the recipe."""
     contents = {}
-    for i, (phase, stream) in enumerate(zip(recipe.phases, streams, strict=True)):
-        for k, (source, content) in enumerate(zip(phase.data, stream.contents, strict=True)):
-            contents[f"phase.{i}.data.{k} ({source.source})"] = content
+    for phase_index, phase in enumerate(recipe.phases):
+        for place, data in enumerate(phase.data):
+            name = f"phase.{phase_index}.data.{place} ({data.source})"
+            contents[name] = streams[phase_index].contents[place]
     if validation:
         contents[f"eval ({recipe.eval.source})"] = describe(validation.asked)
     return contents
@@ -411,9 +425,8 @@ def initial_model(recipe: Recipe, run_folder: RunFolder) -> Path:
     return folder
 
 
-def not_finite_parts(run: TrainingRun, work: Sequence[Any]) -> list[int]:
-    """Return the places, among this rank's samples, of those whose part of `work` has a loss or gradient that is not
-    finite.
+def find_not_finite(run: TrainingRun, work: Sequence[Any]) -> list[int]:
+    """Return the places, among this rank's samples, of those with a loss or gradient that is not finite.
 
     The step has added the gradients up, so each part is computed again alone. Shards show it on all ranks.
     """
@@ -421,17 +434,25 @@ def not_finite_parts(run: TrainingRun, work: Sequence[Any]) -> list[int]:
     for part, counts in equal_passes(work):
         run.optimizer.zero_grad(set_to_none=True)
         loss = backward(run, part, True, last=is_sharded(run.accelerator))["loss"]
-        if not math.isfinite(float(loss) + gradient_norm(run)) and counts:
-            places |= {completion // run.learner.group_size for completion in part.rows.completion.tolist()}
+        norm = gradient_norm(run)
+        if counts and not math.isfinite(float(loss) + norm):
+            # A sample's completions follow each other.
+            for completion in part.rows.completion.tolist():
+                places.add(completion // run.learner.group_size)
     return sorted(places)
 
 
-def not_finite(metrics: Metrics, done: int, position: Position, samples: Sequence[str], folder: RunFolder) -> str:
-    """Return the error message for a loss or gradient that is not finite, after `done` updates of a step.
+def explain_not_finite(
+    metrics: Metrics, updates_done: int, position: Position, samples: Sequence[str], folder: RunFolder
+) -> str:
+    """Return the error message for a loss or gradient that is not finite, after `updates_done` updates of a step.
 
     The weights are not kept: they may be the cause, and a checkpoint of them would take the place of a good one.
     """
-    changed = f"made {done} update{'s' * (done > 1)} before" if done else "changed no weight"
+    changed = "changed no weight"
+    if updates_done:
+        plural = "s" if updates_done > 1 else ""
+        changed = f"made {updates_done} update{plural} before"
     return (
         f"step {position.step + 1}: loss {metrics['loss']}, gradient norm {metrics['grad_norm']}; "
         f"samples: {', '.join(samples)}. The step {changed}; last checkpoint: {folder.latest_checkpoint() or 'none'}. "

@@ -38,9 +38,15 @@ class ShardedOptimizer(Optimizer):
 
     def clip(self, trained: nn.Module, accelerator: Accelerator, limit: float) -> Tensor:
         """Scale the gradient down to norm `limit`; return its norm before, over all ranks."""
-        gradients = [part for group in self.engine.optimizer.averaged_gradients.values() for part in group]
-        rank_square = torch.stack([part.norm() for part in gradients]).square().sum()
-        norm: Tensor = accelerator.reduce(rank_square, "sum").sqrt()
+        gradients: list[Tensor] = []
+        for group_gradients in self.engine.optimizer.averaged_gradients.values():
+            gradients.extend(group_gradients)
+
+        # Each rank has the gradient of its shard alone.
+        norms = torch.stack([gradient.norm() for gradient in gradients])
+        norm: Tensor = accelerator.reduce(norms.square().sum(), "sum").sqrt()
+
+        # As torch.nn.utils.clip_grad_norm_ does it, so that a run is the same without shards.
         torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
         return norm
 
@@ -60,9 +66,9 @@ class ShardedOptimizer(Optimizer):
             first = len(states)
             groups.append({**group, "params": list(range(first, first + len(weights)))})
             for number, (weight, in_shard, in_weight) in enumerate(_overlaps(weights, len(shard)), first):
-                states[number] = {
-                    name: _gather_full(value, weight, in_shard, in_weight) for name, value in shard_state.items()
-                }
+                states[number] = {}
+                for name, value in shard_state.items():
+                    states[number][name] = _gather_full(value, weight, in_shard, in_weight)
         return {"parts": [{"state": states, "param_groups": groups}], "masters": []}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -71,7 +77,10 @@ class ShardedOptimizer(Optimizer):
         for weights, group, saved_group in zip(self.weights, self.param_groups, saved["param_groups"], strict=True):
             (shard,) = group["params"]
             shard_state = self.parts[0].state[shard]
-            group.update({name: value for name, value in saved_group.items() if name != "params"})
+
+            # The group keeps its shard as its parameter; learning rate and the like are the saved ones.
+            settings = {name: value for name, value in saved_group.items() if name != "params"}
+            group.update(settings)
 
             overlaps = _overlaps(weights, len(shard))
             for number, (_, in_shard, in_weight) in zip(saved_group["params"], overlaps, strict=True):
@@ -88,6 +97,8 @@ def distribute(trained: nn.Module, optimizer: Optimizer, accelerator: Accelerato
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         sharded = ShardedOptimizer(accelerator, trained, optimizer)
         return sharded.engine, sharded
+
+    # DDP and FSDP2 wrap the model; accelerate points each part of the optimizer to the wrapped parameters.
     trained, *optimizer.parts = accelerator.prepare(trained, *optimizer.parts)
     return trained, optimizer
 
@@ -112,7 +123,11 @@ def _gather_full(value: Tensor, weight: Tensor, in_shard: slice, in_weight: slic
     """Gather the part of the shards' state `value` that belongs to `weight`, on the main rank."""
     if not value.ndim:  # the number of steps, which torch keeps for each weight
         return value.clone()
+
+    # The ranks' parts do not overlap, so the sum of all puts them together.
     full = torch.zeros_like(weight).flatten()
     full[in_weight] = value[in_shard]
     dist.reduce(full, 0)
-    return full.view_as(weight).cpu() if dist.get_rank() == 0 else None
+    if dist.get_rank() != 0:
+        return None
+    return full.view_as(weight).cpu()

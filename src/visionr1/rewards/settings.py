@@ -1,4 +1,4 @@
-"""The section of a recipe that says what a completion is rewarded for."""
+"""The `reward` section of a recipe, and the `reward` of a data source."""
 
 from collections.abc import Generator, Iterator
 from typing import Annotated, Self

@@ -72,7 +72,7 @@ class Learner(ABC):
         self.recipe = recipe
 
     def __getstate__(self) -> dict[str, Any]:
-        """Keep what `prepare` needs in a worker process: no optimizer, reference or engine."""
+        """Pickle what `prepare` needs in a worker process: the reference and the engine stay behind."""
         return {"policy": self.policy, "recipe": self.recipe}
 
     @abstractmethod
@@ -168,7 +168,11 @@ class Reinforced(Learner):
     """Vision-R1: sample G completions of each sample, score them by rule, learn by GRPO."""
 
     def __init__(
-        self, policy: Policy, recipe: Recipe, reference: Policy | None, engine: RolloutEngine = generate
+        self,
+        policy: Policy,
+        recipe: Recipe,
+        reference: Policy | None,
+        engine: RolloutEngine = generate,
     ) -> None:
         """Make the rewards and stages of the recipe.
 
@@ -178,8 +182,10 @@ class Reinforced(Learner):
         self.reference = reference
         self.engine = engine
         self.refer: Callable[..., Any] = _call
-        """Runs a function in the forward pass of the reference, as often on all processes."""
-        self.reference_sum = 0 if reference is None else base_checksum(reference.model)
+        """Runs a function in the forward pass of the reference, equally often on all ranks."""
+        self.reference_sum = 0
+        if reference is not None:
+            self.reference_sum = base_checksum(reference.model)
         self.vision_trains = vision_trains(policy)
         self.updates = recipe.grpo.updates_per_rollout
         self.group_size = recipe.rollout.group_size

@@ -75,6 +75,7 @@ def test_an_installed_package_adds_one(animals: Registry[Animal], monkeypatch: p
         ("1 / 0", "x", "ZeroDivisionError"),
         ("import no_such_module_here", "x", "no_such_module_here"),
         ("def (", "x", "SyntaxError"),
+        ("raise SystemExit(0)", "x", "SystemExit: 0"),
         (None, "x", "there is no file"),
     ],
 )

@@ -131,10 +131,10 @@ def import_object(name: str, kind: str) -> Any:
     if not place or not attribute:
         raise RecipeError(f"{kind} {name!r}: expected module:object or file.py:object")
 
-    # A user's module may raise anything while it is imported.
+    # A user's module may raise anything while it is imported; a script of theirs may even exit.
     try:
         module = _import_file(Path(place)) if place.endswith(".py") else import_module(place)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RecipeError(f"{kind} {name!r}: cannot import {place}: {type(error).__name__}: {error}") from error
     try:
         return getattr(module, attribute)

@@ -151,6 +151,8 @@ def _setting_error(section: type[Section], details: ErrorDetails) -> SettingErro
         return SettingError(str(cause), path)
     if kind == "extra_forbidden":
         return SettingError("unknown key", path, known=tuple(section.model_fields))
+    if kind == "missing" and len(path) == 1:
+        return SettingError("expected a value, found none", path)
 
     # A value is missing from a tuple of fixed length, or is too many: the tuple is at fault.
     field = section.model_fields[str(path[0])]

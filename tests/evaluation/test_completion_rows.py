@@ -68,3 +68,10 @@ def test_through_the_command_line_and_compared(tmp_path: Path, capsys: pytest.Ca
     file.write_text(json.dumps({"text": "[]", "boxes": [[1, 2]], "labels": ["cat"]}))
     assert cli.main(["eval", "--predictions", str(file), "--dialect", "qwen25"]) == 2
     assert "raw.jsonl: row 0: field boxes[0]: expected four numbers" in capsys.readouterr().err
+
+
+def test_a_true_box_that_is_inverted_is_named(tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "rollouts.jsonl", RIGHT)
+    file.write_text(file.read_text().replace("[10.0, 10.0, 30.0, 30.0]", "[30.0, 30.0, 10.0, 10.0]"))
+    with pytest.raises(DataError, match=r"row 0: field boxes\[0\]: expected x1 < x2 and y1 < y2"):
+        evaluate_file(file, None, dialect="qwen25", num_resamples=5)

@@ -284,3 +284,14 @@ def test_data_and_model_from_the_command_line(tmp_path: Path) -> None:
 def test_a_template_needs_a_place_for_the_categories() -> None:
     with pytest.raises(RecipeError, match=r"template: expected \{\} where the categories stand, found 'find cats'"):
         ModelSection(template="find cats")
+
+
+def test_a_value_that_is_nested_too_deep_is_no_crash(tmp_path: Path) -> None:
+    deep = "[" * 5000 + "]" * 5000
+    file = tmp_path / "deep.toml"
+    file.write_text(f"seed = {deep}", encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"deep\.toml is not TOML"):
+        load_recipe(file)
+    file.write_text("", encoding="utf-8")
+    with pytest.raises(RecipeError, match="this value is not TOML"):
+        load_recipe(file, [f"seed={deep}"])

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from visionr1.completions import CompletionRow, completion_from_fields
+from visionr1.completions import CompletionRow, check_box_order, completion_from_fields
 from visionr1.data.table import BoxTable
 from visionr1.errors import DataError, naming
 from visionr1.evaluation.predictions import JsonRows, Prediction
@@ -32,7 +32,9 @@ def read_completion_rows(files: Mapping[Path, JsonRows]) -> list[CompletionRow]:
     for path, rows in files.items():
         for index, row in enumerate(rows):
             with naming(f"{path}: row {index}"):
-                completions.append(completion_from_fields(row))
+                completion = completion_from_fields(row)
+                check_box_order(completion.truth.boxes)
+                completions.append(completion)
     return completions
 
 

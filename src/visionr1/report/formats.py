@@ -7,9 +7,14 @@ from typing import Any
 def number(value: Any) -> float | None:
     """Return `value` if it is a finite number, else None."""
     # True and false are ints to Python.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value
+
+    # A whole number in JSON may be larger than any float.
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:
+        return None
 
 
 def percent(value: Any) -> str:

@@ -18,7 +18,7 @@ from visionr1.registry import Registry
 from visionr1.rewards.criteria import count, dual_format
 from visionr1.rewards.score import Score, Scorer
 from visionr1.rewards.stages import BEGINNER, Stage
-from visionr1.rewards.user import ScoringCall, check_number, parse_reply, scoring_call
+from visionr1.rewards.user import ScoringCall, check_number, check_part_name, parse_reply, scoring_call
 from visionr1.samples import GroundTruth
 from visionr1.settings import Section
 
@@ -132,6 +132,7 @@ def add_parts(reward: Scorer, parts: Sequence[RewardPart], dialect: Dialect) -> 
         # The parts of a reward without weights are known only once it has scored: RewardWithParts checks those.
         criterion = CRITERIA.resolve(part.name)
         name = part.shown_as or criterion.name
+        check_part_name(f"criterion {part.name}", name)
         if name in taken:
             raise RecipeError(f"the reward has a part {name!r} already; set shown_as for the added one")
         taken.add(name)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import create_model
@@ -110,15 +110,35 @@ def check_score(name: str, result: Any, reply: Reply | None) -> Score:
     else:
         score = Score(check_number(name, result), {}, reply=reply, num_predicted=num_predicted)
 
-    # A Score may be made by hand, and the keys of a mapping may be anything.
-    check_number(f"{name}, total", score.total)
+    # A Score may be made by hand, and the keys of a mapping may be anything. Both become rows of JSON, so numpy's and
+    # torch's numbers become Python's.
+    total = check_number(f"{name}, total", score.total)
+    parts = {}
     for key, value in score.parts.items():
-        if not isinstance(key, str):
-            raise RecipeError(f"{name}: expected texts as names of parts, found {key!r}")
-        if key in TRUTH_FIELDS or key in OTHER_FIELDS:
-            raise RecipeError(f"{name}: a part cannot be called {key!r}, as a field of its row is; choose another name")
-        check_number(f"{name}, part {key}", value)
-    return score
+        check_part_name(name, key)
+        parts[key] = check_number(f"{name}, part {key}", value)
+    number_of_boxes = _check_optional(f"{name}, num_predicted", score.num_predicted)
+    return replace(
+        score,
+        total=total,
+        parts=parts,
+        num_predicted=None if number_of_boxes is None else int(number_of_boxes),
+        plain_recall=_check_optional(f"{name}, plain_recall", score.plain_recall),
+        plain_precision=_check_optional(f"{name}, plain_precision", score.plain_precision),
+    )
+
+
+def _check_optional(name: str, value: Any) -> float | None:
+    """Return `value` as `check_number` does, or None where a Score does not know it."""
+    return None if value is None else check_number(name, value)
+
+
+def check_part_name(name: str, part: Any) -> None:
+    """Raise RecipeError if `part` cannot be the name of a part, for it would take the place of a field of its row."""
+    if not isinstance(part, str):
+        raise RecipeError(f"{name}: expected texts as names of parts, found {part!r}")
+    if part in TRUTH_FIELDS or part in OTHER_FIELDS:
+        raise RecipeError(f"{name}: a part cannot be called {part!r}, as a field of its row is; choose another name")
 
 
 def check_number(name: str, value: Any) -> float:

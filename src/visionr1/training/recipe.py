@@ -216,7 +216,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError(f"cannot read recipe {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecipeError(f"recipe {path} is not TOML: {error}") from error
 
     # Overrides name the phases, which are therefore made whole first.
@@ -351,7 +351,7 @@ def _parse_value(text: str, override: str) -> Any:
     """Read a value as TOML or, where it is none, as text, which then needs no quotes."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         # An opening quote or bracket shows that TOML was meant.
         if text.strip()[:1] in ("'", '"', "[", "{"):
             raise RecipeError(f"--set {override}: this value is not TOML: {error}") from error

@@ -1,0 +1,46 @@
+"""Rewards of a user's own: what they return becomes a row of JSON that tells the truth."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from visionr1.dialects import get_dialect
+from visionr1.errors import RecipeError
+from visionr1.rewards import PRESETS, Score
+from visionr1.rewards.parts import RewardPart, add_parts
+from visionr1.rewards.user import check_score
+
+
+def test_numbers_of_numpy_are_written_as_json() -> None:
+    given = Score(
+        np.float32(0.5),  # type: ignore[arg-type]
+        {"near": np.float64(0.25), "far": np.array(1)},  # type: ignore[dict-item]
+        num_predicted=np.int64(3),  # type: ignore[arg-type]
+        plain_recall=np.float32(0.5),  # type: ignore[arg-type]
+    )
+    row = json.loads(json.dumps(check_score("mine", given, None).to_json()))
+    assert (row["total"], row["near"], row["far"], row["num_predicted"], row["plain_recall"]) == (0.5, 0.25, 1, 3, 0.5)
+
+
+@pytest.mark.parametrize("field", ["total", "plain_recall", "plain_precision", "num_predicted"])
+def test_a_field_that_is_not_finite_is_named(field: str) -> None:
+    fields = {"total": 1.0, "parts": {}, field: float("nan")}
+    with pytest.raises(RecipeError, match=f"mine, {field}: expected a finite number, found nan"):
+        check_score("mine", Score(**fields), None)
+
+
+@pytest.mark.parametrize("name", ["text", "total", "boxes", "index"])
+def test_an_added_part_does_not_take_the_place_of_a_field(name: str) -> None:
+    dialect = get_dialect("qwen25")
+    reward = PRESETS.known("paper").make({}, dialect)
+    with pytest.raises(RecipeError, match=f"criterion count: a part cannot be called '{name}'"):
+        add_parts(reward, (RewardPart(name="count", shown_as=name),), dialect)
+
+
+def test_an_option_without_default_is_asked_for(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("def reward(text, letters: int):\n    return len(text) / letters\n", encoding="utf-8")
+    with pytest.raises(RecipeError, match="letters: expected a value, found none"):
+        PRESETS.resolve(f"{file}:reward").make({}, get_dialect("qwen25"))

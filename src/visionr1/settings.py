@@ -4,7 +4,7 @@ A section declares its settings with their constraints and, below each, a docstr
 
     class LoRASection(Section):
         rank: Annotated[int, Field(ge=0), Expected("0 (no adapters) or more")] = 0
-        '''Of the adapters; 0 has none and trains the model's own weights.'''
+        '''Rank of the adapters; 0 has none and trains the model's own weights.'''
 
 Types are strict (no "3" for 3, no true for 1; a whole number may stand for a float), infinities and NaN are refused
 everywhere, and so are unknown keys. What is wrong raises SettingError, a RecipeError: `lora.rank: expected 0 (no

@@ -16,9 +16,9 @@ class EvalSection(Section):
     source: str = "bccd"
     """An embedded set ("bccd"), a COCO JSON file or a folder that holds one."""
     reader: str = ""
-    """Which format it has, where that cannot be told from the files, as in data.reader."""
+    """Its format, where that cannot be told from the files, as in data.reader."""
     split: str = "valid"
-    """Which part of it."""
+    """The part of an embedded set or of a folder."""
     limit: Annotated[int, Field(ge=0), Expected("0 (all) or more")] = 0
     """Use so many images, evenly spaced over the split; 0 is all."""
     protocol: OneOrMore[str] = ()
@@ -28,7 +28,7 @@ class EvalSection(Section):
     patience: Annotated[int, Field(ge=0), Expected("0 (never) or more")] = 0
     """End training after so many evaluations in a row without a better one; 0 is never."""
     max_new_tokens: Annotated[int, Field(ge=0), Expected("0 (the protocol's) or more")] = 0
-    """Of a reply; 0 is the protocol's, or 1024."""
+    """Tokens of a reply at most; 0 is the protocol's, or 1024."""
     batch_size: Annotated[int, Field(ge=1)] = 16
     """Images at once, on each process."""
 

@@ -19,13 +19,13 @@ class ModelSection(Section):
     """What the model is asked, with {} where the categories stand; empty is the dialect's own instruction. It is stored
     with the trained model, and holds for evaluations during training unless eval.protocol has a template."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the weights in memory; the optimizer keeps what trains in float32 all the same."""
+    """Precision of the weights in memory; the optimizer keeps what trains in float32 all the same."""
     autocast: Literal["none", "bfloat16"] = "none"
     """Precision of the matrix products over float32 weights."""
     device: str = "cpu"
     """"cpu", "cuda", "cuda:1"."""
     save_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the weights in final/; checkpoints always keep the precision in memory."""
+    """Precision of the weights in final/; checkpoints always keep the precision in memory."""
     freeze_vision: bool = False
     """Train the language model alone; each image then goes through the vision tower once a step."""
     gradient_checkpointing: bool = False
@@ -42,7 +42,7 @@ class LoRASection(Section):
     """Adapters that train in place of the model's own weights."""
 
     rank: Annotated[int, Field(ge=0), Expected("0 (no adapters) or more")] = 0
-    """Of the adapters; 0 has none and trains the model's own weights."""
+    """Rank of the adapters; 0 has none and trains the model's own weights."""
     alpha: Annotated[float, Field(gt=0)] = 32.0
     """Their output counts alpha / rank times."""
     targets: OneOrMore[str] = ()

@@ -16,7 +16,7 @@ class RolloutSection(Section):
     max_new_tokens: Annotated[int, Field(ge=1)] = 512
     """A completion that reaches it without an end counts as truncated."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
-    """Of the policy: in sampling and in every log-probability alike."""
+    """Temperature of the policy, in sampling and in every log-probability alike."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Sample from the most probable tokens that hold this mass; 1 is all."""
     top_k: Annotated[int, Field(ge=0), Expected("0 (all) or more")] = 0

@@ -375,3 +375,58 @@ def test_a_file_that_is_no_result_is_named(tmp_path: Path) -> None:
     (run / "evaluation/mine.json").write_text('{"model": "m", "data": 3}')
     with pytest.raises(DataError, match=r"mine.json is no result of `visionr1 eval`: data: expected str"):
         write_report(run, run / "report.html")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a = [", "is not TOML"),
+        ("a = " + "[" * 5000 + "]" * 5000, "is not TOML"),
+        ("model = 3", "model: expected a table, found 3"),
+        ("[[phase]]\ndata = [3]", "expected tables"),
+    ],
+    ids=["cut off", "deep", "model", "data"],
+)
+def test_a_damaged_recipe_is_named(text: str, message: str, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", evaluated=False)
+    (run / "recipe.toml").write_text(text)
+    with pytest.raises(DataError, match=rf"recipe\.toml.*{message}"):
+        write_report(run, run / "report.html")
+
+
+def test_names_in_a_recipe_run_nothing(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", evaluated=False)
+    trap = tmp_path / "trap.py"
+    trap.write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')\nx = 1\n")
+    (run / "recipe.toml").write_text(
+        f'[model]\npath = "m"\ndialect = "{trap.as_posix()}:x"\n[reward]\npreset = "{trap.as_posix()}:x"\n'
+    )
+    assert "trap.py:x" in read_page(run).text
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize(
+    "gain", [3, {"AP": 3}, {"AP": {"difference": 0.1, "interval": [0]}}, {"AP": {"interval": 10**400}}]
+)
+def test_gains_of_another_form_are_left_out(gain: Any, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    (run / "results.json").write_text(json.dumps({"gain": gain}))
+    read_page(run)
+
+
+@pytest.mark.parametrize("row", ["3", '{"text": "x"}'])
+def test_a_reply_without_its_image_is_named(row: str, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    (run / "evaluation/trained.predictions.jsonl").write_text(row + "\n")
+    with pytest.raises(DataError, match=r"trained.predictions.jsonl, row 1: expected a reply with its image_id"):
+        write_report(run, run / "report.html")
+
+
+def test_a_dialect_that_is_no_name_is_named(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    file = run / "evaluation/trained.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"protocol": {"dialect": {}}}))
+    with pytest.raises(
+        DataError, match=r"trained.json is no result of `visionr1 eval`: protocol.dialect: expected str"
+    ):
+        write_report(run, run / "report.html")

@@ -105,7 +105,7 @@ def _find_reader(record: JsonRecord) -> Reader | None:
 def _is_readable(evaluation: StoredEvaluation) -> bool:
     """Return True if dialect and reader are known: for a stored name, no code from a user's file is imported."""
     try:
-        get_dialect(evaluation.record["protocol"]["dialect"])
+        get_dialect(evaluation.record["protocol"].get("dialect", ""))
         _find_reader(evaluation.record)
     except RecipeError:
         return False

@@ -91,13 +91,13 @@ def make_title(run: RunRecord) -> str:
     sources = []
     for phase in run.recipe.get("phase", ()):
         for data in phase.get("data", ()):
-            sources.append(data["source"])
+            sources.append(str(data.get("source", "")))
     data = " and ".join(dict.fromkeys(sources)) or str(first_record.get("data", ""))
     model = run.initial_model or str(first_record.get("model", ""))
 
     if not run.recipe_text:
         return f"{model} on {data}"
-    method = METHODS.get(run.recipe.get("method", ""), "Evaluation")
+    method = METHODS.get(str(run.recipe.get("method", "")), "Evaluation")
     return f"{method} on {data}, starting from {model}"
 
 

@@ -68,10 +68,8 @@ class RunRecord:
     """By metric, of the trained model over the base."""
     unfinished: Sequence[str]
     """Names of logs whose last row is cut off: the run was killed while it wrote them."""
-    recipe: JsonRecord = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "recipe", tomllib.loads(self.recipe_text))
+    recipe: JsonRecord = field(default_factory=dict)
+    """What `recipe_text` says; it is only shown, so that no name in it is looked up or imported."""
 
     @property
     def initial_model(self) -> str:
@@ -89,6 +87,7 @@ def read_run(folder: Path) -> RunRecord:
     recipe_text = ""
     if recipe_file.is_file():
         recipe_text = read_text(recipe_file)
+    recipe = _parse_recipe(recipe_text, recipe_file)
 
     # The readers of logs add to `unfinished` as they go.
     unfinished: list[str] = []
@@ -99,11 +98,12 @@ def read_run(folder: Path) -> RunRecord:
         metrics=[_only_numbers(row) for row in _read_log(folder / "metrics.jsonl", unfinished)],
         validations=_read_log(folder / "evaluations.jsonl", unfinished),
         rollouts=_read_log(folder / "rollouts.jsonl", unfinished),
-        evaluations=_read_evaluations(folder / "evaluation", recipe_text),
+        evaluations=_read_evaluations(folder / "evaluation", recipe.get("model", {}).get("path", "")),
         benchmarks=_read_benchmarks(folder),
         vqa=_read_vqa(folder / "vqa"),
         gains=_read_gains(_read_object(folder / "results.json").get("gain")),
         unfinished=unfinished,
+        recipe=recipe,
     )
     if not (run.metrics or run.evaluations or run.benchmarks or run.vqa):
         raise DataError(f"{folder} is no run: it has neither metrics.jsonl nor evaluation/*.json")
@@ -150,9 +150,28 @@ def _read_object(path: Path) -> JsonRecord:
     return record
 
 
-def _read_evaluations(folder: Path, recipe_text: str) -> list[StoredEvaluation]:
+def _parse_recipe(text: str, path: Path) -> JsonRecord:
+    """Parse the recipe of a run; DataError if it is no TOML, or if what the page shows of it has another form."""
+    try:
+        recipe = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise DataError(f"{path} is not TOML: {error}") from error
+
+    for name in ("model", "eval"):
+        if not isinstance(recipe.get(name, {}), dict):
+            raise DataError(f"{path}: {name}: expected a table, found {recipe[name]!r:.80}")
+    phases = recipe.get("phase", [])
+    if not _is_list_of_tables(phases) or not all(_is_list_of_tables(phase.get("data", [])) for phase in phases):
+        raise DataError(f"{path}: expected tables [[phase]] and [[phase.data]]")
+    return recipe
+
+
+def _is_list_of_tables(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
+
+
+def _read_evaluations(folder: Path, initial_model: str) -> list[StoredEvaluation]:
     """Read the results of `visionr1 eval`: first that of the model which training started from, then by name."""
-    initial_model = tomllib.loads(recipe_text).get("model", {}).get("path", "")
     of_initial_model = []
     of_other_models = []
     for path in sorted(folder.glob("*.json"), key=lambda path: path.stem):
@@ -172,6 +191,10 @@ def _check_evaluation(record: JsonRecord, path: Path) -> None:
     for key, kind in EVALUATION_FIELDS.items():
         if not isinstance(record.get(key), kind):
             raise DataError(f"{path} is no result of `visionr1 eval`: {key}: expected {kind.__name__}")
+    names = {"protocol.dialect": record["protocol"].get("dialect", ""), "reader": record.get("reader", "")}
+    for key, name in names.items():
+        if not isinstance(name, str):
+            raise DataError(f"{path} is no result of `visionr1 eval`: {key}: expected str")
 
 
 def _read_predictions(path: Path) -> dict[str, list[JsonRecord]]:
@@ -179,7 +202,9 @@ def _read_predictions(path: Path) -> dict[str, list[JsonRecord]]:
     by_image: dict[str, list[JsonRecord]] = {}
     if not path.is_file():
         return by_image
-    for row in read_json_lines(path):
+    for index, row in enumerate(read_json_lines(path), start=1):
+        if not isinstance(row, dict) or not ("image_id" in row or "replies_of" in row):
+            raise DataError(f"{path}, row {index}: expected a reply with its image_id, found {row!r:.80}")
         if "replies_of" not in row:
             by_image.setdefault(str(row["image_id"]), []).append(row)
     return by_image
@@ -196,6 +221,8 @@ def _read_benchmarks(folder: Path) -> dict[str, JsonRecord]:
 
         # The fields that all sets have in common stand once, in the record of the benchmark.
         for part, result in record["results"].items():
+            if not isinstance(result, dict):
+                raise DataError(f"{path}: results of {part}: expected an object, found {result!r:.80}")
             whole = {"model": "", "data": "", "split": "", **result}
             _check_evaluation(whole, folder / f"{path.stem}.json ({part})")
         benchmarks[path.stem] = record
@@ -213,8 +240,11 @@ def _read_gains(record: Any) -> dict[str, Gain]:
     if not isinstance(record, dict):
         return gains
     for name, row in record.items():
+        interval = row.get("interval") if isinstance(row, dict) else None
+        if not isinstance(interval, list) or len(interval) != 2:
+            continue
         difference = number(row.get("difference"))
-        low, high = map(number, row.get("interval", (None, None)))
+        low, high = map(number, interval)
         if difference is not None and low is not None and high is not None:
             gains[name] = Gain(difference, low, high)
     return gains

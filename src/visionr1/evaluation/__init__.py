@@ -10,9 +10,9 @@ from visionr1.evaluation.detection.supervision import to_supervision
 from visionr1.evaluation.evaluate import PredictionFiles, evaluate
 from visionr1.evaluation.evaluation import Evaluation
 from visionr1.evaluation.metrics import METRICS, Metric
+from visionr1.evaluation.metrics.ratios import RatioScore
 from visionr1.evaluation.predictions import Prediction, write_predictions
 from visionr1.evaluation.protocols import COCO_RESULTS, DEFAULT, PROTOCOLS, Protocol, read_protocol
-from visionr1.evaluation.ratios import RatioScore
 from visionr1.evaluation.reply_log import WHOLE, ReplyLog, Shard
 from visionr1.evaluation.result import Result
 from visionr1.evaluation.statistics import Difference, paired_difference

@@ -24,9 +24,9 @@ from visionr1.evaluation import (
     paired_difference,
     read_protocol,
 )
+from visionr1.evaluation.metrics.ratios import RatioResampler
 from visionr1.evaluation.metrics.rec import REC, rec_ratios
 from visionr1.evaluation.protocols import EXPRESSION_DEFAULT, EXPRESSION_PROTOCOLS
-from visionr1.evaluation.ratios import RatioResampler
 from visionr1.samples import Boxes, Query, Sample
 
 TRUE = [0, 0, 20, 10]

@@ -15,8 +15,8 @@ import numpy as np
 
 from visionr1.boxes import Array
 from visionr1.evaluation.metrics import Metric
+from visionr1.evaluation.metrics.ratios import Ratios, RatioScore, is_right, overlap_matrix
 from visionr1.evaluation.protocols import EXPRESSION_PROTOCOLS, GREC_DEFAULT, Protocol
-from visionr1.evaluation.ratios import Ratios, RatioScore, is_right, overlap_matrix
 
 F1_IS_1, N_ACC, T_ACC = range(3)
 

@@ -16,8 +16,8 @@ import numpy as np
 from visionr1.boxes import Array, iou_matrix
 from visionr1.errors import DataError
 from visionr1.evaluation.metrics import Metric
+from visionr1.evaluation.metrics.ratios import Ratios, RatioScore, is_right, overlap_matrix
 from visionr1.evaluation.protocols import EXPRESSION_DEFAULT, EXPRESSION_PROTOCOLS, Protocol
-from visionr1.evaluation.ratios import Ratios, RatioScore, is_right, overlap_matrix
 
 
 def rec_ratios(boxes: Sequence[Array], truths: Sequence[Array], protocol: Protocol) -> Ratios:

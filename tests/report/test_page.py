@@ -414,11 +414,18 @@ def test_gains_of_another_form_are_left_out(gain: Any, tmp_path: Path) -> None:
     read_page(run)
 
 
-@pytest.mark.parametrize("row", ["3", '{"text": "x"}'])
-def test_a_reply_without_its_image_is_named(row: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("3", "row 0: expected an object, found 3"),
+        ('{"text": "x"}', "row 0: image_id: expected the id of an image, found None"),
+        ('{"image_id": 1, "text": 3}', "row 0: text: expected the reply as a string, found 3"),
+    ],
+)
+def test_a_reply_of_another_form_is_named(row: str, message: str, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     (run / "evaluation/trained.predictions.jsonl").write_text(row + "\n")
-    with pytest.raises(DataError, match=r"trained.predictions.jsonl, row 1: expected a reply with its image_id"):
+    with pytest.raises(DataError, match=rf"trained\.predictions\.jsonl: {message}"):
         write_report(run, run / "report.html")
 
 
@@ -429,4 +436,14 @@ def test_a_dialect_that_is_no_name_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"trained.json is no result of `visionr1 eval`: protocol.dialect: expected str"
     ):
+        write_report(run, run / "report.html")
+
+
+@pytest.mark.parametrize("key", ["interval", "counts", "faults", "per_category"])
+@pytest.mark.parametrize("value", [3, [1], None])
+def test_a_field_of_a_result_that_is_no_table_is_named(key: str, value: object, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    file = run / "evaluation/trained.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
+    with pytest.raises(DataError, match=rf"trained.json is no result of `visionr1 eval`: {key}: expected dict"):
         write_report(run, run / "report.html")

@@ -151,7 +151,9 @@ def _predict(sample: Sample, evaluation: StoredEvaluation) -> Prediction:
     corners = [np.zeros((0, 4))]
     labels: list[str] = []
     for row in replies:
-        reply = dialect.parse(row["text"], size_wh=sample.size_wh, input_size_wh=tuple(row["input_size_wh"]))
+        # Where it is not stored, the dialect does not need it, or there would be no result.
+        input_size_wh = tuple(row.get("input_size_wh") or sample.size_wh)
+        reply = dialect.parse(row["text"], size_wh=sample.size_wh, input_size_wh=input_size_wh)
         corners.append(reply.boxes.xyxy)
         labels += reply.boxes.labels
     predicted = Boxes(np.concatenate(corners), tuple(labels))

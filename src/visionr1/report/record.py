@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from visionr1.errors import DataError
-from visionr1.files import read_json, read_json_lines, read_log, read_text
+from visionr1.evaluation.predictions import read_predictions, read_rows
+from visionr1.files import read_json, read_log, read_text
 from visionr1.report.formats import number
 
 JsonRecord = Mapping[str, Any]
 
 EVALUATION_FIELDS = {"model": str, "data": str, "split": str, "metrics": dict, "protocol": dict}
 """Fields that every result of an evaluation has, and their types."""
+OPTIONAL_TABLES = ("interval", "counts", "faults", "per_category")
+"""Fields that are tables in those results that have them."""
 NOT_NUMBERS = ("phase", "stage")
 """Fields of a row of metrics that are shown as they stand."""
 TITLES = {"base": "Base", "sft": "SFT", "trained": "Vision-R1"}
@@ -124,11 +127,14 @@ def _read_log(path: Path, unfinished: list[str]) -> list[JsonRecord]:
     if is_cut_off:
         unfinished.append(path.name)
 
-    # Charts and tables rely on the step alone; every other field may be missing or wrong.
+    # Charts and tables rely on the step and on what are tables; every other field may be missing or wrong.
     for index, row in enumerate(rows, start=1):
         step = row.get("step") if isinstance(row, dict) else None
         if number(step) is None:
             raise DataError(f"{path}, row {index}: step: expected a number, found {step!r}")
+        for key in ("counts", "protocol"):
+            if not isinstance(row.get(key, {}), dict):
+                raise DataError(f"{path}, row {index}: {key}: expected a table, found {row[key]!r:.80}")
     return list(rows)
 
 
@@ -195,6 +201,20 @@ def _check_evaluation(record: JsonRecord, path: Path) -> None:
     for key, name in names.items():
         if not isinstance(name, str):
             raise DataError(f"{path} is no result of `visionr1 eval`: {key}: expected str")
+    _check_optional_tables(record, path)
+
+
+def _check_optional_tables(record: JsonRecord, path: Path) -> None:
+    """Raise DataError if a table that not every result has, or an entry of it, is of another type."""
+    for key in OPTIONAL_TABLES:
+        if not isinstance(record.get(key, {}), dict):
+            raise DataError(f"{path} is no result of `visionr1 eval`: {key}: expected dict")
+    for name, ends in record.get("interval", {}).items():
+        if not isinstance(ends, list) or len(ends) != 2:
+            raise DataError(f"{path} is no result of `visionr1 eval`: interval.{name}: expected [low, high]")
+    for name, row in record.get("per_category", {}).items():
+        if not isinstance(row, dict):
+            raise DataError(f"{path} is no result of `visionr1 eval`: per_category.{name}: expected dict")
 
 
 def _read_predictions(path: Path) -> dict[str, list[JsonRecord]]:
@@ -202,11 +222,10 @@ def _read_predictions(path: Path) -> dict[str, list[JsonRecord]]:
     by_image: dict[str, list[JsonRecord]] = {}
     if not path.is_file():
         return by_image
-    for index, row in enumerate(read_json_lines(path), start=1):
-        if not isinstance(row, dict) or not ("image_id" in row or "replies_of" in row):
-            raise DataError(f"{path}, row {index}: expected a reply with its image_id, found {row!r:.80}")
-        if "replies_of" not in row:
-            by_image.setdefault(str(row["image_id"]), []).append(row)
+    rows = [row for row in read_rows(path) if "replies_of" not in row]
+    read_predictions(rows, path)  # raises DataError
+    for row in rows:
+        by_image.setdefault(str(row["image_id"]), []).append(row)
     return by_image
 
 
@@ -231,7 +250,13 @@ def _read_benchmarks(folder: Path) -> dict[str, JsonRecord]:
 
 def _read_vqa(folder: Path) -> dict[str, JsonRecord]:
     """Read the records of `visionr1 vqa` by file name."""
-    return {path.stem: _read_object(path) for path in sorted(folder.glob("*.json"))}
+    records: dict[str, JsonRecord] = {}
+    for path in sorted(folder.glob("*.json")):
+        record = _read_object(path)
+        if not isinstance(record.get("metrics", {}), dict):
+            raise DataError(f"{path} is no result of `visionr1 vqa`: metrics: expected dict")
+        records[path.stem] = record
+    return records
 
 
 def _read_gains(record: Any) -> dict[str, Gain]:

@@ -186,7 +186,7 @@ def draw_validation(run: RunRecord) -> Validation | None:
     """Draw the evaluations during training, and name the best of them (the first of equal ones)."""
     if not run.validations:
         return None
-    metric = run.recipe.get("eval", {}).get("metric", "AP")
+    metric = str(run.recipe.get("eval", {}).get("metric", "AP"))
     # The first of equal rows, as training keeps the model of the first; a figure that is no number counts as 0.
     best = max(run.validations, key=lambda row: number(row.get(metric)) or 0.0)
 

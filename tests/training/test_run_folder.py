@@ -67,6 +67,25 @@ def test_a_run_of_an_older_version_is_refused_for_what_changed_alone(tmp_path: P
     assert str(raised.value).splitlines()[1:] == ["-seed = 0", "-workers = 0", "+seed = 1", "+workers = 2"]
 
 
+@pytest.mark.parametrize("place", ["preset", "part"])
+def test_nothing_that_only_a_run_s_folder_names_is_imported(tmp_path: Path, place: str) -> None:
+    """The folder may be of someone else; the recipe that the user gives names no code."""
+    trap = tmp_path / "trap.py"
+    trap.write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')\nreward = lambda text: 1.0\n")
+    run = RunFolder.open(tmp_path / "run", Recipe(), resume=False)
+    text = run.recipe_file.read_text()
+    if place == "preset":
+        text = text.replace('preset = "paper"', f'preset = "{trap.as_posix()}:reward"')
+    else:
+        text = text.replace("parts = []", f'parts = [{{name = "{trap.as_posix()}:reward"}}]')
+    run.recipe_file.write_text(text)
+    run.final.mkdir()
+    assert not run.is_finished(Recipe())
+    with pytest.raises(TrainingError, match=r"names .*trap\.py:reward, which this recipe does not"):
+        RunFolder.open(tmp_path / "run", Recipe(), resume=True)
+    assert not (tmp_path / "sprung").exists()
+
+
 def test_a_finished_run_of_an_older_version_is_finished(tmp_path: Path) -> None:
     run = run_of_an_older_version(tmp_path, final=True)
     assert run.is_finished(Recipe())

@@ -21,6 +21,7 @@ import os
 import platform
 import re
 import sys
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import unified_diff
@@ -81,6 +82,8 @@ class RunFolder:
         Raises RecipeError if the run's recipe cannot be read.
         """
         if not self.final.is_dir() or not self.recipe_file.is_file():
+            return False
+        if self._foreign_code(recipe):
             return False
         return self._read_recipe_text() == to_toml(recipe)
 
@@ -189,10 +192,25 @@ class RunFolder:
         with naming(f"cannot resume {self.path}"):
             return to_toml(load_recipe(self.recipe_file))
 
+    def _foreign_code(self, recipe: Recipe) -> list[str]:
+        """Return the names of code (`module:object`) in the run's recipe that `recipe` does not have."""
+        try:
+            stored = tomllib.loads(self.recipe_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return []  # `load_recipe` names what is wrong with it, and imports nothing
+        return sorted(_names_of_code(stored) - _names_of_code(tomllib.loads(to_toml(recipe))))
+
     def _check_recipe(self, recipe: Recipe) -> None:
         """Raise TrainingError if there is no run to resume, or if it is one of another recipe."""
         if not self.recipe_file.is_file():
             raise TrainingError(f"there is no run in {self.path} to resume; start it without --resume")
+
+        # Reading a recipe imports the rewards that it names. Only what the user names too may run.
+        if foreign := self._foreign_code(recipe):
+            raise TrainingError(
+                f"cannot resume {self.path} with a changed recipe: {self.recipe_file} names {', '.join(foreign)}, "
+                "which this recipe does not; nothing that only the folder of a run names is imported"
+            )
 
         before = self._read_recipe_text()
         now = to_toml(recipe)
@@ -251,6 +269,20 @@ class RunFolder:
             raise TrainingError(
                 f"cannot write {path}: {error}; {kept}; make room and continue with --resume"
             ) from error
+
+
+def _names_of_code(table: Any, *, in_reward: bool = False) -> set[str]:
+    """Return the names of the form `module:object` in the reward tables of a TOML document."""
+    names: set[str] = set()
+    if isinstance(table, Mapping):
+        for key, value in table.items():
+            names |= _names_of_code(value, in_reward=in_reward or key == "reward")
+    elif isinstance(table, list):
+        for item in table:
+            names |= _names_of_code(item, in_reward=in_reward)
+    elif in_reward and isinstance(table, str) and ":" in table:
+        names.add(table)
+    return names
 
 
 def _versions() -> dict[str, Any]:

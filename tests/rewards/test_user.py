@@ -10,6 +10,7 @@ from visionr1.dialects import get_dialect
 from visionr1.errors import RecipeError
 from visionr1.rewards import PRESETS, Score
 from visionr1.rewards.parts import RewardPart, add_parts
+from visionr1.rewards.score_rows import score_rows
 from visionr1.rewards.user import check_score
 
 
@@ -44,3 +45,13 @@ def test_an_option_without_default_is_asked_for(tmp_path: Path) -> None:
     file.write_text("def reward(text, letters: int):\n    return len(text) / letters\n", encoding="utf-8")
     with pytest.raises(RecipeError, match="letters: expected a value, found none"):
         PRESETS.resolve(f"{file}:reward").make({}, get_dialect("qwen25"))
+
+
+def test_the_line_of_a_reward_that_raises_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("def reward(text):\n    return {}[text]\n", encoding="utf-8")
+    reward = PRESETS.resolve(f"{file}:reward").make({}, get_dialect("qwen25"))
+    row = {"text": "x", "boxes": [], "labels": [], "categories": [], "width": 1, "height": 1}
+    line = json.dumps({**row, "input_width": 1, "input_height": 1})
+    with pytest.raises(RecipeError, match=r"rows:1: the reward raised KeyError\('x'\) \(.*mine\.py:2\) at 'x'"):
+        list(score_rows([line], "rows", reward))

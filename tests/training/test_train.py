@@ -343,7 +343,8 @@ def test_a_reward_that_raises_names_sample_and_completion(
     changes = ["--set", f"reward.preset={tmp_path / 'raising.py'}:reward", "--set", "reward.adaptive=false"]
     assert run(GRPO, "run", *changes) == 2
     message = capsys.readouterr().err
-    assert "the reward raised ZeroDivisionError('no boxes') at sample scene-1, completion 1: '" in message
+    place = f"({tmp_path / 'raising.py'}:4)"
+    assert f"the reward raised ZeroDivisionError('no boxes') {place} at sample scene-1, completion 1: '" in message
 
 
 def test_an_image_too_large_for_the_context_names_the_sample(

@@ -13,6 +13,7 @@ from visionr1.completions import CompletionRow, check_box_order, read_completion
 from visionr1.errors import DataError, RecipeError
 from visionr1.rewards.score import Score, Scorer
 from visionr1.rewards.stages import BEGINNER, Stage
+from visionr1.rewards.user import describe_raised
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,9 @@ def score_rows(
         try:
             score = reward.score(row.text, row.truth, stage)
         except Exception as error:  # a user's reward may raise anything
-            raise RecipeError(f"{source}:{number}: the reward raised {error!r} at {row.text!r:.200}") from error
+            raise RecipeError(
+                f"{source}:{number}: the reward raised {describe_raised(error)} at {row.text!r:.200}"
+            ) from error
 
         reasons = tuple(score.reasons(row.truth, reward.weights))
         yield ScoredRow(score.to_json(), reasons, row, score)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -24,7 +25,7 @@ from pydantic import create_model
 
 from visionr1.completions import OTHER_FIELDS, TRUTH_FIELDS
 from visionr1.dialects import Dialect
-from visionr1.errors import RecipeError
+from visionr1.errors import RecipeError, VisionR1Error
 from visionr1.rewards.presets import Preset
 from visionr1.rewards.score import Score, Scorer
 from visionr1.rewards.stages import BEGINNER, Stage
@@ -139,6 +140,14 @@ def check_part_name(name: str, part: Any) -> None:
         raise RecipeError(f"{name}: expected texts as names of parts, found {part!r}")
     if part in TRUTH_FIELDS or part in OTHER_FIELDS:
         raise RecipeError(f"{name}: a part cannot be called {part!r}, as a field of its row is; choose another name")
+
+
+def describe_raised(error: Exception) -> str:
+    """Return what a reward raised and, for the author of its code, the file and line that raised it."""
+    if isinstance(error, VisionR1Error) or error.__traceback__ is None:
+        return repr(error)
+    last_call = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{error!r} ({last_call.filename}:{last_call.lineno})"
 
 
 def check_number(name: str, value: Any) -> float:

@@ -26,6 +26,7 @@ from visionr1.models.rows import Group, Rows, make_groups, warn_over_budget
 from visionr1.models.trainable import vision_trains
 from visionr1.rewards import AdaptiveStages, FixedStages, Score, Scorer, Stage, Stages
 from visionr1.rewards.hacking import measure
+from visionr1.rewards.user import describe_raised
 from visionr1.rollout.engine import Completion, RolloutEngine, Sampling, Seeds
 from visionr1.rollout.engines import ENGINES
 from visionr1.rollout.engines.builtin import generate
@@ -268,7 +269,8 @@ class Reinforced(Learner):
                 scores.append(reward.score(completion.text, question.truth, stage))
             except Exception as error:  # a user's reward may raise anything
                 raise TrainingError(
-                    f"the reward raised {error!r} at sample {question.id}, completion {index}: {completion.text!r}"
+                    f"the reward raised {describe_raised(error)} at sample {question.id}, "
+                    f"completion {index}: {completion.text!r}"
                 ) from error
         return scores
 

@@ -212,3 +212,21 @@ def test_supervision_gets_boxes_classes_and_names(monkeypatch: pytest.MonkeyPatc
     assert found["class_id"].tolist() == [1, -1] and found["confidence"].tolist() == [0.5, 1.0]
     assert found["data"]["class_name"].tolist() == ["Dog", "cow"]
     assert to_supervision(BOXES, ("cat",))["confidence"] is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metrics": 3}, "metrics: expected dict, found 3"),
+        ({"protocol": [1]}, r"protocol: expected dict, found \[1\]"),
+        ({"prediction_files": 3}, "prediction_files: expected list, found 3"),
+        ({"interval": {"AP": [1]}}, r"interval of AP: expected \[low, high\], found \[1\]"),
+    ],
+)
+def test_a_field_of_another_type_is_named(changes: dict[str, object], message: str, tmp_path: Path) -> None:
+    record = {"model": "m", "data": "d", "split": "", "metrics": {}, "protocol": {}, "interval": {}, "counts": {}}
+    files = [tmp_path / "a.json", tmp_path / "b.json"]
+    for file in files:
+        file.write_text(json.dumps({**record, **changes}))
+    with pytest.raises(DataError, match=rf"a\.json: {message}"):
+        compare(files)

@@ -21,6 +21,15 @@ from visionr1.evaluation.table import format_results
 from visionr1.evaluation.units import Unit
 from visionr1.files import read_json
 
+_FIELD_TYPES = {
+    "metrics": dict,
+    "protocol": dict,
+    "interval": dict,
+    "counts": dict,
+    "faults": dict,
+    "prediction_files": list,
+}
+"""Types of fields of a stored result."""
 _RESULT_FIELDS = {"model", "data", "split", "metrics", "protocol"}
 """Fields that every stored result has."""
 
@@ -155,6 +164,14 @@ def _read(path: Path) -> StoredResult:
     record = read_json(path)
     if not (isinstance(record, dict) and set(record) >= _RESULT_FIELDS):
         raise DataError(f"{path}: expected a result that `visionr1 eval --out` wrote, found something else")
+
+    # A file may come from anywhere.
+    for field, kind in _FIELD_TYPES.items():
+        if not isinstance(record.get(field, kind()), kind):
+            raise DataError(f"{path}: {field}: expected {kind.__name__}, found {record[field]!r:.60}")
+    for name, ends in record.get("interval", {}).items():
+        if not isinstance(ends, list) or len(ends) != 2:
+            raise DataError(f"{path}: interval of {name}: expected [low, high], found {ends!r:.60}")
     return StoredResult(
         path=path,
         name=path.stem,

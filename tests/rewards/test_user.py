@@ -1,6 +1,7 @@
 """Rewards of a user's own: what they return becomes a row of JSON that tells the truth."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -47,11 +48,12 @@ def test_an_option_without_default_is_asked_for(tmp_path: Path) -> None:
         PRESETS.resolve(f"{file}:reward").make({}, get_dialect("qwen25"))
 
 
-def test_the_line_of_a_reward_that_raises_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("body", "raised"), [("{}[text]", "KeyError('x')"), ("sys.exit(0)", "SystemExit(0)")])
+def test_the_line_of_a_reward_that_raises_is_named(body: str, raised: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
-    file.write_text("def reward(text):\n    return {}[text]\n", encoding="utf-8")
+    file.write_text(f"import sys\ndef reward(text):\n    return {body}\n", encoding="utf-8")
     reward = PRESETS.resolve(f"{file}:reward").make({}, get_dialect("qwen25"))
     row = {"text": "x", "boxes": [], "labels": [], "categories": [], "width": 1, "height": 1}
     line = json.dumps({**row, "input_width": 1, "input_height": 1})
-    with pytest.raises(RecipeError, match=r"rows:1: the reward raised KeyError\('x'\) \(.*mine\.py:2\) at 'x'"):
+    with pytest.raises(RecipeError, match=rf"rows:1: the reward raised {re.escape(raised)} \(.*:\d+\) at 'x'"):
         list(score_rows([line], "rows", reward))

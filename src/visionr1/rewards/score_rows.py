@@ -56,7 +56,7 @@ def score_rows(
 
         try:
             score = reward.score(row.text, row.truth, stage)
-        except Exception as error:  # a user's reward may raise anything
+        except (Exception, SystemExit) as error:  # a user's reward may raise anything
             raise RecipeError(
                 f"{source}:{number}: the reward raised {describe_raised(error)} at {row.text!r:.200}"
             ) from error

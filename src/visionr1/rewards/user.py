@@ -142,7 +142,7 @@ def check_part_name(name: str, part: Any) -> None:
         raise RecipeError(f"{name}: a part cannot be called {part!r}, as a field of its row is; choose another name")
 
 
-def describe_raised(error: Exception) -> str:
+def describe_raised(error: BaseException) -> str:
     """Return what a reward raised and, for the author of its code, the file and line that raised it."""
     if isinstance(error, VisionR1Error) or error.__traceback__ is None:
         return repr(error)

@@ -267,7 +267,7 @@ class Reinforced(Learner):
         for index, completion in enumerate(completions):
             try:
                 scores.append(reward.score(completion.text, question.truth, stage))
-            except Exception as error:  # a user's reward may raise anything
+            except (Exception, SystemExit) as error:  # a user's reward may raise anything
                 raise TrainingError(
                     f"the reward raised {describe_raised(error)} at sample {question.id}, "
                     f"completion {index}: {completion.text!r}"

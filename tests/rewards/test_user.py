@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,8 +12,12 @@ from visionr1.dialects import get_dialect
 from visionr1.errors import RecipeError
 from visionr1.rewards import PRESETS, Score
 from visionr1.rewards.parts import RewardPart, add_parts
+from visionr1.rewards.presets import Preset
 from visionr1.rewards.score_rows import score_rows
-from visionr1.rewards.user import check_score
+from visionr1.rewards.stages import BEGINNER, Stage
+from visionr1.rewards.user import check_score, preset_from_object
+from visionr1.samples import Boxes, GroundTruth
+from visionr1.settings import Section
 
 
 def test_numbers_of_numpy_are_written_as_json() -> None:
@@ -57,3 +62,51 @@ def test_the_line_of_a_reward_that_raises_is_named(body: str, raised: str, tmp_p
     line = json.dumps({**row, "input_width": 1, "input_height": 1})
     with pytest.raises(RecipeError, match=rf"rows:1: the reward raised {re.escape(raised)} \(.*:\d+\) at 'x'"):
         list(score_rows([line], "rows", reward))
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("def __init__(self): 1 / 0", r"Mine cannot be made: it raised ZeroDivisionError.* \(.*mine.py:2\)"),
+        ("weights = 3", "Mine.weights: expected a mapping"),
+        ("weights = {'a': float('nan')}", "Mine.weights, a: expected a finite number"),
+        ("maximum = 'much'", "Mine.maximum: expected a finite number"),
+    ],
+)
+def test_an_object_that_cannot_be_used_is_named_before_training(body: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(f"class Mine:\n    {body}\n    def score(self, text):\n        return 1.0\n", encoding="utf-8")
+    with pytest.raises(RecipeError, match=message):
+        PRESETS.resolve(f"{file}:Mine").make({}, get_dialect("qwen25"))
+
+
+def test_a_preset_of_a_user_s_own_is_checked_too() -> None:
+    class Unchecked:
+        weights: ClassVar[dict[str, float]] = {}
+        maximum = None
+
+        def score(self, text: str, truth: GroundTruth, stage: Stage) -> Score:
+            return Score(float("nan"), {})
+
+    preset = preset_from_object(Preset("mine", Section, lambda options, dialect: Unchecked()))
+    reward = preset.make({}, get_dialect("qwen25"))
+    truth = GroundTruth(Boxes.empty(), ("cat",), (10, 10), (10, 10))
+    with pytest.raises(RecipeError, match=r"mine.score, total: expected a finite number, found nan"):
+        reward.score("x", truth)
+
+
+class Huge:
+    """A reward near the largest number there is."""
+
+    weights: ClassVar[dict[str, float]] = {}
+    maximum = None
+
+    def score(self, text: str, truth: GroundTruth, stage: Stage = BEGINNER) -> Score:
+        return Score(1.7e308, {})
+
+
+def test_a_total_that_added_parts_make_infinite_is_named() -> None:
+    reward = add_parts(Huge(), (RewardPart(name="count", weight=1.7e308),), get_dialect("qwen25"))
+    truth = GroundTruth(Boxes.empty(), ("cat",), (10, 10), (10, 10))
+    with pytest.raises(RecipeError, match="with its added parts: expected a finite number, found inf"):
+        reward.score("[]", truth)

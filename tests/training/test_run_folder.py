@@ -67,7 +67,7 @@ def test_a_run_of_an_older_version_is_refused_for_what_changed_alone(tmp_path: P
     assert str(raised.value).splitlines()[1:] == ["-seed = 0", "-workers = 0", "+seed = 1", "+workers = 2"]
 
 
-@pytest.mark.parametrize("place", ["preset", "part"])
+@pytest.mark.parametrize("place", ["preset", "part", "dialect"])
 def test_nothing_that_only_a_run_s_folder_names_is_imported(tmp_path: Path, place: str) -> None:
     """The folder may be of someone else; the recipe that the user gives names no code."""
     trap = tmp_path / "trap.py"
@@ -76,6 +76,8 @@ def test_nothing_that_only_a_run_s_folder_names_is_imported(tmp_path: Path, plac
     text = run.recipe_file.read_text()
     if place == "preset":
         text = text.replace('preset = "paper"', f'preset = "{trap.as_posix()}:reward"')
+    elif place == "dialect":
+        text = text.replace('dialect = ""', f'dialect = "{trap.as_posix()}:reward"')
     else:
         text = text.replace("parts = []", f'parts = [{{name = "{trap.as_posix()}:reward"}}]')
     run.recipe_file.write_text(text)

@@ -2,8 +2,9 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from visionr1.dialects import resolve_dialect
 from visionr1.settings import Expected, OneOrMore, Section, refuse
 
 
@@ -30,6 +31,13 @@ class ModelSection(Section):
     """Train the language model alone; each image then goes through the vision tower once a step."""
     gradient_checkpointing: bool = False
     """Keep each layer's input alone for the gradient and compute the rest again: less memory, slower."""
+
+    @field_validator("dialect")
+    @classmethod
+    def _check_dialect(cls, dialect: str) -> str:
+        if dialect:
+            resolve_dialect(dialect)  # raises RecipeError
+        return dialect
 
     @model_validator(mode="after")
     def _check_template(self) -> Self:

@@ -121,7 +121,7 @@ class RewardWithParts:
             value = criterion.call(text, reply, truth, stage)
             parts[criterion.name] = check_number(f"criterion {criterion.name}", value)
             total += criterion.weight * parts[criterion.name]
-        return replace(score, total=total, parts=parts)
+        return replace(score, total=check_number("the reward with its added parts", total), parts=parts)
 
 
 def add_parts(reward: Scorer, parts: Sequence[RewardPart], dialect: Dialect) -> Scorer:

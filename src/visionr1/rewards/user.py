@@ -164,7 +164,7 @@ def check_number(name: str, value: Any) -> float:
 def preset_from_object(candidate: Any) -> Preset:
     """Return the preset that an object of a user's code stands for; RecipeError if it is no reward."""
     if isinstance(candidate, Preset):
-        return candidate
+        return _checked_preset(candidate)
     name = getattr(candidate, "__qualname__", type(candidate).__qualname__)
 
     # A class has `score` too, but must be called first: it makes the reward.
@@ -178,6 +178,15 @@ def preset_from_object(candidate: Any) -> Preset:
     if is_class or not {"text", "reply"} & _names(_parameters(candidate)):
         return _preset_of_factory(name, candidate)
     return _preset_of_function(name, candidate)
+
+
+def _checked_preset(preset: Preset) -> Preset:
+    """Return a user's own preset, whose scores are checked like those of any other code of theirs."""
+
+    def build(options: Any, dialect: Dialect) -> Scorer:
+        return _wrap(preset.name, preset.build(options, dialect), dialect)
+
+    return replace(preset, build=build)
 
 
 def _preset_of_object(name: str, reward: Any) -> Preset:
@@ -195,7 +204,13 @@ def _preset_of_factory(name: str, factory: Callable[..., Any]) -> Preset:
         arguments = dict(options)
         if takes_dialect:
             arguments["dialect"] = dialect
-        return _wrap(name, factory(**arguments), dialect)
+        try:
+            reward = factory(**arguments)
+        except VisionR1Error:
+            raise
+        except Exception as error:  # a user's code may raise anything
+            raise RecipeError(f"{name} cannot be made: it raised {describe_raised(error)}") from error
+        return _wrap(name, reward, dialect)
 
     options = _options_model(name, parameters, but=("dialect",))
     return Preset(name, options, build, has_adaptive_stages=True)
@@ -221,12 +236,17 @@ def _wrap(name: str, reward: Any, dialect: Dialect) -> UserReward:
     function = getattr(reward, "score", reward)
     if not callable(function):
         raise RecipeError(f"{name} made {reward!r:.80}, which is no reward: it has no score()")
-    return UserReward(
-        call=scoring_call(f"{name}.score", function),
-        dialect=dialect,
-        weights=getattr(reward, "weights", {}),
-        maximum=getattr(reward, "maximum", None),
-    )
+
+    # What it says of itself is shown beside its scores, and so checked as they are.
+    weights = getattr(reward, "weights", None) or {}
+    if not isinstance(weights, Mapping):
+        raise RecipeError(f"{name}.weights: expected a mapping of parts to numbers, found {weights!r:.80}")
+    checked = {}
+    for part, weight in weights.items():
+        check_part_name(f"{name}.weights", part)
+        checked[part] = check_number(f"{name}.weights, {part}", weight)
+    maximum = _check_optional(f"{name}.maximum", getattr(reward, "maximum", None))
+    return UserReward(scoring_call(f"{name}.score", function), dialect, checked, maximum)
 
 
 def _options_model(name: str, parameters: list[inspect.Parameter], but: tuple[str, ...]) -> type[Section]:

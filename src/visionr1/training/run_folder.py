@@ -43,6 +43,8 @@ from visionr1.models.saving import save_policy, save_trained
 from visionr1.training.recipe import Recipe, load_recipe, to_toml
 
 STATE_FILE = "trainer_state.pt"
+KEYS_OF_CODE = ("preset", "name", "dialect", "reader", "engine")
+"""Keys of a recipe whose value may be `module:object`; a part of a reward has a `name`."""
 LOGS = ("metrics.jsonl", "rollouts.jsonl", "evaluations.jsonl")
 PACKAGES = ("torch", "transformers", "numpy", "pillow", "scipy")
 
@@ -271,16 +273,16 @@ class RunFolder:
             ) from error
 
 
-def _names_of_code(table: Any, *, in_reward: bool = False) -> set[str]:
-    """Return the names of the form `module:object` in the reward tables of a TOML document."""
+def _names_of_code(table: Any, key: str = "") -> set[str]:
+    """Return the names of the form `module:object` in a TOML document, under the keys that may name code."""
     names: set[str] = set()
     if isinstance(table, Mapping):
-        for key, value in table.items():
-            names |= _names_of_code(value, in_reward=in_reward or key == "reward")
+        for inner_key, value in table.items():
+            names |= _names_of_code(value, inner_key)
     elif isinstance(table, list):
         for item in table:
-            names |= _names_of_code(item, in_reward=in_reward)
-    elif in_reward and isinstance(table, str) and ":" in table:
+            names |= _names_of_code(item, key)
+    elif key in KEYS_OF_CODE and isinstance(table, str) and ":" in table:
         names.add(table)
     return names
 

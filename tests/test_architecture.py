@@ -94,3 +94,15 @@ def test_tests_share_helpers_in_support_alone(path: Path) -> None:
     siblings = {other.stem for other in TESTS} | {"conftest", "tests"}
     benchmarks = {program.stem for program in (TESTS_ROOT.parent / "benchmarks").glob("*.py")}
     assert not roots & (siblings | benchmarks)
+
+
+def test_a_command_starts_without_the_libraries_it_may_need() -> None:
+    """`--version`, a usage error and the start of any command wait for nothing but argparse."""
+    program = (
+        "import sys\n"
+        "from visionr1.cli import build_parser\n"
+        "build_parser().parse_args(['eval', '--model', 'tiny', '--data', 'bccd'])\n"
+        "print(*sorted({'numpy', 'scipy', 'PIL', 'pydantic', 'jinja2', 'orjson'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == ""

@@ -16,7 +16,6 @@ from pkgutil import iter_modules
 
 from visionr1 import __version__
 from visionr1.cli.arguments import CommandParser, add_command
-from visionr1.data import describe_readers
 from visionr1.errors import VisionR1Error
 from visionr1.terminal import printable
 
@@ -72,20 +71,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of all commands and their arguments."""
-    examples = EXAMPLES.format(formats=describe_readers())
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="visionr1",
         description="Train vision-language models to detect objects, by RL from box annotations.",
-        epilog=f"{examples}\n`visionr1 COMMAND --help` says more of each.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.more_help = show_examples
     parser.add_argument("--version", action="version", version=f"visionr1 {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=CommandParser)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     for name in command_names():
         command = import_module(f"{__name__}.{name}")
         add_command(commands, name, command.add_arguments, command.run)
     return parser
+
+
+def show_examples() -> str:
+    """Return examples of commands, and what DATA and MODEL may be."""
+    from visionr1.data import describe_readers
+
+    return f"{EXAMPLES.format(formats=describe_readers())}\n`visionr1 COMMAND --help` says more of each."
 
 
 def command_names() -> list[str]:

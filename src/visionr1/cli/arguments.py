@@ -2,18 +2,20 @@
 
 import argparse
 import os
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from visionr1.data import READERS
+WIDTH = 78
+"""Width of the text below a command's own help, as argparse wraps its text on a terminal of 80 columns."""
 
 
 class CommandParser(argparse.ArgumentParser):
     """The parser of one command."""
 
     more_help: Callable[[], str] | None = None
-    """Makes the end of its help: what takes too long to make each time a command runs."""
+    """Makes the end of its help. Registries import much, so they are asked only when the help is printed."""
 
     def format_help(self) -> str:
         """Return the help that `--help` prints."""
@@ -48,6 +50,15 @@ def add_command(
     add_arguments(parser)
 
 
+def list_names(**kinds: Iterable[str] | str) -> str:
+    """Lay out the names that arguments take, a paragraph for each kind, such as `dialects=...`."""
+    paragraphs = []
+    for kind, names_of_kind in kinds.items():
+        listed = names_of_kind if isinstance(names_of_kind, str) else ", ".join(names_of_kind)
+        paragraphs.append(textwrap.fill(f"{kind}: {listed}", WIDTH, subsequent_indent="  ", break_on_hyphens=False))
+    return "\n".join(paragraphs)
+
+
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Add `--data` and `--split`."""
     parser.add_argument(
@@ -68,7 +79,7 @@ def add_reader_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reader",
         metavar="NAME",
-        help=f"format of DATA: {', '.join(READERS)}, or your own as my_reader.py:READER (default: as its files look)",
+        help="format of DATA: a reader below, or your own as my_reader.py:READER (default: as its files look)",
     )
 
 

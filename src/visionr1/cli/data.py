@@ -2,8 +2,7 @@
 
 import argparse
 
-from visionr1.cli.arguments import add_command, add_reader_argument
-from visionr1.dialects import describe_dialects, resolve_dialect
+from visionr1.cli.arguments import CommandParser, add_command, add_reader_argument, list_names
 from visionr1.errors import DataError
 from visionr1.terminal import printable
 
@@ -13,7 +12,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_command(actions, "check", _add_check_arguments, run)
 
 
-def _add_check_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_check_arguments(parser: CommandParser) -> None:
+    parser.more_help = names_overview
     parser.add_argument("data", metavar="DATA", help="what to check (see visionr1 --help)")
     parser.add_argument("--split", help="which part of a data folder (default: each)")
     add_reader_argument(parser)
@@ -21,7 +21,7 @@ def _add_check_arguments(parser: argparse.ArgumentParser) -> None:
         "--dialect",
         default="qwen25",
         metavar="NAME",
-        help=f"in which truths are written: {describe_dialects()} (default: qwen25)",
+        help="in which truths are written: a dialect below, or your own as my_dialect.py:DIALECT (default: qwen25)",
     )
     parser.add_argument(
         "--on-bad",
@@ -31,6 +31,14 @@ def _add_check_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def names_overview() -> str:
+    """List the names that --dialect and --reader take."""
+    from visionr1.data import READERS
+    from visionr1.dialects import describe_dialects
+
+    return list_names(dialects=describe_dialects(), readers=READERS)
+
+
 def run(args: argparse.Namespace) -> None:
     """Read every row and image of a data set, and score its truth as a reply.
 
@@ -38,6 +46,7 @@ def run(args: argparse.Namespace) -> None:
     """
     from visionr1.data import data_path, find_splits, read_dataset, resolve_reader
     from visionr1.data.check import check_data
+    from visionr1.dialects import resolve_dialect
 
     path = data_path(args.data)
     reader = resolve_reader(args.reader)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +15,10 @@ from visionr1.cli.arguments import (
     add_reader_argument,
     count,
     existing_path,
+    list_names,
     names,
     positive,
 )
-from visionr1.dialects import describe_dialects
 from visionr1.errors import RecipeError, needs_extra
 from visionr1.terminal import printable
 
@@ -27,12 +26,8 @@ if TYPE_CHECKING:
     from visionr1.evaluation import Evaluation
     from visionr1.evaluation.runner import Model
 
-WIDTH = 78
-"""Width of the lists below the help, as argparse wraps its own text on a terminal of 80 columns."""
-
 
 def add_arguments(parser: CommandParser) -> None:
-    # The registries import much that other commands do not need, so only the help asks them.
     parser.more_help = names_overview
     _add_input_arguments(parser)
     _add_output_arguments(parser)
@@ -128,8 +123,8 @@ def _add_generation_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dialect",
         metavar="NAME",
-        help=f"how replies write boxes: {describe_dialects()} "
-        "(default: as the model folder says, or the file that eval wrote)",
+        help="how replies write boxes: a dialect below, or your own as my_dialect.py:DIALECT (default: as the model "
+        "folder says, or the file that eval wrote)",
     )
     parser.add_argument(
         "--batch-size",
@@ -154,12 +149,12 @@ def _add_generation_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def names_overview() -> str:
-    """List the names that --protocol and --benchmark take."""
+    """List the names that --protocol, --benchmark, --dialect and --reader take."""
+    from visionr1.data import READERS
+    from visionr1.dialects import describe_dialects
     from visionr1.evaluation import BENCHMARKS, PROTOCOLS
 
-    protocols = textwrap.fill(f"protocols: {', '.join(PROTOCOLS)}", WIDTH, subsequent_indent="  ")
-    benchmarks = textwrap.fill(f"benchmarks: {', '.join(BENCHMARKS)}", WIDTH, subsequent_indent="  ")
-    return f"{protocols}\n{benchmarks}"
+    return list_names(protocols=PROTOCOLS, benchmarks=BENCHMARKS, dialects=describe_dialects(), readers=READERS)
 
 
 def run(args: argparse.Namespace) -> None:

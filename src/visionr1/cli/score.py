@@ -9,10 +9,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from visionr1.cli.arguments import share
-from visionr1.dialects import describe_dialects, resolve_dialect
+from visionr1.cli.arguments import CommandParser, list_names, share
 from visionr1.errors import DataError, RecipeError, VisionR1Error, naming
-from visionr1.rewards import PRESETS
 from visionr1.terminal import printable
 
 if TYPE_CHECKING:
@@ -29,7 +27,8 @@ SCORE_ROW = (
 """A row as `--help` and docs/rewards.md show it."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: CommandParser) -> None:
+    parser.more_help = names_overview
     parser.epilog = f"{parser.epilog}\n\na row of rows.jsonl:\n  {SCORE_ROW}"
     parser.add_argument(
         "rows",
@@ -53,8 +52,7 @@ def _add_reward_arguments(parser: argparse.ArgumentParser) -> None:
         "--preset",
         default="paper",
         metavar="NAME",
-        help=f"which reward: {', '.join(PRESETS)}, or one of your own: module:object or file.py:object "
-        "(default: paper)",
+        help="which reward: a preset below, or one of your own: module:object or file.py:object (default: paper)",
     )
     parser.add_argument(
         "--option",
@@ -68,7 +66,7 @@ def _add_reward_arguments(parser: argparse.ArgumentParser) -> None:
         "--dialect",
         default="qwen25",
         metavar="NAME",
-        help=f"how the model writes: {describe_dialects()} (default: qwen25)",
+        help="how the model writes: a dialect below, or your own as my_dialect.py:DIALECT (default: qwen25)",
     )
     parser.add_argument(
         "--progress",
@@ -93,12 +91,20 @@ def _add_reward_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def names_overview() -> str:
+    """List the names that --preset and --dialect take."""
+    from visionr1.dialects import describe_dialects
+    from visionr1.rewards import PRESETS
+
+    return list_names(presets=PRESETS, dialects=describe_dialects())
+
+
 def run(args: argparse.Namespace) -> None:
     """Score completions against their true boxes.
 
     visionr1 score rows.jsonl --explain > scores.jsonl
     """
-    from visionr1.rewards import FixedStages
+    from visionr1.rewards import PRESETS, FixedStages
     from visionr1.rewards.score_rows import score_rows, to_json
 
     if args.image and (not args.explain or args.preset != "paper"):
@@ -140,6 +146,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _make_reward(args: argparse.Namespace, preset: Preset) -> Scorer:
     """Return the reward with the options of the command line."""
+    from visionr1.dialects import resolve_dialect
+
     options = {}
     if args.preset == "release":
         options["step"] = args.release_step

@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src/visionr1"
 ORDER = """
-errors settings files folders images boxes samples completions registry terminal progress assets
+errors settings toml files folders images boxes samples completions registry terminal progress assets
 dialects rewards integrations data models rollout evaluation training report demo cli __main__
 """.split()
 """A room may import those before it."""

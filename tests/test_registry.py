@@ -1,5 +1,7 @@
 """Registries: what ships, what a file or an installed package adds, and what is refused."""
 
+import pickle
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from visionr1.errors import RecipeError
-from visionr1.registry import Registry
+from visionr1.registry import ImportedFiles, Registry
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,37 @@ def test_a_module_adds_one(animals: Registry[Animal]) -> None:
 
 
 def test_an_installed_package_adds_one(animals: Registry[Animal], monkeypatch: pytest.MonkeyPatch) -> None:
-    point = metadata.EntryPoint("dodo", "zoo_room.birds:A", "visionr1.animal")
+    point = metadata.EntryPoint("dodo", "zoo_room.helpers:Eel", "visionr1.animal")
     monkeypatch.setattr(metadata, "entry_points", lambda group: [point] if group == "visionr1.animal" else [])
     assert animals.names()[-1] == "dodo"
-    assert animals.known("dodo").__name__ == "A"  # type: ignore[attr-defined]
+    assert animals.known("dodo").name == "eel"
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("zoo_room.birds:A", "an animal needs a name, found <class"),  # imported, but no record
+        ("no_such_module_here:x", "animal 'dodo' of an installed package: cannot import no_such_module_here:x"),
+        ("zoo_room.birds:Emu", "cannot import zoo_room.birds:Emu: AttributeError"),
+    ],
+)
+def test_a_record_of_an_installed_package_is_checked(
+    animals: Registry[Animal], monkeypatch: pytest.MonkeyPatch, value: str, message: str
+) -> None:
+    point = metadata.EntryPoint("dodo", value, "visionr1.animal")
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [point])
+    with pytest.raises(RecipeError, match=message):
+        animals.known("dodo")
+
+
+def test_objects_of_a_user_s_file_reach_a_process_that_is_not_forked(animals: Registry[Animal], tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("class Yak:\n    name = 'yak'\nyak = Yak()\n")
+    yak = animals.resolve(f"{file}:yak")
+    (tmp_path / "pickled").write_bytes(pickle.dumps({"files": ImportedFiles(), "animal": yak}))
+    program = "import pickle, sys; print(pickle.load(open(sys.argv[1], 'rb'))['animal'].name)"
+    command = [sys.executable, "-c", program, str(tmp_path / "pickled")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "yak\n"
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
 from importlib import import_module, metadata
@@ -85,9 +86,13 @@ class Registry(Generic[Record]):
         """
         if ":" not in name:
             return self.known(name)
-        record: Record = import_object(name, self.kind)
+        return self._checked(import_object(name, self.kind))
+
+    def _checked(self, candidate: Any) -> Record:
+        """Return what code from outside the package gave as a record; RecipeError if it is none."""
+        record: Record = candidate
         if self._check is not None:
-            record = self._check(record)
+            record = self._check(candidate)
         return record
 
     def _records(self) -> dict[str, Callable[[], Record]]:
@@ -119,7 +124,12 @@ class Registry(Generic[Record]):
     def _installed(self) -> dict[str, Callable[[], Record]]:
         """Find the records of installed packages, none of which is imported yet."""
         points = metadata.entry_points(group=f"visionr1.{self.kind.replace(' ', '_')}")
-        return {point.name: point.load for point in points}
+        return {point.name: partial(self._load, point) for point in points}
+
+    def _load(self, point: metadata.EntryPoint) -> Record:
+        with importing(f"{self.kind} {point.name!r} of an installed package", point.value):
+            candidate = point.load()
+        return self._checked(candidate)
 
 
 def import_object(name: str, kind: str) -> Any:
@@ -131,16 +141,46 @@ def import_object(name: str, kind: str) -> Any:
     if not place or not attribute:
         raise RecipeError(f"{kind} {name!r}: expected module:object or file.py:object")
 
-    # A user's module may raise anything while it is imported; a script of theirs may even exit.
-    try:
+    with importing(f"{kind} {name!r}", place):
         module = _import_file(Path(place)) if place.endswith(".py") else import_module(place)
-    except (Exception, SystemExit) as error:
-        raise RecipeError(f"{kind} {name!r}: cannot import {place}: {type(error).__name__}: {error}") from error
     try:
         return getattr(module, attribute)
     except AttributeError as error:
         public = ", ".join(sorted(key for key in vars(module) if not key.startswith("_")))
         raise RecipeError(f"{kind} {name!r}: {place} has no {attribute!r}; it has {public}") from error
+
+
+@contextmanager
+def importing(what: str, place: str) -> Iterator[None]:
+    """Turn what code from outside the package raises while it is imported into RecipeError."""
+    # It may raise anything; a script may even exit.
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        raise RecipeError(f"{what}: cannot import {place}: {type(error).__name__}: {error}") from error
+
+
+class ImportedFiles:
+    """The files of a user's that were imported, to be imported again where this is unpickled.
+
+    Objects of such a file can be unpickled only after it: put this first into what goes to a process that is not
+    forked.
+    """
+
+    def __init__(self) -> None:
+        self.paths = tuple(_imported_files)
+
+    def __reduce__(self) -> tuple[Callable[[tuple[Path, ...]], ImportedFiles], tuple[tuple[Path, ...]]]:
+        return _import_files, (self.paths,)
+
+
+def _import_files(paths: tuple[Path, ...]) -> ImportedFiles:
+    for path in paths:
+        _import_file(path)
+    return ImportedFiles()
+
+
+_imported_files: list[Path] = []
 
 
 def _import_file(path: Path) -> ModuleType:
@@ -162,6 +202,7 @@ def _import_file(path: Path) -> ModuleType:
     except BaseException:
         del sys.modules[name]
         raise
+    _imported_files.append(resolved)
     return module
 
 

@@ -75,7 +75,7 @@ def _as_tuple(value: Any) -> tuple[Any, ...]:
 
 FromList = BeforeValidator(_as_tuple)
 """Metadata of a tuple: take a list, as TOML writes it, or a single value in its place."""
-OneOrMore = Annotated[tuple[Item, ...], FromList]
+ListOrOne = Annotated[tuple[Item, ...], FromList]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +112,10 @@ class Section(BaseModel):
         """Return a copy with these fields changed; it is checked like any other."""
         return type(self)(**{**dict(self), **changes})
 
+    def explain(self) -> Iterator[Setting]:
+        """Explain each setting that this section has, in the order in which it is written."""
+        yield from self.describe()
+
     @classmethod
     def describe(cls) -> Iterator[Setting]:
         """Explain each setting that is no section of its own."""
@@ -121,7 +125,10 @@ class Section(BaseModel):
                 allowed = _allowed_words(field)
                 if allowed:
                     kind += f", {allowed}"
-                default = field.get_default(call_default_factory=True)
+                # A reward of a user's own may have options without a default.
+                default = None
+                if not field.is_required():
+                    default = field.get_default(call_default_factory=True)
                 # A docstring may have line breaks.
                 text = " ".join((field.description or "").split())
                 yield Setting(key, kind, default, text)

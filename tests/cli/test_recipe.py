@@ -51,6 +51,25 @@ def test_options_of_other_rewards_are_listed_only_without_a_recipe(capsys: pytes
         assert f"\n{key} = " in chosen
 
 
+def test_what_a_recipe_has_inside_its_sections_is_listed_with_its_values(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own.py").write_text("def reward(text, letters=3, *, most: int): return 1.0\n", encoding="utf-8")
+    path = tmp_path / "own.toml"
+    own = f"{(tmp_path / 'own.py').as_posix()}:reward"
+    path.write_text(
+        f'[reward]\npreset = "{own}"\nletters = 5\nmost = 9\n[[reward.parts]]\nname = "count"\n'
+        '[[data]]\nreward = { preset = "vlm_r1" }\n',
+        encoding="utf-8",
+    )
+    text = printed(capsys, "recipe", str(path))
+    assert "letters = 5 (default: 3)\n" in text
+    assert "most = 9\n" in text  # it has no default
+    assert '[reward.parts.0]  Add a criterion to a preset.\nname = "count"\n' in text
+    assert "[data.0.reward]  " in text and 'preset = "vlm_r1"' in text
+    assert printed(capsys, "recipe", "demo").count("\nweights = ") == 1
+
+
 def test_a_change_needs_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["recipe", "--set", "seed=1"]) == 2
     assert "visionr1 recipe RECIPE --set" in capsys.readouterr().err

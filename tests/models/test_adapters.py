@@ -14,9 +14,10 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
 from support.random_models import make_prompts, random_completions, sharpen
+from visionr1.dialects import get_dialect
 from visionr1.errors import CheckpointError, RecipeError
 from visionr1.models import adapters
-from visionr1.models.loading import load_policy
+from visionr1.models.loading import DIALECT_FILE, load_policy
 from visionr1.models.policy import Policy
 from visionr1.models.rows import make_groups
 from visionr1.models.saving import save_policy, save_trained
@@ -104,7 +105,7 @@ def test_the_seed_decides_a_new_adapter(base: Path) -> None:
 def test_a_folder_of_adapters_restores_the_policy(base: Path, tmp_path: Path) -> None:
     policy, folder = adapt(base), tmp_path / "adapters"
     save_trained(policy, folder)
-    assert {path.name for path in folder.iterdir()} == {adapters.CONFIG_FILE, adapters.WEIGHTS_FILE}
+    assert {path.name for path in folder.iterdir()} == {adapters.CONFIG_FILE, adapters.WEIGHTS_FILE, DIALECT_FILE}
     restored = load_policy(folder)  # finds its base by itself
     assert torch.equal(logprobs(restored), logprobs(policy))
     assert {n for n, p in restored.model.named_parameters() if p.requires_grad} == {
@@ -142,6 +143,18 @@ def edit(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
     tensors = load_file(folder / adapters.WEIGHTS_FILE)
     change(tensors)
     save_file(tensors, folder / adapters.WEIGHTS_FILE)
+
+
+def test_adapters_are_asked_and_read_as_they_were_trained(base: Path, tmp_path: Path) -> None:
+    policy = adapt(base)
+    policy.dialect = get_dialect("think+qwen25")
+    policy.template = "Find all {} now."
+    save_trained(policy, tmp_path / "checkpoint")
+    save_policy(policy, tmp_path / "final")
+    for folder in (tmp_path / "checkpoint", tmp_path / "final/adapter", tmp_path / "final"):
+        loaded = load_policy(folder, base=base)
+        assert (loaded.dialect.name, loaded.template) == ("think+qwen25", "Find all {} now."), folder
+        assert load_policy(folder, base=base, dialect="qwen3").dialect.name == "qwen3"  # a user's word goes first
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from visionr1.models.loading import load_policy
 from visionr1.models.policy import Policy
 from visionr1.models.prompts import Prompt
 from visionr1.models.trainable import make_trainable
+from visionr1.rewards import Score
 from visionr1.rollout.engine import Completion
 from visionr1.samples import Sample
 from visionr1.training.learners import GroupWork, Reinforced, Supervised, make_learner
@@ -228,7 +229,7 @@ def test_a_worker_that_is_no_fork_prepares_without_the_model(qwen25_folder: Path
         assert getattr(prompt, "image", None) is None
 
 
-def test_only_vllm_gets_the_images_themselves(reinforced: Callable[..., Reinforced]) -> None:
+def test_only_the_built_in_engine_gets_no_images(reinforced: Callable[..., Reinforced]) -> None:
     learner = reinforced()
     chosen = samples(learner.recipe)
     assert [question.prompt.image for question in learner.prepare(chosen)] == [None] * 3
@@ -253,10 +254,11 @@ def test_a_run_that_earns_nothing_says_so_once(
 
 
 def test_one_reward_keeps_a_run_quiet(caplog: pytest.LogCaptureFixture) -> None:
-    earns_nothing = Outcome({"total": 0.0}, {}, {}, None, ("fault",))
-    earns = Outcome({"total": 0.5}, {}, {}, None, ())
+    earns_nothing = Outcome({"total": 0.0}, {}, {}, None)
+    earns = Outcome({"total": 0.5}, {}, {}, None)
+    scores = [[Score(0.0, {}, notes=("fault",))]]
     watch = ZeroRewardWatch()
-    watch.observe([earns_nothing, earns])
+    watch.observe([earns_nothing, earns], scores)
     for _ in range(ZERO_STEPS):
-        watch.observe([earns_nothing])
+        watch.observe([earns_nothing], scores)
     assert not caplog.messages

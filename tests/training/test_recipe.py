@@ -1,10 +1,12 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from visionr1.errors import RecipeError
 from visionr1.models.settings import LoRASection, ModelSection
+from visionr1.rewards import PRESETS
 from visionr1.rewards.paper import PAPER_WEIGHTS
 from visionr1.training.recipe import Recipe, all_settings, load_recipe, parse_recipe, to_toml
 
@@ -295,3 +297,66 @@ def test_a_value_that_is_nested_too_deep_is_no_crash(tmp_path: Path) -> None:
     file.write_text("", encoding="utf-8")
     with pytest.raises(RecipeError, match="this value is not TOML"):
         load_recipe(file, [f"seed={deep}"])
+
+
+OWN = """
+def reward(text, letters=3, table={"a b": 1}): return 1.0
+def other(text, most: int): return 1.0
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> str:
+    """The place of a file with two rewards."""
+    (tmp_path / "own.py").write_text(OWN, encoding="utf-8")
+    return (tmp_path / "own.py").as_posix()
+
+
+def test_another_preset_drops_the_options_of_the_one_before_wherever_it_stands(tmp_path: Path, own: str) -> None:
+    text = f"""
+    [reward]
+    preset = "{own}:reward"
+    letters = 5
+    [[data]]
+    reward = {{ preset = "{own}:reward", letters = 6 }}
+    """
+    path = written(tmp_path, text)
+    # Its own options may stand before it, and blanks around the key.
+    overrides = ["reward.most=7", f"reward.preset ={own}:other", "data.0.reward.preset=release"]
+    recipe = load_recipe(path, overrides)
+    assert recipe.reward.options == {"most": 7}
+    assert recipe.phases[0].data[0].reward.options == PRESETS.known("release").options().model_dump()  # type: ignore[union-attr]
+    with pytest.raises(RecipeError, match=r"--set reward.preset=release: reward is not a table"):
+        load_recipe(written(tmp_path, 'reward = "paper"'), ["reward.preset=release"])
+
+
+def test_options_that_toml_can_hold_are_written_and_others_refused(tmp_path: Path, own: str) -> None:
+    recipe = load_recipe(written(tmp_path, f'[reward]\npreset = "{own}:reward"'))
+    assert load_recipe(written(tmp_path, to_toml(recipe))) == recipe
+    (tmp_path / "odd.py").write_text("def reward(text, by=len): return 1.0\n", encoding="utf-8")
+    recipe = load_recipe(written(tmp_path, f'[reward]\npreset = "{(tmp_path / "odd.py").as_posix()}:reward"'))
+    with pytest.raises(RecipeError, match="a recipe cannot hold <built-in function len>"):
+        to_toml(recipe)
+
+
+def test_adaptive_stages_need_some_source_that_tells_recall_and_precision() -> None:
+    blind = {"source": "bccd", "reward": {"preset": "vlm_r1"}}
+    both = parse_recipe({"reward": {"adaptive": True}, "data": [blind, {"source": "bccd"}]})
+    assert both.reward.adaptive
+    with pytest.raises(RecipeError, match=r"reward.adaptive: expected false, for no data source of phase train"):
+        parse_recipe({"reward": {"adaptive": True}, "data": [blind]})
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"model": {"dialect": "qwen2"}}, r"model.dialect: unknown dialect 'qwen2'; did you mean 'qwen25'"),
+        ({"model": {"dialect": "no.py:D"}}, "model.dialect: dialect 'no.py:D': cannot import no.py"),
+        ({"rollout": {"engine": "no.py:e"}}, "engine 'no.py:e': cannot import no.py"),
+        ({"data": [{"reader": "no.py:R"}]}, r"data.0.reader: reader 'no.py:R': cannot import no.py"),
+        ({"eval": {"reader": "coca"}}, r"eval.reader: unknown reader 'coca'; did you mean 'coco'"),
+    ],
+)
+def test_code_that_cannot_be_had_is_named_before_a_model_is_loaded(table: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        parse_recipe(table)

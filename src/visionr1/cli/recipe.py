@@ -2,12 +2,15 @@
 
 import argparse
 import textwrap
+from collections.abc import Iterable, Mapping
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from visionr1.errors import RecipeError
 
 if TYPE_CHECKING:
-    from visionr1.settings import Section
+    from visionr1.settings import Setting
 
 WIDTH = 110
 
@@ -35,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
     visionr1 recipe demo --set train.steps=9
     """
     from visionr1.assets import recipe_path
-    from visionr1.training.recipe import Recipe, load_recipe, named_sections
+    from visionr1.training.recipe import Recipe, load_recipe, named_sections, options_of_other_presets
 
     if args.overrides and args.recipe is None:
         raise RecipeError("--set changes a recipe, so name one: visionr1 recipe RECIPE --set KEY=VALUE")
@@ -45,22 +48,23 @@ def run(args: argparse.Namespace) -> None:
 
     texts = []
     for name, section in named_sections(recipe).items():
-        texts.append(_format_section(name, section, every_option=args.recipe is None))
+        heading = f"[{name}]  {section.__doc__}" if name else ""
+        texts.append(_format_settings(heading, section.explain(), dict(section)))
+
+    # A recipe that is named has chosen its preset.
+    if args.recipe is None:
+        for preset, options in groupby(options_of_other_presets(), key=itemgetter(0)):
+            heading = f'[reward]  The options beside preset = "{preset}".'
+            texts.append(_format_settings(heading, (option for _, option in options), {}))
     print("\n\n".join(texts))
 
 
-def _format_section(name: str, section: "Section", *, every_option: bool) -> str:
-    """Format one section: its purpose, then each setting with its value, type, default and text.
+def _format_settings(heading: str, settings: "Iterable[Setting]", values: Mapping[str, object]) -> str:
+    """Format the settings of a section: its heading, then each with its value, type, default and text."""
+    from visionr1.toml import toml_value
 
-    A section may describe settings that it does not have, such as the options of another reward; `every_option` shows
-    them too.
-    """
-    from visionr1.training.recipe import toml_value
-
-    # The settings at the top of a recipe belong to no section.
-    lines = []
-    if name:
-        lines.append(f"[{name}]  {section.__doc__}")
+    # The settings at the top of a recipe have no heading.
+    lines = [heading] if heading else []
 
     # Type and text stand below the setting; what is hyphenated, such as --set, is not torn apart.
     wrapper = textwrap.TextWrapper(
@@ -69,26 +73,27 @@ def _format_section(name: str, section: "Section", *, every_option: bool) -> str
         subsequent_indent="    ",
         break_on_hyphens=False,
     )
-    values = dict(section)
-    for setting in section.describe():
-        if setting.key not in values and not every_option:
-            continue
-        value = toml_value(values.get(setting.key, setting.default))
-        default = toml_value(setting.default)
-        line = f"{setting.key} = {value}"
-        if value != default:
-            line += f" (default: {default})"
+    for setting in settings:
+        value = values.get(setting.key, setting.default)
+        line = setting.key
+        if value is not None:  # a setting without a default has no value until it is set
+            line += f" = {toml_value(value)}"
+        if setting.default is not None and value != setting.default:
+            line += f" (default: {toml_value(setting.default)})"
         lines += [line, *wrapper.wrap(setting.type), *wrapper.wrap(setting.text)]
     return "\n".join(lines)
 
 
 def settings_overview() -> str:
     """List the full key, default and first words of every setting, a line each."""
-    from visionr1.training.recipe import all_settings, toml_value
+    from visionr1.toml import toml_value
+    from visionr1.training.recipe import all_settings
 
     lines = ["settings of a recipe with their defaults, as --set takes them (visionr1 recipe says more of each):"]
     for key, setting in all_settings():
-        assignment = f"{key}={toml_value(setting.default)}"
+        assignment = f"{key}="
+        if setting.default is not None:
+            assignment += toml_value(setting.default)
         # The texts begin in one column, but for the few assignments that are longer.
         text_width = max(20, WIDTH - max(len(assignment), 36))
         text = textwrap.shorten(setting.text, text_width, placeholder=" ...")

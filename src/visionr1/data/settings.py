@@ -5,6 +5,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from visionr1.data.readers import resolve_reader
 from visionr1.data.scenes import SceneConfig
 from visionr1.rewards.settings import RewardChoice
 from visionr1.settings import Expected, Section, refuse
@@ -31,6 +32,12 @@ class DataSource(Section):
     """Settings of the scenes, for source = "scenes" (see visionr1.data.scenes.config)."""
     reward: RewardChoice | None = None
     """The reward of this source's samples, such as {preset = "vlm_r1"}, in place of the run's."""
+
+    @field_validator("reader")
+    @classmethod
+    def _check_reader(cls, reader: str) -> str:
+        resolve_reader(reader)  # raises RecipeError
+        return reader
 
     @field_validator("scenes")
     @classmethod

@@ -4,8 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from visionr1.data import resolve_reader
 from visionr1.evaluation.protocols import read_protocol
-from visionr1.settings import Expected, OneOrMore, Section
+from visionr1.settings import Expected, ListOrOne, Section
 
 
 class EvalSection(Section):
@@ -21,7 +22,7 @@ class EvalSection(Section):
     """The part of an embedded set or of a folder."""
     limit: Annotated[int, Field(ge=0), Expected("0 (all) or more")] = 0
     """Use so many images, evenly spaced over the split; 0 is all."""
-    protocol: OneOrMore[str] = ()
+    protocol: ListOrOne[str] = ()
     """As for `visionr1 eval --protocol`: a name, then single fields."""
     metric: Literal["AP", "AP50", "AP75", "precision", "recall", "F1", "AP strict"] = "AP"
     """Which figure is best when it is highest: the model that has it is kept in best/."""
@@ -31,6 +32,12 @@ class EvalSection(Section):
     """Tokens of a reply at most; 0 is the protocol's, or 1024."""
     batch_size: Annotated[int, Field(ge=1)] = 16
     """Images at once, on each process."""
+
+    @field_validator("reader")
+    @classmethod
+    def _check_reader(cls, reader: str) -> str:
+        resolve_reader(reader)  # raises RecipeError
+        return reader
 
     @field_validator("protocol")
     @classmethod

@@ -5,6 +5,7 @@ Images go through the folder's PIL image processor; torchvision is not needed.
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from visionr1.models.policy import Policy
 from visionr1.models.prefix import SharedPrefixPath
 
 DIALECT_FILE = "visionr1.json"
+NAME_A_DIALECT = "--dialect my_dialect.py:NAME, in a recipe model.dialect"
+"""How a user names a dialect, for messages."""
 PROCESSOR_FILES = ("processor_config.json", "video_preprocessor_config.json")
 """Files about the processor beside those of tokenizer and image processor: they are saved as they were loaded."""
 
@@ -50,19 +53,23 @@ def load_policy(
     """
     check_device(device)
     folder = model_folder(path)
+
+    # What a folder of adapters says of dialect and template goes before what its base says.
+    adapters = None
+    settings = {}
     if is_adapter_folder(folder):
-        base_path = model_folder(base or base_folder(folder))
-        if is_adapter_folder(base_path):
+        adapters = folder
+        folder = model_folder(base or base_folder(adapters))
+        if is_adapter_folder(folder):
             raise CheckpointError(
-                f"the base of the adapters in {folder}, {base_path}, holds adapters itself, not a model"
+                f"the base of the adapters in {adapters}, {folder}, holds adapters itself, not a model"
             )
-        policy = load_policy(base_path, device=device, dtype=dtype, dialect=dialect, template=template)
-        load_adapters(policy.model, folder)
-        return policy
+        settings = _folder_settings(adapters)
 
     config = _load_config(folder, str(path))
     family = find_family(config)
-    written_in = _find_dialect(dialect, folder, config.model_type, family)
+    settings = {**_folder_settings(folder), **settings}
+    written_in = _find_dialect(dialect, settings, adapters or folder, config.model_type, family)
     model = _load_model(folder, dtype)
 
     if family is None:
@@ -71,7 +78,9 @@ def load_policy(
         policy = Policy(model.to(device), processor.tokenizer, processor.image_processor, written_in, plain_path)
     else:
         policy = share_prefixes(model.to(device), folder, family, written_in)
-    policy.template = template or _folder_settings(folder).get("template", "")
+    policy.template = template or settings.get("template", "")
+    if adapters:
+        load_adapters(policy.model, adapters)
     return policy
 
 
@@ -157,34 +166,35 @@ def _load_model(folder: Path, dtype: str) -> Any:
     return model
 
 
-def _find_dialect(name: str | None, folder: Path, model_type: str, family: Family | None) -> Dialect:
-    """Return the dialect that a user named, else the folder's, else the family's."""
-    dialect = resolve_dialect(name) if name else _folder_dialect(folder)
-    if dialect is None and family and family.dialect:
+def _find_dialect(
+    name: str | None, settings: Mapping[str, str], folder: Path, model_type: str, family: Family | None
+) -> Dialect:
+    """Return the dialect that a user named, else that of the `settings` in `folder`, else the family's."""
+    if name:
+        dialect = resolve_dialect(name)
+    elif "dialect" in settings:
+        # No code is imported for a name that stands in a file.
+        try:
+            dialect = get_dialect(settings["dialect"])
+        except RecipeError as error:
+            raise CheckpointError(
+                f"{folder / DIALECT_FILE}: {error}; give one of your own with {NAME_A_DIALECT}"
+            ) from error
+    elif family and family.dialect:
         dialect = get_dialect(family.dialect)
-    if dialect is None:
+    else:
         raise CheckpointError(
             f"{folder} does not say how its model writes boxes, and models of type {model_type!r} have no one way: "
-            f'write {{"dialect": NAME}} into {folder / DIALECT_FILE}; known: {describe_dialects()}'
+            f'write {{"dialect": NAME}} into {folder / DIALECT_FILE}, or name it with {NAME_A_DIALECT}; '
+            f"known: {describe_dialects()}"
         )
+
     if family is None and dialect.in_model_px:
         raise CheckpointError(
             f"dialect {dialect.name!r} writes pixels of the model's input, whose size is not known for models of type "
-            f"{model_type!r}; choose another in {folder / DIALECT_FILE}"
+            f"{model_type!r}; choose another in {folder / DIALECT_FILE}, or with {NAME_A_DIALECT}"
         )
     return dialect
-
-
-def _folder_dialect(folder: Path) -> Dialect | None:
-    """Return the dialect that a model folder's visionr1.json names; no code is imported for it."""
-    name = _folder_settings(folder).get("dialect")
-    if name is None:
-        return None
-    try:
-        return get_dialect(name)
-    except RecipeError as error:
-        hint = "give one of your own with --dialect my_dialect.py:NAME, in a recipe model.dialect"
-        raise CheckpointError(f"{folder / DIALECT_FILE}: {error}; {hint}") from error
 
 
 def _folder_settings(folder: Path) -> dict[str, str]:

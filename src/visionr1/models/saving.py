@@ -30,15 +30,26 @@ def save_policy(
         config.dtype = dtype
         config.save_pretrained(folder)
     if has_adapters(model):
-        save_adapters(model, state, folder / "adapter")
+        _save_adapters(policy, state, folder / "adapter")
     policy.path.save_processor(folder)
-    settings = {"dialect": policy.dialect.name, "template": policy.template}
-    write_json_atomic(folder / DIALECT_FILE, {key: value for key, value in settings.items() if value})
+    _save_settings(policy, folder)
 
 
 def save_trained(policy: Policy, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
     """Write what `load_policy` needs to restore this policy: its adapters alone if it has any."""
     if has_adapters(policy.model):
-        save_adapters(policy.model, policy.model.state_dict() if weights is None else weights, folder)
+        _save_adapters(policy, policy.model.state_dict() if weights is None else weights, folder)
     else:
         save_policy(policy, folder, weights=weights)
+
+
+def _save_adapters(policy: Policy, state: Mapping[str, Tensor], folder: Path) -> None:
+    """Write a folder of adapters, which are loaded with the dialect and template that they were trained with."""
+    save_adapters(policy.model, state, folder)
+    _save_settings(policy, folder)
+
+
+def _save_settings(policy: Policy, folder: Path) -> None:
+    """Write how the policy writes boxes and is asked, which transformers' own files do not say."""
+    settings = {"dialect": policy.dialect.name, "template": policy.template}
+    write_json_atomic(folder / DIALECT_FILE, {key: value for key, value in settings.items() if value})

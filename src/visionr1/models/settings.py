@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from visionr1.dialects import resolve_dialect
-from visionr1.settings import Expected, OneOrMore, Section, refuse
+from visionr1.settings import Expected, ListOrOne, Section, refuse
 
 
 class ModelSection(Section):
@@ -53,7 +53,7 @@ class LoRASection(Section):
     """Rank of the adapters; 0 has none and trains the model's own weights."""
     alpha: Annotated[float, Field(gt=0)] = 32.0
     """Their output counts alpha / rank times."""
-    targets: OneOrMore[str] = ()
+    targets: ListOrOne[str] = ()
     """Names of the linear layers that get one, such as "q_proj"; none is every one in a layer."""
     vision: bool = False
     """Give the vision tower adapters too; without, it is frozen (see model.freeze_vision)."""

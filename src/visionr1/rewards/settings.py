@@ -10,7 +10,7 @@ from visionr1.rewards import PRESETS
 from visionr1.rewards.parts import RewardPart, add_parts
 from visionr1.rewards.presets import Preset
 from visionr1.rewards.score import Scorer
-from visionr1.settings import OneOrMore, Section, Setting, SettingError, refuse
+from visionr1.settings import ListOrOne, Section, Setting, SettingError, refuse
 
 
 class RewardChoice(Section):
@@ -21,7 +21,7 @@ class RewardChoice(Section):
     preset: str = "paper"
     """"paper", "release", "vlm_r1", or a reward of your own: "module:object" or "file.py:object"; its options stand
     beside it."""
-    parts: OneOrMore[RewardPart] = ()
+    parts: ListOrOne[RewardPart] = ()
     """Criteria to add to the preset, each by its weight."""
 
     @field_validator("preset")
@@ -74,13 +74,10 @@ class RewardChoice(Section):
         reward = self.find_preset().make(self.options, dialect, has_stages=has_stages)
         return add_parts(reward, self.parts, dialect)
 
-    @classmethod
-    def describe(cls) -> Iterator[Setting]:
-        """Explain the section's own settings, then the options of the presets that have a name."""
-        yield from super().describe()
-        for name in PRESETS:
-            for option in PRESETS.known(name).options.describe():
-                yield Setting(option.key, option.type, option.default, f"Preset {name}: {option.text}")
+    def explain(self) -> Iterator[Setting]:
+        """Explain the section's own settings, then the options of its preset."""
+        yield from super().explain()
+        yield from self.find_preset().options.describe()
 
 
 class RewardSection(RewardChoice):

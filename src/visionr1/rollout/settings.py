@@ -43,4 +43,8 @@ class RolloutSection(Section):
             raise refuse("compile", "false (it compiles the built-in engine's decode step)", self.compile)
         if self.engine == "vllm" and self.batch_size:
             raise refuse("batch_size", "0 (vLLM sees to it by itself)", self.batch_size)
+
+        # A file that is not there is found out now, and not once the model is loaded.
+        if ":" in self.engine:
+            ENGINES.resolve(self.engine)  # raises RecipeError
         return self

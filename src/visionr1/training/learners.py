@@ -24,12 +24,12 @@ from visionr1.models.policy import Policy
 from visionr1.models.prompts import Prompt
 from visionr1.models.rows import Group, Rows, make_groups, warn_over_budget
 from visionr1.models.trainable import vision_trains
+from visionr1.registry import ImportedFiles
 from visionr1.rewards import AdaptiveStages, FixedStages, Score, Scorer, Stage, Stages
 from visionr1.rewards.hacking import measure
 from visionr1.rewards.user import describe_raised
 from visionr1.rollout.engine import Completion, RolloutEngine, Sampling, Seeds
 from visionr1.rollout.engines import ENGINES
-from visionr1.rollout.engines.builtin import generate
 from visionr1.samples import Sample
 from visionr1.training import grpo, sft
 from visionr1.training.distributed import Trained, equal_passes, gather
@@ -74,7 +74,8 @@ class Learner(ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle what `prepare` needs in a worker process: the reference and the engine stay behind."""
-        return {"policy": self.policy, "recipe": self.recipe}
+        # The policy's dialect may be of a user's file, which a worker that is not forked has to import first.
+        return {"files": ImportedFiles(), "policy": self.policy, "recipe": self.recipe}
 
     @abstractmethod
     def prepare(self, samples: list[Sample]) -> Any:
@@ -173,7 +174,7 @@ class Reinforced(Learner):
         policy: Policy,
         recipe: Recipe,
         reference: Policy | None,
-        engine: RolloutEngine = generate,
+        engine: RolloutEngine,
     ) -> None:
         """Make the rewards and stages of the recipe.
 
@@ -229,7 +230,7 @@ class Reinforced(Learner):
         # Metrics, logs and stages are of the whole batch, on every rank.
         outcomes = gather(make_outcomes(prepared, groups, scores, advantages, no_spread))
         self.observe(outcomes)
-        self.zero_reward_watch.observe(outcomes)
+        self.zero_reward_watch.observe(outcomes, scores)
         scored = time.perf_counter()
 
         # The loss is a mean over completions, or over tokens, of the whole batch.
@@ -249,16 +250,11 @@ class Reinforced(Learner):
         return Collected(work, metrics, [outcome.row for outcome in outcomes], seconds=scored - began)
 
     def observe(self, outcomes: Sequence[Outcome]) -> None:
-        """Tell the stages the step's mean recall and precision before f, where the reward tells them."""
+        """Tell the stages the step's mean recall and precision before f, of the samples whose reward tells them."""
         plain = [outcome.plain for outcome in outcomes if outcome.plain is not None]
         if plain:
             recalls, precisions = zip(*plain, strict=True)
             self.stages.observe(mean(recalls), mean(precisions))
-        elif self.recipe.reward.adaptive:
-            raise TrainingError(
-                f"reward.adaptive needs recall and precision before f, but the scores of {self.recipe.reward.preset} "
-                "have no plain_recall and plain_precision; set reward.adaptive to false"
-            )
 
     def score(self, question: Question, completions: Sequence[Completion], stage: Stage) -> list[Score]:
         """Score a question's completions; TrainingError names sample and completion where the reward raises."""
@@ -272,6 +268,13 @@ class Reinforced(Learner):
                     f"the reward raised {describe_raised(error)} at sample {question.id}, "
                     f"completion {index}: {completion.text!r}"
                 ) from error
+
+        # A data source's own reward may tell none: the stages then go by the samples of the others.
+        if self.recipe.reward.adaptive and not question.reward and scores[0].plain_recall is None:
+            raise TrainingError(
+                f"reward.adaptive needs recall and precision before f, but the scores of {self.recipe.reward.preset} "
+                "have no plain_recall and plain_precision; set reward.adaptive to false"
+            )
         return scores
 
     def roll_out_all(self, prompts: Sequence[Prompt], seeds: Seeds) -> tuple[Sequence[Prompt], list[list[Completion]]]:

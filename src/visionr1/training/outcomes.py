@@ -38,7 +38,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The numbers, the row and the faults of one completion: small, for it is gathered from all ranks."""
+    """The numbers and the row of one completion: small, for it is gathered from all ranks."""
 
     row: RolloutRow
     """Its row of rollouts.jsonl."""
@@ -47,8 +47,6 @@ class Outcome:
     watched: Counts
     plain: tuple[float, float] | None
     """Recall and precision before f; None where the reward does not tell them."""
-    faults: tuple[str, ...]
-    """The notes of its score and the kinds of faults of its reply, each once."""
 
     @classmethod
     def from_score(
@@ -96,7 +94,7 @@ class Outcome:
         if score.plain_recall is not None and score.plain_precision is not None:
             plain = (score.plain_recall, score.plain_precision)
 
-        return cls(row, numbers, count(score, question.truth), plain, _list_faults(score))
+        return cls(row, numbers, count(score, question.truth), plain)
 
 
 def make_outcomes(
@@ -137,37 +135,47 @@ def mean(values: Sequence[float]) -> float:
 
 
 class ZeroRewardWatch:
-    """Warn once where no completion of a run's first steps earns anything: nothing can be learned from them."""
+    """Warn once where no completion of the first steps earns anything: nothing can be learned from them.
+
+    A resumed run begins to count anew.
+    """
 
     def __init__(self) -> None:
         self._faults: Counter[str] = Counter()
+        self._num_scores = 0
         self._steps = 0
         self._is_over = dist.is_initialized() and dist.get_rank() > 0  # all ranks see the same, one says it
 
-    def observe(self, outcomes: Sequence[Outcome]) -> None:
-        """Take in a step's outcomes, and warn, naming the commonest fault, after ZERO_STEPS steps that earned 0."""
+    def observe(self, outcomes: Sequence[Outcome], scores: Sequence[Sequence[Score]]) -> None:
+        """Take in a step, and warn after ZERO_STEPS steps that earned 0, with the commonest fault.
+
+        `outcomes` are those of all ranks. The faults are those of this rank's `scores`, for they are not gathered.
+        """
         if self._is_over:
             return
-        for outcome in outcomes:
-            if outcome.row["total"] != 0:
-                self._is_over = True
-                return
-            self._faults.update(outcome.faults)
+        if any(outcome.row["total"] != 0 for outcome in outcomes):
+            self._is_over = True
+            return
 
+        for group_scores in scores:
+            for score in group_scores:
+                self._faults.update(_list_faults(score))
+                self._num_scores += 1
         self._steps += 1
         if self._steps == ZERO_STEPS:
             self._is_over = True
-            commonest = "its scores say no reason"
+            commonest = "the scores say no reason"
             if self._faults:
                 fault, number = self._faults.most_common(1)[0]
-                commonest = f"the commonest fault, in {number} of them, is: {fault}"
+                commonest = f"the commonest fault, in {number} of {self._num_scores}, is: {fault}"
             _log.warning(
-                "every completion of %d steps from the start earned a reward of 0, so nothing was learned; %s",
+                "every completion of %d steps since the start earned a reward of 0, so nothing was learned; %s",
                 *(self._steps, commonest),
             )
 
 
 def _list_faults(score: Score) -> tuple[str, ...]:
+    """Return the notes of a score and the kinds of faults of its reply, each once."""
     faults = list(score.notes)
     if score.reply is not None:
         faults.extend(fault.kind for fault in score.reply.faults)

@@ -12,10 +12,10 @@ Sections stand beside the code they configure (`models/settings.py`, `rollout/se
 itself stand here.
 """
 
-import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -25,12 +25,16 @@ from visionr1.data.settings import DataSource
 from visionr1.errors import RecipeError, naming
 from visionr1.evaluation.settings import EvalSection
 from visionr1.models.settings import LoRASection, ModelSection
+from visionr1.rewards import PRESETS
 from visionr1.rewards.settings import RewardSection
 from visionr1.rollout.settings import RolloutSection
-from visionr1.settings import Expected, FromList, OneOrMore, Section, Setting, SettingError, dotted, refuse
+from visionr1.settings import Expected, FromList, ListOrOne, Section, Setting, SettingError, dotted, refuse
+from visionr1.toml import toml_key, toml_value
 
 Table = dict[str, Any]
 """A table of a TOML document."""
+PRESET_KEYS = ["reward", "preset"]
+"""The end of the keys of a preset: that of the run, or of a data source."""
 
 
 class Phase(Section):
@@ -38,7 +42,7 @@ class Phase(Section):
 
     name: str = "train"
     """Name of the phase in the metrics."""
-    data: Annotated[OneOrMore[DataSource], Field(min_length=1), Expected("at least one source")] = (DataSource(),)
+    data: Annotated[ListOrOne[DataSource], Field(min_length=1), Expected("at least one source")] = (DataSource(),)
     """Where the samples come from; several are mixed by weight."""
     steps: Annotated[int, Field(ge=0), Expected("0 (from epochs) or more")] = 0
     """Optimizer steps; 0 means from `epochs`."""
@@ -127,7 +131,7 @@ class Recipe(Section):
     """Processes that prepare images ahead of the model; 0 prepares them in between."""
     threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads of torch; 0 leaves its own choice."""
-    trackers: OneOrMore[Literal["tensorboard", "wandb", "mlflow"]] = ()
+    trackers: ListOrOne[Literal["tensorboard", "wandb", "mlflow"]] = ()
     """Where metrics are sent besides metrics.jsonl; each is an extra of its name to install."""
     model: ModelSection = ModelSection()
     lora: LoRASection = LoRASection()
@@ -138,7 +142,7 @@ class Recipe(Section):
     reward: RewardSection = RewardSection()
     checkpoint: CheckpointSection = CheckpointSection()
     eval: EvalSection = EvalSection()
-    phases: Annotated[OneOrMore[Phase], Field(min_length=1), Expected("at least one phase")] = (Phase(),)
+    phases: Annotated[ListOrOne[Phase], Field(min_length=1), Expected("at least one phase")] = (Phase(),)
     """At least one; in the file `[train]` and `[[data]]`, then `[[phase]]`."""
 
     @model_validator(mode="after")
@@ -148,6 +152,21 @@ class Recipe(Section):
         if self.rollout.compile and self.model.autocast != "none" and self.model.dtype != "bfloat16":
             where = "where rollout.compile and model.autocast are set (float32 weights would be cast at every token)"
             raise SettingError(f'expected "bfloat16" {where}, found {self.model.dtype}', ("model", "dtype"))
+        return self
+
+    @model_validator(mode="after")
+    def _check_adaptive_stages(self) -> Self:
+        """Adaptive stages move on by recall and precision, which a phase must have from some of its samples."""
+        if not self.reward.adaptive:
+            return self
+        for phase in self.phases:
+            rewards = [source.reward or self.reward for source in phase.data]
+            if not any(reward.find_preset().has_adaptive_stages for reward in rewards):
+                raise SettingError(
+                    f"expected false, for no data source of phase {phase.name} has a reward that tells recall and "
+                    "precision before f, found true",
+                    ("reward", "adaptive"),
+                )
         return self
 
     def check_ends(self) -> None:
@@ -191,20 +210,45 @@ def named_sections(recipe: Recipe) -> dict[str, Section]:
             data_key = "data"
         sections[phase_key] = phase
         for place, source in enumerate(phase.data):
-            sections[f"{data_key}.{place}"] = source
+            _add_sections(f"{data_key}.{place}", source, sections)
 
     for key, value in recipe:
         if isinstance(value, Section):
-            sections[key] = value
+            _add_sections(key, value, sections)
     return sections
 
 
+def _add_sections(key: str, section: Section, sections: dict[str, Section]) -> None:
+    """Add a section, and those inside it, such as the parts of a reward."""
+    sections[key] = section
+    for inner_key, value in section:
+        if isinstance(value, Section):
+            _add_sections(f"{key}.{inner_key}", value, sections)
+        elif _is_list_of_sections(value):
+            for place, entry in enumerate(value):
+                _add_sections(f"{key}.{inner_key}.{place}", entry, sections)
+
+
 def all_settings() -> Iterator[tuple[str, Setting]]:
-    """Yield every setting that a recipe of one phase has, after its full key, "section.key"."""
+    """Yield every setting that a recipe of one phase can have, after its full key, "section.key"."""
     for name, section in named_sections(Recipe()).items():
-        for setting in section.describe():
+        for setting in section.explain():
             full_key = f"{name}.{setting.key}" if name else setting.key
             yield full_key, setting
+
+        # Another preset has other options beside it.
+        if name == "reward":
+            for _, setting in options_of_other_presets():
+                yield f"reward.{setting.key}", setting
+
+
+def options_of_other_presets() -> Iterator[tuple[str, Setting]]:
+    """Yield the options of every preset but the default one, after its name."""
+    default = Recipe().reward.preset
+    for name in PRESETS:
+        if name != default:
+            for option in PRESETS.known(name).options.describe():
+                yield name, replace(option, text=f"Preset {name}: {option.text}")
 
 
 # Reading
@@ -224,7 +268,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         table = _with_whole_phases(table)
 
     # Another preset comes first, for it drops the options of the file's, which later overrides may set anew.
-    for override in sorted(overrides, key=lambda override: not override.startswith("reward.preset=")):
+    for override in sorted(overrides, key=_sets_no_preset):
         _apply_override(table, override)
 
     with naming(f"recipe {path}"):
@@ -310,18 +354,21 @@ def _name_other_section(error: SettingError) -> RecipeError:
 # Overriding
 
 
+def _keys(override: str) -> list[str]:
+    return override.partition("=")[0].strip().split(".")
+
+
+def _sets_no_preset(override: str) -> bool:
+    return _keys(override)[-2:] != PRESET_KEYS
+
+
 def _apply_override(table: Table, override: str) -> None:
     """Put "a.b.0.c=value", as `--set` gives it, into `table`, whose phases are whole."""
     path, equals, text = override.partition("=")
-    keys = path.strip().split(".")
+    keys = _keys(override)
     if not equals or not path or keys == ["train"]:
         raise RecipeError(f"--set {override}: expected section.key=value")
     value = _parse_value(text, override)
-
-    # The options that stand beside a preset are its own, and mean nothing to another one.
-    if keys == ["reward", "preset"]:
-        reward = table.get("reward", {})
-        table["reward"] = {key: item for key, item in reward.items() if key in RewardSection.model_fields}
 
     if keys[0] not in ("train", "data"):
         _put(table, keys, value, override)
@@ -377,8 +424,13 @@ def _put(table: Table, keys: Sequence[str], value: Any, override: str) -> None:
     last = keys[-1]
     if isinstance(node, list):
         node[_index(node, last, override)] = value
-    else:
-        node[last] = value
+        return
+
+    # The options that stand beside a preset are its own, and mean nothing to another one.
+    if list(keys[-2:]) == PRESET_KEYS:
+        for key in set(node) - set(RewardSection.model_fields):
+            del node[key]
+    node[last] = value
 
 
 def _index(entries: list[Any], key: str, override: str) -> int:
@@ -410,7 +462,7 @@ def _write_section(section: Section, name: str, lines: list[str]) -> None:
         if isinstance(value, Section) or _is_list_of_sections(value):
             tables.append((key, value))
         elif value is not None:  # TOML has no null: what is not set is left out
-            lines.append(f"{key} = {toml_value(value)}")
+            lines.append(f"{toml_key(key)} = {toml_value(value)}")
 
     for key, value in tables:
         if key == "phases":
@@ -428,17 +480,3 @@ def _write_section(section: Section, name: str, lines: list[str]) -> None:
 def _is_list_of_sections(value: object) -> bool:
     # An empty list has no table to stand in: it is written as a value.
     return isinstance(value, tuple) and bool(value) and isinstance(value[0], Section)
-
-
-def toml_value(value: Any) -> str:
-    """Return a value as TOML writes it, in one line."""
-    if isinstance(value, Mapping):
-        entries = [f"{key} = {toml_value(item)}" for key, item in value.items()]
-        return "{" + ", ".join(entries) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(toml_value, value)) + "]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)  # its escapes are TOML's
-    return repr(value)

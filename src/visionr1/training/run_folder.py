@@ -43,8 +43,15 @@ from visionr1.models.saving import save_policy, save_trained
 from visionr1.training.recipe import Recipe, load_recipe, to_toml
 
 STATE_FILE = "trainer_state.pt"
-KEYS_OF_CODE = ("preset", "name", "dialect", "reader", "engine")
-"""Keys of a recipe whose value may be `module:object`; a part of a reward has a `name`."""
+KEYS_OF_CODE = {
+    ("model", "dialect"),
+    ("data", "reader"),
+    ("eval", "reader"),
+    ("rollout", "engine"),
+    ("reward", "preset"),
+    ("parts", "name"),
+}
+"""Table and key of the settings that may name code, as `module:object`."""
 LOGS = ("metrics.jsonl", "rollouts.jsonl", "evaluations.jsonl")
 PACKAGES = ("torch", "transformers", "numpy", "pillow", "scipy")
 
@@ -207,7 +214,7 @@ class RunFolder:
         if not self.recipe_file.is_file():
             raise TrainingError(f"there is no run in {self.path} to resume; start it without --resume")
 
-        # Reading a recipe imports the rewards that it names. Only what the user names too may run.
+        # Reading a recipe imports the code that it names. Only what the user names too may run.
         if foreign := self._foreign_code(recipe):
             raise TrainingError(
                 f"cannot resume {self.path} with a changed recipe: {self.recipe_file} names {', '.join(foreign)}, "
@@ -273,16 +280,16 @@ class RunFolder:
             ) from error
 
 
-def _names_of_code(table: Any, key: str = "") -> set[str]:
-    """Return the names of the form `module:object` in a TOML document, under the keys that may name code."""
+def _names_of_code(table: Any, place: tuple[str, str] = ("", "")) -> set[str]:
+    """Return the names of the form `module:object` in a TOML document; `place` is the table's key and the one above."""
     names: set[str] = set()
     if isinstance(table, Mapping):
-        for inner_key, value in table.items():
-            names |= _names_of_code(value, inner_key)
+        for key, value in table.items():
+            names |= _names_of_code(value, (place[1], key))
     elif isinstance(table, list):
         for item in table:
-            names |= _names_of_code(item, key)
-    elif key in KEYS_OF_CODE and isinstance(table, str) and ":" in table:
+            names |= _names_of_code(item, place)
+    elif place in KEYS_OF_CODE and isinstance(table, str) and ":" in table:
         names.add(table)
     return names
 

@@ -14,6 +14,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from visionr1.data import read_source, resolve_reader
 from visionr1.data.augment import augment_sample
 from visionr1.data.scenes import SceneConfig, SceneStream
 from visionr1.data.settings import DataSource
@@ -146,8 +147,6 @@ def open_source(data: DataSource) -> Source:
     """Open the source that a recipe's data table names."""
     if data.source == "scenes":
         return Scenes(SceneConfig(**data.scenes))
-    from visionr1.data import read_source, resolve_reader
-
     samples = read_source(data.source, split=data.split, reader=resolve_reader(data.reader))
     if data.limit:
         samples = samples[: data.limit]

@@ -112,7 +112,7 @@ def test_what_a_run_of_adapters_leaves(run: Run, tmp_path: Path, qwen3_folder: P
         folder = tmp_path / text.split('"')[1]
         assert run(text, folder.name, "--set", "lora.rank=2") == 0
         checkpoint = {path.name for path in (folder / "checkpoints/step_4").iterdir()}
-        assert checkpoint == {"adapter_config.json", "adapter_model.safetensors", "trainer_state.pt"}
+        assert checkpoint == {"adapter_config.json", "adapter_model.safetensors", "trainer_state.pt", "visionr1.json"}
         trained, before = load_policy(folder).model.state_dict(), load_policy(qwen3_folder).model.state_dict()
         moved = {name for name, tensor in trained.items() if not torch.equal(tensor, before[name])}
         assert moved
@@ -181,7 +181,7 @@ def test_data_that_have_changed_are_refused_by_name(
         run(text, "run", "--set", "checkpoint.every=1")
     samples = read_source("bccd", split="train")
     capsys.readouterr()
-    monkeypatch.setattr("visionr1.data.read_source", lambda *_, **__: samples[1:])
+    monkeypatch.setattr("visionr1.training.stream.read_source", lambda *_, **__: samples[1:])
     assert run(text, "run", "--set", "checkpoint.every=1", "--resume") == 2
     message = capsys.readouterr().err
     assert re.search(r"phase\.0\.data\.0 \(bccd\) has changed since .*step_1 was written", message)

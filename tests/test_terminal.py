@@ -1,8 +1,10 @@
 """Text from files reaches a terminal as text."""
 
+import json
+
 import pytest
 
-from visionr1.terminal import printable
+from visionr1.terminal import printable, printable_json
 
 
 @pytest.mark.parametrize(
@@ -18,3 +20,11 @@ from visionr1.terminal import printable
 )
 def test_control_characters_are_written_as_escapes(text: str, shown: str) -> None:
     assert printable(text) == shown
+
+
+def test_json_for_a_terminal_is_still_json() -> None:
+    value = {"text": "猫\x1b[31m\x9b2J\u202e\n\t\x7f", "n": [1, 2.5]}
+    shown = printable_json(value)
+    assert json.loads(shown) == value
+    assert printable(shown) == shown
+    assert "猫" in shown

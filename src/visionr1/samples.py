@@ -120,6 +120,11 @@ class Sample:
     image_id: int | str = ""
     reward: str = ""
 
+    @property
+    def image_key(self) -> int | str:
+        """The id of its image, or the sample's own where the data names no images: equal for samples of one image."""
+        return self.image_id if self.image_id != "" else self.id
+
     def load_image(self) -> Image.Image:
         """Return a copy in RGB; of a file, upright unless `size_wh` is its size as stored (`images.read_image`).
 

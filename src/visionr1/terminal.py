@@ -1,5 +1,7 @@
 """Text for a terminal: control characters from files cannot command it."""
 
+import json
+
 _KEPT = "\n\t"
 _CONTROL = [*range(0x20), *range(0x7F, 0xA0)]
 """C0 and C1: among them ESC, which begins a sequence, and 0x9B, which is one in eight bits."""
@@ -18,6 +20,7 @@ def _escapes() -> dict[int, str]:
 
 
 _ESCAPES = _escapes()
+_JSON_ESCAPES = {code: f"\\u{code:04x}" for code in _ESCAPES}
 
 
 def printable(text: object) -> str:
@@ -27,3 +30,9 @@ def printable(text: object) -> str:
     cursor, recolour what follows or set the window's title.
     """
     return str(text).translate(_ESCAPES)
+
+
+def printable_json(value: object) -> str:
+    r"""Return `value` as indented JSON in its own script, with what `printable` escapes as JSON's escapes (``)."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    return text.translate(_JSON_ESCAPES)

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from visionr1.report.charts import HEIGHT, WIDTH, Series, lay_out_line_chart, smooth
+from visionr1.report.formats import number
 from visionr1.report.page import load_templates
 
 
@@ -61,6 +62,17 @@ def test_nothing_to_show_is_the_callers_error(series: list[Series]) -> None:
 @pytest.mark.parametrize("values", [[0.0, 1e-38], [0.0, 0.0], [5.0, 5.0], [1e12, 1e12 + 1e-4], [-3.0, -3.0]])
 def test_hardly_any_spread(values: list[float]) -> None:
     assert "nan" not in draw("x", [Series("x", [1, 2], values)])
+
+
+@pytest.mark.parametrize("step", [0, 1e17, 1e99])
+def test_one_step_far_out(step: float) -> None:
+    # At 1e17 a step more is the same number.
+    assert "nan" not in draw("x", [Series("x", [step], [0.5])])
+
+
+@pytest.mark.parametrize("value", [1e308, -1e101, 10**400, float("nan"), float("inf"), True, "1", None])
+def test_what_no_chart_can_show_is_no_number(value: object) -> None:
+    assert number(value) is None
 
 
 def test_small_numbers_of_an_axis_are_short() -> None:

@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -218,6 +219,28 @@ def test_errors_by_kind_size_crowding_and_category(page: Page, tmp_path: Path) -
         path.write_text(json.dumps(record))
     earlier = read_page(run).text
     assert "Boxes on test images" in earlier and "Worst cases" not in earlier and "What is wrong" not in earlier
+
+
+def test_boxes_are_read_and_judged_by_the_protocol_of_the_figures(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", trained=False)
+    (sample, *_) = read_source("bccd", split="test")
+    corners = [[round(side / 2) for side in box] for box in sample.truth.xyxy.tolist()]  # as the model sees the image
+    boxes = [{"bbox_2d": box, "label": label} for box, label in zip(corners, sample.truth.labels, strict=True)]
+    row = {"image_id": sample.image_id, "input_size_wh": [320, 240]}
+    texts = {"base": json.dumps(boxes), "trained": json.dumps(boxes) + " and more"}  # the second is not well formed
+    for name, text in texts.items():
+        (run / f"evaluation/{name}.predictions.jsonl").write_text(dump({**row, "text": text}) + "\n")
+
+    def found(**protocol: Any) -> list[int]:
+        for name in texts:
+            path = run / f"evaluation/{name}.json"
+            record = json.loads(path.read_text())
+            path.write_text(json.dumps({**record, "protocol": {**record["protocol"], **protocol}}))
+        return list(map(int, re.findall(r"(?:Base|Vision-R1)(\d+) of \d+ found", read_page(run).text)))
+
+    assert found() == [len(boxes), len(boxes)]
+    assert found(parse="strict") == [len(boxes), 0]  # no box of a faulty reply counts
+    assert found(match_iou=0.99)[0] < len(boxes) and "matched to it at IoU 0.99" in read_page(run).text
 
 
 def test_shows_best_and_worst_of_early_middle_and_late(page: Page) -> None:

@@ -83,6 +83,16 @@ def add_reader_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_dialect_argument(parser: argparse.ArgumentParser, purpose: str, *, default: str | None, otherwise: str) -> None:
+    """Add `--dialect`, which says `purpose`; without it, it is `default`, which help words as `otherwise`."""
+    parser.add_argument(
+        "--dialect",
+        default=default,
+        metavar="NAME",
+        help=f"{purpose}: a dialect below, or your own as my_dialect.py:DIALECT (default: {otherwise})",
+    )
+
+
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Add `--device` and `--dtype`."""
     parser.add_argument(

@@ -2,7 +2,7 @@
 
 import argparse
 
-from visionr1.cli.arguments import CommandParser, add_command, add_reader_argument, list_names
+from visionr1.cli.arguments import CommandParser, add_command, add_dialect_argument, add_reader_argument, list_names
 from visionr1.errors import DataError
 from visionr1.terminal import printable
 
@@ -17,12 +17,7 @@ def _add_check_arguments(parser: CommandParser) -> None:
     parser.add_argument("data", metavar="DATA", help="what to check (see visionr1 --help)")
     parser.add_argument("--split", help="which part of a data folder (default: each)")
     add_reader_argument(parser)
-    parser.add_argument(
-        "--dialect",
-        default="qwen25",
-        metavar="NAME",
-        help="in which truths are written: a dialect below, or your own as my_dialect.py:DIALECT (default: qwen25)",
-    )
+    add_dialect_argument(parser, "in which truths are written", default="qwen25", otherwise="qwen25")
     parser.add_argument(
         "--on-bad",
         choices=("raise", "skip"),

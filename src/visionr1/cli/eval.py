@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from visionr1.cli.arguments import (
     CommandParser,
     add_data_arguments,
+    add_dialect_argument,
     add_model_arguments,
     add_reader_argument,
     count,
@@ -112,6 +113,12 @@ def _add_protocol_arguments(parser: argparse.ArgumentParser) -> None:
         "is a folder with a file for each, such as Aquarium.json (docs/benchmarks.md)",
     )
     parser.add_argument(
+        "--metric",
+        metavar="NAME",
+        help="how DATA is scored: a metric below, or your own as my_metric.py:METRIC (default: detection); a benchmark "
+        "has its own",
+    )
+    parser.add_argument(
         "--resamples",
         type=count,
         metavar="N",
@@ -120,11 +127,11 @@ def _add_protocol_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_generation_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--dialect",
-        metavar="NAME",
-        help="how replies write boxes: a dialect below, or your own as my_dialect.py:DIALECT (default: as the model "
-        "folder says, or the file that eval wrote)",
+    add_dialect_argument(
+        parser,
+        "how replies write boxes",
+        default=None,
+        otherwise="as the model folder says, or the file that eval wrote",
     )
     parser.add_argument(
         "--batch-size",
@@ -149,12 +156,18 @@ def _add_generation_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def names_overview() -> str:
-    """List the names that --protocol, --benchmark, --dialect and --reader take."""
+    """List the names that --protocol, --benchmark, --metric, --dialect and --reader take."""
     from visionr1.data import READERS
     from visionr1.dialects import describe_dialects
-    from visionr1.evaluation import BENCHMARKS, PROTOCOLS
+    from visionr1.evaluation import BENCHMARKS, METRICS, PROTOCOLS
 
-    return list_names(protocols=PROTOCOLS, benchmarks=BENCHMARKS, dialects=describe_dialects(), readers=READERS)
+    return list_names(
+        protocols=PROTOCOLS,
+        benchmarks=BENCHMARKS,
+        metrics=METRICS,
+        dialects=describe_dialects(),
+        readers=READERS,
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -185,6 +198,7 @@ def run(args: argparse.Namespace) -> None:
         answers,
         split=split,
         benchmark=args.benchmark,
+        metric=args.metric or "detection",
         protocol=protocol,
         scores=args.scores,
         num_resamples=args.resamples,
@@ -208,6 +222,10 @@ def _check_arguments(args: argparse.Namespace) -> None:
     """Raise RecipeError for arguments that exclude each other, or need another."""
     if not args.data and (args.model or args.benchmark):
         raise RecipeError("--data: expected what has the true boxes; only --predictions may carry them")
+    if args.benchmark and args.metric:
+        raise RecipeError("--metric is for a data set, not for a --benchmark, which has its own")
+    if args.coco_results and args.metric not in (None, "detection"):
+        raise RecipeError(f"--coco-results holds boxes as detection scores them, not those of --metric {args.metric}")
     if args.benchmark and (args.scores or args.coco_results):
         raise RecipeError("--scores and --coco-results are not for a --benchmark; use --protocol scores=...")
     if args.coco_results and len(args.scores) > 1:

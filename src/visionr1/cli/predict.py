@@ -1,14 +1,15 @@
 """`visionr1 predict`: find objects in one image."""
 
 import argparse
-import json
 from pathlib import Path
 
-from visionr1.cli.arguments import add_model_arguments, names, positive
+from visionr1.cli.arguments import CommandParser, add_dialect_argument, add_model_arguments, list_names, names, positive
 from visionr1.errors import DataError, needs_extra
+from visionr1.terminal import printable_json
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: CommandParser) -> None:
+    parser.more_help = names_overview
     parser.add_argument("image", type=Path, metavar="IMAGE", help="image file")
     parser.add_argument(
         "--categories",
@@ -35,7 +36,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="of the reply (default: 1024)",
     )
+    add_dialect_argument(parser, "how the model writes boxes", default=None, otherwise="as its folder says")
     add_model_arguments(parser)
+
+
+def names_overview() -> str:
+    """List the names that --dialect takes."""
+    from visionr1.dialects import describe_dialects
+
+    return list_names(dialects=describe_dialects())
 
 
 def run(args: argparse.Namespace) -> None:
@@ -64,7 +73,7 @@ def run(args: argparse.Namespace) -> None:
         from visionr1.models.loading import load_policy
     from visionr1.report.draw import draw_boxes, save_png
 
-    policy = load_policy(args.model, device=args.device, dtype=args.dtype)
+    policy = load_policy(args.model, device=args.device, dtype=args.dtype, dialect=args.dialect)
     sample, boxes, record = predict_image(
         policy,
         args.image,
@@ -75,4 +84,4 @@ def run(args: argparse.Namespace) -> None:
     save_png(drawing, out)
 
     # Labels stay readable in any script.
-    print(json.dumps({**record, "drawn": str(out)}, indent=2, ensure_ascii=False))
+    print(printable_json({**record, "drawn": str(out)}))

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from visionr1.cli.arguments import CommandParser, list_names, share
+from visionr1.cli.arguments import CommandParser, add_dialect_argument, list_names, share
 from visionr1.errors import DataError, RecipeError, VisionR1Error, naming
 from visionr1.terminal import printable
 
@@ -62,12 +62,7 @@ def _add_reward_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="set an option of the preset, such as matching=detr; may be repeated",
     )
-    parser.add_argument(
-        "--dialect",
-        default="qwen25",
-        metavar="NAME",
-        help="how the model writes: a dialect below, or your own as my_dialect.py:DIALECT (default: qwen25)",
-    )
+    add_dialect_argument(parser, "how the model writes", default="qwen25", otherwise="qwen25")
     parser.add_argument(
         "--progress",
         type=share,

@@ -4,12 +4,13 @@ import argparse
 import json
 from pathlib import Path
 
-from visionr1.cli.arguments import add_model_arguments, positive
+from visionr1.cli.arguments import CommandParser, add_dialect_argument, add_model_arguments, list_names, positive
 from visionr1.errors import needs_extra
 from visionr1.terminal import printable
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: CommandParser) -> None:
+    parser.more_help = names_overview
     parser.add_argument(
         "benchmark",
         metavar="BENCHMARK",
@@ -41,8 +42,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="of an answer (default: 128)",
     )
+    add_dialect_argument(parser, "how the model writes boxes", default=None, otherwise="as its folder says")
     add_model_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+
+
+def names_overview() -> str:
+    """List the names that --dialect takes."""
+    from visionr1.dialects import describe_dialects
+
+    return list_names(dialects=describe_dialects())
 
 
 def run(args: argparse.Namespace) -> None:
@@ -54,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
         from visionr1.evaluation.vqa import describe, evaluate_vqa
         from visionr1.models.loading import load_policy
 
-    policy = load_policy(args.model, device=args.device, dtype=args.dtype)
+    policy = load_policy(args.model, device=args.device, dtype=args.dtype, dialect=args.dialect)
     record = evaluate_vqa(
         policy,
         args.benchmark,

@@ -145,10 +145,7 @@ def table_of(samples: Sequence[Sample]) -> BoxTable:
     category: list[int] = []
     boxes: list[Array] = [np.zeros((0, 4))]
     for sample in samples:
-        # A sample without the id of an image stands for an image of its own.
-        image_id = sample.image_id
-        if image_id == "":
-            image_id = sample.id
+        image_id = sample.image_key
         if image_id not in images:
             images[image_id] = len(images)
             sizes.append(sample.size_wh)

@@ -11,7 +11,6 @@ from zlib import crc32
 import numpy as np
 
 from visionr1.data.queries import one_category_each, present_categories
-from visionr1.data.row_log import Id
 from visionr1.dialects import Dialect
 from visionr1.evaluation.predictions import Prediction
 from visionr1.evaluation.protocols import ASKED, Protocol
@@ -50,16 +49,11 @@ def ask(samples: Sequence[Sample], protocol: Protocol) -> list[Sample]:
     return asked
 
 
-def image_of(sample: Sample) -> Id:
-    """Return the id of a sample's image, or the sample's own where the data names no images."""
-    return sample.image_id if sample.image_id != "" else sample.id
-
-
 def _limit_images(samples: Sequence[Sample], limit: int) -> list[Sample]:
     """Return the samples of `limit` evenly spaced images; one image may have several samples."""
-    images = list(dict.fromkeys(map(image_of, samples)))
+    images = list(dict.fromkeys(sample.image_key for sample in samples))
     kept = set(evenly(images, limit))
-    return [sample for sample in samples if image_of(sample) in kept]
+    return [sample for sample in samples if sample.image_key in kept]
 
 
 def _all_categories(samples: Sequence[Sample]) -> tuple[str, ...]:

@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 
 from visionr1.data import READERS, OnBad, data_path
 from visionr1.dialects import get_dialect
-from visionr1.errors import DataError
-from visionr1.evaluation.benchmarks import BENCHMARKS, Benchmark, Reading
+from visionr1.errors import DataError, naming
+from visionr1.evaluation.benchmarks import BENCHMARKS, Benchmark
 from visionr1.evaluation.evaluate import PredictionFiles, data_set_benchmark, evaluate
 from visionr1.evaluation.metrics import METRICS
 from visionr1.evaluation.metrics.detection import DETECTION
@@ -21,15 +21,6 @@ from visionr1.evaluation.table import format_results
 from visionr1.evaluation.units import Unit
 from visionr1.files import read_json
 
-_FIELD_TYPES = {
-    "metrics": dict,
-    "protocol": dict,
-    "interval": dict,
-    "counts": dict,
-    "faults": dict,
-    "prediction_files": list,
-}
-"""Types of fields of a stored result."""
 _RESULT_FIELDS = {"model", "data", "split", "metrics", "protocol"}
 """Fields that every stored result has."""
 
@@ -165,26 +156,21 @@ def _read(path: Path) -> StoredResult:
     if not (isinstance(record, dict) and set(record) >= _RESULT_FIELDS):
         raise DataError(f"{path}: expected a result that `visionr1 eval --out` wrote, found something else")
 
-    # A file may come from anywhere.
-    for field, kind in _FIELD_TYPES.items():
-        if not isinstance(record.get(field, kind()), kind):
-            raise DataError(f"{path}: {field}: expected {kind.__name__}, found {record[field]!r:.60}")
-    for name, ends in record.get("interval", {}).items():
-        if not isinstance(ends, list) or len(ends) != 2:
-            raise DataError(f"{path}: interval of {name}: expected [low, high], found {ends!r:.60}")
+    with naming(str(path)):
+        result = Result.from_json(record)
     return StoredResult(
         path=path,
         name=path.stem,
         model=record["model"],
         data=record["data"],
         split=record["split"],
-        result=Result.from_json(record),
+        result=result,
         benchmark=record.get("benchmark", ""),
         unit=record.get("unit", ""),
         files=record.get("prediction_files", ()),
         on_bad=record.get("on_bad", "raise"),
         reader=record.get("reader", ""),
-        metric=str(record.get("metric", "")),
+        metric=record.get("metric", ""),
     )
 
 
@@ -222,11 +208,10 @@ def _find_obstacle(first: StoredResult, other: StoredResult) -> str:
 
 def _find_unit(one: StoredResult, benchmark: Benchmark) -> Unit:
     """Read again what a stored result is of."""
-    # A model was asked about no more than the images that could be read, and a metric of a user's own may score the
-    # samples, which are read with their images.
-    with_images = not one.files and (one.on_bad == "skip" or one.metric != "")
+    # A model was asked about no more than the images that could be read.
+    with_images = not one.files and one.on_bad == "skip"
     reader = READERS.known(one.reader) if one.reader else None
-    reading = Reading(with_images=with_images, on_bad=one.on_bad, reader=reader)
+    reading = benchmark.reading(with_images=with_images, on_bad=one.on_bad, reader=reader)
     for unit in benchmark.find(data_path(one.data), one.split or None, reading).units:
         if not one.benchmark or unit.name == one.unit:
             return unit

@@ -100,7 +100,8 @@ def evaluate(
     if shard and (job.model is None or out is None):
         raise RecipeError("--shard needs --model, and --out, where the parts are kept")
 
-    found_units = job.find_units(data, split, Reading(with_images=job.model is not None, on_bad=on_bad, reader=reader))
+    reading = chosen.reading(with_images=job.model is not None, on_bad=on_bad, reader=reader)
+    found_units = job.find_units(data, split, reading)
 
     # The facts let `compare` compute a stored result again; those that are the default are left out.
     folder = None
@@ -137,11 +138,9 @@ def _find_data_set(path: Path, split: str | None, reading: Reading) -> FoundUnit
     """Read a data set of any layout; without images only its annotations, whose report matters if rows were skipped."""
     if reading.with_images:
         dataset = read_dataset(path, split=split, on_bad=reading.on_bad, reader=reading.reader)
-        unit = Unit(name="", annotations=dataset.table, samples=dataset.samples, report=dataset.report.lines())
+        unit = Unit.of_dataset("", dataset)
     else:
-        table = truth_table(path, split=split, on_bad=reading.on_bad, reader=reading.reader)
-        report = table.report.lines() if table.report.skipped else ()
-        unit = Unit(name="", annotations=table, report=report)
+        unit = Unit.of_table("", truth_table(path, split=split, on_bad=reading.on_bad, reader=reading.reader))
     return FoundUnits([""], [unit])
 
 
@@ -199,8 +198,7 @@ class _Job:
         if isinstance(data, Unit):
             return FoundUnits([data.name], [data])
         if isinstance(data, BoxDataset):
-            unit = Unit(name=self.name, annotations=data.table, samples=data.samples, report=data.report.lines())
-            return FoundUnits([unit.name], [unit])
+            return FoundUnits([self.name], [Unit.of_dataset(self.name, data)])
         if not isinstance(data, str | Path):
             return FoundUnits([self.name], [Unit(name=self.name, samples=data)])
         found_units = self.benchmark.find(data_path(data), split, reading)
@@ -316,7 +314,10 @@ class _Job:
         if not has_truth and not unit.samples and unit.annotations is None:
             raise DataError(f"{files[0]}: its rows carry no true boxes; say with --data what has them")
         if not is_replies(rows.values()):
-            return unit, BoxFiles(rows), self.protocols(boxes=True)
+            protocols = self.protocols(boxes=True)
+            if any(protocol.limit for protocol in protocols.values()):
+                raise RecipeError("protocol field limit: expected none for a file of boxes, all of which are scored")
+            return unit, BoxFiles(rows), protocols
 
         # The replies were asked already: the protocols say how, as far as the files do.
         dialect = replies_dialect(files, dialect_name, replies_of)

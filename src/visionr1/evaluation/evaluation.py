@@ -38,14 +38,20 @@ class Evaluation:
 
     def mean(self, metric: str, *, without_small: bool = False) -> float | None:
         """Return the plain mean of a metric over the results; None if none is left."""
-        values = []
-        for result in self.results.values():
-            is_small = result.counts["images"] < SMALL_SET
-            if metric in result.metrics and not (without_small and is_small):
-                values.append(result.metrics[metric])
+        values = self.values(metric, without_small=without_small)
         if not values:
             return None
         return sum(values) / len(values)
+
+    def values(self, metric: str, *, without_small: bool = False) -> list[float]:
+        """Return a metric of every result that has it."""
+        values = []
+        for result in self.results.values():
+            is_small = result.counts["images"] < SMALL_SET
+            # COCO's figures are -1 where there is nothing to find, such as no large object.
+            if result.metrics.get(metric, -1) >= 0 and not (without_small and is_small):
+                values.append(result.metrics[metric])
+        return values
 
     def to_json(self) -> dict[str, Any]:
         """Return a benchmark's record: both means where it has one, each result, what is missing."""

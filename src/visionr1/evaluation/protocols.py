@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import Field, asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from visionr1.errors import RecipeError
+from visionr1.errors import DataError, RecipeError
 
 DETECTION_FIELDS = (
     "prompt",
@@ -107,12 +107,15 @@ class Protocol:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Protocol:
-        """Read the protocol in a stored result; keys of later versions are left out."""
-        values: dict[str, Any] = {}
+        """Read the protocol in a stored result; keys of later versions are left out, and earlier ones may lack some.
+
+        Raises DataError that names a field with another type or choice.
+        """
+        values: dict[str, Any] = {"name": ""}
         for field_of_protocol in fields(cls):
             key = field_of_protocol.name
             if key in record and key != "uses":
-                values[key] = tuple(record[key]) if isinstance(record[key], list) else record[key]
+                values[key] = _read_stored(field_of_protocol, record[key])
 
         # The fields that a metric does not use are not stored.
         uses = tuple(key for key in _METRIC_FIELDS if key in record)
@@ -123,7 +126,7 @@ class Protocol:
         phrases = self._asking_phrases()
         if "max_dets" in self.uses:
             phrases += self._detection_phrases()
-        else:
+        elif "comparison" in self.uses:
             phrases += self._expression_phrases()
         if self.metric:
             phrases.append(self.metric)
@@ -137,9 +140,11 @@ class Protocol:
         if not self.dialect:
             return phrases
 
-        asked = "one expression a prompt"
+        asked = "one prompt a sample"
         if "categories" in self.uses:
             asked = self._categories_phrase()
+        elif "comparison" in self.uses:
+            asked = "one expression a prompt"
         if self.decoding:
             if self.template:
                 asked += f', "{self.template}"'
@@ -379,6 +384,24 @@ _CHECKS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "min_score": ("a finite number", math.isfinite),
     "num_negatives": ("a number of categories, 0 or more", lambda number: number >= 0),
 }
+
+
+def _read_stored(field_of_protocol: Field[Any], value: Any) -> Any:
+    """Return the value of a field in a stored result; DataError if it is none of those that there are."""
+    key = field_of_protocol.name
+    kind = get_type_hints(Protocol)[key]
+    if get_origin(kind) is tuple:
+        # A list, as JSON has it.
+        if isinstance(value, list) and len(value) == 3 and all(type(number) is int for number in value):
+            return tuple(value)
+        raise DataError(f"protocol.{key}: expected three whole numbers, found {value!r:.60}")
+    if get_origin(kind) is Literal:
+        if isinstance(value, str) and value in get_args(kind):
+            return value
+        raise DataError(f"protocol.{key}: expected one of {', '.join(get_args(kind))}, found {value!r:.60}")
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        raise DataError(f"protocol.{key}: expected {kind.__name__}, found {value!r:.60}")
+    return value
 
 
 def _nearest(text: str, known: Mapping[str, Any]) -> str:

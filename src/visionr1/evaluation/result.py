@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from visionr1.boxes import is_number
+from visionr1.errors import DataError
 from visionr1.evaluation.protocols import Protocol
 from visionr1.evaluation.statistics import Resampler
 
 FACTS = ("model", "data", "split", "on_bad", "reader", "metric", "prediction_files", "benchmark", "unit")
 """Keys of a stored result that say where it comes from, beside the result itself."""
-_FIELDS = ("metrics", "interval", "counts", "faults", "protocol")
+_OPTIONAL_FIELDS = ("interval", "counts", "faults")
+_FIELDS = ("metrics", "protocol", *_OPTIONAL_FIELDS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +61,16 @@ class Result:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Result:
-        """Read the result in a stored record, without its resampler."""
+        """Read the result in a stored record, without its resampler.
+
+        Raises DataError that names the field which is missing or of another type.
+        """
+        check_form(record)
+        _check_numbers(record)
+
         # JSON has lists for the pairs.
         interval = {}
-        for name, (low, high) in record["interval"].items():
+        for name, (low, high) in record.get("interval", {}).items():
             interval[name] = (low, high)
 
         # Whatever else stands in the record is the metric's own, such as figures per category.
@@ -74,10 +83,42 @@ class Result:
             protocol=Protocol.from_json(record["protocol"]),
             metrics=record["metrics"],
             interval=interval,
-            counts=record["counts"],
-            faults=record["faults"],
+            counts=record.get("counts", {}),
+            faults=record.get("faults", {}),
             extras=extras,
         )
+
+
+def check_form(record: Mapping[str, Any]) -> None:
+    """Raise DataError, naming the field, if a field of a stored result has another type. It may come from anywhere."""
+    for key in FACTS:
+        kind = list if key == "prediction_files" else str
+        value = record.get(key)
+        if value is not None and not isinstance(value, kind):
+            raise DataError(f"{key}: expected {kind.__name__}, found {value!r:.60}")
+    for path in record.get("prediction_files") or ():
+        if not isinstance(path, str):
+            raise DataError(f"prediction_files: expected paths, found {path!r:.60}")
+
+    for key in _FIELDS:
+        value = record.get(key, {} if key in _OPTIONAL_FIELDS else None)
+        if not isinstance(value, dict):
+            raise DataError(f"{key}: expected dict, found {value!r:.60}")
+    for name, ends in record.get("interval", {}).items():
+        if not isinstance(ends, list) or len(ends) != 2:
+            raise DataError(f"interval of {name}: expected [low, high], found {ends!r:.60}")
+    Protocol.from_json(record["protocol"])
+
+
+def _check_numbers(record: Mapping[str, Any]) -> None:
+    """Raise DataError, naming the figure, if one of a stored result is no finite number."""
+    for key in ("metrics", "counts", "faults"):
+        for name, number in record.get(key, {}).items():
+            if not is_number(number):
+                raise DataError(f"{key}: {name}: expected a finite number, found {number!r:.60}")
+    for name, ends in record.get("interval", {}).items():
+        if not all(map(is_number, ends)):
+            raise DataError(f"interval of {name}: expected two finite numbers, found {ends!r:.60}")
 
 
 def _is_table(rows: object) -> bool:

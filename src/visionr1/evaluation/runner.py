@@ -14,7 +14,6 @@ from zlib import crc32
 import numpy as np
 
 from visionr1.dialects import Dialect
-from visionr1.evaluation.asking import image_of
 from visionr1.evaluation.predictions import Prediction
 from visionr1.evaluation.protocols import Protocol
 from visionr1.images import image_size
@@ -58,7 +57,7 @@ def predict_samples(
             token_ends, token_logprobs = _token_columns(policy, completion, decode_token)
             prediction = Prediction(
                 sample_id=sample.id,
-                image_id=image_of(sample),
+                image_id=sample.image_key,
                 text=completion.text,
                 truncated=completion.truncated,
                 input_size_wh=prompt.input_size_wh,
@@ -147,7 +146,7 @@ class Model:
         )
 
     def weights_sum(self) -> int:
-        """Return a checksum over some values of every weight: another model gives another."""
+        """Return a checksum of the weights: another model gives another."""
         return weights_checksum(self.policy.model.parameters())
 
     def reply(

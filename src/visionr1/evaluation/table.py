@@ -17,6 +17,7 @@ _COUNTS = (
     "unknown_labels",
     "malformed_boxes",
     "images_without_reply",
+    "samples_without_reply",
     "prompts_answered_again",
     "unknown_categories",
     "boxes_beyond_image",
@@ -34,7 +35,7 @@ def format_results(results: Mapping[str, Result]) -> str:
         rows.append([title, *map(cell, columns)])
 
     # Results of other metrics may stand side by side: a row for every metric that one of them has.
-    for metric in _merge_names(result.metrics for result in columns):
+    for metric in merge_names(result.metrics for result in columns):
         add_row(metric, partial(_format_metric, metric=metric))
     add_row("boxes an image / true", _format_boxes_per_image)
 
@@ -44,7 +45,7 @@ def format_results(results: Mapping[str, Result]) -> str:
     for key in _COUNTS:
         if any(result.counts.get(key) for result in columns):
             add_row(key.replace("_", " "), partial(_format_count, key=key))
-    for kind in _merge_names(result.faults for result in columns):
+    for kind in merge_names(result.faults for result in columns):
         add_row(f"fault: {kind.replace('_', ' ')}", partial(_format_fault, kind=kind))
     return "\n".join(_align(rows) + _footer(results))
 
@@ -52,7 +53,7 @@ def format_results(results: Mapping[str, Result]) -> str:
 def format_benchmark(evaluation: Evaluation) -> str:
     """Put the results of a benchmark in rows, with the means, what is missing, and the protocols."""
     first = evaluation.result
-    metrics = _merge_names(result.metrics for result in evaluation.results.values())
+    metrics = merge_names(result.metrics for result in evaluation.results.values())
     sizes = ["images"]
     if "samples" in first.counts:
         sizes.append("samples")
@@ -110,23 +111,27 @@ def _mean_rows(evaluation: Evaluation, metrics: Sequence[str], num_sizes: int) -
         mark = " *"
 
     rows = []
-    for title, without_small in ((all_title, False), (large_title, True)):
+    for title, number, without_small in ((all_title, len(results), False), (large_title, num_large, True)):
         row = [title + mark, *[""] * num_sizes]
         for metric in metrics:
             mean = evaluation.mean(metric, without_small=without_small)
-            row.append(_format_mean(mean))
+            num_measured = len(evaluation.values(metric, without_small=without_small))
+            row.append(_format_mean(mean, num_measured, number))
         rows.append([*row, "", ""])
     return rows
 
 
-def _format_mean(mean: float | None) -> str:
-    """Return a mean x 100; there is none where no result has the metric."""
+def _format_mean(mean: float | None, num_measured: int, number: int) -> str:
+    """Return a mean x 100, and of how many it is where not all of `number` results have the metric."""
     if mean is None:
         return "n/a"
-    return f"{100 * mean:.1f}"
+    text = f"{100 * mean:.1f}"
+    if num_measured < number:
+        text += f" (of {num_measured})"
+    return text
 
 
-def _merge_names(groups: Iterable[Iterable[str]]) -> list[str]:
+def merge_names(groups: Iterable[Iterable[str]]) -> list[str]:
     """Return every name once, in the order they first come."""
     names: dict[str, None] = {}
     for group in groups:

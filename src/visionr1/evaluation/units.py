@@ -6,21 +6,34 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Protocol
 
+from visionr1.data.row_log import ReadReport
 from visionr1.data.table import BoxTable, table_of
 from visionr1.dialects import Dialect
 from visionr1.evaluation.predictions import JsonRows, Prediction
 from visionr1.samples import Sample
 
 
+class AnnotatedSamples(Protocol):
+    """A data set as its reader returns it."""
+
+    @property
+    def samples(self) -> Sequence[Sample]: ...
+    @property
+    def table(self) -> BoxTable: ...
+    @property
+    def report(self) -> ReadReport: ...
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Unit:
     """Samples that are asked together: a data set, or a split, a subtask or a set of a benchmark.
 
-    `samples` are empty if the set was read without images, to score files. `annotations` is the annotation file as a
-    table, with its crowd regions and areas, where there is one. `parts` are the results that are scored of one asking,
-    each with the positions of its categories (None for all); empty for one result of all. `report` are lines about what
-    was read, `notes` what must be known of the results.
+    `samples` are empty if only the annotations of the set were read, to score files. `annotations` is the annotation
+    file as a table, with its crowd regions and areas, where there is one. `parts` are the results that are scored of
+    one asking, each with the positions of its categories (None for all); empty for one result of all. `report` are
+    lines about what was read, `notes` what must be known of the results.
     """
 
     name: str
@@ -29,6 +42,18 @@ class Unit:
     parts: Mapping[str, Sequence[int] | None] = field(default_factory=dict)
     report: Sequence[str] = ()
     notes: Sequence[str] = ()
+
+    @classmethod
+    def of_dataset(cls, name: str, dataset: AnnotatedSamples, **more: Any) -> Unit:
+        """Return the unit of a data set that was read with its images; `more` are other fields."""
+        report = dataset.report.lines()
+        return cls(name=name, annotations=dataset.table, samples=dataset.samples, report=report, **more)
+
+    @classmethod
+    def of_table(cls, name: str, table: BoxTable, **more: Any) -> Unit:
+        """Return the unit of annotations that were read without images, whose report matters if rows were skipped."""
+        report = table.report.lines() if table.report.skipped else ()
+        return cls(name=name, annotations=table, report=report, **more)
 
     @cached_property
     def table(self) -> BoxTable:

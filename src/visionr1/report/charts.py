@@ -97,7 +97,8 @@ def lay_out_line_chart(
         values += line.y
 
     # The x axis spans at least one step, so that a single point has a place on it.
-    x = Scale(min(steps), max(*steps, min(steps) + 1), LEFT, WIDTH - RIGHT)
+    first_step, last_step = _find_bounds([*steps, min(steps) + 1], None)
+    x = Scale(first_step, last_step, LEFT, WIDTH - RIGHT)
 
     # The y axis ends at round numbers. In SVG y grows downwards, so low values lie at the bottom.
     y_values = _choose_round_steps(*_find_bounds(values, y_range))

@@ -1,14 +1,15 @@
 """Test images as the page shows them: evenly spaced ones, and those with the most errors."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 
-from visionr1.data import READERS, Reader, data_path, read_dataset
+from visionr1.data import READERS, Reader, data_path, read_dataset, table_of
 from visionr1.dialects import get_dialect
 from visionr1.errors import RecipeError
+from visionr1.evaluation.detection.replies import parse_replies
 from visionr1.report.gallery import ImageRow, Prediction, compare_with_truth, make_image_row, number_colors
 from visionr1.report.record import JsonRecord, RunRecord, StoredEvaluation
 from visionr1.report.results import find_marks
@@ -22,11 +23,15 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class Gallery:
-    """Images with their boxes; `num_samples` is the size of the whole set, `colors` numbers those of the categories."""
+    """Images with their boxes; `num_samples` is the size of the whole set, `colors` numbers those of the categories.
+
+    `match_iou` is the IoU from which a box is right, in words.
+    """
 
     rows: Sequence[ImageRow]
     num_samples: int
     colors: Sequence[tuple[str, int]]
+    match_iou: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,22 +144,29 @@ def _draw(
     for index, sample in enumerate(shown):
         predictions = [_predict(sample, evaluation) for evaluation in evaluations]
         rows.append(make_image_row(sample, predictions, colors, f"{key}{index}"))
-    return Gallery(rows, len(samples), list(zip(categories, colors.values(), strict=True)))
+    match_iou = f"{evaluations[-1].protocol.match_iou:g}"
+    return Gallery(rows, len(samples), list(zip(categories, colors.values(), strict=True)), match_iou)
 
 
 def _predict(sample: Sample, evaluation: StoredEvaluation) -> Prediction:
-    """Parse the replies to an image (one, or one for each category) into its boxes."""
-    dialect = get_dialect(evaluation.record["protocol"]["dialect"])
-    replies: Sequence[JsonRecord] = evaluation.predictions.get(str(sample.image_id), ())
+    """Read the replies to an image (one, or one for each category) as the figures do, and compare their boxes."""
+    protocol = evaluation.protocol
+    dialect = get_dialect(protocol.dialect)
+    table = table_of([sample])
+
+    # Stored replies are found by the image's id as text; the table has it as the annotations do.
+    predictions = []
+    for prediction in evaluation.predictions.get(str(sample.image_id), ()):
+        predictions.append(replace(prediction, image_id=sample.image_key))
+    parsed = parse_replies(predictions, table, dialect, protocol)
 
     # Without a reply there are no boxes: concatenate needs at least one array.
     corners = [np.zeros((0, 4))]
     labels: list[str] = []
-    for row in replies:
-        # Where it is not stored, the dialect does not need it, or there would be no result.
-        input_size_wh = tuple(row.get("input_size_wh") or sample.size_wh)
-        reply = dialect.parse(row["text"], size_wh=sample.size_wh, input_size_wh=input_size_wh)
+    for reply in parsed.replies:
+        if protocol.parse == "strict" and not reply.well_formed:
+            continue
         corners.append(reply.boxes.xyxy)
         labels += reply.boxes.labels
     predicted = Boxes(np.concatenate(corners), tuple(labels))
-    return compare_with_truth(evaluation.title, predicted, sample.truth)
+    return compare_with_truth(evaluation.title, predicted, sample.truth, protocol.match_iou)

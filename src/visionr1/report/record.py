@@ -5,23 +5,20 @@ results of `visionr1 eval` (`evaluation/*.json`, `BENCHMARK.json`) and of `visio
 """
 
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from visionr1.errors import DataError
-from visionr1.evaluation.predictions import read_predictions, read_rows
+from visionr1.errors import DataError, naming
+from visionr1.evaluation.predictions import Prediction, read_files, replies_in
+from visionr1.evaluation.protocols import Protocol
+from visionr1.evaluation.result import check_form
 from visionr1.files import read_json, read_log, read_text
 from visionr1.report.formats import number
 
 JsonRecord = Mapping[str, Any]
 
-EVALUATION_FIELDS = {"model": str, "data": str, "split": str, "metrics": dict, "protocol": dict}
-"""Fields that every result of an evaluation has, and their types."""
-OPTIONAL_TABLES = ("interval", "counts", "faults", "per_category")
-"""Fields that are tables in those results that have them."""
 NOT_NUMBERS = ("phase", "stage")
 """Fields of a row of metrics that are shown as they stand."""
 TITLES = {"base": "Base", "sft": "SFT", "trained": "Vision-R1"}
@@ -33,7 +30,12 @@ class StoredEvaluation:
 
     name: str
     record: JsonRecord
-    predictions: Mapping[str, Sequence[JsonRecord]]
+    predictions: Mapping[str, Sequence[Prediction]]
+
+    @property
+    def protocol(self) -> Protocol:
+        """The protocol of its figures."""
+        return Protocol.from_json(self.record["protocol"])
 
     @property
     def title(self) -> str:
@@ -113,12 +115,6 @@ def read_run(folder: Path) -> RunRecord:
     return run
 
 
-def merged_keys(records: Iterable[JsonRecord]) -> list[str]:
-    """Return the keys of all records, each once, in the order in which they first occur."""
-    keys = dict.fromkeys(chain.from_iterable(records))
-    return list(keys)
-
-
 def _read_log(path: Path, unfinished: list[str]) -> list[JsonRecord]:
     """Read the rows of a log, none if there is no file; its name goes to `unfinished` if its last row is cut off."""
     if not path.is_file():
@@ -194,38 +190,26 @@ def _read_evaluations(folder: Path, initial_model: str) -> list[StoredEvaluation
 
 def _check_evaluation(record: JsonRecord, path: Path) -> None:
     """Raise DataError if a field that the page relies on is missing or of another type."""
-    for key, kind in EVALUATION_FIELDS.items():
-        if not isinstance(record.get(key), kind):
-            raise DataError(f"{path} is no result of `visionr1 eval`: {key}: expected {kind.__name__}")
-    names = {"protocol.dialect": record["protocol"].get("dialect", ""), "reader": record.get("reader", "")}
-    for key, name in names.items():
-        if not isinstance(name, str):
-            raise DataError(f"{path} is no result of `visionr1 eval`: {key}: expected str")
-    _check_optional_tables(record, path)
+    with naming(f"{path} is no result of `visionr1 eval`"):
+        for key in ("model", "data", "split"):
+            if not isinstance(record.get(key), str):
+                raise DataError(f"{key}: expected str, found {record.get(key)!r:.60}")
+        check_form(record)
+
+        # Figures that are no numbers are left out by the page; the tables that hold them must be tables.
+        by_category = record.get("per_category", {})
+        if not isinstance(by_category, dict) or not all(isinstance(row, dict) for row in by_category.values()):
+            raise DataError(f"per_category: expected dict of dicts, found {by_category!r:.60}")
 
 
-def _check_optional_tables(record: JsonRecord, path: Path) -> None:
-    """Raise DataError if a table that not every result has, or an entry of it, is of another type."""
-    for key in OPTIONAL_TABLES:
-        if not isinstance(record.get(key, {}), dict):
-            raise DataError(f"{path} is no result of `visionr1 eval`: {key}: expected dict")
-    for name, ends in record.get("interval", {}).items():
-        if not isinstance(ends, list) or len(ends) != 2:
-            raise DataError(f"{path} is no result of `visionr1 eval`: interval.{name}: expected [low, high]")
-    for name, row in record.get("per_category", {}).items():
-        if not isinstance(row, dict):
-            raise DataError(f"{path} is no result of `visionr1 eval`: per_category.{name}: expected dict")
-
-
-def _read_predictions(path: Path) -> dict[str, list[JsonRecord]]:
-    """Read the replies by image id; the row that says what they are replies of is left out."""
-    by_image: dict[str, list[JsonRecord]] = {}
+def _read_predictions(path: Path) -> dict[str, list[Prediction]]:
+    """Read the replies by image id."""
+    by_image: dict[str, list[Prediction]] = {}
     if not path.is_file():
         return by_image
-    rows = [row for row in read_rows(path) if "replies_of" not in row]
-    read_predictions(rows, path)  # raises DataError
-    for row in rows:
-        by_image.setdefault(str(row["image_id"]), []).append(row)
+    files, _ = read_files([path])
+    for prediction in replies_in(files):
+        by_image.setdefault(str(prediction.image_id), []).append(prediction)
     return by_image
 
 

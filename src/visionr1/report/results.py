@@ -7,8 +7,9 @@ from typing import Any
 
 from visionr1.evaluation import Protocol
 from visionr1.evaluation.detection.box_errors import FALSE_KINDS, MEANINGS
+from visionr1.evaluation.table import merge_names
 from visionr1.report.formats import count, number, percent, signed, words
-from visionr1.report.record import Gain, JsonRecord, RunRecord, StoredEvaluation, merged_keys
+from visionr1.report.record import Gain, JsonRecord, RunRecord, StoredEvaluation
 from visionr1.report.tables import Cell, Table, make_text_table
 
 SHOWN_AT_ZERO = {"unparsable", "truncated", "unknown_labels"}
@@ -187,7 +188,7 @@ def make_definition_table(record: JsonRecord) -> Table:
 def find_marks(record: JsonRecord, first: JsonRecord) -> str:
     """Return the marks of a result that cannot be compared with the first: * other protocol, + other data."""
     marks = ""
-    if read_protocol(record) != read_protocol(first):
+    if Protocol.from_json(record["protocol"]) != Protocol.from_json(first["protocol"]):
         marks += " *"
     if (record["data"], record["split"]) != (first["data"], first["split"]):
         marks += " +"
@@ -199,15 +200,9 @@ def format_title(evaluation: StoredEvaluation, run: RunRecord) -> str:
     return evaluation.title + find_marks(evaluation.record, run.evaluations[0].record)
 
 
-def read_protocol(record: JsonRecord) -> Protocol:
-    """Read the protocol of a stored result, of detection or of grounding."""
-    protocol = {"name": "", **record["protocol"]}
-    return Protocol.from_json(protocol)
-
-
 def format_protocol(record: JsonRecord) -> str:
     """Return the protocol of a stored result in one line."""
-    return read_protocol(record).line()
+    return Protocol.from_json(record["protocol"]).line()
 
 
 def _make_definition_rows(record: JsonRecord) -> list[list[str]]:
@@ -225,7 +220,7 @@ def _make_metric_table(run: RunRecord, titles: Sequence[str], records: Sequence[
         heads.append("change")
 
     rows = []
-    for metric in merged_keys(record["metrics"] for record in records):
+    for metric in merge_names(record["metrics"] for record in records):
         row = [Cell(metric)]
         for record in records:
             row.append(_make_metric_cell(record, metric))
@@ -256,7 +251,7 @@ def _make_gain_cell(gain: Gain | None) -> Cell:
 def _make_category_table(titles: Sequence[str], records: Sequence[JsonRecord], is_comparable: bool) -> Table | None:
     """Make a table of the AP of each category, with the change from the first result to the last if comparable."""
     results_by_category = [record.get("per_category", {}) for record in records]
-    categories = merged_keys(results_by_category)
+    categories = merge_names(results_by_category)
     if not categories:
         return None
     heads = ["", *titles]
@@ -287,7 +282,7 @@ def _make_count_rows(records: Sequence[JsonRecord], group: str, prefix: str = ""
     """Make a row of each count in the field `group` of the results; one that is 0 in all of them tells nothing."""
     count_groups = [record.get(group, {}) for record in records]
     rows = []
-    for name in merged_keys(count_groups):
+    for name in merge_names(count_groups):
         values = [counts.get(name, 0) for counts in count_groups]
         if any(values) or name in SHOWN_AT_ZERO:
             rows.append([prefix + words(name), *map(count, values)])
@@ -299,7 +294,7 @@ def _make_protocols(titles: Sequence[str], records: Sequence[JsonRecord]) -> Pro
     by_protocol = {}
     # Of several results under one protocol, the last one stands for them.
     for title, record in zip(titles, records, strict=True):
-        by_protocol[read_protocol(record)] = (title, make_definition_table(record["protocol"]))
+        by_protocol[Protocol.from_json(record["protocol"])] = (title, make_definition_table(record["protocol"]))
     if len(by_protocol) == 1:
         return Protocols({"": make_definition_table(records[0]["protocol"])})
     return Protocols(dict(by_protocol.values()))
@@ -314,7 +309,7 @@ def _make_error_table(name: str, titles: Sequence[str], groupings: Sequence[Json
     false_heads = [f"{title}: false" for title in titles]
 
     rows = []
-    for group in merged_keys(groupings):
+    for group in merge_names(groupings):
         counts_of_evaluations = [grouping.get(group, {}) for grouping in groupings]
         # An evaluation on fewer images has fewer true boxes; the row names those of the largest.
         num_true = max(_get_count(counts, "true_boxes") for counts in counts_of_evaluations)
@@ -346,7 +341,7 @@ def _get_count(counts: JsonRecord, key: str) -> float:
 
 def _make_benchmark(name: str, record: JsonRecord) -> BenchmarkView:
     sets: Mapping[str, JsonRecord] = record["results"]
-    metrics = merged_keys(result["metrics"] for result in sets.values())
+    metrics = merge_names(result["metrics"] for result in sets.values())
 
     rows = []
     for part, result in sets.items():

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from visionr1.evaluation.table import merge_names
 from visionr1.report.charts import LineChart, Series, lay_out_line_chart
 from visionr1.report.formats import count, fixed, number, percent
-from visionr1.report.record import JsonRecord, RunRecord, merged_keys
+from visionr1.report.record import JsonRecord, RunRecord
 from visionr1.report.results import format_protocol
 from visionr1.report.tables import Cell, Table
 from visionr1.rewards.hacking import WINDOW, signs
@@ -138,7 +139,7 @@ def draw_curves(run: RunRecord) -> Curves | None:
 def list_reward_parts(rows: Iterable[JsonRecord]) -> list[str]:
     """List the names of all parts of the reward that the metrics hold, in their order."""
     parts = []
-    for key in merged_keys(rows):
+    for key in merge_names(rows):
         if key.startswith("reward/") and key != "reward/total":
             parts.append(key.removeprefix("reward/"))
     return parts

@@ -53,13 +53,22 @@ class Benchmark:
     averaged: bool = False
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
+    def reading(self, *, with_images: bool, on_bad: OnBad, reader: Reader | None = None) -> Reading:
+        """Return how its files are read; `with_images` if a model is asked.
+
+        A data set, which has no name here, is read with its images for a metric that scores samples too.
+        """
+        needs_samples = not self.name and self.metric.needs_samples
+        return Reading(with_images=with_images or needs_samples, on_bad=on_bad, reader=reader)
+
     def read_protocol(self, settings: Sequence[str], *, boxes: bool = False) -> Protocol:
         """Return the protocol that `--protocol` settings make; `boxes`: of files of boxes, whose scores are kept."""
-        # The benchmark's own fields hold under every named protocol.
+        # The benchmark's own fields hold under every named protocol, and the metric decides which fields there are.
+        base = self.protocol or self.metric.protocol
+        uses = base.uses
         named = {}
         for name, protocol in self.metric.protocols.items():
-            named[name] = replace(protocol, **self.fixed)
-        base = self.protocol or self.metric.protocol
+            named[name] = replace(protocol, **self.fixed, uses=uses)
         if boxes and self.metric.box_protocol:
             base = named[self.metric.box_protocol]
         return read_protocol(settings, base, named)

@@ -20,17 +20,10 @@ def find_coco(folder: Path, split: str | None, reading: Reading) -> FoundUnits:
     # Scoring a file of predictions needs no images.
     if not reading.with_images:
         table = read_table(file, on_bad=reading.on_bad)
-        return FoundUnits([name], [Unit(name=name, annotations=table, notes=_notes(table, split))])
+        return FoundUnits([name], [Unit.of_table(name, table, notes=_notes(table, split))])
 
     dataset = read_coco(file, on_bad=reading.on_bad)
-    unit = Unit(
-        name=name,
-        annotations=dataset.table,
-        samples=dataset.samples,
-        report=dataset.report.lines(),
-        notes=_notes(dataset.table, split),
-    )
-    return FoundUnits([name], [unit])
+    return FoundUnits([name], [Unit.of_dataset(name, dataset, notes=_notes(dataset.table, split))])
 
 
 def _notes(table: BoxTable, split: str | None) -> list[str]:

@@ -16,14 +16,8 @@ def find_d3(folder: Path, split: str | None, reading: Reading) -> FoundUnits:
     """Read the one split; its parts are scored from one asking."""
     refuse_split("d3", split)
     dataset = read_d3(folder, with_images=reading.with_images, on_bad=reading.on_bad)
-    unit = Unit(
-        name="d3",
-        annotations=dataset.table,
-        samples=dataset.samples,
-        report=dataset.report.lines(),
-        notes=note_if_fewer(len(dataset.parts["FULL"]), NUM_DESCRIPTIONS, "descriptions"),
-        parts=dataset.parts,
-    )
+    notes = note_if_fewer(len(dataset.parts["FULL"]), NUM_DESCRIPTIONS, "descriptions")
+    unit = Unit.of_dataset("d3", dataset, notes=notes, parts=dataset.parts)
     return FoundUnits([unit.name], [unit])
 
 

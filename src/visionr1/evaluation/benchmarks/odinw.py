@@ -117,16 +117,10 @@ def _read_units(set_files: Mapping[OdinwSet, Path], reading: Reading) -> Iterato
     for odinw_set, file in set_files.items():
         if reading.with_images:
             dataset = read_odinw(odinw_set, file, on_bad=reading.on_bad)
-            yield Unit(
-                name=odinw_set.name,
-                annotations=dataset.table,
-                samples=dataset.samples,
-                report=dataset.report.lines(),
-                notes=_note_renamed(odinw_set, dataset.table),
-            )
+            yield Unit.of_dataset(odinw_set.name, dataset, notes=_note_renamed(odinw_set, dataset.table))
         else:
             table = read_table(file, on_bad=reading.on_bad)
-            yield Unit(name=odinw_set.name, annotations=table, notes=_note_renamed(odinw_set, table))
+            yield Unit.of_table(odinw_set.name, table, notes=_note_renamed(odinw_set, table))
 
 
 def _note_renamed(odinw_set: OdinwSet, table: BoxTable) -> list[str]:

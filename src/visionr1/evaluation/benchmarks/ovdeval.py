@@ -34,7 +34,7 @@ def _read_units(files: Mapping[str, Path], reading: Reading) -> Iterator[Unit]:
     """Read the subtasks one by one."""
     for name, file in files.items():
         dataset = read_ovdeval(file, with_images=reading.with_images, on_bad=reading.on_bad)
-        yield Unit(name=name, annotations=dataset.table, samples=dataset.samples, report=dataset.report.lines())
+        yield Unit.of_dataset(name, dataset)
 
 
 BENCHMARK = Benchmark(

@@ -21,14 +21,8 @@ FIXED: dict[str, Any] = {
 def find_v3det(folder: Path, split: str | None, reading: Reading) -> FoundUnits:
     """Read one split, val unless told otherwise; its parts are scored from one asking."""
     dataset = read_v3det(folder, split or "val", with_images=reading.with_images, on_bad=reading.on_bad)
-    unit = Unit(
-        name=split or "val",
-        annotations=dataset.table,
-        samples=dataset.samples,
-        report=dataset.report.lines(),
-        notes=note_if_fewer(len(dataset.table), None if split else NUM_VAL, "images"),
-        parts=dataset.parts,
-    )
+    notes = note_if_fewer(len(dataset.table), None if split else NUM_VAL, "images")
+    unit = Unit.of_dataset(split or "val", dataset, notes=notes, parts=dataset.parts)
     return FoundUnits([unit.name], [unit])
 
 

@@ -22,7 +22,8 @@ class Metric:
     """How what a model answered to a unit becomes figures.
 
     `protocols` are the named protocols that a user may choose from. `protocol` is the one it is scored under unless
-    told otherwise; `box_protocol` names that for files of boxes where it is another.
+    told otherwise; `box_protocol` names that for files of boxes where it is another. `needs_samples`: it scores
+    samples, which a data set is then read for even if no model is asked; others score the table of its annotations.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Metric:
     protocol: Protocol = DEFAULT
     protocols: Mapping[str, Protocol] = field(default_factory=lambda: PROTOCOLS)
     box_protocol: str = ""
+    needs_samples: bool = False
 
 
 def _check_metric(record: Any) -> Metric:

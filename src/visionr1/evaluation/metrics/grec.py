@@ -60,5 +60,6 @@ GREC = Metric(
     ),
     protocol=GREC_DEFAULT,
     protocols=EXPRESSION_PROTOCOLS,
+    needs_samples=True,
 )
 METRIC = GREC

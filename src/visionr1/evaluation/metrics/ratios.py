@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from visionr1.boxes import Array, giou_matrix, iou_matrix, is_box, is_number, xywh_to_xyxy
 from visionr1.dialects import Dialect
 from visionr1.errors import DataError
+from visionr1.evaluation.asking import ask
 from visionr1.evaluation.detection.replies import count_faults, count_replies, input_size_of
 from visionr1.evaluation.predictions import JsonRows, Prediction
 from visionr1.evaluation.protocols import Protocol
@@ -89,11 +90,13 @@ class RatioScore:
         scores the order of the file decides. Raises DataError for a bad row, a reply to no sample or a second one, and
         where a size is missing to read boxes.
         """
+        # One sample for each prompt; of a limit only those that were asked.
+        samples = ask(unit.samples, protocol)
         if isinstance(answers, BoxFiles):
-            boxes = _read_boxes(answers.files, unit.samples, protocol)
+            boxes = _read_boxes(answers.files, samples, protocol)
             protocol = replace(protocol, decoding="")
-            return {unit.name: self._result(unit.samples, boxes, protocol, num_resamples)}
-        return {unit.name: self._score_replies(unit.samples, answers, protocol, num_resamples)}
+            return {unit.name: self._result(samples, boxes, protocol, num_resamples)}
+        return {unit.name: self._score_replies(samples, answers, protocol, num_resamples)}
 
     def _score_replies(
         self, samples: Sequence[Sample], answers: Replies, protocol: Protocol, num_resamples: int | None
@@ -162,7 +165,7 @@ class RatioScore:
         places: dict[object, int] = {}
         image_of_sample = []
         for sample in samples:
-            image_of_sample.append(places.setdefault(sample.image_id, len(places)))
+            image_of_sample.append(places.setdefault(sample.image_key, len(places)))
 
         image_numerators = np.zeros((len(places), len(self.names)))
         image_denominators = np.zeros((len(places), len(self.names)))

@@ -43,5 +43,6 @@ REC = Metric(
     ),
     protocol=EXPRESSION_DEFAULT,
     protocols=EXPRESSION_PROTOCOLS,
+    needs_samples=True,
 )
 METRIC = REC

@@ -43,6 +43,12 @@ def test_links_lead_to_files_and_headings(path: Path) -> None:
         assert not anchor or anchor in anchors(linked), f"{target}#{anchor}"
 
 
+def test_messages_name_entries_that_exist() -> None:
+    for path in sorted((ROOT / "src/visionr1").rglob("*.py")):
+        for page, anchor in re.findall(r"docs/(\w+\.md)#([\w-]+)", path.read_text(encoding="utf-8")):
+            assert anchor in anchors(ROOT / "docs" / page), f"{path.name}: {page}#{anchor}"
+
+
 def test_every_page_is_on_the_site() -> None:
     navigation = re.findall(r": ([\w/]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
     assert {path.name for path in DOCS} == {page for page in navigation if "/" not in page} - {"index.md"}

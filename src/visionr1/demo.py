@@ -24,7 +24,9 @@ from visionr1.evaluation.runner import Model
 from visionr1.evaluation.statistics import format_differences
 from visionr1.files import read_json, write_json_atomic
 from visionr1.report.page import write_report
+from visionr1.terminal import printable
 from visionr1.training.recipe import Recipe
+from visionr1.training.run_lock import lock_run
 from visionr1.training.train import train
 
 DATA, SPLIT = "bccd", "test"
@@ -43,16 +45,19 @@ def next_run_dir(parent: Path = Path("runs")) -> Path:
 def demo(recipe: Recipe, run_dir: Path) -> None:
     """Run all of it in `run_dir`, or what is left of it, and leave `results.json` and `report.html` there.
 
-    Raises TrainingError if `run_dir` holds a finished demo or something else.
+    Raises TrainingError if `run_dir` holds a finished demo or something else, or if another process writes it.
     """
     check_run_dir(run_dir)
-    console = Console(highlight=False, markup=False)
-    console.print(f"Everything goes to {run_dir}. If you stop this, the same command goes on.", soft_wrap=True)
+    console = Console(highlight=False, markup=False, emoji=False)
+    console.print(
+        f"Everything goes to {printable(run_dir)}. If you stop this, the same command goes on.", soft_wrap=True
+    )
 
     console.rule(f"1/3  The base model on {DATA} {SPLIT}", align="left")
-    base = measure("base", recipe.model.path, recipe, run_dir)
+    with lock_run(run_dir):
+        base = measure("base", recipe.model.path, recipe, run_dir)
 
-    # The final model is there if training ended before the demo was stopped.
+    # The final model is there if training ended before the demo was stopped. Training locks the folder itself.
     training_data = recipe.phases[0].data[0]
     console.rule(f"2/3  Vision-R1 on {training_data.source} {training_data.split}", align="left")
     final = run_dir / "final"
@@ -60,18 +65,20 @@ def demo(recipe: Recipe, run_dir: Path) -> None:
         train(recipe, run_dir, resume=(run_dir / "recipe.toml").is_file())
 
     console.rule(f"3/3  The trained model on {DATA} {SPLIT}", align="left")
-    trained = measure("trained", str(final), recipe, run_dir)
+    with lock_run(run_dir):
+        trained = measure("trained", str(final), recipe, run_dir)
 
-    # The report reads the results from the folder, so they are written before it.
-    gain = compute_gain(base, trained)
-    write_json_atomic(run_dir / "results.json", make_record(base, trained, gain))
-    report = write_report(run_dir, run_dir / "report.html")
+        # The report reads the results from the folder, so they are written before it.
+        gain = compute_gain(base, trained)
+        write_json_atomic(run_dir / "results.json", make_record(base, trained, gain))
+        report = write_report(run_dir, run_dir / "report.html")
 
     console.rule("Result", align="left")
     console.print(format_results({"base": base, "Vision-R1": trained}), soft_wrap=True)
     console.print(f"Change, paired over the images: {format_differences(gain, HEADLINES)}", soft_wrap=True)
     console.print(
-        f"\nThe report: {report}\nThe numbers: {run_dir / 'results.json'}\nThe trained model: {final}", soft_wrap=True
+        printable(f"\nThe report: {report}\nThe numbers: {run_dir / 'results.json'}\nThe trained model: {final}"),
+        soft_wrap=True,
     )
 
 
@@ -79,7 +86,8 @@ def check_run_dir(run_dir: Path) -> None:
     """Raise TrainingError unless `run_dir` is new, empty or an unfinished demo."""
     if (run_dir / "results.json").is_file():
         raise TrainingError(f"{run_dir} holds a finished demo; choose another --run-dir")
-    if run_dir.is_dir() and any(run_dir.iterdir()) and not (run_dir / "evaluation").is_dir():
+    has_files = any(not path.name.startswith(".") for path in run_dir.glob("*"))
+    if has_files and not (run_dir / "evaluation").is_dir():
         raise TrainingError(f"{run_dir} is not empty and holds no demo to go on with; choose another --run-dir")
 
 

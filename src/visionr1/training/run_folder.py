@@ -10,6 +10,7 @@
     final/              the trained model; both are ordinary transformers folders (LoRA: merged, and adapter/ in them)
     initial/            the model that training started from, where the recipe makes one
     wandb_id, tensorboard/, mlflow/  of the trackers that the recipe names
+    .lock               held while a process writes the run (see `run_lock`)
 
 Folders are written under another name and renamed when they are whole. A checkpoint keeps the lengths of
 the logs; resuming cuts them back to those, so that no row is missing or twice. A run begins in a folder
@@ -77,13 +78,19 @@ class RunFolder:
         RecipeError if the recipe there cannot be read.
         """
         folder = cls(path, writes=writes)
+        folder.check(recipe, resume=resume)
         if writes and resume:
-            folder._check_recipe(recipe)
             folder._recover_folders()
         elif writes:
-            folder._check_free()
             folder._begin(recipe)
         return folder
+
+    def check(self, recipe: Recipe, *, resume: bool) -> None:
+        """Raise what `open` would, but change nothing."""
+        if self.writes and resume:
+            self._check_recipe(recipe)
+        elif self.writes:
+            self._check_free()
 
     def is_finished(self, recipe: Recipe) -> bool:
         """Return whether a run by this very recipe has left final/, the last that it writes.

@@ -46,6 +46,7 @@ from visionr1.training.learners import Learner, Metrics, make_learner
 from visionr1.training.optimizers import Optimizer, make_optimizer
 from visionr1.training.recipe import Phase, Recipe
 from visionr1.training.run_folder import RunFolder
+from visionr1.training.run_lock import lock_run
 from visionr1.training.schedule import Position, learning_rate, num_steps, overall_progress, phase_progress
 from visionr1.training.stream import Stream, describe, open_stream, share
 from visionr1.training.trackers import open_trackers
@@ -113,7 +114,10 @@ def train(recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool
     validation = Validation.open(recipe.eval) if recipe.eval.every else None
     data = describe_data(recipe, streams, validation)
 
-    with explain_lost_ranks():
+    # What cannot be opened is refused before anything is put into the folder, the file of its lock included.
+    writes = accelerator.is_main_process
+    RunFolder(run_dir, writes=writes).check(recipe, resume=resume)
+    with explain_lost_ranks(), lock_run(run_dir, writes=writes):
         run = start(recipe, run_dir, accelerator, data, resume=resume)
         done = run.position.step
         bar = Bar(enabled=progress and accelerator.is_main_process)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from cases import check, load_cases, settings_of
 from omegaconf import OmegaConf
 from transformers import PreTrainedTokenizerFast
+
+from cases import check, load_cases, settings_of
 
 MODEL, SOURCE, RECIPE = sys.argv[1:]
 sys.path.insert(0, SOURCE)

@@ -11,11 +11,12 @@ from types import SimpleNamespace
 
 import swift
 import torch
-from cases import PARTS, check, load_cases
 from swift.rl_core.data import GRPOSample
 from swift.rl_core.grpo_algorithm import score_completions
 from swift.rlhf_trainers.utils import resolve_reward_funcs
 from swift.utils import import_external_file
+
+from cases import PARTS, check, load_cases
 
 MODEL, WORK, PLUGIN = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
 NAMES = [f"visionr1_{part}" for part in PARTS]

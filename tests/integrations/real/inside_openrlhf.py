@@ -11,9 +11,10 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-from cases import PARTS, check, load_cases
 from openrlhf.utils.agent import SingleTurnAgentExecutor
 from PIL import Image
+
+from cases import PARTS, check, load_cases
 
 MODEL, WORK, PLUGIN = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
 sys.path.insert(0, str(Path(PLUGIN).parents[1] / "trl"))

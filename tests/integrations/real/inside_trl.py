@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 import trl
-from cases import PARTS
 from safetensors.torch import load_file
+
+from cases import PARTS
 
 MODEL, WORK, EXAMPLES = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
 

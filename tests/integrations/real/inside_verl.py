@@ -8,11 +8,12 @@ import numpy as np
 import ray
 import torch
 import verl
-from cases import check, load_cases, settings_of
 from hydra import compose, initialize_config_module
 from verl import DataProto
 from verl.experimental.reward_loop.reward_loop import RewardLoopManager
 from verl.utils import hf_tokenizer
+
+from cases import check, load_cases, settings_of
 
 MODEL, RECIPE = sys.argv[1:]
 REWARD = "reward.custom_reward_function"

@@ -1,5 +1,7 @@
+import errno
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,38 @@ def test_reading_names_the_file_and_the_line(tmp_path: Path) -> None:
         read_json(tmp_path / "rows.json.gz")
     with pytest.raises(DataError, match=r"latin is not UTF-8"):
         read_text(tmp_path / "latin")
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, "[" * 5000 + "]" * 5000, '{"a": ' * 100_000, "9" * 5000])
+def test_deep_nesting_and_endless_numbers_are_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(DataError, match=r"a\.json is (nested too deep to be read as|not) JSON"):
+        read_json(tmp_path / "a.json")
+    (tmp_path / "a.jsonl").write_text("{}\n" + text)
+    with pytest.raises(DataError, match=r"a\.jsonl, line 2, is (nested too deep to be read as|not) JSON"):
+        read_json_lines(tmp_path / "a.jsonl")
+
+
+def test_half_characters_are_written_as_they_can_be_read_back(tmp_path: Path) -> None:
+    """A folder whose name is Latin-1, and a category whose escape was cut off."""
+    value = {"folder": os.fsdecode(b"caf\xe9"), "label": "cat \ud83d", "whole": "é"}
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    write_json_atomic(folder / "a.json", value)
+    assert read_json(folder / "a.json") == value
+    assert "é" in (folder / "a.json").read_text()
+
+
+def test_a_full_disk_is_named_with_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match=r"^cannot write .*result\.json: No space left on device$") as caught:
+        write_json_atomic(tmp_path / "result.json", {})
+    assert caught.value.errno == errno.ENOSPC and not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"^cannot write .*file/below/a\.txt: Not a directory$"):
+        write_text_atomic(tmp_path / "file" / "below" / "a.txt", "")

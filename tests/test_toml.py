@@ -55,3 +55,8 @@ def test_dates_are_written_bare() -> None:
         toml_value([date(2026, 1, 2), datetime(2026, 1, 2, 3), time(4)])
         == "[2026-01-02, 2026-01-02T03:00:00, 04:00:00]"
     )
+
+
+def test_half_a_character_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"cannot hold 'caf\\udce9': expected text in UTF-8"):
+        toml_value("caf\udce9")

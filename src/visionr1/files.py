@@ -6,7 +6,8 @@ To write: a temporary name beside, fsync, rename.
 import gc
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
@@ -17,29 +18,49 @@ from visionr1.errors import DataError
 
 
 def write_bytes_atomic(path: Path, content: bytes) -> None:
-    """Write `content` to `path`, creating its folder; a reader never sees a part of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        temporary = Path(file.name)
-        try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.chmod(0o666 & ~_umask())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+    """Write `content` to `path`, creating its folder; a reader never sees a part of it. OSError that names the file."""
+    with naming_written(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            try:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+                temporary.chmod(0o666 & ~_umask())
+                temporary.replace(path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    """Write `text` as UTF-8, whole or not at all."""
-    write_bytes_atomic(path, text.encode())
+    """Write `text` as UTF-8 (see `encode_text`), whole or not at all."""
+    write_bytes_atomic(path, encode_text(text))
 
 
 def write_json_atomic(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, whole or not at all; NaN and infinity raise ValueError."""
     write_text_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextmanager
+def naming_written(path: Path) -> Iterator[None]:
+    """Name `path` in an OSError of this block, which writes it: a full disk's own message names no file."""
+    try:
+        yield
+    except OSError as error:
+        named = type(error)(f"cannot write {path}: {error.strerror or error}")
+        named.errno = error.errno
+        raise named from error
+
+
+def encode_text(text: str) -> bytes:
+    r"""Encode `text` as UTF-8, half characters (lone surrogates) as the escapes of JSON, `\udce9`.
+
+    Python has them for file names that are not UTF-8, and JSON for an escape that was cut off.
+    """
+    return text.encode(errors="backslashreplace")
 
 
 def read_text(path: Path) -> str:
@@ -62,10 +83,7 @@ def read_json(path: Path) -> Any:
     finally:
         if collecting:
             gc.enable()
-    try:
-        return json.loads(read_text(path).removeprefix("\ufeff"))
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON: {error}") from error
+    return _parse_json(read_text(path).removeprefix("\ufeff"), str(path))
 
 
 def read_json_lines(path: Path) -> list[Any]:
@@ -87,11 +105,19 @@ def _parse(lines: Sequence[str], path: Path) -> list[Any]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        try:
-            values.append(json.loads(line))
-        except ValueError as error:
-            raise DataError(f"{path}, line {number}, is not JSON: {error}") from error
+        values.append(_parse_json(line, f"{path}, line {number},"))
     return values
+
+
+def _parse_json(text: str, where: str) -> Any:
+    """Return the value in `text`; DataError, which begins with `where`, if it is not JSON or cannot be read."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise DataError(f"{where} is nested too deep to be read as JSON") from error
+    except ValueError as error:
+        # Among them a whole number of more digits than Python reads.
+        raise DataError(f"{where} is not JSON: {error}") from error
 
 
 def _read_bytes(path: Path) -> bytes:

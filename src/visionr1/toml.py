@@ -19,6 +19,7 @@ def toml_value(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
+        _check_encodable(value)
         # The escapes of JSON are TOML's, which wants this one more.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, int | float):
@@ -28,6 +29,16 @@ def toml_value(value: Any) -> str:
     raise RecipeError(
         f"a recipe cannot hold {value!r:.80}: expected numbers, texts, true or false, dates, lists or tables of them"
     )
+
+
+def _check_encodable(text: str) -> None:
+    """Raise RecipeError for a text that no TOML file can hold, as the name of a file can be that is not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RecipeError(
+            f"a recipe cannot hold {text!r:.200}: expected text in UTF-8; if it is the name of a file, rename that"
+        ) from error
 
 
 def toml_key(key: str) -> str:

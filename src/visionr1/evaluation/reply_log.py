@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from visionr1.errors import DataError, RecipeError
 from visionr1.evaluation.predictions import Prediction, read_predictions
+from visionr1.files import encode_text, naming_written
 
 T = TypeVar("T")
 
@@ -92,7 +93,8 @@ class ReplyLog:
     def append(self, predictions: Sequence[Prediction]) -> None:
         """Add replies to the shard's part; they are on the disk when this returns."""
         assert self._shard_file is not None
-        self._folder.mkdir(parents=True, exist_ok=True)
+        with naming_written(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
 
         rows: list[Mapping[str, Any]] = []
         if not self._shard_file.exists():
@@ -101,8 +103,8 @@ class ReplyLog:
             rows.append(prediction.to_json())
 
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-        with self._shard_file.open("ab") as file:
-            file.write("".join(lines).encode())
+        with naming_written(self._shard_file), self._shard_file.open("ab") as file:
+            file.write(encode_text("".join(lines)))
             file.flush()
             os.fsync(file.fileno())
 

@@ -37,7 +37,7 @@ from torch import Tensor
 
 from visionr1 import __version__
 from visionr1.errors import CheckpointError, TrainingError, naming
-from visionr1.files import read_json_lines, write_json_atomic, write_text_atomic
+from visionr1.files import encode_text, read_json_lines, write_json_atomic, write_text_atomic
 from visionr1.folders import interrupted, recover, remove_folder, sync, whole_folder
 from visionr1.models.policy import Policy
 from visionr1.models.saving import save_policy, save_trained
@@ -111,7 +111,7 @@ class RunFolder:
         if lines:
             path = self.path / name
             with self.writing(path), path.open("ab") as log:
-                log.write("".join(lines).encode())
+                log.write(encode_text("".join(lines)))
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """Return the rows of the log `name`, none if it is not there."""

@@ -1,14 +1,16 @@
 """Images come out as their annotators saw them: depth, transparency, orientation, and the size that the boxes fit."""
 
 import io
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps
 
+from visionr1 import images
 from visionr1.errors import DataError
-from visionr1.images import image_size, read_image, to_rgb
+from visionr1.images import MAX_PIXELS_VARIABLE, image_size, read_image, to_rgb
 
 
 def file_of(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -112,3 +114,64 @@ def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
             read(tmp_path / "none.png")
         with pytest.raises(DataError, match="row 3: cannot read this image"):
             read(b"garbage", name="row 3")
+
+
+def test_an_empty_file_and_a_foreign_format_are_named(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.jpg"
+    empty.write_bytes(b"")
+    with pytest.raises(DataError, match=r"empty\.jpg: cannot read this image \(the file is empty\); replace"):
+        read_image(empty)
+    with pytest.raises(DataError, match=r"page: cannot read .*its content is none of JPEG, PNG, .*; replace the file"):
+        read_image(b"%PDF-1.7 ...", name="page")
+
+
+def test_an_image_cut_in_the_middle_is_named(tmp_path: Path) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    for kind in ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "PPM"):
+        cut = tmp_path / f"cut.{kind}"
+        cut.write_bytes(file_of(noise, kind)[: len(file_of(noise, kind)) // 2])
+        with pytest.raises(DataError, match=rf"cut\.{kind}: cannot read this image"):
+            read_image(cut)
+
+
+def test_the_limit_of_pixels_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = file_of(Image.new("L", (30, 20)))
+    monkeypatch.setenv(MAX_PIXELS_VARIABLE, "599")
+    for read in (read_image, image_size):
+        with pytest.raises(DataError, match=r"photo: .*30x20 = 600 pixels.*VISIONR1_MAX_IMAGE_PIXELS=600 \(docs/faq"):
+            read(content, name="photo")
+    monkeypatch.setenv(MAX_PIXELS_VARIABLE, "600")
+    assert read_image(content).size == (30, 20)
+    for wrong in ("many", "-1", "0", "1e9", "٣"):
+        monkeypatch.setenv(MAX_PIXELS_VARIABLE, wrong)
+        with pytest.raises(DataError, match="VISIONR1_MAX_IMAGE_PIXELS: expected a number of pixels"):
+            read_image(content)
+
+
+def test_pillows_own_limit_stays_as_it_was() -> None:
+    before = Image.MAX_IMAGE_PIXELS
+    read_image(file_of(Image.new("L", (3, 2))))
+    with pytest.raises(DataError):
+        read_image(b"nothing")
+    assert before == Image.MAX_IMAGE_PIXELS
+
+
+@pytest.mark.parametrize("mode", ["I;16", "F", "RGBA", "LA"])
+def test_converting_takes_little_memory_beside_the_image(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strip by strip, with the same pixels; numpy's arrays are traced, and one of float64 would have 8 MB."""
+    generator = np.random.default_rng(0)
+    if mode == "F":
+        values = generator.random((1000, 1000), dtype=np.float32)
+    elif mode == "I;16":
+        values = generator.integers(0, 65536, (1000, 1000), dtype=np.uint16)
+    else:
+        values = generator.integers(0, 256, (1000, 1000, len(mode)), dtype=np.uint8)
+    image = Image.fromarray(values)
+    assert image.mode == mode
+    whole = to_rgb(image)
+    monkeypatch.setattr(images, "_STRIP_PIXELS", 7_300)
+    tracemalloc.start()
+    in_strips = to_rgb(image)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert in_strips == whole and peak < 2e6

@@ -1,0 +1,79 @@
+"""Attacks by pictures, rows and pickles: nothing of a file runs, and time and memory stay bounded."""
+
+import os
+import subprocess
+import sys
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from visionr1.errors import DataError
+from visionr1.images import image_size, read_image
+
+# ---- A4 and B1: pictures ------------------------------------------------------------------------------------------
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 24 32\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+def test_an_image_that_is_postscript_starts_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "bin" / "gs"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    for name in ("photo.jpg", "photo.eps"):
+        (tmp_path / name).write_bytes(EPS)
+        for read in (read_image, image_size):
+            with pytest.raises(DataError, match=rf"{name}: cannot read this image \(its content is none of JPEG"):
+                read(tmp_path / name)
+    assert not (tmp_path / "started").exists()
+
+
+@pytest.mark.parametrize("kind", ["DDS", "SPIDER", "IM", "PCX", "SGI", "TGA", "ICO", "MSP", "XBM", "PDF"])
+def test_formats_that_are_not_stated_are_refused(kind: str) -> None:
+    buffer = BytesIO()
+    mode = {"SPIDER": "F", "MSP": "1", "XBM": "1"}.get(kind, "RGB")
+    Image.new(mode, (32, 24)).save(buffer, kind)
+    with pytest.raises(DataError, match="photo: cannot read this image"):
+        read_image(buffer.getvalue(), name="photo")
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "JPEG2000", "WEBP", "TIFF", "GIF", "PNG", "JPEG", "BMP", "PPM"])
+def test_broken_images_of_the_stated_formats_are_named(kind: str) -> None:
+    """AVIF's decoder raises RuntimeError, others TypeError or struct.error: each is our error."""
+    if kind not in Image.SAVE and Image.init() and kind not in Image.SAVE:
+        pytest.skip(f"this Pillow writes no {kind}")
+    buffer = BytesIO()
+    Image.effect_noise((40, 30), 60).save(buffer, kind)
+    content = buffer.getvalue()
+    num_refused = 0
+    for place in range(0, len(content), max(1, len(content) // 150)):
+        for broken in (content[:place], content[:place] + b"\xff\x00\x81" + content[place + 3 :]):
+            try:
+                read_image(broken, name="photo")
+            except DataError as error:
+                assert str(error).startswith("photo: ")
+                num_refused += 1
+    assert num_refused
+
+
+BOMB = """
+import resource, sys
+from PIL import Image
+from visionr1.images import read_image
+Image.MAX_IMAGE_PIXELS = None
+Image.new(sys.argv[1], (9000, 9000)).save(sys.argv[2], "PNG")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+read_image(__import__("pathlib").Path(sys.argv[2]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.parametrize("mode", ["I;16", "RGBA"])
+def test_a_small_file_of_many_pixels_takes_bounded_memory(tmp_path: Path, mode: str) -> None:
+    """C7: at most 12 bytes a pixel, and 160 MB for Python and Pillow; 16-bit grey took 27 bytes a pixel."""
+    argv = [sys.executable, "-c", BOMB, mode, str(tmp_path / "bomb.png")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 160 + 12 * 81

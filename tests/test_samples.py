@@ -1,5 +1,6 @@
 """The records refuse what is no box, query or size, and images name their file."""
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,17 @@ import pytest
 from PIL import Image
 
 from visionr1.errors import DataError
-from visionr1.samples import Boxes, Fault, FaultKind, GroundTruth, Query, Reply, Sample
+from visionr1.samples import (
+    Boxes,
+    Fault,
+    FaultKind,
+    GroundTruth,
+    Query,
+    Reply,
+    Sample,
+    compose_text,
+    normalize_label,
+)
 
 
 def test_boxes_say_what_shape_was_expected_and_found() -> None:
@@ -57,3 +68,11 @@ def test_only_an_unknown_label_leaves_a_reply_well_formed() -> None:
     for kind in FaultKind:
         reply = Reply(Boxes.empty(), faults=(Fault(kind, 0, ""),))
         assert reply.well_formed == (kind is FaultKind.UNKNOWN_LABEL)
+
+
+@pytest.mark.parametrize("name", ["Äpfel", "gâteau", "고양이", "ΐ", "Ångström", "cat"])
+def test_labels_are_equal_in_every_unicode_form(name: str) -> None:
+    decomposed = unicodedata.normalize("NFD", name)
+    assert compose_text(decomposed) == name
+    assert normalize_label(f" {decomposed.upper()}\n") == normalize_label(name.upper())
+    assert normalize_label(normalize_label(decomposed)) == normalize_label(name)

@@ -6,6 +6,7 @@ inside `dialects/` and carry their name there. Sizes are `(width, height)`.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -193,9 +194,17 @@ class Reply:
         return all(fault.kind is FaultKind.UNKNOWN_LABEL for fault in self.faults)
 
 
+def compose_text(text: str) -> str:
+    """Return text in Unicode's composed form (NFC), the only one that Qwen's tokenizers can write.
+
+    Names that come from macOS may be decomposed (NFD): "A" and two dots for "Ä".
+    """
+    return unicodedata.normalize("NFC", text)
+
+
 def normalize_label(label: str) -> str:
-    """Return a label as it is compared: stripped, casefolded."""
-    return label.strip().casefold()
+    """Return a label as it is compared: stripped, composed (NFC), casefolded."""
+    return compose_text(label.strip()).casefold()
 
 
 @lru_cache(maxsize=4096)

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from support.dialects import ALL_DIALECTS
 from visionr1.boxes import iou_matrix
-from visionr1.dialects import Dialect, get_dialect
+from visionr1.dialects import Dialect, get_dialect, instruction
 from visionr1.dialects.base import MAX_BOXES
 from visionr1.rewards import Reward, Stage
 from visionr1.rewards.stages import ADVANCED, BEGINNER
-from visionr1.samples import Boxes, FaultKind, GroundTruth, Reply
+from visionr1.samples import Boxes, FaultKind, GroundTruth, Query, Reply, compose_text
 
 Case = tuple[Boxes, tuple[int, int], tuple[int, int]]
 SIZE, SEEN = (640, 480), (644, 476)
@@ -45,7 +45,7 @@ def test_rendered_boxes_are_read_back(dialect: Dialect, case: Case) -> None:
     text = dialect.render(boxes, size_wh=size_wh, input_size_wh=input_size_wh)
     reply = dialect.parse(text, size_wh=size_wh, input_size_wh=input_size_wh)
     assert reply.faults == () and reply.num_malformed == 0
-    assert reply.boxes.labels == boxes.labels
+    assert reply.boxes.labels == tuple(map(compose_text, boxes.labels))
     grid = (1000, 1000) if dialect.grid_wh(input_size_wh) == (1, 1) else dialect.grid_wh(input_size_wh)
     step = np.array([size_wh[0] / grid[0], size_wh[1] / grid[1]] * 2)
     assert (np.abs(reply.boxes.xyxy - boxes.xyxy) <= step * (1 + 1e-9) + 1e-6).all()
@@ -161,3 +161,17 @@ def test_deep_nesting_is_read_without_recursion(depth: int) -> None:
 def test_unknown_names_are_told_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"unknown dialect 'think\+qwen25'; did you mean 'qwen25'\?; known: griffon"):
         get_dialect("think+think+qwen25")
+
+
+@EVERY
+def test_names_are_asked_for_and_written_composed(dialect: Dialect) -> None:
+    decomposed = "A\u0308pfel"
+    text = dialect.render(Boxes.of([[1, 2, 300, 400]], [decomposed]), size_wh=SIZE, input_size_wh=SEEN)
+    for written in (text, instruction(Query("grounding", (decomposed,)), dialect)):
+        assert "\u00c4pfel" in written and decomposed not in written
+
+
+@EVERY
+def test_half_a_character_cannot_be_written(dialect: Dialect) -> None:
+    with pytest.raises(ValueError, match=r"'cat \\ud83d' holds half a character"):
+        dialect.render(Boxes.of([[1, 2, 3, 4]], ["cat \ud83d"]), size_wh=SIZE, input_size_wh=SEEN)

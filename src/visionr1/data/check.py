@@ -16,7 +16,7 @@ from visionr1.dialects import Dialect
 from visionr1.errors import DataError
 from visionr1.rewards import Reward
 from visionr1.rewards.stages import ADVANCED, BEGINNER
-from visionr1.samples import Reply, Sample, Size
+from visionr1.samples import Boxes, Reply, Sample, Size, normalize_label
 
 THRESHOLDS = (BEGINNER.xi0, BEGINNER.xi2, ADVANCED.xi2)
 
@@ -89,7 +89,7 @@ def check_data(
         )
         totals.append(reward.score_reply(reply, truth).total)
         reply_lengths.append(len(text))
-        if not reply.well_formed or reply.boxes.labels != sample.truth.labels:
+        if not reply.well_formed or not _have_equal_labels(reply.boxes, sample.truth):
             failures.append(_describe_loss(sample, reply))
             continue
 
@@ -113,6 +113,11 @@ def check_data(
         per_category=_count_boxes(dataset),
         failures=tuple(failures),
     )
+
+
+def _have_equal_labels(a: Boxes, b: Boxes) -> bool:
+    """Return True if the boxes have the same labels in the same order, as labels are compared."""
+    return list(map(normalize_label, a.labels)) == list(map(normalize_label, b.labels))
 
 
 def _describe_loss(sample: Sample, reply: Reply) -> str:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from visionr1.boxes import Array, xyxy_to_xywh
 from visionr1.data.row_log import Id, ReadReport
 from visionr1.errors import DataError
-from visionr1.samples import Sample, Size, normalize_label
+from visionr1.samples import Sample, Size, compose_text, normalize_label
 
 Index = NDArray[np.intp]
 Value = TypeVar("Value")
@@ -106,11 +106,11 @@ class BoxTable:
     def label_indexes(self, asked: Iterable[Sequence[str]]) -> dict[tuple[str, ...], dict[str, int]]:
         """Map, for each set of categories asked for, a label to the position of its category.
 
-        The labels are the names as they stand, and stripped and casefolded. A label that means two of a set without
-        regard to case (V3Det has 45 such pairs) is only found as it stands. Raises DataError if two categories have
-        the very same name.
+        The labels are the names stripped and composed (NFC), and those casefolded. A label that means two of a set
+        without regard to case (V3Det has 45 such pairs) is only found as it stands. Raises DataError if two categories
+        have the very same name.
         """
-        positions = map_positions(map(str.strip, self.categories))
+        positions = map_positions(compose_text(name.strip()) for name in self.categories)
         if len(positions) < len(self.categories):
             self.check_names()
 
@@ -120,7 +120,7 @@ class BoxTable:
         indexes: dict[tuple[str, ...], dict[str, int]] = {}
         for names in set(map(tuple, asked)):
             index = {}
-            for name in map(str.strip, names):
+            for name in [compose_text(name.strip()) for name in names]:
                 index[name] = positions.get(name, folded.get(normalize_label(name), -1))
 
             # Without regard to case, only the labels that mean one category of this set.

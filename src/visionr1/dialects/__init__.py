@@ -13,7 +13,7 @@ from visionr1.dialects.base import Dialect
 from visionr1.dialects.think import THINK_REQUEST, Think
 from visionr1.errors import RecipeError
 from visionr1.registry import Registry
-from visionr1.samples import Query
+from visionr1.samples import Query, compose_text
 
 __all__ = [
     "DIALECTS",
@@ -89,4 +89,4 @@ def instruction(query: Query, dialect: Dialect | str = "qwen25", template: str =
 
     # Not str.format, because a user's template may hold braces of its own.
     template = template or dialect.templates[query.task]
-    return template.replace("{}", ", ".join(query.categories))
+    return template.replace("{}", compose_text(", ".join(query.categories)))

@@ -60,6 +60,14 @@ class Dialect(Protocol):
         """
 
 
+def check_encodable(label: str) -> None:
+    """Raise ValueError for a label with half a character (a lone surrogate), as a cut-off escape of JSON leaves it."""
+    try:
+        label.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"label {label!r} holds half a character, which no tokenizer can write") from error
+
+
 def round_to_grid(xyxy: Array) -> Array:
     """Round boxes (N, 4) in grid units to the integer boxes of largest IoU with them; never empty.
 

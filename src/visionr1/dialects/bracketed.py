@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass, field
 
-from visionr1.dialects.base import MAX_BOXES, read_reply
+from visionr1.dialects.base import MAX_BOXES, check_encodable, read_reply
 from visionr1.samples import Boxes, Fault, FaultKind, Reply, Size
 
 BRACKETS = re.compile(r"\[[^\[\]]*+\]")
@@ -23,6 +23,7 @@ def check_labels(labels: tuple[str, ...], marks: tuple[str, ...]) -> None:
     for index, label in enumerate(labels):
         if not label.strip():
             raise ValueError(f"box {index} has a blank label; every box needs a name to be written")
+        check_encodable(label)
         problem = _find_problem(label, marks)
         if problem is not None:
             raise ValueError(f"box {index} is labelled {label!r}, but this dialect cannot write {problem}")

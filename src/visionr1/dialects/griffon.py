@@ -14,7 +14,7 @@ from typing import ClassVar
 from visionr1.boxes import rescale_xyxy
 from visionr1.dialects.base import MAX_BOXES, NORM1000_WH, round_to_grid
 from visionr1.dialects.bracketed import BRACKETS, EMPTY, Items, check_labels, empty_or_unread
-from visionr1.samples import Boxes, FaultKind, Reply, Size, Task
+from visionr1.samples import Boxes, FaultKind, Reply, Size, Task, compose_text
 
 TEMPLATES: dict[Task, str] = {
     "detection": "Examine the image for any objects from the category set. Report the coordinates of each detected "
@@ -49,7 +49,7 @@ class Griffon:
         items = []
         for box, label in zip(thousandths.tolist(), boxes.labels, strict=True):
             numbers = ",".join(f"{number // 1000}.{number % 1000:03d}" for number in box)
-            items.append(f"{label}-[{numbers}]")
+            items.append(f"{compose_text(label)}-[{numbers}]")
         return "&".join(items) or EMPTY
 
     def parse(self, text: str, *, size_wh: Size, input_size_wh: Size, categories: Sequence[str] = ()) -> Reply:

@@ -14,7 +14,7 @@ from typing import ClassVar
 from visionr1.boxes import rescale_xyxy
 from visionr1.dialects.base import NORM1000_WH, round_to_grid
 from visionr1.dialects.bracketed import BRACKETS, EMPTY, Items, check_labels, empty_or_unread
-from visionr1.samples import Boxes, FaultKind, Reply, Size, Task
+from visionr1.samples import Boxes, FaultKind, Reply, Size, Task, compose_text
 
 TEMPLATES: dict[Task, str] = {
     "detection": "Please detect and label all objects in the following image and mark their positions. "
@@ -55,7 +55,7 @@ class InternVL:
             if not references or references[-1][0] != label:
                 references.append((label, []))
             references[-1][1].append(box)
-        lines = [f"<ref>{label}</ref><box>{numbers}</box>" for label, numbers in references]
+        lines = [f"<ref>{compose_text(label)}</ref><box>{numbers}</box>" for label, numbers in references]
         return "\n".join(lines) or EMPTY
 
     def parse(self, text: str, *, size_wh: Size, input_size_wh: Size, categories: Sequence[str] = ()) -> Reply:

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import orjson
 
-from visionr1.dialects.base import MAX_BOXES, read_reply
-from visionr1.samples import Fault, FaultKind, Reply, Size
+from visionr1.dialects.base import MAX_BOXES, check_encodable, read_reply
+from visionr1.samples import Fault, FaultKind, Reply, Size, compose_text
 
 _FENCE, _FENCE_END = "```json", "```"
 # One pass: strings hide their braces. None goes across a line, which JSON forbids; a cut-off one ends with its line.
@@ -24,7 +24,7 @@ _TOKEN = re.compile(r'"(?:[^"\\\r\n]++|\\.)*+"?|[{}]')
 def render_json_list(numbers: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
     """Return the fenced list in the form of the paper's SFT targets: one item a line, indented by a tab.
 
-    Raises ValueError for a blank label, which no reader of this form accepts.
+    Raises ValueError for a blank label, which no reader of this form accepts, and for one that no text file can hold.
     """
     if not labels:
         return "```json\n[]\n```"
@@ -32,8 +32,9 @@ def render_json_list(numbers: Sequence[Sequence[int]], labels: Sequence[str]) ->
     for index, (box, label) in enumerate(zip(numbers, labels, strict=True)):
         if not label.strip():
             raise ValueError(f"box {index} has a blank label; every box needs a name to be written")
+        check_encodable(label)
         corners = ", ".join(map(str, box))
-        lines.append(f'\t{{"bbox_2d": [{corners}], "label": {orjson.dumps(label).decode()}}}')
+        lines.append(f'\t{{"bbox_2d": [{corners}], "label": {orjson.dumps(compose_text(label)).decode()}}}')
     return "```json\n[\n" + ",\n".join(lines) + "\n]\n```"
 
 

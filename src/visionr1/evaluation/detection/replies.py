@@ -21,7 +21,7 @@ from visionr1.evaluation.detection.release_salvage import release_list
 from visionr1.evaluation.detection.token_scores import token_scores
 from visionr1.evaluation.predictions import Prediction
 from visionr1.evaluation.protocols import Protocol
-from visionr1.samples import FaultKind, Reply, Size, normalize_label
+from visionr1.samples import FaultKind, Reply, Size, compose_text, normalize_label
 
 RANK_DECAY = 0.001
 NOT_ASKED_FOR = -1
@@ -47,7 +47,7 @@ class TableReplies:
             index = indexes[asked]
             for label in reply.boxes.labels:
                 # As it stands, then as labels are compared: V3Det has categories that differ in case alone.
-                category = index.get(label.strip())
+                category = index.get(compose_text(label.strip()))
                 if category is None:
                     category = index.get(normalize_label(label), NOT_ASKED_FOR)
                 categories.append(category)

@@ -29,7 +29,7 @@ from visionr1.dialects import Dialect
 from visionr1.rewards.presets import Preset
 from visionr1.rewards.score import Score
 from visionr1.rewards.stages import BEGINNER, Stage
-from visionr1.samples import GroundTruth
+from visionr1.samples import GroundTruth, compose_text
 from visionr1.settings import Section
 
 Array32 = NDArray[np.float32]
@@ -261,8 +261,8 @@ def _parse_json(text: str) -> object:
 def _match(predicted: list[tuple[list[int], object]], truth: GroundTruth, notes: list[str]) -> tuple[ReleasePair, ...]:
     """Return the matched pairs with their GIoUs; none (with a note) where the public code raises before."""
     # Class ids, as the public code takes them from the categories.
-    ids = {name.lower(): index for index, name in enumerate(truth.categories, 1)}
-    true_names = [label.lower() for label in truth.boxes.labels]
+    ids = {_class_name(name): index for index, name in enumerate(truth.categories, 1)}
+    true_names = list(map(_class_name, truth.boxes.labels))
     missing = sorted(set(true_names) - set(ids))
     if missing:
         notes.append(f"the public code raises KeyError: true label {missing[0]!r} is no category; matched as no class")
@@ -304,11 +304,16 @@ def _original_px(model_px: list[list[int]], truth: GroundTruth) -> Array32:
     return boxes
 
 
+def _class_name(label: str) -> str:
+    """Return a label in lower case, as the public code compares it, and composed (NFC), as a model can write it."""
+    return compose_text(label).lower()
+
+
 def _class_id(label: object, ids: Mapping[str, int]) -> int:
     """Return the class id of a written label; 0 for one that is no category or no text."""
     if not isinstance(label, str):
         return 0
-    return ids.get(label.strip().lower(), 0)
+    return ids.get(_class_name(label.strip()), 0)
 
 
 def _l1(a: Array32, b: Array32) -> Array32:

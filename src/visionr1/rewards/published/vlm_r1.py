@@ -47,7 +47,7 @@ from visionr1.rewards.published.vlm_r1_text import (
 )
 from visionr1.rewards.score import Score
 from visionr1.rewards.stages import BEGINNER, Stage
-from visionr1.samples import Boxes, GroundTruth
+from visionr1.samples import Boxes, GroundTruth, compose_text
 from visionr1.settings import Section
 
 DIALECTS = ("qwen25", "qwen3", "think+qwen25", "think+qwen3")
@@ -187,6 +187,7 @@ def weighted_sum(answer: str, truth: GroundTruth, grid_wh: tuple[float, float]) 
     best_first = np.argsort(-iou[rows, columns], kind="stable")
     free_rows = set(range(len(items)))
     free_columns = set(range(len(truth.boxes)))
+    true_labels = [compose_text(label).lower() for label in truth.boxes.labels]
     position = 0.0
     for row, column in zip(rows[best_first].tolist(), columns[best_first].tolist(), strict=True):
         if row not in free_rows or column not in free_columns:
@@ -194,7 +195,7 @@ def weighted_sum(answer: str, truth: GroundTruth, grid_wh: tuple[float, float]) 
         free_rows.remove(row)
         free_columns.remove(column)
         label = read_label(items[row])
-        if label is not None and label.lower() == truth.boxes.labels[column].lower():
+        if label is not None and label.lower() == true_labels[column]:
             position += float(iou[row, column])
 
     share_missed = len(free_columns) / len(truth.boxes)
@@ -283,7 +284,9 @@ def _score_items(
     if not len(truth.boxes):
         return [float(says_no_object(answer, items))] * len(THRESHOLDS)
 
-    true_labels = set(truth.boxes.labels)
+    # Composed, as a model can write them (NFC).
+    true = Boxes(truth.boxes.xyxy, tuple(map(compose_text, truth.boxes.labels)))
+    true_labels = set(true.labels)
     boxes = []
     labels = []
     for item in items or ():
@@ -297,7 +300,7 @@ def _score_items(
 
     predicted = Boxes.of(boxes, labels)
     predicted_xyxy = rescale_xyxy(predicted.xyxy, grid_wh, truth.size_wh)
-    return average_precisions(Boxes(predicted_xyxy, predicted.labels), truth.boxes)
+    return average_precisions(Boxes(predicted_xyxy, predicted.labels), true)
 
 
 def _build(options: VlmR1Options, dialect: Dialect) -> VlmR1Reward:

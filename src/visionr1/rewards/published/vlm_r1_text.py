@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 from visionr1.dialects.json_list import salvage_objects
+from visionr1.samples import compose_text
 
 _LIST_START = re.compile(r"\[\s*+\{")
 _LIST_END = re.compile(r"\}\s*+\]")
@@ -73,13 +74,13 @@ def read_box(item: object) -> list[float] | None:
 
 
 def read_label(item: object) -> str | None:
-    """Return an item's label; None where it has none that is a text."""
+    """Return an item's label, composed (NFC) as true labels are; None where it has none that is a text."""
     if not isinstance(item, dict):
         return None
     label = item.get("label")
     if not isinstance(label, str):
         return None
-    return label
+    return compose_text(label)
 
 
 def read_first_items(text: str) -> list[str] | None:

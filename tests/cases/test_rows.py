@@ -1,0 +1,83 @@
+"""Cases of rows, names, pictures and drawn labels: what users' files of these kinds did, each with its right value."""
+
+import json
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from visionr1.cli import main
+from visionr1.errors import DataError
+from visionr1.images import image_size, read_image
+from visionr1.rewards import Reward
+from visionr1.rewards.published.vision_r1_release import STEPS, ReleaseReward
+from visionr1.rewards.published.vlm_r1 import VlmR1Reward
+from visionr1.samples import Boxes, GroundTruth
+
+CASES = Path(__file__).parent / "data"
+
+
+def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    """Run a command in this process; return its status, output and errors."""
+    status = main(argv)
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def evaluate(capsys: pytest.CaptureFixture[str], replies: Path, data: Path) -> Any:
+    """Return the result of `visionr1 eval` of stored replies in the dialect qwen25, as JSON."""
+    argv = ("eval", "--predictions", str(replies), "--data", str(data), "--dialect", "qwen25", "--json")
+    status, out, err = run(capsys, *argv)
+    assert status == 0, err
+    return json.loads(out)
+
+
+# ---- case 16: names decomposed by macOS (NFD), which a Qwen tokenizer cannot write --------------------------------
+
+
+def test_decomposed_names_match_composed_replies(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = CASES / "case_16/n_nfd"
+    result = evaluate(capsys, folder / "r.jsonl", folder)
+    assert result["metrics"]["AP"] == pytest.approx(1)
+    status, out, _ = run(capsys, "data", "check", str(folder))
+    assert status == 0 and "3.0000 of 3" in out
+
+
+@pytest.mark.parametrize("name", ["\u00c4pfel", "gâteau", "고양이", "Ångström"])
+@pytest.mark.parametrize("preset", [Reward(), ReleaseReward(STEPS["1500"]), VlmR1Reward()])
+def test_every_reward_takes_a_composed_label_for_a_decomposed_one(preset: Any, name: str) -> None:
+    decomposed = unicodedata.normalize("NFD", name)
+    assert decomposed != name
+    truth = GroundTruth(Boxes.of([[100, 100, 300, 300]], [decomposed]), (decomposed,), (1000, 1000), (1000, 1000))
+    text = f'```json\n[{{"bbox_2d": [100, 100, 300, 300], "label": "{name}"}}]\n```'
+    if isinstance(preset, VlmR1Reward):
+        text = f"<think>It is there.</think><answer>{text}</answer>"
+    plain = GroundTruth(Boxes.of([[100, 100, 300, 300]], [name]), (name,), (1000, 1000), (1000, 1000))
+    assert preset.score(text, truth).parts == preset.score(text, plain).parts
+
+
+# ---- case 19: pictures that cannot be fed -------------------------------------------------------------------------
+
+
+def test_an_aerial_picture_is_refused_by_a_stated_limit_that_can_be_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has 200 megapixels, more than Pillow decodes unasked; only its header is read here."""
+    picture = CASES / "case_19/y_big/1.png"
+    with pytest.raises(
+        DataError, match=r"1\.png: the image has .* pixels, and only those of up to 178956970 are"
+    ):
+        read_image(picture)
+    monkeypatch.setenv("VISIONR1_MAX_IMAGE_PIXELS", "200000000")
+    width, height = image_size(picture)
+    assert width * height == 200_000_000
+
+
+def test_an_empty_picture_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = run(capsys, "data", "check", str(CASES / "case_19/a_zero"))
+    assert status == 2 and "3.jpg: cannot read this image (the file is empty)" in out + err
+
+
+@pytest.mark.parametrize("name", ["anim.gif", "anim.png", "anim.webp", "cmyk.jpg", "lab.tif", "one.png", "pa.png"])
+def test_odd_pictures_are_read(name: str) -> None:
+    picture = CASES / "case_19/i_img" / name
+    assert read_image(picture).size == image_size(picture)

@@ -63,9 +63,7 @@ def test_every_reward_takes_a_composed_label_for_a_decomposed_one(preset: Any, n
 def test_an_aerial_picture_is_refused_by_a_stated_limit_that_can_be_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     """It has 200 megapixels, more than Pillow decodes unasked; only its header is read here."""
     picture = CASES / "case_19/y_big/1.png"
-    with pytest.raises(
-        DataError, match=r"1\.png: the image has .* pixels, and only those of up to 178956970 are"
-    ):
+    with pytest.raises(DataError, match=r"1\.png: the image has .* pixels, and only those of up to 178956970 are"):
         read_image(picture)
     monkeypatch.setenv("VISIONR1_MAX_IMAGE_PIXELS", "200000000")
     width, height = image_size(picture)

@@ -165,7 +165,11 @@ BAD_ROWS: list[tuple[Callable[[Rows], None], str, str]] = [
     (annotation(bbox=[10, 10, -4, 4]), "inverted_box", "bbox: .*no negative side"),
     (annotation(area=NAN), "bad_area", "area: expected a finite number"),
     (annotation(iscrowd="0"), "bad_iscrowd", "iscrowd: expected 0 or 1, found '0'"),  # which Python takes for true
-    (image(id=5), "duplicate_image_id", r"images\[1\]: id: expected one that no other image has, found 5 again"),
+    (
+        image(id=5, file_name="5.png"),
+        "duplicate_image_id",
+        "expected one that no other image has, found 5 again",
+    ),
     (image(id=None), "images_without_id", r"images\[1\]: id"),
     (image(width=-1), "bad_image_size", "width, height: expected whole numbers"),
     (image(height="30"), "bad_image_size", "width, height"),
@@ -184,7 +188,7 @@ def test_a_bad_row_is_an_error_or_skipped_with_a_count(
 ) -> None:
     rows = content()
     spoil(rows)
-    if reason in ("duplicate_image_id", "images_without_id", "bad_image_size"):
+    if reason in ("duplicate_image_id", "images_without_id"):
         rows["annotations"].pop()  # the box of the image that goes
     file = write(tmp_path, rows)
     with pytest.raises(DataError, match=message) as raised:
@@ -195,6 +199,31 @@ def test_a_bad_row_is_an_error_or_skipped_with_a_count(
     assert len(skipped.samples) + sum(len(sample.truth) for sample in skipped.samples) < 5
     assert skipped.report.lines()[0].startswith(f"skipped 1 {reason.replace('_', ' ')}, first: ")
     assert len(skipped.table) == len(skipped.samples)
+
+
+def test_an_image_that_loses_a_box_is_left_out_as_a_whole(tmp_path: Path) -> None:
+    rows = content()
+    rows["annotations"][1]["bbox"] = ["1", "2", "3", "4"]
+    data = read_coco(write(tmp_path, rows), on_bad="skip")
+    assert [sample.image_id for sample in data.samples] == [6] and data.table.image_ids == (6,)
+    assert data.report.images_left_out == {5: "bad_box"}
+    assert data.report.lines()[-1] == "images left out: 1 (1 for bad box)"
+    assert read_table(tmp_path, on_bad="skip").image_ids == (6,)
+
+
+def test_two_files_under_one_id_are_both_left_out(tmp_path: Path) -> None:
+    rows = content()
+    rows["images"].append({"id": 5, "file_name": "6.png", "width": 40, "height": 30})
+    data = read_coco(write(tmp_path, rows), on_bad="skip")
+    assert [sample.image_id for sample in data.samples] == [6]
+    assert data.report.skipped == {"duplicate_image_id": 1}  # the boxes that went with it are not counted one by one
+
+
+def test_a_box_of_no_image_costs_no_image(tmp_path: Path) -> None:
+    rows = content()
+    rows["annotations"][1]["image_id"] = 9
+    data = read_coco(write(tmp_path, rows), on_bad="skip")
+    assert len(data.samples) == 2 and data.report.images_left_out == {}
 
 
 def test_when_nothing_is_left_it_says_why(tmp_path: Path) -> None:

@@ -63,6 +63,9 @@ def dataset_from_table(
     truths = _gather_true_boxes(table, log)
     kept, samples = [], []
     for index, image_id in enumerate(table.image_ids):
+        if image_id in log.images_left_out:
+            continue
+
         # The categories asked for, and the true boxes of those alone.
         categories = table.categories
         truth = truths[index]
@@ -71,7 +74,7 @@ def dataset_from_table(
             truth = _keep_labels(truth, set(categories))
         if not categories:
             message = "expected categories to ask for, found none"
-            log.bad("images_without_categories", _name_image(table, index), message)
+            log.bad("images_without_categories", _name_image(table, index), message, image=image_id)
             continue
 
         path = _find_image(table, index, image_folder, log)
@@ -92,10 +95,12 @@ def dataset_from_table(
         kept.append(index)
         samples.append(sample)
 
+    report = log.report()
     if not samples:
-        reasons = "; ".join(log.report().lines())
-        raise DataError(f"{table.path}: no image is left of {len(table)}: {reasons}")
-    return BoxDataset(tuple(samples), table.take(kept), log.report())
+        # The images that the reader left out stand in the table no more, or still do.
+        num_images = len({*table.image_ids, *report.images_left_out})
+        raise DataError(f"{table.path}: no image is left of {num_images}: {'; '.join(report.lines())}")
+    return BoxDataset(tuple(samples), replace(table.take(kept), report=report), report)
 
 
 def clip_boxes(boxes: Boxes, size_wh: Size, where: str, log: RowLog) -> Boxes:
@@ -144,11 +149,12 @@ def _find_image(table: BoxTable, index: int, folder: Path, log: RowLog) -> Path 
     where = _name_image(table, index)
     if not is_safe_name(name):
         message = f"file_name: expected a path below the image folder, found {name!r}"
-        log.bad("unsafe_file_name", where, message)
+        log.bad("unsafe_file_name", where, message, image=table.image_ids[index])
         return None
     path = folder / name
     if not path.is_file():
-        log.bad("missing_image", where, f"file_name: expected an image at {path}, found no such file")
+        message = f"file_name: expected an image at {path}, found no such file"
+        log.bad("missing_image", where, message, image=table.image_ids[index])
         return None
     return path
 
@@ -164,7 +170,8 @@ def _read_size(table: BoxTable, index: int, image: Path, log: RowLog) -> Size | 
     try:
         size = image_size(image)
     except DataError as error:
-        log.bad("unreadable_image", where, f"no width and height in the file, and {error}")
+        message = f"no width and height in the file, and {error}"
+        log.bad("unreadable_image", where, message, image=table.image_ids[index])
         return None
     log.adjust("images_without_size", where, "width and height were read from the image")
     return size

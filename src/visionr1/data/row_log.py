@@ -21,33 +21,53 @@ class ReadReport:
     skipped: Mapping[str, int] = field(default_factory=dict)
     adjusted: Mapping[str, int] = field(default_factory=dict)
     examples: Mapping[str, str] = field(default_factory=dict)
+    images_left_out: Mapping[Id, str] = field(default_factory=dict)
+    """The images that are not used, by id, each with the reason that its first bad row was skipped for."""
 
     def lines(self) -> list[str]:
-        """Return one line for each reason."""
+        """Return one line for each reason, and one for the images that are left out."""
         lines = []
         for kind, counts in (("skipped", self.skipped), ("adjusted", self.adjusted)):
             for reason, count in counts.items():
                 words = reason.replace("_", " ")
                 lines.append(f"{kind} {count} {words}, first: {self.examples[reason]}")
+
+        # Rows and images are counted apart: one image may have several bad boxes.
+        if self.images_left_out:
+            counts = Counter(self.images_left_out.values())
+            reasons = ", ".join(f"{count} for {reason.replace('_', ' ')}" for reason, count in counts.items())
+            lines.append(f"images left out: {len(self.images_left_out)} ({reasons})")
         return lines
 
 
 class RowLog:
-    """Collect the report of one reading; in mode `raise` the first bad row is an error."""
+    """Collect the report of one reading; in mode `raise` the first bad row is an error.
 
-    def __init__(self, path: Path, on_bad: OnBad) -> None:
+    An image with a row that cannot be used is left out as a whole: what is left of its truth would teach, and count,
+    that nothing is where the lost box was.
+    """
+
+    def __init__(self, path: Path, on_bad: OnBad, report: ReadReport | None = None) -> None:
+        """Start with nothing, or go on from the `report` of what was read before, such as the table of the samples."""
+        report = report or ReadReport()
         self.path = path
         self.on_bad = on_bad
-        self._skipped: Counter[str] = Counter()
-        self._adjusted: Counter[str] = Counter()
-        self._examples: dict[str, str] = {}
+        self.images_left_out: dict[Id, str] = dict(report.images_left_out)
+        self._skipped: Counter[str] = Counter(report.skipped)
+        self._adjusted: Counter[str] = Counter(report.adjusted)
+        self._examples: dict[str, str] = dict(report.examples)
 
-    def bad(self, reason: str, where: str, message: str) -> None:
-        """Raise DataError for a row that cannot be used, or count it as skipped."""
+    def bad(self, reason: str, where: str, message: str, *, image: Id | None = None) -> None:
+        """Raise DataError for a row that cannot be used, or count it as skipped.
+
+        `image` is the id of the image that the row belongs to, or is: it is left out. None: no image loses anything.
+        """
         if self.on_bad == "raise":
             raise DataError(f"{self.path}: {where}: {message}; correct it, or skip such rows (--on-bad skip)")
         self._skipped[reason] += 1
         self._examples.setdefault(reason, f"{where}: {message}")
+        if image is not None:
+            self.images_left_out.setdefault(image, reason)
 
     def adjust(self, reason: str, where: str, message: str) -> None:
         """Count something that a stated rule put right."""
@@ -56,7 +76,12 @@ class RowLog:
 
     def report(self) -> ReadReport:
         """Return what was collected so far."""
-        return ReadReport(dict(self._skipped), dict(self._adjusted), dict(self._examples))
+        return ReadReport(
+            skipped=dict(self._skipped),
+            adjusted=dict(self._adjusted),
+            examples=dict(self._examples),
+            images_left_out=dict(self.images_left_out),
+        )
 
 
 def read_id(value: object) -> Id | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -54,19 +54,28 @@ class BoxTable:
 
     def take(self, images: Sequence[int]) -> BoxTable:
         """Return the table of the images at these positions, in this order; a position may come more than once."""
-        rows_of_image = [np.flatnonzero(self.image == position) for position in range(len(self))]
-        taken = _pick(rows_of_image, images)
-        counts = list(map(len, taken))
+        positions = np.asarray(images, dtype=np.intp)
 
-        # An empty array first, because np.concatenate refuses an empty list.
-        rows = np.concatenate([np.zeros(0, dtype=np.intp), *taken])
+        # Annotations sorted by image, those of one image in file order: each image has a slice of them.
+        order = np.argsort(self.image, kind="stable")
+        ends = np.searchsorted(self.image[order], np.arange(len(self) + 1))
+        starts = ends[positions]
+        counts = ends[positions + 1] - starts
+
+        # The slices one after the other: a running number within each, counted from where it starts.
+        offsets = np.cumsum(counts) - counts
+        rows = order[np.arange(counts.sum()) + np.repeat(starts - offsets, counts)]
         return replace(
             self._take_rows(rows),
             image_ids=_pick(self.image_ids, images),
             file_names=_pick(self.file_names, images),
-            sizes_wh=self.sizes_wh[list(images)],
-            image=np.repeat(np.arange(len(images)), counts),
+            sizes_wh=self.sizes_wh[positions],
+            image=np.repeat(np.arange(len(positions)), counts),
         )
+
+    def without(self, image_ids: Container[Id]) -> BoxTable:
+        """Return the table without the images of these ids, such as those that a reader left out."""
+        return self.take([place for place, image_id in enumerate(self.image_ids) if image_id not in image_ids])
 
     def take_categories(self, kept: Sequence[int]) -> BoxTable:
         """Return the table with the categories at these positions alone, in this order; every image stays."""

@@ -31,6 +31,7 @@ from visionr1.evaluation.metrics import METRICS, Metric
 from visionr1.evaluation.metrics.detection import DETECTION
 from visionr1.evaluation.predictions import (
     Prediction,
+    drop_images,
     is_replies,
     predictions_file,
     read_files,
@@ -269,7 +270,7 @@ class _Job:
                 # The result of a data set says its settings, those of a benchmark lie in a folder that does.
                 if name == unit.name and not self.benchmark.name:
                     name = self.stem
-                results[name + suffix] = result
+                results[name + suffix] = _count_left_out(result, unit)
 
         # Keep results and replies; only then the log of an unfinished evaluation may go.
         predictions: Sequence[Prediction] = ()
@@ -310,10 +311,13 @@ class _Job:
     ) -> tuple[Unit, Answers, Mapping[str, Protocol]]:
         """Read files of boxes, of replies, or of completions with their truth, of which each becomes an image."""
         rows, replies_of = read_files(files)
+        hold_replies = is_replies(rows.values())
         has_truth = hold_completions(rows.values())
         if not has_truth and not unit.samples and unit.annotations is None:
             raise DataError(f"{files[0]}: its rows carry no true boxes; say with --data what has them")
-        if not is_replies(rows.values()):
+        if unit.left_out:
+            rows = drop_images(rows, unit.left_out)
+        if not hold_replies:
             protocols = self.protocols(boxes=True)
             if any(protocol.limit for protocol in protocols.values()):
                 raise RecipeError("protocol field limit: expected none for a file of boxes, all of which are scored")
@@ -348,6 +352,13 @@ class _Job:
         """Notify of what was read of a unit."""
         for line in unit.report:
             self.notify(f"{unit.name}: {line}" if self.benchmark.name else line)
+
+
+def _count_left_out(result: Result, unit: Unit) -> Result:
+    """Return the result with the number of images that bad rows cost, if any."""
+    if not unit.left_out:
+        return result
+    return replace(result, counts={**result.counts, "images_left_out": len(unit.left_out)})
 
 
 def _prediction_paths(answers: Replier | PredictionFiles | Replies) -> Sequence[Path]:

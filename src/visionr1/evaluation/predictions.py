@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,14 @@ def read_files(paths: Sequence[Path]) -> tuple[dict[Path, JsonRows], Mapping[str
     if not isinstance(replies_of, dict):
         replies_of = {}
     return files, replies_of
+
+
+def drop_images(files: Mapping[Path, JsonRows], left_out: Container[Id]) -> dict[Path, JsonRows]:
+    """Return the rows of each file without those of images that are left out of the data."""
+    kept: dict[Path, JsonRows] = {}
+    for path, rows in files.items():
+        kept[path] = [row for row in rows if read_id(row.get("image_id")) not in left_out]
+    return kept
 
 
 def _check_one_evaluation(files: Mapping[Path, JsonRows], headers: Mapping[Path, Mapping[str, Any]]) -> None:

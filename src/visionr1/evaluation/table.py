@@ -16,6 +16,7 @@ _COUNTS = (
     "truncated",
     "unknown_labels",
     "malformed_boxes",
+    "images_left_out",
     "images_without_reply",
     "samples_without_reply",
     "prompts_answered_again",

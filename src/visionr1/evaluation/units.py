@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from visionr1.data.row_log import ReadReport
+from visionr1.data.row_log import Id, ReadReport
 from visionr1.data.table import BoxTable, table_of
 from visionr1.dialects import Dialect
 from visionr1.evaluation.predictions import JsonRows, Prediction
@@ -33,7 +33,8 @@ class Unit:
     `samples` are empty if only the annotations of the set were read, to score files. `annotations` is the annotation
     file as a table, with its crowd regions and areas, where there is one. `parts` are the results that are scored of
     one asking, each with the positions of its categories (None for all); empty for one result of all. `report` are
-    lines about what was read, `notes` what must be known of the results.
+    lines about what was read, `notes` what must be known of the results. `left_out` are the ids of the images that bad
+    rows cost: predictions of them are not scored.
     """
 
     name: str
@@ -42,18 +43,26 @@ class Unit:
     parts: Mapping[str, Sequence[int] | None] = field(default_factory=dict)
     report: Sequence[str] = ()
     notes: Sequence[str] = ()
+    left_out: Collection[Id] = frozenset()
 
     @classmethod
     def of_dataset(cls, name: str, dataset: AnnotatedSamples, **more: Any) -> Unit:
         """Return the unit of a data set that was read with its images; `more` are other fields."""
-        report = dataset.report.lines()
-        return cls(name=name, annotations=dataset.table, samples=dataset.samples, report=report, **more)
+        return cls(
+            name=name,
+            annotations=dataset.table,
+            samples=dataset.samples,
+            report=dataset.report.lines(),
+            left_out=frozenset(dataset.report.images_left_out),
+            **more,
+        )
 
     @classmethod
     def of_table(cls, name: str, table: BoxTable, **more: Any) -> Unit:
         """Return the unit of annotations that were read without images, whose report matters if rows were skipped."""
         report = table.report.lines() if table.report.skipped else ()
-        return cls(name=name, annotations=table, report=report, **more)
+        left_out = frozenset(table.report.images_left_out)
+        return cls(name=name, annotations=table, report=report, left_out=left_out, **more)
 
     @cached_property
     def table(self) -> BoxTable:

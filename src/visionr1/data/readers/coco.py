@@ -167,12 +167,15 @@ def _read_table(file: Path, log: RowLog) -> BoxTable:
     names = _read_categories(lists["categories"], lists["annotations"], log)
     images = _read_images(lists["images"], log)
     annotations = _read_annotations(lists["annotations"], map_positions(images), map_positions(names), log)
+    report = log.report()
+    if set(images) <= set(report.images_left_out):
+        raise DataError(f"{file}: no image is left of {len(report.images_left_out)}: {'; '.join(report.lines())}")
 
     file_names, sizes_wh = [], []
     for file_name, size_wh in images.values():
         file_names.append(file_name)
         sizes_wh.append(size_wh)
-    return BoxTable(
+    table = BoxTable(
         path=file,
         image_ids=tuple(images),
         file_names=tuple(file_names),
@@ -181,8 +184,9 @@ def _read_table(file: Path, log: RowLog) -> BoxTable:
         categories=tuple(names.values()),
         **annotations,
         ids_as_strings=_are_ids_strings(lists["images"]),
-        report=log.report(),
+        report=report,
     )
+    return table.without(report.images_left_out) if report.images_left_out else table
 
 
 def _read_lists(file: Path) -> dict[str, list[Any]]:
@@ -251,16 +255,18 @@ def _read_images(rows: list[Any], log: RowLog) -> dict[Id, tuple[str, Size]]:
         identity = read_id(get_field(row, "id"))
         if identity is None:
             message = f"id: expected an integer or a string, found {row!r:.80}"
-            log.bad("images_without_id", where, message)
+            log.bad("images_without_id", where, message, image=where)
             continue
         if identity in images:
+            # Of two files under one id, no box can be said to lie in the one or the other: both go.
+            is_same_file = row.get("file_name") == images[identity][0]
             message = f"id: expected one that no other image has, found {identity!r} again"
-            log.bad("duplicate_image_id", where, message)
+            log.bad("duplicate_image_id", where, message, image=None if is_same_file else identity)
             continue
         width, height = row.get("width", 0), row.get("height", 0)
         if not (_is_whole(width) and _is_whole(height)):
             message = f"width, height: expected whole numbers of pixels, found {(width, height)!r}"
-            log.bad("bad_image_size", where, message)
+            log.bad("bad_image_size", where, message, image=identity)
             continue
 
         # A missing name matters only to those who need the file; they report it.
@@ -285,10 +291,13 @@ def _read_annotations(rows: list[Any], images: dict[Id, int], categories: dict[I
     for index, row in enumerate(rows):
         where = f"annotations[{index}]"
         annotation_id = get_field(row, "id")
+        image_id = read_id(get_field(row, "image_id"))
+        if image_id in log.images_left_out:
+            continue
         fault = _find_fault(row, images, categories)
         if fault is not None:
             reason, message = fault
-            log.bad(reason, f"{where} (id {annotation_id!r})", message)
+            log.bad(reason, f"{where} (id {annotation_id!r})", message, image=image_id if image_id in images else None)
             continue
 
         # Annotation ids mean nothing here, so repeated ones are only counted.

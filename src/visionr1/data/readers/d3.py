@@ -35,7 +35,7 @@ def read_d3(folder: Path, *, with_images: bool = True, on_bad: OnBad = "raise") 
     if not with_images:
         return PartedDataset((), table, table.report, parts)
 
-    log = RowLog(table.path, on_bad)
+    log = RowLog(table.path, on_bad, table.report)
     image_folders = (folder / "d3_images", folder / "images", folder)
     image_folder = next(path for path in image_folders if path.is_dir())
     dataset = dataset_from_table(table, log, image_folder, _read_group_sentences(table, folder))

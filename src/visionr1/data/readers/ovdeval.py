@@ -31,7 +31,7 @@ def read_ovdeval(file: Path, *, with_images: bool = True, on_bad: OnBad = "raise
     if not with_images:
         return BoxDataset((), table, table.report)
 
-    log = RowLog(file, on_bad)
+    log = RowLog(file, on_bad, table.report)
     labels = _read_asked_labels(file, table, log)
     return dataset_from_table(table, log, _find_images(file, table), labels)
 

@@ -34,7 +34,7 @@ def read_v3det(folder: Path, split: str = "val", *, with_images: bool = True, on
     root = file.parent
     if root.name == "annotations":
         root = root.parent
-    dataset = dataset_from_table(table, RowLog(file, on_bad), root)
+    dataset = dataset_from_table(table, RowLog(file, on_bad, table.report), root)
     return PartedDataset(dataset.samples, dataset.table, dataset.report, parts)
 
 

@@ -98,9 +98,9 @@ def test_a_completion_ends_with_an_end_token_or_is_truncated(policy: Policy) -> 
 
 
 def test_dropping_ended_rows_changes_nothing(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollout, "KEEP_SHARE", 0.0)
+    monkeypatch.setattr("visionr1.rollout.loop.KEEP_SHARE", 0.0)
     kept = generate(policy, make_prompts(policy, SIZES), GREEDY)
-    monkeypatch.setattr(rollout, "KEEP_SHARE", 1.1)
+    monkeypatch.setattr("visionr1.rollout.loop.KEEP_SHARE", 1.1)
     dropped = generate(policy, make_prompts(policy, SIZES), GREEDY)
     assert [[c.text for c in row] for row in kept] == [[c.text for c in row] for row in dropped]
 

@@ -1,5 +1,5 @@
 """Models with random weights of families beside Qwen's: InternVL, SmolVLM and Idefics3, which cut images into tiles,
-and LLaVA and Gemma 3, which have no file in visionr1.models."""
+and some that have no file in visionr1.models: LLaVA, Gemma 3, and Qwen's of other generations."""
 
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from transformers import (
     Idefics3ImageProcessorPil,
     LlavaProcessor,
     PreTrainedTokenizerFast,
+    Qwen2VLImageProcessorPil,
     SmolVLMImageProcessorPil,
 )
 
@@ -127,6 +128,60 @@ def build_gemma3(folder: Path, like: Path, *, width: int = 64, layers: int = 2) 
     return _write(folder, config, processor)
 
 
+_MROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2]}
+_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
+_QWEN_TEXT: dict[str, dict[str, Any]] = {
+    "qwen2_vl": {"rope_parameters": _MROPE},
+    "qwen3_vl_moe": {"rope_parameters": {**_MROPE, "mrope_interleaved": True}, "head_dim": 16, **_EXPERTS},
+    # Three layers in four are recurrences (gated delta net) behind a short convolution.
+    "qwen3_5": {
+        "rope_parameters": {
+            **_MROPE,
+            "mrope_section": [2, 1, 1],
+            "mrope_interleaved": True,
+            "partial_rotary_factor": 0.5,
+        },
+        "head_dim": 16,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "linear_key_head_dim": 16,
+        "linear_value_head_dim": 16,
+    },
+}
+"""What the language model of a Qwen without a file needs beyond the common settings."""
+_QWEN_TOWER = {"hidden_size": 64, "depth": 2, "num_heads": 4, "patch_size": PATCH, "spatial_merge_size": 2}
+_QWEN_VISION: dict[str, dict[str, Any]] = {
+    "qwen2_vl": {**_QWEN_TOWER, "embed_dim": 64, "mlp_ratio": 2},
+    "qwen3_vl_moe": {
+        **_QWEN_TOWER,
+        "intermediate_size": 128,
+        "out_hidden_size": 64,
+        "num_position_embeddings": 256,
+        "deepstack_visual_indexes": [0],
+    },
+    "qwen3_5": {**_QWEN_TOWER, "intermediate_size": 128, "out_hidden_size": 64, "num_position_embeddings": 256},
+}
+QWEN_LIKE = tuple(_QWEN_TEXT)
+
+
+def build_qwen_like(folder: Path, like: Path, model_type: str) -> Path:
+    """A folder of a Qwen without a file, one of QWEN_LIKE, with the tokenizer of the folder `like`: a tower of 2 layers
+    and a language model of 4, both 64 wide."""
+    tokenizer = load_policy(like).tokenizer
+    pad = {"image_token_id": "<|image_pad|>", "video_token_id": "<|video_pad|>"}
+    edges = {"vision_start_token_id": "<|vision_start|>", "vision_end_token_id": "<|vision_end|>"}
+    config = AutoConfig.for_model(
+        model_type,
+        text_config={**_decoder(tokenizer, 64, 4), "bos_token_id": None, **_QWEN_TEXT[model_type]},
+        vision_config={**_QWEN_VISION[model_type], "temporal_patch_size": 2},
+        tie_word_embeddings=False,
+        **{name: tokenizer.convert_tokens_to_ids(token) for name, token in {**pad, **edges}.items()},
+    )
+    size = {"shortest_edge": 400, "longest_edge": 6400}
+    processor = Qwen2VLImageProcessorPil(patch_size=PATCH, temporal_patch_size=2, merge_size=2, size=size)
+    return _write(folder, config, tokenizer, processor)
+
+
 def _tower(width: int, layers: int) -> dict[str, Any]:
     return {
         "image_size": TILE,
@@ -169,6 +224,9 @@ def _write(folder: Path, config: Any, *processors: Any) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = AutoModelForImageTextToText.from_config(config)
+        if config.model_type == "gemma3":
+            # It begins at zero, with which images would say nothing.
+            torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight, std=0.05)
     model.generation_config.eos_token_id = config.get_text_config().eos_token_id
     for part in (model, *processors):
         part.save_pretrained(folder)

@@ -1,6 +1,6 @@
 """Loading a policy: any transformers folder that reads images, or a folder of adapters.
 
-Images go through the folder's PIL image processor; torchvision is not needed.
+Images go through the folder's PIL image processor, if there is one; torchvision is then not needed.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.utils.logging import disable_progress_bar
 
@@ -23,15 +23,14 @@ from visionr1.models.adapters import base_folder, is_adapter_folder, load_adapte
 from visionr1.models.attention.tree import NAME as TREE_ATTENTION
 from visionr1.models.families import FAMILIES
 from visionr1.models.family import Family
-from visionr1.models.plain import PlainPath, load_processor, warn_plain_path
+from visionr1.models.paths.generic import GenericPath
+from visionr1.models.paths.packed import PackedPath
 from visionr1.models.policy import Policy
-from visionr1.models.prefix import SharedPrefixPath
+from visionr1.models.processor import load_image_processor, load_processor, read_processor_files
 
 DIALECT_FILE = "visionr1.json"
 NAME_A_DIALECT = "--dialect my_dialect.py:NAME, in a recipe model.dialect"
 """How a user names a dialect, for messages."""
-PROCESSOR_FILES = ("processor_config.json", "video_preprocessor_config.json")
-"""Files about the processor beside those of tokenizer and image processor: they are saved as they were loaded."""
 
 
 def load_policy(
@@ -73,9 +72,10 @@ def load_policy(
     model = _load_model(folder, dtype)
 
     if family is None:
-        processor = load_processor(folder)
-        plain_path = PlainPath(model.config, processor)
-        policy = Policy(model.to(device), processor.tokenizer, processor.image_processor, written_in, plain_path)
+        processor = load_processor(folder, config.model_type)
+        generic_path = GenericPath(model.config, processor, read_processor_files(folder))
+        generic_path.check_dialect(written_in, folder)
+        policy = Policy(model.to(device), processor.tokenizer, processor.image_processor, written_in, generic_path)
     else:
         policy = share_prefixes(model.to(device), folder, family, written_in)
     policy.template = template or settings.get("template", "")
@@ -89,9 +89,8 @@ def share_prefixes(model: Any, folder: Path, family: Family, dialect: Dialect) -
     family.prepare(model)
     model.set_attn_implementation({"text_config": TREE_ATTENTION})
     tokenizer = _load_tokenizer(folder)
-    image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
-    files = {name: (folder / name).read_bytes() for name in PROCESSOR_FILES if (folder / name).is_file()}
-    path = SharedPrefixPath(family, model.config, tokenizer, image_processor, files)
+    image_processor = load_image_processor(folder)
+    path = PackedPath(family, model.config, tokenizer, image_processor, read_processor_files(folder))
     return Policy(model, tokenizer, image_processor, dialect, path)
 
 
@@ -115,24 +114,15 @@ def check_device(name: str) -> None:
 
 
 def find_family(config: Any) -> Family | None:
-    """Return the family of a model; None, with a warning to the user, if it has to take the plain path."""
-    model_type, text = config.model_type, config.get_text_config()
-    known = ", ".join(FAMILIES)
-    if model_type not in FAMILIES:
-        warn_plain_path(model_type, f"prefixes are shared by {known}")
+    """Return the family of a model; None if it has to take the generic path."""
+    if config.model_type not in FAMILIES:
         return None
 
     # A known family may stand around a language model whose layers attend to a part of the prefix only.
-    family = FAMILIES.known(model_type)
+    family = FAMILIES.known(config.model_type)
+    text = config.get_text_config()
     partial = set(getattr(text, "layer_types", None) or ()) - {"full_attention"}
-    if text.model_type not in family.text_types:
-        expected = ", ".join(family.text_types)
-        warn_plain_path(model_type, f"its language model is {text.model_type!r}, and not one of {expected}")
-        return None
-    if partial:
-        warn_plain_path(model_type, f"its language model has layers of {', '.join(sorted(partial))}")
-        return None
-    return family
+    return None if partial or text.model_type not in family.text_types else family
 
 
 def _load_config(folder: Path, given: str) -> Any:
@@ -187,12 +177,6 @@ def _find_dialect(
             f"{folder} does not say how its model writes boxes, and models of type {model_type!r} have no one way: "
             f'write {{"dialect": NAME}} into {folder / DIALECT_FILE}, or name it with {NAME_A_DIALECT}; '
             f"known: {describe_dialects()}"
-        )
-
-    if family is None and dialect.in_model_px:
-        raise CheckpointError(
-            f"dialect {dialect.name!r} writes pixels of the model's input, whose size is not known for models of type "
-            f"{model_type!r}; choose another in {folder / DIALECT_FILE}, or with {NAME_A_DIALECT}"
         )
     return dialect
 

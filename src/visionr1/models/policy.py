@@ -1,7 +1,8 @@
 """The policy: a vision-language model with its tokenizer, image processor and dialect.
 
 `loading` makes one from a transformers folder, `saving` writes it back. How prompts are made and go through the model
-is the job of its `path`: `prefix` (one image and prompt for all completions) or `plain` (a row for each completion).
+is the job of its `path`, either of which shares image and prompt between completions: `packed` for families with a
+file, `generic` for all others.
 Axis letters: R rows, T tokens, N completion tokens, D width, V vocabulary.
 """
 
@@ -24,8 +25,8 @@ class ForwardPath(Protocol):
     """How prompts are made and go through the model. It is chosen once, when a model is loaded."""
 
     @property
-    def shares_prefix(self) -> bool:
-        """True if the completions of a sample share one pass over its image and prompt."""
+    def packs_rows(self) -> bool:
+        """True if prompts and completions of several samples make one row; False if each prompt has a cache."""
 
     @property
     def uses_all_weights(self) -> bool:
@@ -50,7 +51,7 @@ class ForwardPath(Protocol):
         """
 
     def pack(self, groups: Sequence[Group]) -> Rows:
-        """Return the rows of one micro-batch."""
+        """Return one micro-batch as the path takes it."""
 
     def token_logprobs(self, policy: "Policy", rows: Rows, *, temperature: float, suppress: bool) -> Tensor:
         """Return the log-probabilities (N,) of the completion tokens, in the order of `rows.targets`."""

@@ -5,7 +5,7 @@ takes its place, and those that are added to it in later layers.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -25,17 +25,23 @@ class Prompt:
     input_ids: Tensor
     """(T,)"""
     position_ids: Tensor
-    """(A, T); A is 0 on the plain path, where the model counts positions itself."""
+    """(A, T); A is 0 on the generic path, where the model counts positions itself."""
     inputs: Inputs
-    """What the vision tower takes of the image; on the plain path, all that the model takes besides tokens."""
+    """What the vision tower takes of the image; on the generic path, all that the model takes besides tokens."""
     input_size_wh: Size
     """Size of the image as the model sees it, in pixels."""
     text: str
     """As the chat template wrote it, the image one placeholder."""
-    features: Tensor | None = None
-    """(M, K, D) of its image tokens, where they are computed beforehand; `inputs` is then empty."""
+    features: Any = None
+    """What the vision tower makes of the image, where it is computed beforehand and `inputs` lacks the image: (M, K, D)
+    of its image tokens; on the generic path the output of the model's own `get_image_features`."""
     image: Image.Image | None = None
     """The image itself, for a rollout engine with an image processor of its own."""
+
+    def to(self, device: torch.device) -> "Prompt":
+        """Return this prompt with its tokens and inputs on `device`; features stay where they were made."""
+        inputs = {name: tensor.to(device) for name, tensor in self.inputs.items()}
+        return replace(self, input_ids=self.input_ids.to(device), inputs=inputs)
 
 
 def join_features(prompts: Sequence[Prompt]) -> Tensor | None:

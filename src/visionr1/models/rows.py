@@ -1,18 +1,15 @@
-"""Prompts with their completions, and the rows in which they go through the model.
+"""Prompts with their completions, and the micro-batches in which they go through the model.
 
-Axis letters: A axes of position ids, R rows, T tokens, N completion tokens in all, M image tokens, K features of one
-image token, D width.
+Axis letters: T tokens, N completion tokens in all.
 """
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from visionr1.models.attention.tree import Tree
-from visionr1.models.family import Inputs
 from visionr1.models.prompts import Prompt
 
 _log = logging.getLogger("visionr1")
@@ -41,20 +38,9 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """One forward pass: padded rows, and where in them each completion token is predicted."""
+    """One micro-batch, packed by a path: what its tokens are scored against. How it goes through the model is the
+    path's own affair: see `prefix.PackedRow` and `generic.BranchRows`."""
 
-    input_ids: Tensor
-    """(R, T)"""
-    position_ids: Tensor
-    """(A, R, T)"""
-    tree: Tree | None
-    """Where prompts and completions lie in the one row; None where each completion has a row of its own."""
-    inputs: Inputs
-    """What the vision tower takes of the images; on the plain path, what the model takes besides tokens."""
-    features: Tensor | None
-    """(M, K, D) of the image tokens, where prompts have them."""
-    place: Tensor
-    """(N,) place in the flattened rows (R x T) of the hidden state that predicts each completion token."""
     targets: Tensor
     """(N,) token id of each completion token."""
     completion: Tensor
@@ -62,16 +48,7 @@ class Rows:
 
     def to(self, device: torch.device) -> "Rows":
         """Return these rows on `device`."""
-        return replace(
-            self,
-            input_ids=self.input_ids.to(device),
-            position_ids=self.position_ids.to(device),
-            tree=self.tree and self.tree.to(device),
-            inputs={name: tensor.to(device) for name, tensor in self.inputs.items()},
-            features=self.features if self.features is None else self.features.to(device),
-            place=self.place.to(device),
-            targets=self.targets.to(device),
-        )
+        raise NotImplementedError
 
 
 def make_groups(prompts: Sequence[Prompt], completions: Sequence[Sequence[Tensor]]) -> list[Group]:

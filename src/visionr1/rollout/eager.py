@@ -14,15 +14,13 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from visionr1.models.paths.packed import PackedPath, rotary_positions
 from visionr1.models.policy import Policy
-from visionr1.models.prefix import SharedPrefixPath, rotary_positions
 from visionr1.models.prompts import Prompt, join_features, join_inputs
 from visionr1.rollout.cache import BranchCache
-from visionr1.rollout.draw import draw_tokens, step_numbers, uniform_numbers
-from visionr1.rollout.engine import Completion, Progress, Sampling, Seeds, make_completions
-
-KEEP_SHARE = 0.75
-"""Ended rows are dropped once fewer than this share is still running: dropping copies the cache."""
+from visionr1.rollout.draw import draw_tokens
+from visionr1.rollout.engine import Completion, Progress, Sampling, Seeds
+from visionr1.rollout.loop import choose_num_rows, sample_rows
 
 
 def decode(
@@ -56,7 +54,7 @@ class Decoder:
 
     def num_rows(self, num_running: int, num_rows: int) -> int:
         """Return how many of `num_rows` rows to keep, of which `num_running` must be."""
-        return num_running if num_running < KEEP_SHARE * num_rows else num_rows
+        return choose_num_rows(num_running, num_rows)
 
     def memory(self, number: int, shape: tuple[int, ...], most_columns: int, like: Tensor) -> Tensor:
         """Return memory for a part of the cache, as `cache.Allocate`."""
@@ -74,85 +72,46 @@ def generate(
     decoder: Decoder | None = None,
 ) -> list[list[Completion]]:
     """Sample as `RolloutEngine`; `progress` is called after each token of all rows."""
-    decoder = decoder or Decoder()
-    max_new_tokens = sampling.max_new_tokens
-
-    # Prefill, and draw the first token of every completion from its last hidden state.
-    hidden, cache = _prefill_branches(policy, prompts, sampling, decoder)
-    cosine, sine = _rotations(policy.decoder, prompts, sampling, hidden)
-    uniform = uniform_numbers(seeds, sampling)
-    uniform = uniform if uniform is None else uniform.to(hidden.device)
-    tokens, chosen = _draw(policy, hidden, sampling, step_numbers(uniform, 0))
-
-    end_ids = torch.tensor(policy.eos_ids, device=hidden.device)
-    replies = _Replies(len(hidden), max_new_tokens, hidden.device)
-    rows = torch.arange(len(hidden), device=hidden.device)  # the completion that each row of the batch is of
-    running = torch.ones_like(rows, dtype=torch.bool)
-    for step in range(max_new_tokens):
-        # Record the tokens, and which rows they end.
-        ended = running & torch.isin(tokens, end_ids)
-        replies.record(step, rows, tokens, chosen, ended)
-        running &= ~ended
-        num_running = int(running.sum())
-        if progress:
-            progress(step + 1, max_new_tokens)
-        if not num_running or step + 1 == max_new_tokens:
-            break
-
-        # Drop ended rows, if so many have ended that the copy of the cache is worth it.
-        num_rows = decoder.num_rows(num_running, len(rows))
-        if num_rows < len(rows):
-            kept = running.argsort(descending=True, stable=True)[:num_rows]
-            rows, running, tokens = rows[kept], running[kept], tokens[kept]
-            cosine, sine = cosine[kept], sine[kept]
-            cache.keep(kept)
-
-        # Decode the next token of each row.
-        cache.open_column()
-        rotation = cosine[:, step : step + 1], sine[:, step : step + 1]
-        tokens, chosen = decoder.step(policy, cache, tokens, rotation, sampling, step_numbers(uniform, step + 1, rows))
-
-    return replies.completions(policy, rows[running], sampling.num_completions)
+    branches = PackedBranches(policy, prompts, sampling, decoder or Decoder())
+    return sample_rows(policy, branches, sampling, seeds, progress)
 
 
-class _Replies:
-    """Tokens (N, T) sampled so far, with their log-probabilities; `lengths` (N,) of those that have ended."""
+class PackedBranches:
+    """`loop.Branches` over this package's own cache: images and prompts go through the model once, in one batch; what
+    the pass leaves is then copied to the G rows of each prompt."""
 
-    def __init__(self, num_rows: int, max_new_tokens: int, device: torch.device) -> None:
-        self.token_ids = torch.zeros((num_rows, max_new_tokens), dtype=torch.long, device=device)
-        self.logprobs = torch.zeros((num_rows, max_new_tokens), device=device)
-        self.lengths = torch.full((num_rows,), max_new_tokens, device=device)
+    def __init__(self, policy: Policy, prompts: Sequence[Prompt], sampling: Sampling, decoder: Decoder) -> None:
+        self.policy = policy
+        self.choose_num_rows = decoder.num_rows
+        self._decoder = decoder
+        hidden, prefill, is_prompt = _prefill(policy, prompts)
+        self._cache = BranchCache(
+            prefill,
+            is_prompt,
+            num_completions=sampling.num_completions,
+            max_new_tokens=sampling.max_new_tokens,
+            block=decoder.block,
+            allocate=decoder.memory,
+        )
+        self._hidden = hidden.repeat_interleave(sampling.num_completions, dim=0)
+        self._cosine, self._sine = _rotations(policy.decoder, prompts, sampling, self._hidden)
+        self.num_rows = len(self._hidden)
+        self.device = self._hidden.device
 
-    def record(self, step: int, rows: Tensor, tokens: Tensor, logprobs: Tensor, ended: Tensor) -> None:
-        """Write the tokens of `rows` at `step`, which end those where `ended`."""
-        self.token_ids[rows, step] = tokens
-        self.logprobs[rows, step] = logprobs
-        self.lengths[rows[ended]] = step + 1
+    def draw_first(self, sampling: Sampling, uniform: Tensor | None) -> tuple[Tensor, Tensor]:
+        """As in `Branches`."""
+        return _draw(self.policy, self._hidden, sampling, uniform)
 
-    def completions(self, policy: Policy, running: Tensor, num_completions: int) -> list[list[Completion]]:
-        """Return the completions; those still `running` (their numbers) are truncated."""
-        truncated = torch.zeros_like(self.lengths, dtype=torch.bool)
-        truncated[running] = True
-        return make_completions(policy, self.token_ids, self.logprobs, self.lengths, truncated, num_completions)
+    def keep(self, rows: Tensor) -> None:
+        """As in `Branches`."""
+        self._cosine, self._sine = self._cosine[rows], self._sine[rows]
+        self._cache.keep(rows)
 
-
-def _prefill_branches(
-    policy: Policy, prompts: Sequence[Prompt], sampling: Sampling, decoder: Decoder
-) -> tuple[Tensor, BranchCache]:
-    """Return the last hidden state (N, D) of each completion's prompt, and the cache of all N rows.
-
-    Images and prompts go through the model once; what the pass leaves is then copied to the G rows of each prompt.
-    """
-    hidden, prefill, is_prompt = _prefill(policy, prompts)
-    cache = BranchCache(
-        prefill,
-        is_prompt,
-        num_completions=sampling.num_completions,
-        max_new_tokens=sampling.max_new_tokens,
-        block=decoder.block,
-        allocate=decoder.memory,
-    )
-    return hidden.repeat_interleave(sampling.num_completions, dim=0), cache
+    def decode(self, tokens: Tensor, step: int, sampling: Sampling, uniform: Tensor | None) -> tuple[Tensor, Tensor]:
+        """As in `Branches`."""
+        self._cache.open_column()
+        rotation = self._cosine[:, step : step + 1], self._sine[:, step : step + 1]
+        return self._decoder.step(self.policy, self._cache, tokens, rotation, sampling, uniform)
 
 
 def _prefill(policy: Policy, prompts: Sequence[Prompt]) -> tuple[Tensor, DynamicCache, Tensor]:
@@ -160,7 +119,7 @@ def _prefill(policy: Policy, prompts: Sequence[Prompt]) -> tuple[Tensor, Dynamic
 
     Prompts are padded on the right, where causal attention never looks back from.
     """
-    assert isinstance(policy.path, SharedPrefixPath)
+    assert isinstance(policy.path, PackedPath)
     lengths = [len(prompt.input_ids) for prompt in prompts]
     shape = (len(prompts), max(lengths))
     input_ids = torch.zeros(shape, dtype=torch.long)

@@ -241,7 +241,6 @@ class Reinforced(Learner):
 
         metrics = {
             "stage": [stage.xi0, stage.xi1, stage.xi2],
-            "shared_prefix": self.policy.path.shares_prefix,
             **means([outcome.numbers for outcome in outcomes]),
             **measure([outcome.watched for outcome in outcomes]),
             "seconds/rollout": rolled_out - began,

@@ -30,7 +30,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("installed")
 def test_its_models_share_prefixes_exactly(tmp_path: Path, qwen3_folder: Path) -> None:
     policy = sharpen(load_policy(build_llava(tmp_path / "llava", qwen3_folder)))
-    assert policy.path.shares_prefix
+    assert policy.path.packs_rows
     prompts = make_prompts(policy, [(120, 80), (80, 160)])
     completions = random_completions(policy, [[5, 9], [3, 12]])
     alone = [

@@ -1,4 +1,4 @@
-"""A step of GRPO on families beside Qwen's: InternVL behind a shared prefix, LLaVA on the plain path."""
+"""Two steps of GRPO on families beside the Qwen of the other tests: on the packed and on the generic path."""
 
 import json
 from pathlib import Path
@@ -7,18 +7,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from support.random_families import build_llava
+from support.random_families import build_llava, build_qwen_like
 from support.training import GRPO
 from visionr1.cli import main
 from visionr1.models.loading import load_policy
 
 
-@pytest.mark.parametrize(("family", "shared"), [("internvl", True), ("llava", False)])
-def test_it_trains_and_its_metrics_say_which_path_it_took(
-    family: str, shared: bool, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    if shared:
+@pytest.mark.parametrize(("family", "packs_rows"), [("internvl", True), ("llava", False), ("qwen3_5", False)])
+def test_it_trains(family: str, packs_rows: bool, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    if packs_rows:
         folder: Path = request.getfixturevalue(f"{family}_folder")
+    elif family == "qwen3_5":
+        folder = build_qwen_like(tmp_path / family, request.getfixturevalue("qwen3_folder"), family)
     else:
         folder = build_llava(tmp_path / family, request.getfixturevalue("qwen3_folder"))
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -32,11 +32,10 @@ def test_it_trains_and_its_metrics_say_which_path_it_took(
 
     lines = (tmp_path / "run/metrics.jsonl").read_text(encoding="utf-8").splitlines()
     metrics = [json.loads(line) for line in lines]
-    assert [row["shared_prefix"] for row in metrics] == [shared, shared]
     assert metrics[0]["kl"] == pytest.approx(0, abs=1e-5)
     assert metrics[1]["kl"] > 0
     assert all(row["grad_norm"] > 0 for row in metrics)
     before, after = (load_file(place / "model.safetensors") for place in (folder, tmp_path / "run/final"))
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[name], after[name]) for name in before)
-    assert load_policy(tmp_path / "run").path.shares_prefix == shared
+    assert load_policy(tmp_path / "run").path.packs_rows == packs_rows

@@ -1,4 +1,4 @@
-"""The shared-prefix path: the completions of a sample share one pass over its image and prompt.
+"""The packed path: prompts and completions of several samples in one row, for families with a file.
 
 The G completions of a sample differ only after the prompt, so a row holds the prompt once, and the
 samples of a micro-batch follow each other in one row:
@@ -12,7 +12,7 @@ log-probabilities and gradients are those of one row per completion, at the cost
 completions a sample.
 
 A sample with one branch is a plain causal row; supervised training uses the same code. Models whose family has no file
-here take the plain path (`models/plain.py`).
+here take the generic path (`models/paths/generic.py`).
 Axis letters: A axes of position ids, R rows, T tokens, N completion tokens in all, M image tokens, K features of one
 image token, D width.
 """
@@ -42,10 +42,41 @@ LOGITS_PER_CHUNK = 1 << 26
 """Logits held at once when tokens are scored; beyond it they are recomputed for the gradient."""
 
 
-class SharedPrefixPath:
+@dataclass(frozen=True, slots=True)
+class PackedRow(Rows):
+    """One padded row of prompts and completions, and where in it each completion token is predicted."""
+
+    input_ids: Tensor
+    """(1, T)"""
+    position_ids: Tensor
+    """(A, 1, T)"""
+    tree: Tree
+    """Where prompts and completions lie in the row."""
+    inputs: Inputs
+    """What the vision tower takes of the images."""
+    features: Tensor | None
+    """(M, K, D) of the image tokens, where prompts have them."""
+    place: Tensor
+    """(N,) place in the row of the hidden state that predicts each completion token."""
+
+    def to(self, device: torch.device) -> "PackedRow":
+        """As in `Rows`."""
+        return replace(
+            self,
+            targets=self.targets.to(device),
+            input_ids=self.input_ids.to(device),
+            position_ids=self.position_ids.to(device),
+            tree=self.tree.to(device),
+            inputs={name: tensor.to(device) for name, tensor in self.inputs.items()},
+            features=self.features if self.features is None else self.features.to(device),
+            place=self.place.to(device),
+        )
+
+
+class PackedPath:
     """Prompts and forward passes of a family whose decoder attends causally, so that completions share a prefix."""
 
-    shares_prefix = True
+    packs_rows = True
     uses_all_weights = True
 
     def __init__(
@@ -147,7 +178,7 @@ class SharedPrefixPath:
         return batches
 
     @staticmethod
-    def pack(groups: Sequence[Group]) -> Rows:
+    def pack(groups: Sequence[Group]) -> PackedRow:
         """Return the one row of `groups`, one after the other."""
         row = _RowBuilder()
         for group in groups:
@@ -156,6 +187,7 @@ class SharedPrefixPath:
 
     def token_logprobs(self, policy: Policy, rows: Rows, *, temperature: float, suppress: bool) -> Tensor:
         """As in `ForwardPath`; logits are held for a chunk of tokens at a time."""
+        assert isinstance(rows, PackedRow)
         hidden = self.hidden_states(
             policy,
             input_ids=rows.input_ids,
@@ -228,12 +260,12 @@ class _RowBuilder:
         self.position_ids.append(position_ids)
         self.length += len(input_ids)
 
-    def build(self, prompts: Sequence[Prompt]) -> Rows:
+    def build(self, prompts: Sequence[Prompt]) -> PackedRow:
         """Return the padded row; `prompts` are those of its groups."""
         padding = (0, -self.length % PAD_TO)
         predicting = [torch.arange(start, start + length) for start, length in self.branches]
         branch_lengths = torch.tensor([length for _, length in self.branches])
-        return Rows(
+        return PackedRow(
             input_ids=pad(torch.cat(self.input_ids), padding)[None],
             position_ids=pad(torch.cat(self.position_ids, dim=1), padding)[:, None],
             tree=Tree(

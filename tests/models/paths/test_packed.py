@@ -16,8 +16,8 @@ from support.random_models import gradients, make_prompts, plain_logprobs, rando
 from visionr1.models.attention.block_sparse import compiling_long_rows
 from visionr1.models.attention.tree import LONG_ROW
 from visionr1.models.loading import load_policy
+from visionr1.models.paths.packed import PAD_TO, PackedPath
 from visionr1.models.policy import Policy
-from visionr1.models.prefix import PAD_TO, SharedPrefixPath
 from visionr1.models.prompts import Prompt, join_inputs
 from visionr1.models.rows import Group, make_groups, warn_over_budget
 from visionr1.models.trainable import checkpoint_layers
@@ -96,7 +96,7 @@ def test_short_groups_fill_the_rows_of_long_ones() -> None:
     nowhere = torch.zeros(3, 1)  # a prompt of one token, which a row does not hold
     prompt = Prompt(torch.zeros(1), nowhere, {}, (28, 28), "")
     groups = [Group(prompt, (torch.zeros(length),), (i,)) for i, length in enumerate([3, 6, 5, 4, 7, 4, 20])]
-    lengths = [[part.num_tokens for part in batch] for batch in SharedPrefixPath.micro_batches(groups, 10)]
+    lengths = [[part.num_tokens for part in batch] for batch in PackedPath.micro_batches(groups, 10)]
     assert lengths == [[20], [7, 3], [6, 4], [5, 4]]
 
 
@@ -190,7 +190,7 @@ def test_scoring_in_chunks_changes_nothing(policy: Policy, monkeypatch: pytest.M
     rows = policy.path.pack(make_groups(prompts, completions))
     whole = policy.token_logprobs(rows)
     whole_gradients = gradients(policy, whole.sum())
-    monkeypatch.setattr("visionr1.models.prefix.LOGITS_PER_CHUNK", 7 * len(policy.tokenizer))
+    monkeypatch.setattr("visionr1.models.paths.packed.LOGITS_PER_CHUNK", 7 * len(policy.tokenizer))
     chunked = policy.token_logprobs(rows)
     torch.testing.assert_close(chunked, whole, atol=1e-6, rtol=0)
     torch.testing.assert_close(gradients(policy, chunked.sum()), whole_gradients, atol=1e-4, rtol=1e-5)

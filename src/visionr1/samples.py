@@ -151,10 +151,14 @@ class FaultKind(StrEnum):
     TRUNCATED = "truncated"  # the list does not end; a cut-off last item does not count
     SURROUNDING_TEXT = "surrounding_text"  # prose, a wrong fence or a second one
     WRONG_KEYS = "wrong_keys"  # an item has missing, extra or repeated keys, or no label
+    OTHER_SYNTAX = "other_syntax"  # not the dialect's, such as other quotes or a stray one, but read
+    OTHER_KEY = "other_key"  # box or label under another key than the dialect's
+    OTHER_BOX_FORM = "other_box_form"  # a box in another form, such as nested, as text or with a score behind
+    ASSUMED_LABEL = "assumed_label"  # none is given: it is the one category that was asked for
     NOT_FOUR_NUMBERS = "not_four_numbers"  # an item has no box
     WRONG_NUMBER_FORM = "wrong_number_form"  # e.g. 12.0 where the dialect writes integers
     OUT_OF_BOUNDS = "out_of_bounds"  # clipped to the image
-    INVERTED = "inverted"  # x1 >= x2 or y1 >= y2
+    INVERTED = "inverted"  # x1 >= x2 or y1 >= y2: corners in another order are put in order, an empty box is none
     UNKNOWN_LABEL = "unknown_label"  # not among the categories asked for: no format fault
     TOO_MANY_BOXES = "too_many_boxes"  # beyond the dialect's limit: they count, but match nothing
 

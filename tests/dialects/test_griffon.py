@@ -65,7 +65,8 @@ def test_well_formed(text: str, labels: list[str]) -> None:
         ("cat-[٠.100,0.200,0.300,0.400]", FaultKind.NOT_FOUR_NUMBERS, 0, 1),  # other digits
         ("cat-[]", FaultKind.NOT_FOUR_NUMBERS, 0, 1),  # nothing
         ("cat-[[0.100,0.200,0.300,0.400]]", FaultKind.SURROUNDING_TEXT, 1, 0),  # nested
-        ("cat-[0.300,0.200,0.100,0.400]", FaultKind.INVERTED, 0, 1),  # reversed
+        ("cat-[0.300,0.200,0.100,0.400]", FaultKind.INVERTED, 1, 0),  # reversed: still one box
+        ("cat-[0.300,0.200,0.300,0.400]", FaultKind.INVERTED, 0, 1),  # empty
         ("cat-[0.100,0.200,1.300,0.400]", FaultKind.OUT_OF_BOUNDS, 1, 0),  # clipped
         ("cat-[-0.100,0.200,0.300,0.400]", FaultKind.OUT_OF_BOUNDS, 1, 0),  # negative
         (f"cat-[0.100,0.200,{10**30}.000,0.400]", FaultKind.OUT_OF_BOUNDS, 1, 0),  # huge

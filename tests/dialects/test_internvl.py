@@ -64,7 +64,8 @@ def test_well_formed(text: str, labels: list[str]) -> None:
         (ONE.replace("100", '"100"'), FaultKind.NOT_FOUR_NUMBERS, 0, 1),  # a string
         (ONE.replace("100", "NaN"), FaultKind.NOT_FOUR_NUMBERS, 0, 1),  # no number
         (ONE.replace("100", "100.0"), FaultKind.WRONG_NUMBER_FORM, 1, 0),  # a float
-        (ONE.replace("100", "500"), FaultKind.INVERTED, 0, 1),  # reversed
+        (ONE.replace("100", "500"), FaultKind.INVERTED, 1, 0),  # reversed: still one box
+        (ONE.replace("100", "300"), FaultKind.INVERTED, 0, 1),  # empty
         (ONE.replace("300", "1001"), FaultKind.OUT_OF_BOUNDS, 1, 0),  # clipped
         (ONE.replace("100", "-1"), FaultKind.OUT_OF_BOUNDS, 1, 0),  # negative
         (ONE.replace("300", str(10**30)), FaultKind.OUT_OF_BOUNDS, 1, 0),  # huge

@@ -31,7 +31,7 @@ def test_it_reads_what_it_writes(dialect: Dialect) -> None:
         ("", [], 0),  # nothing there
         ("I see no cat.", [FaultKind.SURROUNDING_TEXT], 0),
         ("<loc0100><loc0200><loc0300><loc0400> cat ; <loc0100><loc", [FaultKind.SURROUNDING_TEXT], 1),  # cut off
-        ("<loc0300><loc0200><loc0100><loc0400> cat", [FaultKind.INVERTED], 0),
+        ("<loc0300><loc0200><loc0100><loc0400> cat", [FaultKind.INVERTED], 1),
     ],
 )
 def test_it_names_faults(dialect: Dialect, text: str, kinds: list[FaultKind], boxes: int) -> None:

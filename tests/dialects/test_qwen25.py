@@ -94,10 +94,10 @@ def test_well_formed(text: str, boxes: int) -> None:
         ('[{"bbox_2d": [1, 2, 3], "label": "cat"}]', FaultKind.NOT_FOUR_NUMBERS, 0, 1),  # three numbers
         (
             '[{"bbox_2d": ["1", "2", "3", "4"], "label": "cat"}]',
-            FaultKind.NOT_FOUR_NUMBERS,
-            0,
+            FaultKind.OTHER_BOX_FORM,
             1,
-        ),  # strings for numbers
+            0,
+        ),  # strings for numbers: read, with a fault
         ('[{"bbox_2d": [true, 2, 3, 4], "label": "cat"}]', FaultKind.NOT_FOUR_NUMBERS, 0, 1),  # a truth value
         ('[{"bbox_2d": [NaN, 2, 3, 4], "label": "cat"}]', FaultKind.UNREADABLE, 0, 1),  # NaN is no JSON
         ('[{"bbox_2d": [1e999, 2, 3, 4], "label": "cat"}]', FaultKind.UNREADABLE, 0, 1),  # beyond float64
@@ -112,7 +112,7 @@ def test_well_formed(text: str, boxes: int) -> None:
             0,
             1,
         ),  # a repeated key
-        ('[{"bbox_2d": [30, 20, 10, 40], "label": "cat"}]', FaultKind.INVERTED, 0, 1),  # reversed
+        ('[{"bbox_2d": [30, 20, 10, 40], "label": "cat"}]', FaultKind.INVERTED, 1, 0),  # reversed: still one box
         ('[{"bbox_2d": [10, 20, 10, 40], "label": "cat"}]', FaultKind.INVERTED, 0, 1),  # empty
         ('[{"bbox_2d": [-1, 20, 30, 40], "label": "cat"}]', FaultKind.OUT_OF_BOUNDS, 1, 0),  # clipped
         ('[{"bbox_2d": [10, 20, 201, 40], "label": "cat"}]', FaultKind.OUT_OF_BOUNDS, 1, 0),  # one pixel too far

@@ -53,6 +53,64 @@ def test_faults(text: str, fault: FaultKind, boxes: int) -> None:
     assert reply.boxes.xyxy.tolist() == [[10, 20, 30, 40]] * boxes
 
 
+@pytest.mark.parametrize(
+    ("text", "boxes"),
+    [
+        # A thought that names the tag, cut off: nothing was answered.
+        ("<think>I must give it in the <answer> tag. Maybe " + FAR + " or", 0),
+        # A thought that names both tags, and an answer without them: the answer is read.
+        (f"<think>use <answer></answer> tags</think>\n{ONE}", 1),
+        (f"<think>use <answer>{FAR}</answer></think>\n<answer>{ONE}", 1),  # cut off in the answer
+    ],
+)
+def test_an_answer_is_looked_for_behind_the_thought_alone(text: str, boxes: int) -> None:
+    reply = parse(text)
+    assert not reply.well_formed
+    assert reply.boxes.xyxy.tolist() == [[10, 20, 30, 40]] * boxes
+
+
+OPENED = get_dialect("open-think+qwen25")
+
+
+@pytest.mark.parametrize(
+    ("text", "boxes", "well_formed"),
+    [
+        (f"A cat.</think>\n<answer>{ONE}</answer>", 1, True),
+        (f"It is {FAR}, no.</think><answer>{ONE}</answer>", 1, True),  # boxes in the thought are no answer
+        (f"</think><answer>{ONE}</answer>", 1, True),  # an empty thought
+        (f"<think>A cat.</think><answer>{ONE}</answer>", 1, False),  # the tag twice: prompt and reply wrote it
+        (f"A cat.</think>\n\n{ONE}", 1, False),  # no tags around the answer
+        (f"It is {FAR}", 0, False),  # cut off inside the thought
+        (f"I write <answer>. It is {FAR}", 0, False),  # which names the tag
+    ],
+)
+def test_where_the_prompt_opens_the_thought(text: str, boxes: int, well_formed: bool) -> None:
+    reply = OPENED.parse(text, size_wh=(100, 100), input_size_wh=(100, 100), categories=("cat",))
+    assert reply.boxes.xyxy.tolist() == [[10, 20, 30, 40]] * boxes
+    assert reply.well_formed is well_formed
+
+
+def test_the_truth_goes_on_where_the_prompt_ends() -> None:
+    boxes = Boxes.of([[10, 20, 30, 40]], ["cat"])
+    whole = THINK.render(boxes, size_wh=(100, 100), input_size_wh=(100, 100))
+    assert "<think>" + OPENED.render(boxes, size_wh=(100, 100), input_size_wh=(100, 100)) == whole
+    assert (THINK.name, OPENED.name) == ("think+qwen25", "open-think+qwen25")
+
+
+@pytest.mark.parametrize("name", ["qwen25", "qwen3", "internvl", "griffon"])
+@pytest.mark.parametrize("opening", ["<think>", ""])
+def test_boxes_in_a_thought_are_no_answer_of_a_plain_dialect_either(name: str, opening: str) -> None:
+    dialect = get_dialect(name)
+    size = {"size_wh": (1000, 1000), "input_size_wh": (1000, 1000)}
+    right = dialect.render(Boxes.of([[10, 20, 30, 40]], ["cat"]), **size)  # type: ignore[arg-type]
+    wrong = dialect.render(Boxes.of([[50, 60, 70, 80]], ["cat"]), **size)  # type: ignore[arg-type]
+    reply = dialect.parse(f"{opening}Maybe {wrong}.</think>\n{right}", **size)  # type: ignore[arg-type]
+    assert reply.boxes.xyxy.tolist() == [[10, 20, 30, 40]] and reply.num_malformed == 0
+    assert not reply.well_formed
+    cut = dialect.parse(f"<think>Maybe {wrong}, or", **size)  # type: ignore[arg-type]
+    assert cut.num_predicted == 0 and not cut.well_formed
+
+
 def test_a_label_with_the_answers_tag_cannot_be_written() -> None:
     with pytest.raises(ValueError, match="which this dialect cannot write"):
         THINK.render(Boxes.of([[0, 0, 1, 1]], ["</answer>"]), size_wh=(9, 9), input_size_wh=(9, 9))

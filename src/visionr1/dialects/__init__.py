@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from visionr1.dialects.base import Dialect
-from visionr1.dialects.think import THINK_REQUEST, Think
+from visionr1.dialects.think import OPEN_THINK, THINK, THINK_REQUEST, Think
 from visionr1.errors import RecipeError
 from visionr1.registry import Registry
 from visionr1.samples import Query, compose_text
@@ -25,7 +25,6 @@ __all__ = [
     "resolve_dialect",
 ]
 
-_THINK = "think+"
 _MEMBERS = ("name", "templates", "in_model_px", "grid_wh", "render", "parse")
 
 
@@ -42,11 +41,14 @@ def _check_dialect(value: Any) -> Dialect:
 DIALECTS: Registry[Dialect] = Registry(
     "dialect", packages=("visionr1.dialects",), attribute="DIALECT", check=_check_dialect
 )
-"""The plain dialects by name; each can also be had with a thought before the answer, as think+NAME."""
+"""The plain dialects by name; each also comes with a thought before the answer, as think+NAME or open-think+NAME."""
 
 
 def get_dialect(name: str) -> Dialect:
-    """Return the known dialect `name`, plain or think+NAME; RecipeError naming those there are. Imports no code."""
+    """Return the known dialect `name`: plain, think+NAME or open-think+NAME. Imports no code.
+
+    Raises RecipeError naming those there are.
+    """
     return _compose(name, DIALECTS.known)
 
 
@@ -60,20 +62,25 @@ def resolve_dialect(name: str) -> Dialect:
 
 def _compose(name: str, find: Callable[[str], Dialect]) -> Dialect:
     """Return the dialect that `find` gives for a name, with a thought if the name says so."""
-    if name.startswith(_THINK):
-        return Think(find(name.removeprefix(_THINK)))
+    if name.startswith(THINK):
+        return Think(find(name.removeprefix(THINK)))
+    if name.startswith(OPEN_THINK):
+        return Think(find(name.removeprefix(OPEN_THINK)), opened=True)
     return find(name)
 
 
 def dialect_names() -> tuple[str, ...]:
-    """Return every name that `get_dialect` knows: the plain ones, then each with a thought."""
+    """Return every name that `get_dialect` knows: the plain ones, then each with a thought, opened in two ways."""
     plain_names = tuple(DIALECTS)
-    return plain_names + tuple(f"{_THINK}{name}" for name in plain_names)
+    names = list(plain_names)
+    for thought in (THINK, OPEN_THINK):
+        names += [f"{thought}{name}" for name in plain_names]
+    return tuple(names)
 
 
 def describe_dialects() -> str:
     """Return the choices for a help text or a message."""
-    return f"{', '.join(DIALECTS)}, or think+ and one of them"
+    return f"{', '.join(DIALECTS)}, or think+ and one of them, open-think+ where the prompt ends in <think>"
 
 
 def instruction(query: Query, dialect: Dialect | str = "qwen25", template: str = "") -> str:

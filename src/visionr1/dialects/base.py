@@ -106,27 +106,25 @@ def read_reply(
 ) -> Reply:
     """Return the reply of `numbers` (N lists of four), in a dialect whose coordinates span `grid_wh`, in pixels.
 
-    `items` are the boxes' positions in the reply. Inverted boxes, and those that lie wholly outside, become malformed;
-    those partly outside are clipped. Appends to `faults`.
+    `items` are the boxes' positions in the reply. Empty boxes, and those wholly outside, become malformed. Those
+    partly outside are clipped, and corners in another order are put in order. Appends to `faults`.
     """
     if not numbers:
         return Reply(Boxes.empty(), num_malformed, tuple(faults))
 
     width, height = grid_wh
+    numbers = list(numbers)
     usable: list[int] = []
     for row, (x1, y1, x2, y2) in enumerate(numbers):
-        if x1 >= x2 or y1 >= y2:
-            detail = f"{[x1, y1, x2, y2]} is empty or inverted"
-            faults.append(Fault(FaultKind.INVERTED, items[row], detail))
+        if 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height:
+            usable.append(row)
             continue
-
-        # Partly outside it is clipped below; wholly outside nothing would be left of it.
-        if x1 < 0 or y1 < 0 or x2 > width or y2 > height:
-            detail = f"{[x1, y1, x2, y2]} leaves the image, {width} x {height} in this dialect"
-            faults.append(Fault(FaultKind.OUT_OF_BOUNDS, items[row], detail))
-            if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
-                continue
-        usable.append(row)
+        box, box_faults = _order_corners(numbers[row], grid_wh)
+        for kind, detail in box_faults:
+            faults.append(Fault(kind, items[row], detail))
+        if box is not None:
+            numbers[row] = box
+            usable.append(row)
 
     # An unknown label is a fault only where the query names its categories.
     kept_labels = [labels[row] for row in usable]
@@ -144,3 +142,25 @@ def read_reply(
     xyxy = clip_xyxy(rescale_xyxy(grid_xyxy, grid_wh, size_wh), size_wh)
     num_unusable = len(numbers) - len(usable)
     return Reply(Boxes(xyxy, tuple(kept_labels)), num_malformed + num_unusable, tuple(faults))
+
+
+def _order_corners(
+    box: list[float], grid_wh: tuple[float, float]
+) -> tuple[list[float] | None, list[tuple[FaultKind, str]]]:
+    """Return a faulty box with its corners in order, None if nothing of it lies in the image; and its faults."""
+    x1, x2 = sorted((box[0], box[2]))
+    y1, y2 = sorted((box[1], box[3]))
+    faults = []
+    if box != [x1, y1, x2, y2] or x1 == x2 or y1 == y2:
+        faults.append((FaultKind.INVERTED, f"{box} is empty or inverted"))
+    if x1 == x2 or y1 == y2:
+        return None, faults
+
+    # Partly outside it will be clipped; wholly outside nothing would be left of it.
+    width, height = grid_wh
+    if x1 < 0 or y1 < 0 or x2 > width or y2 > height:
+        detail = f"{box} leaves the image, {width} x {height} in this dialect"
+        faults.append((FaultKind.OUT_OF_BOUNDS, detail))
+        if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
+            return None, faults
+    return [x1, y1, x2, y2], faults

@@ -13,7 +13,10 @@ from typing import ClassVar
 
 from visionr1.boxes import rescale_xyxy
 from visionr1.dialects.base import MAX_BOXES, NORM1000_WH, round_to_grid
-from visionr1.dialects.bracketed import BRACKETS, EMPTY, Items, check_labels, empty_or_unread
+from visionr1.dialects.bracketed import EMPTY, check_labels, label_before, read_other
+from visionr1.dialects.brackets import BRACKETS, add_bracketed
+from visionr1.dialects.items import Items, skip_thought
+from visionr1.dialects.other_forms import holds_json
 from visionr1.samples import Boxes, FaultKind, Reply, Size, Task, compose_text
 
 TEMPLATES: dict[Task, str] = {
@@ -55,24 +58,29 @@ class Griffon:
     def parse(self, text: str, *, size_wh: Size, input_size_wh: Size, categories: Sequence[str] = ()) -> Reply:
         """See `Dialect.parse`."""
         # The label of a box is the text between the box before it and its own.
-        items = Items(_THREE_DECIMALS)
+        answer = skip_thought(text)
+        items = Items(tuple(categories))
+        if answer != text:
+            items.fault(FaultKind.SURROUNDING_TEXT, f"a thought before the answer: {text[:60]!r}")
         end = 0
-        for box in BRACKETS.finditer(text):
-            if items.count < MAX_BOXES:
-                items.add(box[0][1:-1], _read_label(text[end : box.start()], items))
-            else:
-                items.count += 1
-            end = box.end()
+        if not holds_json(answer):
+            for box in BRACKETS.finditer(answer):
+                label = ""
+                if items.count < MAX_BOXES:
+                    label = _read_label(answer[end : box.start()], items)
+                add_bracketed(items, box[0][1:-1], label, _THREE_DECIMALS)
+                end = box.end()
         if not items.count:
-            return empty_or_unread(text)
+            read_other(answer, items, reads_norm1000=False)
+            return items.reply(UNIT_WH, size_wh)
 
         # Behind the last box there should be nothing.
-        rest = text[end:].strip()
+        rest = answer[end:].strip()
         if rest:
             is_cut_off = rest.startswith("&") or "[" in rest
             kind = FaultKind.TRUNCATED if is_cut_off else FaultKind.SURROUNDING_TEXT
             items.fault(kind, f"after the last box: {rest[:60]!r}")
-        return items.reply(UNIT_WH, size_wh, tuple(categories))
+        return items.reply(UNIT_WH, size_wh)
 
 
 def _read_label(before: str, items: Items) -> str:
@@ -90,7 +98,11 @@ def _read_label(before: str, items: Items) -> str:
     if not label.endswith("-"):
         detail = f"expected a label and - before the box, found {label[:60]!r}"
         items.fault(FaultKind.WRONG_KEYS, detail, items.count)
-        return label
+        return label_before(before, items.categories)
+
+    # Behind another mark than & the label has that mark before it.
+    if items.count and not before.startswith("&"):
+        return label_before(before, items.categories)
     return label[:-1]
 
 

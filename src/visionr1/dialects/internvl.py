@@ -6,14 +6,17 @@ The empty reply is `None`. A label holds no tag of the dialect and no line break
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from visionr1.boxes import rescale_xyxy
-from visionr1.dialects.base import NORM1000_WH, round_to_grid
-from visionr1.dialects.bracketed import BRACKETS, EMPTY, Items, check_labels, empty_or_unread
+from visionr1.dialects.base import MAX_BOXES, NORM1000_WH, round_to_grid
+from visionr1.dialects.bracketed import EMPTY, check_labels, label_before, read_other
+from visionr1.dialects.brackets import BRACKETS, add_bracketed
+from visionr1.dialects.items import Items, skip_thought
+from visionr1.dialects.other_forms import holds_json
+from visionr1.dialects.tags import INTEGER, TAGS, read_tags, with_plain_tags
 from visionr1.samples import Boxes, FaultKind, Reply, Size, Task, compose_text
 
 TEMPLATES: dict[Task, str] = {
@@ -24,9 +27,6 @@ TEMPLATES: dict[Task, str] = {
 }
 """InternVL's documentation (internvl.readthedocs.io, "Grounding/Detection Data"), for detection with the sentence for
 the category set of Vision-R1, which does not cover InternVL."""
-
-_TAGS = ("<ref>", "</ref>", "<box>", "</box>")
-_INTEGER = re.compile(r"-?[0-9]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class InternVL:
 
         ValueError for a label that is blank or holds a tag of the dialect or a line break.
         """
-        check_labels(boxes.labels, _TAGS)
+        check_labels(boxes.labels, TAGS)
         norm1000 = round_to_grid(rescale_xyxy(boxes.xyxy, size_wh, NORM1000_WH)).astype(int)
 
         # The labels as they follow each other, each with the boxes behind it.
@@ -60,54 +60,39 @@ class InternVL:
 
     def parse(self, text: str, *, size_wh: Size, input_size_wh: Size, categories: Sequence[str] = ()) -> Reply:
         """See `Dialect.parse`. Boxes whose list was cut off count as far as they are complete."""
-        items = Items(_INTEGER)
-        before, *lists = text.split("<box>")
-        if not lists:
-            return empty_or_unread(text)
-
-        # Before each list stands its label; behind the last one there should be nothing.
-        for boxes in lists:
-            label = _read_label(before, items)
-            body, closing, before = boxes.partition("</box>")
-            _read_boxes(body, label, items, bool(closing))
-        rest = before.strip()
-        if rest:
-            # It ends in the middle of a tag, or of a reference.
-            last_tag = rest[rest.rfind("<") :]
-            is_cut_off = rest.startswith("<ref>") or any(tag.startswith(last_tag) for tag in _TAGS)
-            kind = FaultKind.TRUNCATED if is_cut_off else FaultKind.SURROUNDING_TEXT
-            items.fault(kind, f"after the last box: {rest[:60]!r}")
-        return items.reply(NORM1000_WH, size_wh, tuple(categories))
+        items = Items(tuple(categories))
+        answer = with_plain_tags(skip_thought(text))
+        if "<box>" in answer:
+            read_tags(answer, items)
+        elif holds_json(answer) or not BRACKETS.search(answer):
+            read_other(answer, items, reads_norm1000=True)
+        else:
+            _read_without_tags(answer, items)
+        if items.count and answer != text:
+            items.fault(FaultKind.OTHER_SYNTAX, f"tags of another family, or a thought: {text[:60]!r}")
+        return items.reply(NORM1000_WH, size_wh)
 
 
-def _read_label(before: str, items: Items) -> str:
-    """Return the label in the text before a list of boxes: `<ref>label</ref>` and nothing else."""
-    prose, opening, reference = before.rpartition("<ref>")
-    label, closing, rest = reference.partition("</ref>")
-    if prose.strip() or rest.strip():
-        detail = f"expected nothing but one reference, found {before[:60]!r}"
-        items.fault(FaultKind.SURROUNDING_TEXT, detail)
-    if not (opening and closing):
-        detail = f"expected <ref>label</ref> before <box>, found {before[:60]!r}"
-        items.fault(FaultKind.WRONG_KEYS, detail, items.count)
-        return ""
-    return label
+def _read_without_tags(text: str, items: Items) -> None:
+    """Read `label[[x1, y1, x2, y2], ...]`: the tags are special tokens, which many frameworks leave out of the text."""
+    label = ""
+    end = 0
+    for box in BRACKETS.finditer(text):
+        # Between the boxes of one list stands no label.
+        if items.count < MAX_BOXES:
+            before = text[end : box.start()]
+            label = label_before(before, items.categories) if before.strip("[], \t\r\n") else label
+        add_bracketed(items, box[0][1:-1], label, INTEGER)
+        end = box.end()
+    items.fault(FaultKind.OTHER_SYNTAX, f"no <ref> and <box> around label and boxes: {text[:60]!r}")
 
-
-def _read_boxes(body: str, label: str, items: Items, closed: bool) -> None:
-    """Read the boxes of one list, `[[x1, y1, x2, y2], ...]`; `closed` if its end tag is there."""
-    first = items.count
-    for box in BRACKETS.finditer(body):
-        items.add(box[0][1:-1], label)
-    if not closed:
+    # It was cut off if the text ends in a bracket that opened before.
+    rest = text[end:].strip()
+    if rest.strip("] ,;"):
+        kind = FaultKind.TRUNCATED if "[" in rest else FaultKind.SURROUNDING_TEXT
+        items.fault(kind, f"after the last box: {rest[:60]!r}")
+    elif text.count("[") > text.count("]"):
         items.fault(FaultKind.TRUNCATED, "the list does not end")
-        return
-
-    # Without its boxes the list must be brackets and commas alone.
-    num_boxes = items.count - first
-    frame = "".join(BRACKETS.sub("#", body).split())
-    if num_boxes == 0 or frame != "[" + ",".join("#" * num_boxes) + "]":
-        items.fault(FaultKind.NOT_A_LIST, f"expected [[x1, y1, x2, y2], ...], found {body[:60]!r}")
 
 
 DIALECT = InternVL()

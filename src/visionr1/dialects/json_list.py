@@ -1,24 +1,26 @@
 """Reading a JSON list of `{"bbox_2d": [x1, y1, x2, y2], "label": "name"}` from model text: strict, then salvaging.
 
-Shared by the dialects that write JSON; they differ in the coordinate space only. Two paths: a well-formed list is read
-at once; from anything else every complete `{...}` without a brace inside is salvaged by one pass over the text.
+Shared by the dialects that write JSON; they differ in the coordinate space only. A list of well-formed items alone is
+read at once. All else goes through one reader of objects (`loose_json.py`) and one of items (`json_items.py`),
+whatever stands around the list, so that a broken reply is never read otherwise than the whole one.
 """
 
 from __future__ import annotations
 
 import math
-import re
-import reprlib
 from collections.abc import Sequence
 
 import orjson
 
-from visionr1.dialects.base import MAX_BOXES, check_encodable, read_reply
+from visionr1.dialects.base import MAX_BOXES, NORM1000_WH, check_encodable, read_reply
+from visionr1.dialects.items import Items, skip_thought
+from visionr1.dialects.json_items import add_json_items
+from visionr1.dialects.loose_json import Values, read_values, unescape_whole
+from visionr1.dialects.other_forms import name_other_form, read_words
+from visionr1.dialects.tags import read_tags, with_plain_tags
 from visionr1.samples import Fault, FaultKind, Reply, Size, compose_text
 
 _FENCE, _FENCE_END = "```json", "```"
-# One pass: strings hide their braces. None goes across a line, which JSON forbids; a cut-off one ends with its line.
-_TOKEN = re.compile(r'"(?:[^"\\\r\n]++|\\.)*+"?|[{}]')
 
 
 def render_json_list(numbers: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
@@ -40,40 +42,6 @@ def render_json_list(numbers: Sequence[Sequence[int]], labels: Sequence[str]) ->
 
 def parse_json_list(text: str, *, grid_wh: tuple[float, float], size_wh: Size, categories: Sequence[str] = ()) -> Reply:
     """Return the reply in `text`, whose coordinates are integers that span `grid_wh`. Never raises on text."""
-    faults: list[Fault] = []
-    items = _read_list(text, faults)
-    num_malformed = 0
-    numbers: list[list[float]] = []
-    labels: list[str] = []
-    positions: list[int] = []
-    for position, item in enumerate(items[:MAX_BOXES]):
-        box = _read_box(item, position, faults)
-        if box is None:
-            num_malformed += 1
-            continue
-        numbers.append(box)
-        labels.append(_read_label(item, position, faults))
-        positions.append(position)
-
-    # The items beyond the limit are predictions without a box.
-    if len(items) > MAX_BOXES:
-        num_malformed += len(items) - MAX_BOXES
-        detail = f"{len(items)} items; {MAX_BOXES} are read"
-        faults.append(Fault(FaultKind.TOO_MANY_BOXES, MAX_BOXES, detail))
-    return read_reply(
-        numbers,
-        labels,
-        positions,
-        num_malformed=num_malformed,
-        faults=faults,
-        grid_wh=grid_wh,
-        size_wh=size_wh,
-        categories=categories,
-    )
-
-
-def _read_list(text: str, faults: list[Fault]) -> list[object]:
-    """Return the items of the list in `text`: all of a well-formed one, else every complete object."""
     body = text.strip()
     if body.startswith(_FENCE) and body.endswith(_FENCE_END) and len(body) >= len(_FENCE + _FENCE_END):
         body = body[len(_FENCE) : -len(_FENCE_END)].strip()
@@ -82,116 +50,113 @@ def _read_list(text: str, faults: list[Fault]) -> list[object]:
     except (orjson.JSONDecodeError, UnicodeEncodeError):
         value = None
 
-    # A well-formed list. JSON lets a later key replace an earlier one, so count what the text has.
-    if isinstance(value, list) and not any(isinstance(item, list) for item in value):
-        if body.count('"bbox_2d"') > len(value) or body.count('"label"') > len(value):
-            return _without_repeated_keys(body, value)
-        return value
+    # A list of well-formed items is read at once.
+    if isinstance(value, list):
+        reply = _read_well_formed(body, value, grid_wh, size_wh, categories)
+        if reply is not None:
+            return reply
 
-    items = salvage_objects(body)
-    faults.append(_fault_of_text(text, body, value, len(items)))
-    return items
-
-
-def _without_repeated_keys(body: str, value: list[object]) -> list[object]:
-    """Replace an item of `value` that gives a key twice by None: which of the two is meant cannot be known."""
-    # With nested objects the texts do not fit the items; the items' extra keys are faulted later.
-    texts = complete_objects(body)
-    if len(texts) != len(value):
-        return value
-
-    items = list(value)
-    for index, text in enumerate(texts):
-        if len(re.findall(r'"(?:bbox_2d|label)"\s*+:', text)) > 2:
-            items[index] = None
-    return items
+    items = Items(tuple(categories))
+    if value is None:
+        _salvage(text, body, items, grid_wh)
+    else:
+        _read_json(body, value, items)
+    return items.reply(grid_wh, size_wh)
 
 
-def complete_objects(text: str) -> list[str]:
-    """Return every `{...}` of `text` that holds no other brace outside its strings, in order; linear in the text."""
-    objects: list[str] = []
-    first = text.find("{")
-    if first < 0:
-        return objects
+def _read_well_formed(
+    body: str, value: list[object], grid_wh: tuple[float, float], size_wh: Size, categories: Sequence[str]
+) -> Reply | None:
+    """Return the reply of a list whose items have exactly a box of four numbers and a label; None for any other."""
+    # JSON lets a later key replace an earlier one, so count what the text has.
+    if body.count('"bbox_2d"') > len(value) or body.count('"label"') > len(value):
+        return None
 
-    # A brace inside an open object starts anew, so that only the innermost object is returned.
-    start = -1
-    for token in _TOKEN.finditer(text, first):
-        if token[0] == "{":
-            start = token.start()
-        elif token[0] == "}" and start >= 0:
-            objects.append(text[start : token.end()])
-            start = -1
-    return objects
+    numbers: list[list[float]] = []
+    labels: list[str] = []
+    faults: list[Fault] = []
+    for position, item in enumerate(value[:MAX_BOXES]):
+        if not isinstance(item, dict) or len(item) != 2:
+            return None
+        box = item.get("bbox_2d")
+        label = item.get("label")
+        if not isinstance(label, str) or not label.strip() or not isinstance(box, list) or len(box) != 4:
+            return None
+
+        # Numbers of another form are a fault, but they are a box.
+        are_integers = True
+        for number in box:
+            if type(number) is not int:
+                if type(number) is not float or not math.isfinite(number):
+                    return None
+                are_integers = False
+        if not are_integers:
+            faults.append(Fault(FaultKind.WRONG_NUMBER_FORM, position, f"expected integers, found {box}"))
+        numbers.append(box)
+        labels.append(label)
+
+    # The items beyond the limit are predictions without a box.
+    num_beyond = len(value) - len(numbers)
+    if num_beyond:
+        detail = f"{len(value)} items; {MAX_BOXES} are read"
+        faults.append(Fault(FaultKind.TOO_MANY_BOXES, MAX_BOXES, detail))
+    return read_reply(
+        numbers,
+        labels,
+        range(len(numbers)),
+        num_malformed=num_beyond,
+        faults=faults,
+        grid_wh=grid_wh,
+        size_wh=size_wh,
+        categories=categories,
+    )
 
 
-def salvage_objects(text: str) -> list[object]:
-    """Return every complete object of `text` (at most MAX_BOXES are read), None for one that is no JSON."""
-    items: list[object] = []
-    for candidate in complete_objects(text):
-        try:
-            items.append(orjson.loads(candidate) if len(items) < MAX_BOXES else None)
-        except (orjson.JSONDecodeError, UnicodeEncodeError):
-            items.append(None)
-    return items
+def _read_json(body: str, value: object, items: Items) -> None:
+    """Read the items of valid JSON that is not a list of well-formed items."""
+    if isinstance(value, str):
+        # The list was written into a string.
+        body = unescape_whole(value)
+        add_json_items(read_values(body), body, items)
+    else:
+        add_json_items(read_values(body, strict=True), body, items)
+    if not isinstance(value, list) or any(isinstance(item, list) for item in value):
+        detail = f"expected a flat list of objects, found {type(value).__name__}"
+        items.fault(FaultKind.NOT_A_LIST, detail)
+    elif value and not items.count:
+        items.fault(FaultKind.NOT_A_LIST, "expected a list of objects, found a list of other things")
 
 
-def _fault_of_text(text: str, body: str, value: object, num_items: int) -> Fault:
+def _salvage(text: str, body: str, items: Items, grid_wh: tuple[float, float]) -> None:
+    """Read the items of a text that is no JSON: those in tags of this space, in lists and objects, or in words."""
+    answer = unescape_whole(skip_thought(body))
+    other_form = name_other_form(answer, reads_norm1000=grid_wh == NORM1000_WH)
+    if other_form:
+        items.fault(FaultKind.UNREADABLE, other_form)
+        return
+
+    values = read_values(answer)
+    tagged = with_plain_tags(answer)
+    if "<box>" in tagged and grid_wh == NORM1000_WH:
+        read_tags(tagged, items)
+    if items.count == 0:
+        add_json_items(values, answer, items)
+    if items.count == 0:
+        read_words(answer, items)
+
+    fault = _fault_of_text(text, body, values, items.count)
+    items.fault(fault.kind, fault.detail)
+
+
+def _fault_of_text(text: str, body: str, values: Values, num_items: int) -> Fault:
     """Return why `text` is not a well-formed list."""
-    if value is not None:
-        return Fault(
-            FaultKind.NOT_A_LIST,
-            None,
-            f"expected a flat list of objects, found {type(value).__name__}",
-        )
-
-    # The list does not end if what follows the last object opens as many lists as it closes.
-    start = body.find("[")
-    tail = body[max(start, body.rfind("}")) + 1 :]
-    if start >= 0 and tail.count("]") <= tail.count("["):
+    if values.is_cut or (body.startswith("<think>") and "</think>" not in body):
         return Fault(FaultKind.TRUNCATED, None, "the list does not end")
+    if num_items and not values.has_prose and not body.startswith("["):
+        return Fault(FaultKind.NOT_A_LIST, None, "expected one list, found objects without one around them")
 
     bare = body.startswith("[") and body.endswith("]") and _FENCE_END not in body
     if num_items and not bare:
         detail = "expected nothing but one list, bare or in one ```json fence"
         return Fault(FaultKind.SURROUNDING_TEXT, None, detail)
     return Fault(FaultKind.UNREADABLE, None, f"cannot be read as JSON: {text[:60]!r}")
-
-
-def _read_box(item: object, position: int, faults: list[Fault]) -> list[float] | None:
-    """Return the four numbers of an item, or None (with a fault) if it has none."""
-    if not isinstance(item, dict):
-        detail = f"expected an object, found {reprlib.repr(item)}"
-        faults.append(Fault(FaultKind.WRONG_KEYS, position, detail))
-        return None
-    box = item.get("bbox_2d")
-    if not isinstance(box, list) or len(box) != 4:
-        detail = f"bbox_2d is {reprlib.repr(box)}"
-        faults.append(Fault(FaultKind.NOT_FOUR_NUMBERS, position, detail))
-        return None
-
-    # Numbers of another form are a fault, but they are a box.
-    are_integers = True
-    for number in box:
-        if type(number) is int:
-            continue
-        if type(number) is not float or not math.isfinite(number):
-            detail = f"bbox_2d holds {reprlib.repr(number)}"
-            faults.append(Fault(FaultKind.NOT_FOUR_NUMBERS, position, detail))
-            return None
-        are_integers = False
-    if not are_integers:
-        detail = f"expected integers, found {box}"
-        faults.append(Fault(FaultKind.WRONG_NUMBER_FORM, position, detail))
-    return box
-
-
-def _read_label(item: object, position: int, faults: list[Fault]) -> str:
-    """Return the label of an item that has a box, or an empty one (with a fault)."""
-    assert isinstance(item, dict)
-    label = item.get("label")
-    has_name = isinstance(label, str) and bool(label.strip())
-    if len(item) != 2 or not has_name:
-        detail = f"expected exactly bbox_2d and a non-empty label, found keys {sorted(item)[:6]}"
-        faults.append(Fault(FaultKind.WRONG_KEYS, position, detail))
-    return label if isinstance(label, str) and has_name else ""

@@ -76,7 +76,8 @@ def test_the_truth_as_replies_is_perfect() -> None:
         (f"[{box('dog', 10, 10, 60, 60)}]", {"precision": 2 / 3, "recall": 2 / 3}),  # right box, wrong label
         (f"[{box('cow', 10, 10, 60, 60)}]", {"precision": 2 / 3, "recall": 2 / 3}),  # unknown label: a false box
         (f"[{box('CAT ', 10, 10, 60, 60)}]", {"precision": 1, "recall": 1}),  # strip and casefold
-        (f"[{box('cat', 60, 60, 10, 10)}]", {"precision": 2 / 3, "recall": 2 / 3}),  # inverted: a malformed prediction
+        (f"[{box('cat', 60, 60, 10, 10)}]", {"precision": 1, "recall": 1}),  # corners in another order
+        (f"[{box('cat', 60, 10, 60, 60)}]", {"precision": 2 / 3, "recall": 2 / 3}),  # empty: a malformed prediction
         (f"[{box('cat', 10, 10, 60, 60)}, {box('cat', 11, 11, 60, 60)}]", {"precision": 3 / 4, "recall": 1}),  # twice
         (f"[{box('cat', 10, 10, 60, 60)}, {{", {"precision": 1, "recall": 1}),  # cut off: the complete box counts
         (f"[{box('cat', 10, 10, 60, 35)}]", {"precision": 1, "recall": 1}),  # IoU exactly 0.5
@@ -89,7 +90,7 @@ def test_precision_and_recall(reply: str, expected: dict[str, float]) -> None:
 
 
 def test_faults_are_counted_by_reply_and_labels_by_box() -> None:
-    cows = f"[{box('cow', 0, 0, 9, 9)}, {box('cow', 9, 9, 19, 19)}, {box('cat', 9, 9, 3, 3)}]"
+    cows = f"[{box('cow', 0, 0, 9, 9)}, {box('cow', 9, 9, 19, 19)}, {box('cat', 9, 9, 9, 3)}]"
     result = evaluate(cows, "no idea", f"[{box('cat', 1, 1, 9, 9)}, {{", truncated=False)
     assert result.faults == {"inverted": 1, "unreadable": 1, "truncated": 1, "unknown_label": 1}
     wanted = {

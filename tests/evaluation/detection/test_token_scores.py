@@ -60,7 +60,7 @@ def test_the_score_is_the_geometric_mean_over_label_and_numbers_alone() -> None:
 
 
 def test_malformed_items_and_prose_are_not_taken_for_boxes() -> None:
-    bad = '{"bbox_2d": [9, 9, 1, 1], "label": "ab"}, {"bbox_2d": [1, 2], "label": "ab"}'
+    bad = '{"bbox_2d": [9, 9, 9, 1], "label": "ab"}, {"bbox_2d": [1, 2], "label": "ab"}'
     text = f'There are 3 cells: [{bad}, {{"bbox_2d": [10, 20, 30, 40], "label": "a\\"b"}}, {{"bbox'
     parse = reader(get_dialect("qwen3"))
     (spans,) = box_spans(text, parse(text), parse)

@@ -202,7 +202,7 @@ def test_weights_make_the_total() -> None:
         reward.score(fenced(CAT), truth([], []))
     with pytest.raises(ValueError, match="unknown rewards \\['length'\\]"):
         VlmR1Reward(weights={"length": 1.0})
-    with pytest.raises(ValueError, match=r"qwen25, qwen3, think\+qwen25, think\+qwen3, not griffon"):
+    with pytest.raises(ValueError, match=r"qwen25, qwen3, think\+qwen25, think\+qwen3, open-think.*, not griffon"):
         VlmR1Reward(dialect=get_dialect("griffon"))
 
 

@@ -32,6 +32,7 @@ from pydantic import Field, PlainValidator, field_validator, model_validator
 from visionr1.boxes import iou_matrix, rescale_xyxy
 from visionr1.dialects import Dialect, get_dialect
 from visionr1.dialects.base import MAX_BOXES
+from visionr1.dialects.think import Think
 from visionr1.errors import RecipeError
 from visionr1.rewards.presets import Preset
 from visionr1.rewards.published.coco_precision import THRESHOLDS, average_precisions
@@ -50,7 +51,7 @@ from visionr1.rewards.stages import BEGINNER, Stage
 from visionr1.samples import Boxes, GroundTruth, compose_text
 from visionr1.settings import Section
 
-DIALECTS = ("qwen25", "qwen3", "think+qwen25", "think+qwen3")
+DIALECTS = ("qwen25", "qwen3", "think+qwen25", "think+qwen3", "open-think+qwen25", "open-think+qwen3")
 PARTS = ("od_ap", "od_ap50", "odLength", "map", "weighted_sum", "format", "repetition")
 REC_PARTS = ("rec_iou", "rec_format")
 OVD_WEIGHTS: Mapping[str, float] = MappingProxyType({"odLength": 1.0, "format": 1.0})
@@ -81,7 +82,8 @@ class VlmR1Reward(VlmR1Options):
     """Score completions as VLM-R1 does.
 
     `dialect` says what the coordinates of the JSON mean: qwen25 (model pixels) or qwen3 (0-1000). The tags are those of
-    VLM-R1 whichever it is; for a model that is prompted by its dialect, take the one with think+.
+    VLM-R1 whichever it is; for a model that is prompted by its dialect, take the one with think+, or open-think+ where
+    the prompt ends in `<think>`.
     """
 
     dialect: Annotated[Dialect, PlainValidator(lambda dialect: dialect)] = Field(
@@ -109,6 +111,10 @@ class VlmR1Reward(VlmR1Options):
         Parts are in [0, 1] but repetition, in [-1, 0]. Never raises on the text; ValueError if a REC reward that counts
         lacks its one true box.
         """
+        # Where the prompt opens the thought, the public code would see the tag in front of the reply.
+        if isinstance(self.dialect, Think) and self.dialect.opened:
+            text = f"<think>{text}"
+
         grid_wh = self.dialect.grid_wh(truth.input_size_wh)
         answers = list(blocks(text, "<answer>", "</answer>"))
         parts = detection_rewards(text, answers, truth, grid_wh)

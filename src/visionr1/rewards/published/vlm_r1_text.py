@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 
-from visionr1.dialects.json_list import salvage_objects
+from visionr1.dialects.loose_json import Object, read_values
 from visionr1.samples import compose_text
 
 _LIST_START = re.compile(r"\[\s*+\{")
@@ -89,7 +89,7 @@ def read_first_items(text: str) -> list[str] | None:
     try:
         items = json.loads(list_text)
     except ValueError:
-        items = salvage_objects(list_text)
+        items = _complete_objects(list_text)
         if not items and list_text.startswith("[") and "{" in list_text:
             return []  # a list whose first item was cut off
     except RecursionError:
@@ -105,6 +105,19 @@ def read_first_items(text: str) -> list[str] | None:
     except RecursionError:  # nested as deep as can be read, and too deep to be written
         return None
     return written
+
+
+def _complete_objects(text: str) -> list[object]:
+    """Return the objects of a list that is no JSON, those that are complete, as dictionaries."""
+    values = read_values(text)
+    found: list[object] = []
+    for container in [*(value for value, _ in values.whole), *values.unfinished]:
+        elements = container if isinstance(container, list) else [container]
+        for element in elements:
+            # An object that is still open has no end.
+            if isinstance(element, Object) and element.end:
+                found.append(dict(element.pairs))
+    return found
 
 
 def _find_first_list(text: str) -> str:

@@ -1,0 +1,146 @@
+"""Read what stands for a box in JSON: four numbers, or another form that a person would take for a box.
+
+Numbers as text, two corners as pairs, the four corners of a rectangle, sides by name, a score behind the numbers, lists
+of several boxes. Nothing raises.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import reprlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from visionr1.dialects.loose_json import Object, read_number
+
+_CORNER_NAMES = (("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"), ("left", "top", "right", "bottom"))
+_SIDE_NAMES = (("x", "y", "width", "height"), ("x", "y", "w", "h"), ("left", "top", "width", "height"))
+_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
+_ONLY_NUMBERS = re.compile(r"[\s\d.,;:()\[\]{}<>eE+-]+", re.ASCII)
+_PLACEHOLDER = re.compile(
+    r"[<\[({]*(?:[xy]_?(?:[0-9]|min|max|left|right|top|bottom|center)?|left|top|right|bottom|width|height|w|h|int|float"
+    r"|number|\.\.\.|…)[>\])}]*",
+    re.IGNORECASE,
+)
+
+Box = list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class BoxValue:
+    """What the value of a box's key is: boxes, or none with the reason; none without a reason is a template."""
+
+    boxes: list[Box]
+    form: str = ""
+    """In words, if it is another than four numbers."""
+    problem: str = ""
+
+
+def read_box(value: object) -> BoxValue:
+    """Return the boxes that the value of a box's key means, with the form if it is not four numbers."""
+    if isinstance(value, list) and len(value) == 4 and all(map(is_number, value)):
+        return BoxValue([value])
+    if isinstance(value, Object):
+        corners = read_corners(value)
+        boxes = [] if corners is None else [corners]
+        form = "corners as keys"
+    elif isinstance(value, str):
+        boxes = _read_text(value)
+        form = "a box as text"
+    elif isinstance(value, list):
+        if value and all(isinstance(part, str) and _PLACEHOLDER.fullmatch(part) for part in value):
+            return BoxValue([])
+        boxes = _read_box_list(value)
+        form = "a box in another form"
+    else:
+        boxes = []
+        form = ""
+    if not boxes:
+        return BoxValue([], problem=f"bbox_2d is {reprlib.repr(value)}")
+    return BoxValue(boxes, form)
+
+
+def _read_box_list(values: Sequence[object]) -> list[Box]:
+    """Return the boxes in a list that is not four numbers: with a score, four corners, as texts, or nested."""
+    # Lists around one value mean nothing.
+    while len(values) == 1 and isinstance(values[0], list):
+        values = values[0]
+    one = _read_numbers(values)
+    if one:
+        return [one]
+
+    # Two pairs are corners, four a polygon; else each is a box.
+    if len(values) in (2, 4) and all(isinstance(pair, list) and len(pair) == 2 for pair in values):
+        flat = [number for pair in values if isinstance(pair, list) for number in pair]
+        corners = _read_numbers(flat)
+        return [corners] if corners else []
+
+    boxes = []
+    for value in values:
+        box = None
+        if isinstance(value, list):
+            box = _read_numbers(value)
+        elif isinstance(value, str):
+            box = next(iter(_read_text(value)), None)
+        if box is None:
+            return []
+        boxes.append(box)
+    return boxes
+
+
+def _read_numbers(values: Sequence[object]) -> Box | None:
+    """Return the box of a flat list: four numbers, a score behind them, or the four corners of a rectangle."""
+    numbers = []
+    for value in values:
+        number = read_number(value.strip()) if isinstance(value, str) else value
+        if not is_number(number):
+            return None
+        numbers.append(number)
+    if len(numbers) == 4:
+        return numbers  # type: ignore[return-value]
+    if len(numbers) == 5 and 0 <= numbers[4] <= 1:  # type: ignore[operator]
+        return numbers[:4]  # type: ignore[return-value]
+    if len(numbers) == 8:
+        xs = sorted(set(numbers[0::2]))  # type: ignore[type-var]
+        ys = sorted(set(numbers[1::2]))  # type: ignore[type-var]
+        if len(xs) == len(ys) == 2:
+            return [xs[0], ys[0], xs[1], ys[1]]  # type: ignore[list-item]
+    return None
+
+
+def _read_text(text: str) -> list[Box]:
+    """Return the box in a text of numbers, such as "10, 20, 110, 220" or "(10,20),(110,220)"; empty if it is none."""
+    if len(text) > 200 or not _ONLY_NUMBERS.fullmatch(text):
+        return []
+    box = _read_numbers([read_number(number) for number in _NUMBER.findall(text)])
+    return [box] if box else []
+
+
+def read_corners(item: Object) -> Box | None:
+    """Return the box of an object with a number for each side; None if it has none."""
+    numbers: dict[str, float] = {}
+    for key, value in item.pairs:
+        number = read_number(value.strip()) if isinstance(value, str) else value
+        if isinstance(number, int | float) and is_number(number):
+            numbers[normalize_key(key)] = number
+    if len(numbers) < 4:
+        return None
+    for names in _CORNER_NAMES:
+        if all(name in numbers for name in names):
+            return [numbers[name] for name in names]
+    for names in _SIDE_NAMES:
+        if all(name in numbers for name in names):
+            x, y, width, height = (numbers[name] for name in names)
+            return [x, y, x + width, y + height]
+    return None
+
+
+def is_number(value: object) -> bool:
+    """Say if a value is a finite number; true and false are none."""
+    return type(value) is int or (type(value) is float and math.isfinite(value))
+
+
+def normalize_key(key: str) -> str:
+    """Return a key without case and punctuation."""
+    return "".join(filter(str.isalnum, key)).lower()

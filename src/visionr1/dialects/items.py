@@ -1,0 +1,81 @@
+"""The items of a reply as they are read, one after the other: boxes, labels and faults, whatever the syntax."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from visionr1.dialects.base import MAX_BOXES, read_reply
+from visionr1.samples import Fault, FaultKind, Reply, Size
+
+
+@dataclass(slots=True)
+class Items:
+    """The items of a reply with their faults.
+
+    `categories` are those asked for: a box without a label is of the one category, if only one was asked for.
+    """
+
+    categories: tuple[str, ...]
+    faults: list[Fault] = field(default_factory=list)
+    numbers: list[list[float]] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    count: int = 0
+    known_faults: set[tuple[FaultKind, int | None]] = field(default_factory=set)
+
+    def fault(self, kind: FaultKind, detail: str, item: int | None = None) -> None:
+        """Note what is wrong with the text or with one item, once for each kind of fault."""
+        if (kind, item) not in self.known_faults and (item or 0) <= MAX_BOXES:
+            self.known_faults.add((kind, item))
+            self.faults.append(Fault(kind, item, detail))
+
+    def add(self, numbers: list[float] | None, label: str) -> None:
+        """Add one complete item: its box in the dialect's coordinates, None for an item without a usable one."""
+        position = self.count
+        self.count += 1
+        if position >= MAX_BOXES or numbers is None:
+            return  # it counts as a prediction that matches nothing
+
+        if not label.strip():
+            label = self._label_for_none(position)
+        self.numbers.append(numbers)
+        self.labels.append(label)
+        self.positions.append(position)
+
+    def reply(self, grid_wh: tuple[float, float], size_wh: Size) -> Reply:
+        """Return what was read, in original pixels."""
+        if self.count > MAX_BOXES:
+            detail = f"{self.count} items; {MAX_BOXES} are read"
+            self.fault(FaultKind.TOO_MANY_BOXES, detail, MAX_BOXES)
+        return read_reply(
+            self.numbers,
+            self.labels,
+            self.positions,
+            num_malformed=self.count - len(self.numbers),
+            faults=self.faults,
+            grid_wh=grid_wh,
+            size_wh=size_wh,
+            categories=self.categories,
+        )
+
+    def _label_for_none(self, position: int) -> str:
+        """Return the label of a box that has none: the one category that was asked for, else nothing."""
+        if len(self.categories) == 1:
+            detail = f"a box without a label, read as {self.categories[0]!r}, all that was asked for"
+            self.fault(FaultKind.ASSUMED_LABEL, detail, position)
+            return self.categories[0]
+        self.fault(FaultKind.WRONG_KEYS, "a box without a label", position)
+        return ""
+
+
+def skip_thought(text: str) -> str:
+    """Return what stands behind the last thought in `text`, `<think>..</think>`; nothing if the thought never ends.
+
+    The opening tag may be missing, because some chat templates write it into the prompt.
+    """
+    _, end, answer = text.rpartition("</think>")
+    if end:
+        return answer
+    if text.lstrip().startswith("<think>"):
+        return ""
+    return text

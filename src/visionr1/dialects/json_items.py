@@ -1,0 +1,252 @@
+"""Find the items in JSON values: what is a box, with which label, and what is no prediction at all.
+
+An item is an object with a box, `{"bbox_2d": [x1, y1, x2, y2], "label": "name"}`. Other forms that a person would take
+for a box are read too, each with a fault that says how: other keys, several boxes of one label, a label as the key, a
+list of four numbers alone. What holds no box is no prediction (an empty wrapper, a template that is repeated, a number
+in braces), unless it stands in a list as an item does.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections import Counter
+from dataclasses import dataclass
+
+from visionr1.dialects.base import MAX_BOXES
+from visionr1.dialects.box_forms import BoxValue, is_number, normalize_key, read_box, read_corners
+from visionr1.dialects.items import Items
+from visionr1.dialects.loose_json import Object, Values, Word, is_json
+from visionr1.samples import FaultKind
+
+BOX, LABEL = "bbox_2d", "label"
+BOX_KEYS = frozenset(
+    (
+        *("bbox2d", "bbox", "box", "boundingbox", "position", "coordinates", "coordinate", "coords", "location"),
+        *("rect", "rectangle", "region", "box2d", "bboxes", "boxes", "boundingboxes", "positions", "bboxes2d"),
+    )
+)
+"""Keys of a box, or of several of one label, without case and punctuation."""
+LABEL_KEYS = (
+    *("label", "name", "category", "objectname", "class", "classname", "categoryname", "labelname", "object"),
+    *("description", "sublabel", "phrase"),
+)
+"""Keys of a label, the best first."""
+_WRAPPERS = frozenset(("objects", "detections", "results", "items", "annotations", "predictions", "data", "answer"))
+_GEMINI_KEY = "box2d"
+_GEMINI = "box_2d is Gemini's key, whose boxes begin with y: they are not read, for their order cannot be known"
+
+
+def add_json_items(values: Values, text: str, items: Items) -> None:
+    """Add the items of a text's values, in order; those that were cut off are left out."""
+    finder = _Finder(text, items)
+    for value, in_list in values.whole:
+        finder.read_value(value, in_list=in_list)
+
+    # Of what was cut off, what is complete in it counts, but not the parts of an item.
+    for container in values.unfinished:
+        if not isinstance(container, Object):
+            finder.read_list(container)
+        elif _is_item(container):
+            return
+        else:
+            finder.read_groups(container)
+
+
+@dataclass(frozen=True, slots=True)
+class _Finder:
+    """Add the items of JSON values to those of a reply; `label` is the key that a value stands under."""
+
+    text: str
+    items: Items
+
+    def read_value(self, value: object, *, in_list: bool, label: str = "") -> None:
+        """Read an object or a list; `in_list` if it stands in a list of items."""
+        if isinstance(value, Object):
+            for item in _split_repeated(value):
+                self.read_object(item, in_list=in_list, label=label)
+        elif isinstance(value, list):
+            self.read_bare(value, label)
+
+    def read_object(self, item: Object, *, in_list: bool, label: str) -> None:
+        """Read an object: an item itself, or what it wraps."""
+        items = self.items
+        if items.count >= MAX_BOXES and _is_item(item):
+            items.add(None, "")
+            return
+
+        keys = [key for key, _ in item.pairs]
+        if len(set(keys)) < len(keys) and _is_item(item):
+            repeated = Counter(keys).most_common(1)[0][0]
+            self.add_malformed(FaultKind.WRONG_KEYS, f"{repeated!r:.60} stands twice; which is meant is not known")
+            return
+
+        key, value = _find_boxes(item)
+        if value is None:
+            self.read_wrapper(item, in_list=in_list)
+        elif value.problem:
+            self.add_malformed(FaultKind.NOT_FOUR_NUMBERS, value.problem)
+        else:
+            self.add_boxes(item, key, value, label)
+
+    def add_boxes(self, item: Object, key: str, value: BoxValue, outer_label: str) -> None:
+        """Add the boxes of an item; none for a template that the model repeats."""
+        label, faults = _read_label(item, key, outer_label)
+        beginning = repr(self.text[item.start : item.start + 80])
+        if value.form:
+            faults.append((FaultKind.OTHER_BOX_FORM, f"{value.form}: {beginning}"))
+        if not is_json(self.text[item.start : item.end]):
+            faults.append((FaultKind.OTHER_SYNTAX, f"no JSON, but read: {beginning}"))
+        for box in value.boxes:
+            self.add_box(box, label, faults)
+
+    def add_box(self, box: list[float], label: str, faults: list[tuple[FaultKind, str]]) -> None:
+        """Add one box with its faults."""
+        items = self.items
+        for kind, detail in faults:
+            items.fault(kind, detail, items.count)
+        if any(type(number) is not int for number in box):
+            items.fault(FaultKind.WRONG_NUMBER_FORM, f"expected integers, found {box}", items.count)
+        items.add(box, label)
+
+    def add_malformed(self, kind: FaultKind, detail: str) -> None:
+        """Add an item without a usable box."""
+        self.items.fault(kind, detail, self.items.count)
+        self.items.add(None, "")
+
+    def read_wrapper(self, item: Object, *, in_list: bool) -> None:
+        """Read what an object without a box wraps; in a list of items it is itself one without a box."""
+        count = self.items.count
+        self.read_groups(item)
+        if self.items.count == count and in_list:
+            self.add_malformed(FaultKind.NOT_FOUR_NUMBERS, f"{BOX} is None")
+
+    def read_groups(self, item: Object) -> None:
+        """Read the values of an object, whose keys may be their labels."""
+        for key, value in item.pairs:
+            if isinstance(value, Object | list):
+                label = key
+                if normalize_key(key) in BOX_KEYS | _WRAPPERS:
+                    label = ""
+                self.read_value(value, in_list=False, label=label)
+
+    def read_bare(self, values: list[object], label: str) -> None:
+        """Read a list: a box itself, perhaps with its label among the numbers, or a list of items."""
+        names = []
+        numbers = []
+        for value in values:
+            if isinstance(value, str) and not isinstance(value, Word):
+                names.append(value)
+            elif is_number(value):
+                numbers.append(value)
+
+        # A box may have its label beside the numbers, or be written in one of the other forms.
+        box: BoxValue | None = None
+        if len(names) == 1 and len(values) == 5:
+            label = names[0]
+            box = read_box(numbers)
+        elif not names and len(values) in (2, 4, 5, 8):
+            box = read_box(values)
+        if box is None or len(box.boxes) != 1:
+            self.read_list(values, label)
+        else:
+            detail = f"a list where an object is expected: {values}"
+            self.add_box(box.boxes[0], label, [(FaultKind.WRONG_KEYS, detail[:120])])
+
+    def read_list(self, values: list[object], label: str = "") -> None:
+        """Read a list of items: everything in it but words and numbers is one, and these too beside an object."""
+        holds_objects = any(isinstance(value, Object) for value in values)
+        for value in values:
+            if isinstance(value, Object | list):
+                self.read_value(value, in_list=True, label=label)
+            elif holds_objects or (isinstance(value, str) and not isinstance(value, Word)):
+                self.add_malformed(FaultKind.WRONG_KEYS, f"expected an object, found {reprlib.repr(value)}")
+
+
+def _find_boxes(item: Object) -> tuple[str, BoxValue | None]:
+    """Return the key of an item's box and what it holds; None if the object has no box."""
+    best = ""
+    for key, value in item.pairs:
+        if key == BOX or (_is_box_key(key, value) and not best):
+            best = key
+    values = dict(item.pairs)
+    if best and normalize_key(best) == _GEMINI_KEY and best != BOX:
+        return best, BoxValue([], problem=_GEMINI)
+    if best:
+        return best, read_box(values[best])
+
+    # A value whose key was lost, then corners as keys of the item.
+    if isinstance(values.get(""), list):
+        return "", read_box(values[""])
+    corners = read_corners(item)
+    if corners is not None:
+        return "", BoxValue([corners], "corners as keys")
+    return "", None
+
+
+def _is_box_key(key: str, value: object) -> bool:
+    """Say if `key` is that of a box, and not of a list of items."""
+    if normalize_key(key) not in BOX_KEYS:
+        return False
+    if isinstance(value, Object):
+        return read_corners(value) is not None
+    if not isinstance(value, list):
+        return True
+    return not any(isinstance(element, Object) for element in value) and (bool(value) or not key.endswith("s"))
+
+
+def _is_item(item: Object) -> bool:
+    """Say if an object is an item, perhaps one that is still being read."""
+    if item.key is not None and normalize_key(item.key) in BOX_KEYS:
+        return not item.key.lower().endswith("s")
+    return any(_is_box_key(key, value) or normalize_key(key) in LABEL_KEYS for key, value in item.pairs)
+
+
+def _split_repeated(item: Object) -> list[Object]:
+    """Return the items in an object whose keys come again in the same order: items that lost the braces between."""
+    keys = [key for key, _ in item.pairs]
+    length = len(set(keys))
+    num_items, rest = divmod(len(keys), length or 1)
+    if num_items < 2 or rest or length < 2 or keys != keys[:length] * num_items:
+        return [item]
+    starts = range(0, len(keys), length)
+    return [Object(item.start, item.pairs[start : start + length], item.start) for start in starts]
+
+
+def _read_label(item: Object, box_key: str, outer_label: str) -> tuple[str, list[tuple[FaultKind, str]]]:
+    """Return an item's label, empty if it has none, and what is wrong with its keys."""
+    keys = [key for key, _ in item.pairs]
+    label_key, label = _find_label(item)
+    faults: list[tuple[FaultKind, str]] = []
+    if not label and outer_label:
+        label = outer_label
+        label_key = outer_label
+
+    other_keys = [key for key, wanted in ((box_key, BOX), (label_key, LABEL)) if key and key != wanted]
+    if other_keys:
+        faults.append((FaultKind.OTHER_KEY, f"expected {BOX} and {LABEL}, read {', '.join(other_keys):.60}"))
+    if len(keys) != 2 or box_key not in keys or label_key not in keys:
+        detail = f"expected exactly bbox_2d and a non-empty label, found keys {sorted(keys)[:6]}"
+        faults.append((FaultKind.WRONG_KEYS, detail))
+    return label, faults
+
+
+def _find_label(item: Object) -> tuple[str, str]:
+    """Return the key of an item's label and the label, both empty if there is none."""
+    labels: dict[str, tuple[str, str]] = {}
+    for key, value in item.pairs:
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        if isinstance(value, str) and value.strip():
+            name = LABEL if key == LABEL else normalize_key(key)
+            labels.setdefault(name, (key, _strip_quotes(value)))
+    for name in LABEL_KEYS:
+        if name in labels:
+            return labels[name]
+    return "", ""
+
+
+def _strip_quotes(label: str) -> str:
+    """Return a label without quotes around it."""
+    if len(label) > 2 and label[0] in "\"'“‘" and label[-1] in "\"'”’":
+        return label[1:-1]
+    return str(label)

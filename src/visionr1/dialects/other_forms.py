@@ -1,0 +1,80 @@
+"""Boxes in forms that no dialect writes, for replies in which nothing else can be read.
+
+Forms that no family owns, such as XML, are read in the dialect's own space. Those of families whose numbers mean
+something else than the dialect's are named instead.
+"""
+
+from __future__ import annotations
+
+import re
+
+from visionr1.dialects.items import Items
+from visionr1.dialects.loose_json import read_number
+from visionr1.samples import FaultKind
+
+_OTHER_FAMILIES = (
+    (re.compile(r"<loc\d{4}>"), "the location tokens of PaliGemma"),
+    (re.compile(r"<loc_\d+>"), "the location tokens of Florence-2"),
+    (re.compile(r"<patch_index_\d+>"), "the location tokens of Kosmos-2"),
+    (re.compile(r"<points?\s+[xy]\d?="), "the points of Molmo"),
+)
+_NORM1000_TAGS = re.compile(r"<\|(?:box_start|det)\|>|<box>\s*+[\[(0-9]")
+
+_JSON_OBJECT = re.compile(r"""\{\s*+["'“]?+\w++["'”]?+\s*+:""")
+_NUMBER = r"(-?[0-9]{1,20}(?:\.[0-9]{1,20})?)"
+_FOUR = r"\s{0,3}[,;]?\s{0,3}".join([rf"\(?{_NUMBER}\)?"] * 4)
+_ONLY_FOUR = re.compile(rf"[\s(\[]*+{_FOUR}[\s)\].]*+")
+_PATTERNS = (
+    re.compile(rf"<(?P<label>[^<>/\s]{{1,60}})>\s*<(?:bbox|box|bounding_box)>\s*{_FOUR}\s*</"),
+    re.compile(rf"<(?:bbox|box)\s+\w+\s*=\s*[\"'](?P<label>[^\"'<>]{{1,200}})[\"']\s*>\s*{_FOUR}\s*</"),
+    re.compile(rf"<(?:bbox|box|bounding_box)>\s*{_FOUR}\s*</"),
+    re.compile(r"[\s,;]{1,4}".join(rf"{side}\s?[=:]\s?{_NUMBER}" for side in ("x1", "y1", "x2", "y2"))),
+    re.compile(rf"\({_NUMBER},\s?{_NUMBER}\)\s?,?\s?\({_NUMBER},\s?{_NUMBER}\)"),
+    re.compile(r"\(" + r",\s?".join([_NUMBER] * 4) + r"\)"),
+)
+"""Forms that no family owns: XML, HTML, sides by name, two points, four numbers."""
+
+
+def name_other_form(text: str, *, reads_norm1000: bool) -> str:
+    """Return, in words, whose tokens a reply is written in, if no dialect in this space can read them; empty if none.
+
+    `reads_norm1000`: the dialect's coordinates run from 0 to 1000, as those of box tags do.
+    """
+    if "bbox" in text:
+        return ""
+    if "<" in text:
+        for pattern, family in _OTHER_FAMILIES:
+            if pattern.search(text):
+                return f"{family}, which this dialect does not write: {text[:60]!r}"
+        if not reads_norm1000 and _NORM1000_TAGS.search(text):
+            return f"box tags as Qwen2-VL and InternVL write them, from 0 to 1000: {text[:60]!r}"
+    return ""
+
+
+def holds_json(text: str) -> bool:
+    """Say if an object with a key begins somewhere in `text`."""
+    return "{" in text and _JSON_OBJECT.search(text) is not None
+
+
+def read_words(text: str, items: Items) -> None:
+    """Add the boxes that stand in XML, HTML or words, by the first form that is there."""
+    for pattern in _PATTERNS:
+        for found in pattern.finditer(text):
+            _add(found, items, found.groupdict().get("label") or "")
+        if items.count:
+            return
+    whole = _ONLY_FOUR.fullmatch(text.strip()[:200])
+    if whole:
+        _add(whole, items, "")
+
+
+def _add(found: re.Match[str], items: Items, label: str) -> None:
+    """Add the box in a match: its last four groups that are numbers."""
+    numbers = []
+    for text in found.groups():
+        if text is not None and text != label:
+            number = read_number(text)
+            if number is not None:
+                numbers.append(number)
+    items.fault(FaultKind.OTHER_SYNTAX, f"read as a box: {found[0][:80]}", items.count)
+    items.add(numbers[-4:], label)

@@ -16,6 +16,7 @@ from hypothesis import settings
 
 SLOW = (
     "benchmarks",
+    "cases/test_ids_of_a_model.py",
     "models",
     "rollout",
     "training",

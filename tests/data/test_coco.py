@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
 from visionr1.data import BoxDataset, data_path, one_category_each, read_coco, read_source, read_table, table_of
-from visionr1.data.row_log import is_safe_name, read_id
+from visionr1.data.row_log import is_safe_name
 from visionr1.errors import DataError
 from visionr1.samples import Boxes, Query
 
@@ -326,14 +326,6 @@ def test_a_safe_name_stays_below_its_folder(name: str) -> None:
     if is_safe_name(name):
         inside = Path("/data/images").joinpath(*name.replace("\\", "/").split("/"))
         assert str(inside).startswith("/data/images") and ".." not in inside.parts
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [(7, 7), (7.0, 7), ("7", 7), ("07a", "07a"), (True, None), (7.5, None), (None, None), ("", None), ("²", "²")],
-)
-def test_ids(value: object, expected: object) -> None:
-    assert read_id(value) == expected
 
 
 # Tables and queries

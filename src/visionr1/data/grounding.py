@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from visionr1.boxes import is_box
-from visionr1.data.row_log import Id, OnBad, ReadReport, RowLog, is_safe_name
+from visionr1.data.ids import Id
+from visionr1.data.row_log import OnBad, ReadReport, RowLog, is_safe_name
 from visionr1.errors import DataError
 from visionr1.images import image_size
 from visionr1.samples import Boxes, Query, Sample, Size

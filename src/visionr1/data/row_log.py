@@ -1,4 +1,4 @@
-"""Shared by every reader: rows and ids, errors that name file, row and field, and the count of what was skipped."""
+"""Shared by every reader: rows, errors that name file, row and field, and the count of what was skipped."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any, Literal, TypeGuard
 
+from visionr1.data.ids import Id
 from visionr1.errors import DataError
 
 OnBad = Literal["raise", "skip"]
-Id = int | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,23 +82,6 @@ class RowLog:
             examples=dict(self._examples),
             images_left_out=dict(self.images_left_out),
         )
-
-
-def read_id(value: object) -> Id | None:
-    """Read an id as COCO's users write it: 7, 7.0 and "7" are the integer 7, other strings stay; None if it is none."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int):
-        return value
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-
-    # isdecimal alone would also take the digits of other scripts.
-    if isinstance(value, str) and value.isascii() and value.isdecimal():
-        return int(value)
-    if isinstance(value, str) and value:
-        return value
-    return None
 
 
 def get_field(row: object, key: str) -> Any:

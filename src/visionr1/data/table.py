@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visionr1.boxes import Array, xyxy_to_xywh
-from visionr1.data.row_log import Id, ReadReport
+from visionr1.data.ids import Id
+from visionr1.data.row_log import ReadReport
 from visionr1.errors import DataError
 from visionr1.samples import Sample, Size, compose_text, normalize_label
 
@@ -44,7 +45,6 @@ class BoxTable:
     xywh: Array
     area: Array
     iscrowd: NDArray[np.bool_]
-    ids_as_strings: bool = False
     descendants: Mapping[int, frozenset[int]] = field(default_factory=dict)
     """Positions of the categories below one in a tree: on its objects, their boxes are neither right nor wrong."""
     report: ReadReport = field(default_factory=ReadReport)

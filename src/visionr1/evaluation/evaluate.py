@@ -316,7 +316,7 @@ class _Job:
         if not has_truth and not unit.samples and unit.annotations is None:
             raise DataError(f"{files[0]}: its rows carry no true boxes; say with --data what has them")
         if unit.left_out:
-            rows = drop_images(rows, unit.left_out)
+            rows = drop_images(rows, unit.left_out, unit.table.image_ids)
         if not hold_replies:
             protocols = self.protocols(boxes=True)
             if any(protocol.limit for protocol in protocols.values()):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from visionr1.boxes import is_number
-from visionr1.data.row_log import Id, read_id
+from visionr1.data.ids import Id, IdIndex, read_id
 from visionr1.dialects import Dialect, get_dialect, resolve_dialect
 from visionr1.errors import DataError
 from visionr1.files import read_json, read_json_lines, write_text_atomic
@@ -105,11 +105,14 @@ def read_files(paths: Sequence[Path]) -> tuple[dict[Path, JsonRows], Mapping[str
     return files, replies_of
 
 
-def drop_images(files: Mapping[Path, JsonRows], left_out: Container[Id]) -> dict[Path, JsonRows]:
-    """Return the rows of each file without those of images that are left out of the data."""
+def drop_images(
+    files: Mapping[Path, JsonRows], left_out: Collection[Id], image_ids: Iterable[Id]
+) -> dict[Path, JsonRows]:
+    """Return the rows of each file without those of images that are `left_out` of the data, which has `image_ids`."""
+    all_ids = IdIndex([*image_ids, *left_out])
     kept: dict[Path, JsonRows] = {}
     for path, rows in files.items():
-        kept[path] = [row for row in rows if read_id(row.get("image_id")) not in left_out]
+        kept[path] = [row for row in rows if all_ids.find(row.get("image_id")) not in left_out]
     return kept
 
 

@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from visionr1.data.row_log import Id, ReadReport
+from visionr1.data.ids import Id
+from visionr1.data.row_log import ReadReport
 from visionr1.data.table import BoxTable, table_of
 from visionr1.dialects import Dialect
 from visionr1.evaluation.predictions import JsonRows, Prediction

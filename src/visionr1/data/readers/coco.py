@@ -19,9 +19,10 @@ import numpy as np
 
 from visionr1.boxes import is_box, is_number
 from visionr1.data.dataset import BoxDataset, dataset_from_table
+from visionr1.data.ids import Id, IdIndex, read_id
 from visionr1.data.readers import describe_readers
 from visionr1.data.readers.base import CHOOSE_SPLIT, Reader
-from visionr1.data.row_log import Id, OnBad, RowLog, first_file, get_field, is_safe_name, read_id
+from visionr1.data.row_log import OnBad, RowLog, first_file, get_field, is_safe_name
 from visionr1.data.table import BoxTable, map_positions
 from visionr1.errors import DataError
 from visionr1.files import read_json
@@ -183,7 +184,6 @@ def _read_table(file: Path, log: RowLog) -> BoxTable:
         category_ids=tuple(names),
         categories=tuple(names.values()),
         **annotations,
-        ids_as_strings=_are_ids_strings(lists["images"]),
         report=report,
     )
     return table.without(report.images_left_out) if report.images_left_out else table
@@ -204,27 +204,18 @@ def _read_lists(file: Path) -> dict[str, list[Any]]:
     return content
 
 
-def _are_ids_strings(rows: list[Any]) -> bool:
-    """Return True if the file writes all its image ids as strings, so that results must do so too."""
-    for row in rows:
-        if not isinstance(row, dict):
-            continue  # counted as an image without an id
-        if not isinstance(row.get("id"), str):
-            return False
-    return True
-
-
 def _read_categories(rows: list[Any], annotations: list[Any], log: RowLog) -> dict[Id, str]:
     """Return id -> name, in file order, without Roboflow's superclass."""
     names: dict[Id, str] = {}
     superclasses: dict[Id, str] = {}
+    known_ids = IdIndex()
     for index, row in enumerate(rows):
         where = f"categories[{index}]"
         identity = read_id(get_field(row, "id"))
         name = get_field(row, "name")
         if identity is None or not isinstance(name, str) or not name.strip():
             raise DataError(f"{log.path}: {where}: expected an object with id and name, found {row!r:.80}; correct it")
-        if identity in names:
+        if not known_ids.add(identity):
             raise DataError(
                 f"{log.path}: {where}: id: expected one that no other category has, found {identity!r} twice"
             )
@@ -234,7 +225,7 @@ def _read_categories(rows: list[Any], annotations: list[Any], log: RowLog) -> di
 
     # Roboflow adds a category that is the parent of all others and has no boxes.
     if superclasses:
-        ids_with_boxes = {read_id(get_field(row, "category_id")) for row in annotations}
+        ids_with_boxes = {known_ids.find(get_field(row, "category_id")) for row in annotations}
         parents = {row.get("supercategory") for row in rows}
         for identity, name in superclasses.items():
             if name in parents and identity not in ids_with_boxes:
@@ -250,6 +241,7 @@ def _read_categories(rows: list[Any], annotations: list[Any], log: RowLog) -> di
 def _read_images(rows: list[Any], log: RowLog) -> dict[Id, tuple[str, Size]]:
     """Return id -> (file name, size), in file order."""
     images: dict[Id, tuple[str, Size]] = {}
+    known_ids = IdIndex()
     for index, row in enumerate(rows):
         where = f"images[{index}]"
         identity = read_id(get_field(row, "id"))
@@ -257,11 +249,12 @@ def _read_images(rows: list[Any], log: RowLog) -> dict[Id, tuple[str, Size]]:
             message = f"id: expected an integer or a string, found {row!r:.80}"
             log.bad("images_without_id", where, message, image=where)
             continue
-        if identity in images:
+        if not known_ids.add(identity):
             # Of two files under one id, no box can be said to lie in the one or the other: both go.
-            is_same_file = row.get("file_name") == images[identity][0]
+            first_id = known_ids.find(identity)
+            is_same_file = first_id in images and row.get("file_name") == images[first_id][0]
             message = f"id: expected one that no other image has, found {identity!r} again"
-            log.bad("duplicate_image_id", where, message, image=None if is_same_file else identity)
+            log.bad("duplicate_image_id", where, message, image=None if is_same_file else first_id)
             continue
         width, height = row.get("width", 0), row.get("height", 0)
         if not (_is_whole(width) and _is_whole(height)):
@@ -288,16 +281,21 @@ def _read_annotations(rows: list[Any], images: dict[Id, int], categories: dict[I
     """Return the columns of a `BoxTable` that come from the annotations."""
     image, category, xywh, area, crowd = [], [], [], [], []
     seen: set[int | str | float] = set()
+
+    # Also those of images that are left out, which other rows than the bad one may name.
+    image_ids = IdIndex([*images, *log.images_left_out])
+    category_ids = IdIndex(categories)
     for index, row in enumerate(rows):
         where = f"annotations[{index}]"
         annotation_id = get_field(row, "id")
-        image_id = read_id(get_field(row, "image_id"))
+        image_id = image_ids.find(get_field(row, "image_id"))
+        category_id = category_ids.find(get_field(row, "category_id"))
         if image_id in log.images_left_out:
             continue
-        fault = _find_fault(row, images, categories)
+        fault = _find_fault(row, image_id, category_id, len(categories))
         if fault is not None:
             reason, message = fault
-            log.bad(reason, f"{where} (id {annotation_id!r})", message, image=image_id if image_id in images else None)
+            log.bad(reason, f"{where} (id {annotation_id!r})", message, image=image_id)
             continue
 
         # Annotation ids mean nothing here, so repeated ones are only counted.
@@ -312,8 +310,8 @@ def _read_annotations(rows: list[Any], images: dict[Id, int], categories: dict[I
         if box_area is None:
             log.adjust("areas_computed", where, "no area; width x height is used")
             box_area = box[2] * box[3]
-        image.append(images[read_id(row["image_id"])])  # type: ignore[index]
-        category.append(categories[read_id(row["category_id"])])  # type: ignore[index]
+        image.append(images[image_id])  # type: ignore[index]
+        category.append(categories[category_id])  # type: ignore[index]
         xywh.append(box)
         area.append(box_area)
         crowd.append(bool(row.get("iscrowd")))
@@ -326,15 +324,18 @@ def _read_annotations(rows: list[Any], images: dict[Id, int], categories: dict[I
     }
 
 
-def _find_fault(row: Any, images: dict[Id, int], categories: dict[Id, int]) -> tuple[str, str] | None:
-    """Return why an annotation cannot be used: a reason to count it by, and the message; None if it can."""
+def _find_fault(row: Any, image_id: Id | None, category_id: Id | None, num_categories: int) -> tuple[str, str] | None:
+    """Return why an annotation cannot be used: a reason to count it by, and the message; None if it can.
+
+    `image_id` and `category_id` are those that the row means, None where it names none of the file.
+    """
     if not isinstance(row, dict):
         return "bad_row", f"expected an object, found {row!r:.60}"
-    if read_id(row.get("image_id")) not in images:
+    if image_id is None:
         expected = "expected the id of one of the images"
         return "unknown_image_id", f"image_id: {expected}, found {row.get('image_id')!r:.60}"
-    if read_id(row.get("category_id")) not in categories:
-        expected = f"expected the id of one of the {len(categories)} categories"
+    if category_id is None:
+        expected = f"expected the id of one of the {num_categories} categories"
         return "unknown_category_id", f"category_id: {expected}, found {row.get('category_id')!r:.60}"
 
     box = row.get("bbox")

@@ -8,13 +8,15 @@ group (`inner_sent_id`), the authors' intra-group setting. A sentence with `is_n
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from visionr1.data.dataset import PartedDataset, dataset_from_table, keep_filled_parts
+from visionr1.data.ids import Id, IdIndex, read_id
 from visionr1.data.pickles import read_pickle
 from visionr1.data.readers.coco import read_table
-from visionr1.data.row_log import Id, OnBad, RowLog, first_file, is_object_list, read_id
+from visionr1.data.row_log import OnBad, RowLog, first_file, is_object_list
 from visionr1.data.table import BoxTable
 from visionr1.errors import DataError
 
@@ -22,11 +24,24 @@ LENGTHS = {"1-3 words": (1, 3), "4-6 words": (4, 6), "7-9 words": (7, 9), "10 or
 """The authors' parts by length: the fewest and the most words, which are what blanks separate."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The rows of a pickle."""
+
+    rows: Mapping[Id, Mapping[str, Any]]
+    ids: IdIndex
+
+    def get(self, value: object) -> Mapping[str, Any]:
+        """Return the row of an id; an empty one if there is none."""
+        identity = self.ids.find(value)
+        return {} if identity is None else self.rows[identity]
+
+
 def read_d3(folder: Path, *, with_images: bool = True, on_bad: OnBad = "raise") -> PartedDataset:
     """Read D3 in `folder`; DataError naming the file that is missing or wrong."""
     table = read_table(_find_file(folder, "d3_json", "d3_full_annotations.json"), on_bad=on_bad)
     sentences = _read_by_id(_find_file(folder, "d3_pkl", "sentences.pkl"))
-    unknown = [identity for identity in table.category_ids if identity not in sentences]
+    unknown = [identity for identity in table.category_ids if identity not in sentences.ids]
     if unknown:
         problem = f"{len(unknown)} have no sentence, such as id {unknown[0]!r}"
         raise DataError(f"{table.path}: categories: {problem}")
@@ -42,7 +57,7 @@ def read_d3(folder: Path, *, with_images: bool = True, on_bad: OnBad = "raise") 
     return PartedDataset(dataset.samples, dataset.table, dataset.report, parts)
 
 
-def _split_into_parts(table: BoxTable, sentences: Mapping[Id, Mapping[str, Any]]) -> dict[str, tuple[int, ...]]:
+def _split_into_parts(table: BoxTable, sentences: _Rows) -> dict[str, tuple[int, ...]]:
     """Return the positions of the sentences of each part: all, by presence, by absence, by length."""
     parts: dict[str, list[int]] = {}
     for name in ("FULL", "PRES", "ABS", *LENGTHS):
@@ -50,7 +65,7 @@ def _split_into_parts(table: BoxTable, sentences: Mapping[Id, Mapping[str, Any]]
 
     for position, identity in enumerate(table.category_ids):
         parts["FULL"].append(position)
-        if sentences[identity].get("is_negative"):
+        if sentences.get(identity).get("is_negative"):
             parts["ABS"].append(position)
         else:
             parts["PRES"].append(position)
@@ -67,14 +82,11 @@ def _read_group_sentences(table: BoxTable, folder: Path) -> list[list[str]]:
     """Return the sentences of each image's group, in the order of the group."""
     images = _read_by_id(_find_file(folder, "d3_pkl", "images.pkl"))
     groups = _read_by_id(_find_file(folder, "d3_pkl", "groups.pkl"))
+    category_ids = IdIndex(table.category_ids)
     sentences = dict(zip(table.category_ids, table.categories, strict=True))
     sentences_of_images = []
     for image_id in table.image_ids:
-        # The group of the image; {} where the pickles lack one of the two.
-        group: Mapping[str, Any] = {}
-        group_id = read_id(images.get(image_id, {}).get("group_id"))
-        if group_id is not None:
-            group = groups.get(group_id, {})
+        group = groups.get(images.get(image_id).get("group_id"))
         sentence_ids = group.get("inner_sent_id")
         if not isinstance(sentence_ids, list):
             raise DataError(
@@ -83,8 +95,8 @@ def _read_group_sentences(table: BoxTable, folder: Path) -> list[list[str]]:
 
         # A group may name sentences that the annotations do not have.
         texts = []
-        for sentence_id in map(read_id, sentence_ids):
-            if sentence_id is not None and sentence_id in sentences:
+        for sentence_id in map(category_ids.find, sentence_ids):
+            if sentence_id is not None:
                 texts.append(sentences[sentence_id])
         sentences_of_images.append(texts)
     return sentences_of_images
@@ -98,7 +110,7 @@ def _find_file(folder: Path, below: str, name: str) -> Path:
     return file
 
 
-def _read_by_id(path: Path) -> dict[Id, Mapping[str, Any]]:
+def _read_by_id(path: Path) -> _Rows:
     """Return the rows of a pickle by id; DataError if it is no dict of dicts."""
     content = read_pickle(path)
     if not isinstance(content, dict) or not is_object_list(list(content.values())):
@@ -109,4 +121,4 @@ def _read_by_id(path: Path) -> dict[Id, Mapping[str, Any]]:
         identity = read_id(key)
         if identity is not None:
             rows[identity] = row
-    return rows
+    return _Rows(rows, IdIndex(rows))

@@ -21,7 +21,8 @@ import numpy as np
 
 from visionr1.boxes import is_box, xywh_to_xyxy
 from visionr1.data.grounding import GroundingDataset, GroundingRows
-from visionr1.data.row_log import Id, OnBad, first_file, get_field, read_id
+from visionr1.data.ids import Id, IdIndex, read_id
+from visionr1.data.row_log import OnBad, first_file, get_field
 from visionr1.errors import DataError, needs_extra
 from visionr1.files import read_json, read_json_lines
 
@@ -87,11 +88,17 @@ def _add_rows(rows: GroundingRows, content: Iterable[Any]) -> None:
 
 def _add_mdetr(rows: GroundingRows, content: Mapping[str, Any]) -> None:
     """Add the images of MDETR's file, each with its caption and the boxes of its annotations."""
+    expression_ids = IdIndex()
+    for row in content["images"]:
+        identity = read_id(get_field(row, "id"))
+        if identity is not None:
+            expression_ids.add(identity)
+
     # An expression that names nothing has an annotation marked as empty.
-    boxes_of_image: dict[Any, list[Any]] = {}
+    boxes_of_image: dict[Id | None, list[Any]] = {}
     for row in content.get("annotations") or []:
         if isinstance(row, dict) and not row.get("empty"):
-            boxes = boxes_of_image.setdefault(read_id(row.get("image_id")), [])
+            boxes = boxes_of_image.setdefault(expression_ids.find(row.get("image_id")), [])
             boxes.append(_to_xyxy(row.get("bbox")))
 
     # Each "image" of the file is one expression; the image itself has the original id.

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from visionr1.data.dataset import BoxDataset, dataset_from_table
+from visionr1.data.ids import read_id
 from visionr1.data.readers.coco import find_image_folder, read_table
-from visionr1.data.row_log import OnBad, RowLog, first_file, is_name_list, read_id
+from visionr1.data.row_log import OnBad, RowLog, first_file, is_name_list
 from visionr1.data.table import BoxTable, map_positions
 from visionr1.errors import DataError
 from visionr1.files import read_json

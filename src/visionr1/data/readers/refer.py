@@ -22,9 +22,10 @@ import numpy as np
 
 from visionr1.boxes import is_box, xywh_to_xyxy
 from visionr1.data.grounding import GroundingDataset, GroundingRows
+from visionr1.data.ids import Id, IdIndex, read_id
 from visionr1.data.pickles import read_pickle
 from visionr1.data.readers.grounding_files import read_grounding_file
-from visionr1.data.row_log import Id, OnBad, RowLog, first_file, get_field, is_object_list, read_id
+from visionr1.data.row_log import OnBad, RowLog, first_file, get_field, is_object_list
 from visionr1.errors import DataError
 from visionr1.files import read_json
 
@@ -145,6 +146,8 @@ class _Instances:
     path: Path
     boxes: Mapping[Id, Any]
     images: Mapping[Id, tuple[object, object, object]]
+    annotation_ids: IdIndex
+    image_ids: IdIndex
 
 
 def _read_instances(path: Path) -> _Instances:
@@ -165,7 +168,7 @@ def _read_instances(path: Path) -> _Instances:
         annotation_id = read_id(get_field(row, "id"))
         if annotation_id is not None:
             boxes[annotation_id] = row.get("bbox")
-    return _Instances(path, boxes, images)
+    return _Instances(path, boxes, images, IdIndex(boxes), IdIndex(images))
 
 
 def _read_splits(file: Path, wanted: Sequence[str], *, with_images: bool, on_bad: OnBad) -> dict[str, GroundingDataset]:
@@ -202,8 +205,8 @@ def _read_refs(file: Path) -> list[dict[str, Any]]:
 
 def _add_ref(rows: GroundingRows, where: str, ref: Mapping[str, Any], instances: _Instances) -> None:
     """Add a sample for each sentence of a ref."""
-    image_id = read_id(ref.get("image_id"))
-    if image_id is None or image_id not in instances.images:
+    image_id = instances.image_ids.find(ref.get("image_id"))
+    if image_id is None:
         message = f"image_id: expected an image of {instances.path}, found {ref.get('image_id')!r:.60}"
         rows.log.bad("unknown_image_id", where, message)
         return
@@ -241,8 +244,8 @@ def _find_boxes(ann_id: object, instances: _Instances, log: RowLog, where: str) 
 
     xywh = []
     for raw_id in raw_ids:
-        annotation_id = read_id(raw_id)
-        if annotation_id is None or annotation_id not in instances.boxes:
+        annotation_id = instances.annotation_ids.find(raw_id)
+        if annotation_id is None:
             message = f"ann_id: expected one of {instances.path}, found {raw_id!r:.60}"
             log.bad("unknown_ann_id", where, message)
             return None

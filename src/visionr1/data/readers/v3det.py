@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from visionr1.data.dataset import PartedDataset, dataset_from_table, keep_filled_parts
+from visionr1.data.ids import IdIndex, read_id
 from visionr1.data.readers.coco import read_table
-from visionr1.data.row_log import OnBad, RowLog, first_file, get_field, read_id
+from visionr1.data.row_log import OnBad, RowLog, first_file, get_field
 from visionr1.data.table import BoxTable, map_positions
 from visionr1.errors import DataError
 from visionr1.files import read_json
@@ -59,10 +60,11 @@ def read_tree(path: Path, table: BoxTable) -> dict[int, frozenset[int]]:
 
     # The tree is over nodes of its own, some of which are categories of the data set.
     positions = map_positions(table.category_ids)
+    category_ids = IdIndex(table.category_ids)
     position_of_node: dict[Any, int] = {}
     for category_id, node in node_of_category.items():
-        identity = read_id(category_id)
-        if identity is not None and identity in positions:
+        identity = category_ids.find(category_id)
+        if identity is not None:
             position_of_node[node] = positions[identity]
 
     descendants: dict[int, frozenset[int]] = {}

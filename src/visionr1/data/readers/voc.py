@@ -94,7 +94,6 @@ def _build_table(folder: Path, annotations: Mapping[str, _Annotation], log: RowL
         xywh=xywh,
         area=xywh[:, 2] * xywh[:, 3],
         iscrowd=np.zeros(len(xywh), dtype=bool),
-        ids_as_strings=True,
         report=log.report(),
     )
 

@@ -90,8 +90,6 @@ def image_ranks(table: BoxTable, order: str) -> Index:
 
     def sort_key(place: int) -> Any:
         image_id = table.image_ids[place]
-        if table.ids_as_strings:
-            return str(image_id)
         # Numbers before strings, which cannot be compared with them.
         return isinstance(image_id, str), image_id
 

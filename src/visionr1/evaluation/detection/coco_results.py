@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from visionr1.boxes import Array, is_box, is_number
-from visionr1.data.row_log import Id, read_id
-from visionr1.data.table import BoxTable, Index
+from visionr1.data.ids import Id, IdIndex
+from visionr1.data.table import BoxTable, Index, map_positions
 from visionr1.errors import DataError
 from visionr1.evaluation.detection.coco import Detections
 from visionr1.evaluation.predictions import JsonRows
@@ -87,31 +87,30 @@ def read_detections(rows: JsonRows, table: BoxTable, path: Path) -> tuple[Detect
 
     Raises DataError for an unknown image id, a box that is not four finite numbers, or a score that is no finite one.
     """
-    image_places = {image_id: place for place, image_id in enumerate(table.image_ids)}
-    category_places = {category_id: place for place, category_id in enumerate(table.category_ids)}
+    image_ids = IdIndex(table.image_ids)
 
     # A column is checked as a whole; only where one is bad are rows looked at, to name the first that is.
     try:
-        image = _look_up_places([row["image_id"] for row in rows], image_places)
+        image = _look_up_places([row["image_id"] for row in rows], table.image_ids)
         xywh = _read_boxes([row["bbox"] for row in rows])
         score = _read_numbers([row["score"] for row in rows])
     except KeyError:
-        raise _find_fault(rows, image_places, path, table.path) from None
+        raise _find_fault(rows, image_ids, path, table.path) from None
     if xywh is None or score is None or (image < 0).any():
-        raise _find_fault(rows, image_places, path, table.path)
+        raise _find_fault(rows, image_ids, path, table.path)
 
-    category = _look_up_places([row.get("category_id") for row in rows], category_places)
+    category = _look_up_places([row.get("category_id") for row in rows], table.category_ids)
     is_known = category >= 0
     detections = Detections(image, category, xywh, score).keep(is_known)
     return detections, int((~is_known).sum())
 
 
-def _look_up_places(values: list[Any], places: Mapping[Id, int]) -> Index:
-    """Return the place of each id as `read_id` reads it, -1 for one that has none."""
-    # Plain integers, the usual case, are ids as they stand.
-    if not set(map(type, values)) <= {int}:
-        values = list(map(read_id, values))
-    return np.array([places.get(value, -1) for value in values], dtype=np.intp)
+def _look_up_places(values: list[Any], ids: Sequence[Id]) -> Index:
+    """Return the place of each value among `ids`, -1 for one that is none of them."""
+    index = IdIndex(ids)
+    places: dict[Id | None, int] = {None: -1}
+    places.update(map_positions(ids))
+    return np.array([places[index.find(value)] for value in values], dtype=np.intp)
 
 
 def _read_numbers(values: list[Any]) -> Array | None:
@@ -137,7 +136,7 @@ def _read_boxes(values: list[Any]) -> Array | None:
     return numbers.reshape(-1, 4)
 
 
-def _find_fault(rows: JsonRows, images: Mapping[Id, int], path: Path, data: Path) -> DataError:
+def _find_fault(rows: JsonRows, images: IdIndex, path: Path, data: Path) -> DataError:
     """Return the error that names the first bad row."""
     for index, row in enumerate(rows):
         fault = _describe_fault(row, images, data)
@@ -146,9 +145,9 @@ def _find_fault(rows: JsonRows, images: Mapping[Id, int], path: Path, data: Path
     raise AssertionError("no row is at fault")
 
 
-def _describe_fault(row: Mapping[str, Any], images: Mapping[Id, int], data: Path) -> str:
+def _describe_fault(row: Mapping[str, Any], images: IdIndex, data: Path) -> str:
     """Say in words why a row is bad; empty if it is not."""
-    if read_id(row.get("image_id")) not in images:
+    if row.get("image_id") not in images:
         return f"image_id: expected the id of an image of {data}, found {row.get('image_id')!r:.60}"
     if "bbox" not in row:
         return f"expected a bbox (COCO results) or a text (replies), found only {', '.join(map(repr, row))}"

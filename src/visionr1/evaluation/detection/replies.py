@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visionr1.boxes import Array, xyxy_to_xywh
-from visionr1.data.table import BoxTable, Index
+from visionr1.data.ids import IdIndex
+from visionr1.data.table import BoxTable, Index, map_positions
 from visionr1.dialects import Dialect
 from visionr1.dialects.qwen3 import Qwen3
 from visionr1.dialects.qwen25 import Qwen25
@@ -97,14 +98,19 @@ def parse_replies(
     Raises DataError for an image id that the table does not have, and for a reply whose dialect needs a size that is
     missing.
     """
-    places = {image_id: place for place, image_id in enumerate(table.image_ids)}
+    places = map_positions(table.image_ids)
+    image_ids = IdIndex(table.image_ids)
     images = []
     replies = []
     asked = []
     for prediction in predictions:
-        if prediction.image_id not in places:
-            raise DataError(f"a prediction has image_id {prediction.image_id!r}, which {table.path} does not have")
-        image = places[prediction.image_id]
+        image_id = image_ids.find(prediction.image_id)
+        if image_id is None:
+            raise DataError(
+                f"a prediction has image_id {prediction.image_id!r}, which {table.path} does not have "
+                "(docs/faq.md#a-prediction-has-an-image_id-that-the-data-does-not-have)"
+            )
+        image = places[image_id]
         images.append(image)
         replies.append(_parse(prediction, table, image, dialect, protocol))
         # A prediction that names no categories was asked for all.

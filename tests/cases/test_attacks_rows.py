@@ -1,5 +1,6 @@
 """Attacks by pictures, rows and pickles: nothing of a file runs, and time and memory stay bounded."""
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from visionr1.errors import DataError
+from visionr1.evaluation.detection import token_scores
 from visionr1.images import image_size, read_image
 
 # ---- A4 and B1: pictures ------------------------------------------------------------------------------------------
@@ -61,6 +63,7 @@ def test_broken_images_of_the_stated_formats_are_named(kind: str) -> None:
 BOMB = """
 import resource, sys
 from PIL import Image
+from visionr1.evaluation.detection import token_scores
 from visionr1.images import read_image
 Image.MAX_IMAGE_PIXELS = None
 Image.new(sys.argv[1], (9000, 9000)).save(sys.argv[2], "PNG")
@@ -76,3 +79,50 @@ def test_a_small_file_of_many_pixels_takes_bounded_memory(tmp_path: Path, mode: 
     argv = [sys.executable, "-c", BOMB, mode, str(tmp_path / "bomb.png")]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     assert int(done.stdout) < 160 + 12 * 81
+
+
+# ---- A5: time linear in a row -------------------------------------------------------------------------------------
+
+SLOW = """
+import sys
+from pathlib import Path
+from visionr1.data import read_dataset
+read_dataset(Path(sys.argv[1]), on_bad="skip")
+"""
+MILLION = 1_000_000
+QUESTION = "Please detect the following objects: ['cat']"
+ROWS = {  # a question and an answer
+    "fence": (QUESTION, "```" + " " * MILLION + "x"),
+    "fences": (QUESTION, "``` " * (MILLION // 4)),
+    "json fences": (QUESTION, "```json" * (MILLION // 7)),
+    "expression": ("this sentence describes: x" + " " * MILLION + "x", "[1, 2, 3, 4]"),
+    "expressions": ("this sentence describes: " * (MILLION // 25), "[1, 2, 3, 4]"),
+    "dots": ("this sentence describes: x" + ". " * (MILLION // 2), "[1, 2, 3, 4]"),
+    "locate": ("locate " * (MILLION // 7), "[1, 2, 3, 4]"),
+    "in the": ("locate " + "in the " * (MILLION // 7), "[1, 2, 3, 4]"),
+    "names": ("following objects: [" + "'x', " * (MILLION // 5), "None"),
+    "brackets": ("following objects: [" + "'x]', " * (MILLION // 6), "None"),
+    "quotes": ("following objects: ['" + "\\\\" * (MILLION // 2), "None"),
+    "open lists": ("following objects: " + "[" * MILLION, "None"),
+    "blanks": ("following objects:" + " " * MILLION, "None"),
+    "lists": ("following objects: [" * (MILLION // 20), "None"),
+    "deep": (QUESTION, "[" * MILLION),
+    "digits": (QUESTION, "[" + "1" * MILLION + "]"),
+}
+
+
+def test_rows_of_a_megabyte_are_read_in_linear_time(tmp_path: Path) -> None:
+    """A quadratic step takes hours for one of them, linear ones less than a second."""
+    lines = []
+    for question, answer in [(QUESTION, "None"), *ROWS.values()]:
+        turns = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+        lines.append(json.dumps({"image": "1.png", "conversations": turns}))
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    Image.new("RGB", (100, 80)).save(tmp_path / "1.png")
+    argv = [sys.executable, "-c", SLOW, str(tmp_path / "rows.jsonl")]
+    subprocess.run(argv, capture_output=True, check=True, timeout=240)
+
+
+def test_numbers_of_a_reply_are_found_in_linear_time() -> None:
+    text = "1" * MILLION + "a [1, -2, 3.5, 4]"
+    assert [match[0] for match in token_scores._NUMBER.finditer(text)] == ["1", "-2", "3.5", "4"]

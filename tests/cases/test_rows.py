@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from visionr1.cli import main
+from visionr1.data import read_dataset
 from visionr1.errors import DataError
 from visionr1.images import image_size, read_image
 from visionr1.rewards import Reward
@@ -79,3 +81,54 @@ def test_an_empty_picture_is_named(capsys: pytest.CaptureFixture[str]) -> None:
 def test_odd_pictures_are_read(name: str) -> None:
     picture = CASES / "case_19/i_img" / name
     assert read_image(picture).size == image_size(picture)
+
+
+# ---- case 18: rows of conversations -------------------------------------------------------------------------------
+
+
+def test_every_pair_of_turns_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = CASES / "case_18/n_turns"
+    data = read_dataset(folder / "rows.jsonl")
+    assert [sample.query.categories for sample in data.samples] == [("cat",), ("dog",)]
+    assert [sample.truth.xyxy.tolist() for sample in data.samples] == [[[10, 10, 60, 50]], [[20, 20, 70, 60]]]
+    result = evaluate(capsys, folder / "replies.jsonl", folder / "rows.jsonl")
+    assert result["metrics"]["precision"] == result["metrics"]["recall"] == 1
+    status, out, _ = run(capsys, "data", "check", str(folder / "rows.jsonl"))
+    assert status == 0 and "cat: 1" in out and "dog: 1" in out
+
+
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl", "rows2.json", "rows2.jsonl"])
+def test_qwens_rows_are_read_as_lines_and_as_a_list(name: str) -> None:
+    (sample,) = read_dataset(CASES / "case_18/n_qwen" / name).samples
+    assert sample.query.categories == ("house",)
+    assert sample.truth == Boxes.of([[135, 114, 1016, 672]], ["house"])
+
+
+def write_rows(folder: Path, *answers: tuple[list[str], str, str]) -> Path:
+    """Write rows of VLM-R1: the categories asked for, and the label and image of the answer."""
+    lines = []
+    for asked, label, image in answers:
+        answer = json.dumps([{"bbox_2d": [1, 2, 30, 40], "label": label}])
+        question = f"Detect the following objects: {asked}"
+        turns = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+        lines.append(json.dumps({"image": image, "conversations": turns}))
+        Image.new("RGB", (100, 80)).save(folder / image)
+    (folder / "rows.jsonl").write_text("\n".join(lines))
+    return folder / "rows.jsonl"
+
+
+def test_a_label_that_was_not_asked_for_is_a_bad_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """y_outside: `data check` passed it, `eval` of the right reply gave AP 0."""
+    rows = write_rows(tmp_path, (["cat"], "dog", "1.jpg"), (["cat"], "cat", "2.jpg"))
+    status, _, err = run(capsys, "data", "check", str(rows))
+    assert status == 2 and "rows.jsonl: row 0: gpt: expected labels among those asked for, ['cat'], found 'dog'" in err
+    status, out, _ = run(capsys, "data", "check", str(rows), "--on-bad", "skip")
+    assert status == 0 and "skipped 1 bad row" in out and "1 images" in out
+
+
+def test_messages_name_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two names that are one in NFC: the message said "samples" where the file's name belongs."""
+    rows = write_rows(tmp_path, (["\u00c4pfel"], "\u00c4pfel", "1.jpg"), (["A\u0308pfel"], "A\u0308pfel", "2.jpg"))
+    status, out, err = run(capsys, "data", "check", str(rows))
+    assert status == 0, err
+    assert "samples:" not in out and "rows.jsonl" in out and "Äpfel: 2" in out

@@ -15,8 +15,8 @@ class DataSource(Section):
     """Where samples come from, and how many of them."""
 
     source: str = "bccd"
-    """"scenes", an embedded set ("bccd"), a COCO JSON file or a folder that holds one, a Pascal VOC folder, or VLM-R1's
-    rows (.jsonl)."""
+    """"scenes", an embedded set ("bccd"), a COCO JSON file or a folder that holds one, a Pascal VOC folder, or
+    rows of conversations as VLM-R1's and Qwen's (.jsonl, or a list in .json)."""
     reader: str = ""
     """Its format, where that cannot be told from the files: the name of a reader, or of your own,
     "my_reader.py:READER" (see docs/extending.md)."""

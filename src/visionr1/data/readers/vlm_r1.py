@@ -1,10 +1,13 @@
-"""VLM-R1's training rows: JSON Lines of an image and a conversation, in which the answer holds the true boxes.
+"""Rows of conversations, as VLM-R1, Qwen and ms-swift train on: the answers hold the true boxes.
 
-`{"id", "image", "conversations": [{"from": "human", "value"}, {"from": "gpt", "value"}]}`. The answer is a list of
-`{"bbox_2d", "label"}` in a fence or bare, `None`, or, of an expression, four numbers; boxes are xyxy pixels of the
-original image, clipped to it. What is asked for stands in the question: a list of categories after "the following
-objects:", or the expression after "this sentence describes:". A question that names no list asks for the labels of its
-answer.
+A row has one image and one or more pairs of a question and an answer (see `conversations`); each pair is a sample. The
+answer is a list of `{"bbox_2d", "label"}` in a fence or bare, one such object, `None`, or, of an expression, four
+numbers; boxes are xyxy pixels of the original image, clipped to it. What is asked for stands in the question: a list of
+categories after "the following objects:", or the expression after "this sentence describes:" or in "Locate EXPRESSION
+in this image". A question that names neither asks for the labels of its answer. A label that is not asked for is a bad
+row.
+
+Every step takes time linear in the text.
 """
 
 from __future__ import annotations
@@ -12,7 +15,6 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,23 +22,31 @@ from typing import Any
 from visionr1.data.dataset import BoxDataset, clip_boxes
 from visionr1.data.grounding import GroundingRows, checked_box
 from visionr1.data.readers.base import Reader
-from visionr1.data.row_log import OnBad, get_field, is_name_list, is_object_list
+from visionr1.data.readers.conversations import Pair, read_image, read_pairs
+from visionr1.data.row_log import OnBad, is_name_list, is_object_list
 from visionr1.errors import DataError
-from visionr1.files import read_json_lines
-from visionr1.samples import Boxes, Query
+from visionr1.files import read_json, read_json_lines
+from visionr1.samples import Boxes, Query, compose_text, normalize_label
 
-MAX_LIST_CHARACTERS = 20_000
-"""How far into a question its list of categories is read."""
-MAX_BRACKETS = 50
-"""How many closing brackets are tried as the end of that list."""
-
-_EXPRESSION = re.compile(r"this sentence describes:\s*(.+?)\.?\s*$", re.DOTALL)
-_FENCE = re.compile(r"```(?:json)?\s*(.*?)\s*```", re.DOTALL)
+# A name as Python or JSON quotes it, and what may follow it in a list; possessive, so that nothing is tried twice.
+_NAME = re.compile(r"""\s*+[uU]?+('(?:[^'\\\n]|\\.)*+'|"(?:[^"\\\n]|\\.)*+")\s*+([,\]])""")
+_LIST_END = re.compile(r"\s*+\]")
+_LOCATE = re.compile(r"\blocate\b", re.IGNORECASE)
+_IN_IMAGE = re.compile(r"\bin (?:this|the) (?:image|picture|photo)\b", re.IGNORECASE)
 
 
 def sniff(path: Path) -> bool:
-    """Return True for a .jsonl file."""
-    return path.suffix == ".jsonl"
+    """Return True for a .jsonl file, and for a .json file that holds a list."""
+    if path.suffix != ".json":
+        return path.suffix == ".jsonl"
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            start = file.read(4096)
+    except (OSError, ValueError):
+        return False
+    return start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
 
 
 def read_vlm_r1(path: Path, *, split: str | None = None, on_bad: OnBad = "raise") -> BoxDataset:
@@ -44,15 +54,24 @@ def read_vlm_r1(path: Path, *, split: str | None = None, on_bad: OnBad = "raise"
 
     A file is one split, whichever is asked for.
     """
+    content = read_json(path) if path.suffix == ".json" else read_json_lines(path)
+    if not isinstance(content, list):
+        raise DataError(f"{path}: expected a list of rows, found a {type(content).__name__}")
+
     rows = GroundingRows(path, with_images=True, on_bad=on_bad)
-    for index, row in enumerate(read_json_lines(path)):
+    for index, row in enumerate(content):
         where = f"row {index}"
         try:
-            query, truth, image = _read_row(row)
+            pairs = read_pairs(row)
+            image = read_image(row)
         except DataError as error:
             rows.log.bad("bad_row", where, str(error))
             continue
-        rows.add_query(where, identity=str(index), image=image, image_id=str(image), query=query, truth=truth)
+        for number, pair in enumerate(pairs):
+            identity = str(index)
+            if len(pairs) > 1:
+                identity = f"{index}/{number}"
+            _add_pair(rows, pair, image, identity)
 
     # Unlike a benchmark's truth, what is trained on is cut off at the image.
     samples = []
@@ -62,61 +81,72 @@ def read_vlm_r1(path: Path, *, split: str | None = None, on_bad: OnBad = "raise"
     return BoxDataset.from_samples(path, samples, rows.log.report())
 
 
-def _read_row(row: Any) -> tuple[Query, Boxes, str]:
-    """Return what a row asks for, its true boxes, and its image; DataError saying what was expected."""
-    question, answer = _read_turns(row)
-    image = _read_image(row)
+def _add_pair(rows: GroundingRows, pair: Pair, image: str, identity: str) -> None:
+    """Add the sample of one question and its answer, or log why it cannot be used."""
+    where = f"row {identity}"
+    try:
+        query, truth = _read_pair(pair)
+    except DataError as error:
+        rows.log.bad("bad_row", where, str(error))
+        return
+    rows.add_query(where, identity=identity, image=image, image_id=image, query=query, truth=truth)
 
-    # Four numbers answer a question for one expression.
-    value = _parse_answer(answer)
-    if _is_box(value):
-        expression = _EXPRESSION.search(question)
-        if expression is None:
-            expected = '"... this sentence describes: EXPRESSION" for an answer of four numbers'
-            raise DataError(f"human: expected {expected}")
-        name = " ".join(expression[1].split())
-        return Query("referring", (name,)), Boxes.of([checked_box(value)], [name]), image
+
+def _read_pair(pair: Pair) -> tuple[Query, Boxes]:
+    """Return what is asked for, and the true boxes of the answer; DataError saying what was expected."""
+    items = _read_items(pair)
+    boxes = [checked_box(item["bbox_2d"]) for item in items]
+    labels = [_compose_label(item.get("label")) for item in items]
+    asked = _read_categories(pair.question)
+
+    # Boxes without labels, or none at all, answer a question for one thing.
+    if not any(label is not None for label in labels) and len(asked) < 2:
+        name = asked[0] if asked else _read_expression(pair.question)
+        if name:
+            query = Query("detection", asked) if asked else Query("referring", (name,))
+            return query, Boxes.of(boxes, [name] * len(boxes))
+        if boxes:
+            expected = '"... this sentence describes: EXPRESSION" for an answer without labels'
+            raise DataError(f"{pair.asks}: expected {expected}")
 
     # A list of boxes with labels answers a question for categories.
-    if not is_object_list(value) or not all(map(_is_labelled_box, value)):
+    if not is_name_list(labels):
         expected = "a list of bbox_2d and label, four numbers or None"
-        raise DataError(f"gpt: expected {expected}, found {answer!r:.80}")
-    labels = [item["label"] for item in value]
-    categories = _read_categories(question) or tuple(dict.fromkeys(labels))
+        raise DataError(f"{pair.answers}: expected {expected}, found {pair.answer!r:.80}")
+    categories = asked or tuple(dict.fromkeys(labels))
     if not categories:
         expected = "the categories asked for, as in \"the following objects: ['cat', 'dog']\""
-        raise DataError(f"human: expected {expected}")
-    boxes = [checked_box(item["bbox_2d"]) for item in value]
-    return Query("detection", categories), Boxes.of(boxes, labels), image
+        raise DataError(f"{pair.asks}: expected {expected}")
+
+    # Spelled as asked for, so that a letter in another case makes no category of its own.
+    spelling = {normalize_label(name): name for name in categories}
+    for label in labels:
+        if normalize_label(label) not in spelling:
+            expected = f"labels among those asked for, {list(categories)!r:.100}"
+            raise DataError(f"{pair.answers}: expected {expected}, found {label!r:.60}")
+    return Query("detection", categories), Boxes.of(boxes, [spelling[normalize_label(label)] for label in labels])
 
 
-def _read_turns(row: Any) -> tuple[str, str]:
-    """Return the question and the answer of a row's conversation; DataError if it has not both."""
-    turns = get_field(row, "conversations")
-    if not is_object_list(turns):
-        raise DataError(f"conversations: expected a list of turns, found {turns!r:.60}")
-
-    text_of_speaker = {turn.get("from"): turn.get("value") for turn in turns}
-    question, answer = text_of_speaker.get("human"), text_of_speaker.get("gpt")
-    if not isinstance(question, str) or not isinstance(answer, str):
-        raise DataError("conversations: expected a turn from human and one from gpt, with text")
-    return question, answer
-
-
-def _read_image(row: Mapping[str, Any]) -> str:
-    """Return the file name of a row's only image, which may stand in a list; DataError if it has another number."""
-    image = row.get("image")
-    if isinstance(image, list) and len(image) == 1:
-        image = image[0]
-    if not isinstance(image, str):
-        raise DataError(f"image: expected one image, found {image!r:.60}")
-    return image
+def _read_items(pair: Pair) -> list[dict[str, Any]]:
+    """Return the items of an answer, each with a box of four numbers; DataError if it is no list of such."""
+    value = _parse_answer(pair.answer)
+    if _is_box(value):
+        value = {"bbox_2d": value}
+    if isinstance(value, dict):
+        value = [value]
+    if is_object_list(value) and all(_is_box(item.get("bbox_2d")) for item in value):
+        return value
+    expected = "a list of bbox_2d and label, four numbers or None"
+    raise DataError(f"{pair.answers}: expected {expected}, found {pair.answer!r:.80}")
 
 
 def _parse_answer(text: str) -> Any:
     """Return the JSON value of an answer, fenced or bare; the text itself if it is none."""
-    fence = _FENCE.search(text)
-    text = fence[1] if fence else text.strip()
+    _, _, fenced = text.partition("```")
+    inside, closing, _ = fenced.partition("```")
+    if closing:
+        text = inside.removeprefix("json")
+    text = text.strip()
 
     # How VLM-R1 writes that nothing is there.
     if text in ("None", ""):
@@ -128,25 +158,48 @@ def _parse_answer(text: str) -> Any:
 
 
 def _read_categories(question: str) -> tuple[str, ...]:
-    """Return the list after "following objects:", which is written as Python writes it; () if there is none."""
-    start = question.find("following objects:")
-    if start < 0:
+    """Return the list after "following objects:", quoted as Python or JSON writes it; () if there is none."""
+    _, _, text = question.partition("following objects:")
+    start = text.find("[")
+    if start < 0 or text[:start].strip():
         return ()
 
-    # The list ends at a bracket, but so may a name: try the first ones, of a text and a number that are bounded.
-    text = question[start:].partition(":")[2].lstrip()
-    end = -1
-    for _ in range(MAX_BRACKETS):
-        end = text.find("]", end + 1, MAX_LIST_CHARACTERS)
-        if end < 0:
-            return ()
+    names = []
+    place = start + 1
+    while name := _NAME.match(text, place):
         try:
-            names = ast.literal_eval(text[: end + 1])
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue  # this bracket is within a name
-        if is_name_list(names):
-            return tuple(dict.fromkeys(names))
-    return ()
+            names.append(ast.literal_eval(name[1]))
+        except (ValueError, SyntaxError):
+            return ()  # an escape that means nothing
+        place = name.end()
+        if name[2] == "]":
+            break
+    else:
+        # Only a comma after the last name may stand before the end.
+        if not _LIST_END.match(text, place):
+            return ()
+    if not is_name_list(names):
+        return ()
+    return tuple(dict.fromkeys(map(compose_text, names)))
+
+
+def _read_expression(question: str) -> str:
+    """Return the expression of VLM-R1's question or of Qwen's, on one line; "" if there is none."""
+    _, mark, expression = question.partition("this sentence describes:")
+    if not mark:
+        locate = _LOCATE.search(question)
+        end = _IN_IMAGE.search(question, locate.end()) if locate else None
+        if locate is None or end is None:
+            return ""
+        expression = question[locate.end() : end.start()]
+    return compose_text(" ".join(expression.strip().removesuffix(".").split()))
+
+
+def _compose_label(label: object) -> object:
+    """Return a label composed (NFC), so that rows which spell it in two forms name one category."""
+    if isinstance(label, str):
+        return compose_text(label)
+    return label
 
 
 def _is_box(value: Any) -> bool:
@@ -154,9 +207,9 @@ def _is_box(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 4 and set(map(type, value)) <= {int, float}
 
 
-def _is_labelled_box(item: Mapping[str, Any]) -> bool:
-    """Return True for an item of an answer: a box with a label that is not blank."""
-    return is_name_list([item.get("label")]) and _is_box(item.get("bbox_2d"))
-
-
-READER = Reader(name="vlm_r1", description="VLM-R1's rows (.jsonl)", sniff=sniff, read=read_vlm_r1)
+READER = Reader(
+    name="vlm_r1",
+    description="rows of conversations as VLM-R1's and Qwen's (.jsonl, or a list in .json)",
+    sniff=sniff,
+    read=read_vlm_r1,
+)

@@ -22,8 +22,8 @@ Span = tuple[int, int]
 
 _CLOSING = re.compile(r"[\]})>]")
 """The notation of a box ends with one of these, in every dialect."""
-_NUMBER = re.compile(r"-?[0-9]++(?:\.[0-9]++)?(?![A-Za-z])")
-"""Not the 2 of bbox_2d."""
+_NUMBER = re.compile(r"(?:-|(?<![0-9]))[0-9]++(?:\.[0-9]++)?(?![A-Za-z])")
+"""Not the 2 of bbox_2d, and no tail of such a number: a long one is then read once, not from each of its digits."""
 
 
 def token_scores(prediction: Prediction, reply: Reply, parse: Callable[[str], Reply]) -> Array:

@@ -1,0 +1,99 @@
+"""The conversation of a row: its image, and its pairs of a question and an answer.
+
+VLM-R1 and Qwen write `{"image", "conversations": [{"from": "human", "value"}, {"from": "gpt", "value"}, ...]}`;
+ms-swift and others `{"images": [...], "messages": [{"role": "user", "content"}, {"role": "assistant", "content"}]}`,
+where a content may be a list of parts, `{"type": "text", "text"}` and `{"type": "image", "image"}`. Turns of the system
+are passed over.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from visionr1.data.row_log import get_field, is_object_list
+from visionr1.errors import DataError
+
+_KINDS = (("conversations", "from", "value"), ("messages", "role", "content"))
+"""The keys of the turns, and those of a turn's speaker and of its text."""
+_ASKS = ("human", "user")
+_ANSWERS = ("gpt", "assistant")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A question and its answer, each with the name of its speaker in the file, for messages."""
+
+    question: str
+    answer: str
+    asks: str
+    answers: str
+
+
+def read_pairs(row: object) -> list[Pair]:
+    """Return the pairs of a row's conversation, at least one; DataError if turns do not alternate, or lack text."""
+    turns_key, speaker_key, text_key = _find_keys(row)
+    turns = get_field(row, turns_key)
+    if not is_object_list(turns):
+        raise DataError(f"{turns_key}: expected a list of turns, found {turns!r:.60}")
+
+    spoken = []
+    for turn in turns:
+        speaker = turn.get(speaker_key)
+        if speaker != "system":
+            spoken.append((speaker, _read_text(turn.get(text_key))))
+
+    # Even turns ask, odd ones answer; a question at the end is not answered.
+    pairs = []
+    for (asks, question), (answers, answer) in zip(spoken[::2], spoken[1::2], strict=False):
+        if asks not in _ASKS or answers not in _ANSWERS or question is None or answer is None:
+            break
+        pairs.append(Pair(question, answer, str(asks), str(answers)))
+    if not pairs or len(spoken) != 2 * len(pairs):
+        speakers = [speaker for speaker, _ in spoken]
+        expected = "a turn from human and one from gpt (or user and assistant) in turn, with text"
+        raise DataError(f"{turns_key}: expected {expected}; found turns from {reprlib.repr(speakers)}")
+    return pairs
+
+
+def read_image(row: Mapping[str, Any]) -> str:
+    """Return the file name of a row's only image, which may stand in a list; DataError if it has another number."""
+    images = row.get("image", row.get("images"))
+    if images is None:
+        images = _find_images_in_parts(row.get("messages"))
+    if isinstance(images, list) and len(images) == 1:
+        images = images[0]
+    if not isinstance(images, str):
+        raise DataError(f"image: expected one image, found {images!r:.60}")
+    return images
+
+
+def _find_keys(row: object) -> tuple[str, str, str]:
+    """Return the keys under which a row has its turns, and a turn its speaker and text; VLM-R1's if it has none."""
+    for keys in _KINDS:
+        if get_field(row, keys[0]) is not None:
+            return keys
+    return _KINDS[0]
+
+
+def _read_text(content: object) -> str | None:
+    """Return the text of a turn, whose parts may stand in a list; None if it has none."""
+    if isinstance(content, str):
+        return content
+    if not is_object_list(content):
+        return None
+    texts = [part["text"] for part in content if isinstance(part.get("text"), str)]
+    return "\n".join(texts) or None
+
+
+def _find_images_in_parts(turns: object) -> list[object]:
+    """Return the images that stand among the parts of turns."""
+    images = []
+    for turn in turns if is_object_list(turns) else []:
+        parts = turn.get("content")
+        for part in parts if is_object_list(parts) else []:
+            if part.get("image") is not None:
+                images.append(part["image"])
+    return images

@@ -83,6 +83,16 @@ def add_reader_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_images_argument(parser: argparse.ArgumentParser) -> None:
+    """Add `--images`."""
+    parser.add_argument(
+        "--images",
+        type=existing_path,
+        metavar="DIR",
+        help="the folder of DATA's images, where they lie in no usual place near the annotations",
+    )
+
+
 def add_dialect_argument(parser: argparse.ArgumentParser, purpose: str, *, default: str | None, otherwise: str) -> None:
     """Add `--dialect`, which says `purpose`; without it, it is `default`, which help words as `otherwise`."""
     parser.add_argument(

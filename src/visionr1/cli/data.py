@@ -2,7 +2,14 @@
 
 import argparse
 
-from visionr1.cli.arguments import CommandParser, add_command, add_dialect_argument, add_reader_argument, list_names
+from visionr1.cli.arguments import (
+    CommandParser,
+    add_command,
+    add_dialect_argument,
+    add_images_argument,
+    add_reader_argument,
+    list_names,
+)
 from visionr1.errors import DataError
 from visionr1.terminal import printable
 
@@ -16,6 +23,7 @@ def _add_check_arguments(parser: CommandParser) -> None:
     parser.more_help = names_overview
     parser.add_argument("data", metavar="DATA", help="what to check (see visionr1 --help)")
     parser.add_argument("--split", help="which part of a data folder (default: each)")
+    add_images_argument(parser)
     add_reader_argument(parser)
     add_dialect_argument(parser, "in which truths are written", default="qwen25", otherwise="qwen25")
     parser.add_argument(
@@ -54,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
 
     num_failures = 0
     for split in splits:
-        dataset = read_dataset(path, split=split, on_bad=args.on_bad, reader=reader)
+        dataset = read_dataset(path, split=split, on_bad=args.on_bad, reader=reader, image_dir=args.images)
         check = check_data(dataset, dialect)
         num_failures += len(check.failures)
         for line in (dataset.table.path, *dataset.report.lines(), *check.lines()):

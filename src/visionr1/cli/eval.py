@@ -12,6 +12,7 @@ from visionr1.cli.arguments import (
     CommandParser,
     add_data_arguments,
     add_dialect_argument,
+    add_images_argument,
     add_model_arguments,
     add_reader_argument,
     count,
@@ -53,6 +54,7 @@ def _add_input_arguments(parser: argparse.ArgumentParser) -> None:
         "text), or a run's rollouts.jsonl; several are the shards of one evaluation",
     )
     add_data_arguments(parser)
+    add_images_argument(parser)
     add_reader_argument(parser)
 
 
@@ -204,6 +206,7 @@ def run(args: argparse.Namespace) -> None:
         num_resamples=args.resamples,
         on_bad=args.on_bad,
         reader=resolve_reader(args.reader),
+        image_dir=args.images,
         out=args.out,
         shard=Shard.read(args.shard) if args.shard else None,
         notify=lambda line: print(printable(line), file=sys.stderr),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from visionr1.cli.arguments import CommandParser, existing_path
 from visionr1.cli.recipe import settings_overview
-from visionr1.errors import needs_extra
+from visionr1.errors import RecipeError, needs_extra
 
 if TYPE_CHECKING:
     from visionr1.training.recipe import Recipe
@@ -34,6 +34,12 @@ def add_arguments(parser: CommandParser) -> None:
         type=existing_path,
         metavar="DATA",
         help="train on this instead of the recipe's data",
+    )
+    parser.add_argument(
+        "--images",
+        type=existing_path,
+        metavar="DIR",
+        help="the folder of DATA's images, where they lie in no usual place near the annotations; needs --data",
     )
     parser.add_argument(
         "--set",
@@ -67,8 +73,10 @@ def run(args: argparse.Namespace) -> None:
     recipe = load_recipe(path, args.overrides)
     if args.model:
         recipe = recipe.with_model(args.model)
+    if args.images and not args.data:
+        raise RecipeError("--images: expected --data too; the recipe's own data names its images in data.images")
     if args.data:
-        recipe = recipe.with_data(args.data)
+        recipe = recipe.with_data(args.data, args.images or "")
     recipe.check_ends()
 
     if args.dry_run:

@@ -10,6 +10,7 @@ from visionr1.data.readers import READERS, Reader, describe_readers, find_reader
 from visionr1.data.readers.coco import read_coco, read_table
 from visionr1.data.row_log import OnBad, ReadReport, RowLog
 from visionr1.data.table import BoxTable, table_of
+from visionr1.errors import DataError
 from visionr1.samples import Sample
 
 __all__ = [
@@ -41,24 +42,41 @@ def data_path(source: str | Path) -> Path:
 
 
 def read_dataset(
-    path: str | Path, *, split: str | None = None, on_bad: OnBad = "raise", reader: Reader | None = None
+    path: str | Path,
+    *,
+    split: str | None = None,
+    on_bad: OnBad = "raise",
+    reader: Reader | None = None,
+    image_dir: str | Path | None = None,
 ) -> BoxDataset:
     """Read a data set by `reader`, by default that of the format it looks like.
 
-    Raises DataError if it cannot be read, and for a bad row unless `on_bad` is "skip".
+    `image_dir` says where the images are, if not in a usual place near the annotations. Raises DataError if it cannot
+    be read or its format has no such choice, and for a bad row unless `on_bad` is "skip".
     """
     path = Path(path)
-    return (reader or find_reader(path)).read(path, split=split, on_bad=on_bad)
+    reader = reader or find_reader(path)
+    if not image_dir:
+        return reader.read(path, split=split, on_bad=on_bad)
+    if reader.read_with_images is None:
+        problem = f"--images (data.images) is not for the reader {reader.name}, whose files say where images are"
+        raise DataError(f"{path}: {problem}; leave it out")
+    return reader.read_with_images(path, split=split, on_bad=on_bad, image_dir=Path(image_dir))
 
 
 def truth_table(
-    path: str | Path, *, split: str | None = None, on_bad: OnBad = "raise", reader: Reader | None = None
+    path: str | Path,
+    *,
+    split: str | None = None,
+    on_bad: OnBad = "raise",
+    reader: Reader | None = None,
+    image_dir: str | Path | None = None,
 ) -> BoxTable:
     """Read the true boxes of a data set alone; image files are not touched if its format (COCO) can do without."""
     path = Path(path)
     reader = reader or find_reader(path)
     if reader.read_table is None:
-        return reader.read(path, split=split, on_bad=on_bad).table
+        return read_dataset(path, split=split, on_bad=on_bad, reader=reader, image_dir=image_dir).table
     return reader.read_table(path, split=split, on_bad=on_bad)
 
 
@@ -68,6 +86,12 @@ def find_splits(path: str | Path, reader: Reader | None = None) -> Sequence[str]
     return (reader or find_reader(path)).find_splits(path)
 
 
-def read_source(source: str | Path, *, split: str | None = None, reader: Reader | None = None) -> tuple[Sample, ...]:
+def read_source(
+    source: str | Path,
+    *,
+    split: str | None = None,
+    reader: Reader | None = None,
+    image_dir: str | Path | None = None,
+) -> tuple[Sample, ...]:
     """Return the samples of a data source: "bccd", or what `read_dataset` reads."""
-    return read_dataset(data_path(source), split=split, reader=reader).samples
+    return read_dataset(data_path(source), split=split, reader=reader, image_dir=image_dir).samples

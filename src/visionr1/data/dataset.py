@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from visionr1.boxes import clip_xyxy, xywh_to_xyxy
+from visionr1.data.image_lookup import NAME_FOLDER, ImageLookup
 from visionr1.data.row_log import ReadReport, RowLog, is_safe_name
 from visionr1.data.table import BoxTable, table_of
 from visionr1.errors import DataError
@@ -52,15 +53,19 @@ def keep_filled_parts(parts: Mapping[str, Sequence[int]]) -> dict[str, tuple[int
 
 
 def dataset_from_table(
-    table: BoxTable, log: RowLog, image_folder: Path, asked: Sequence[Sequence[str]] | None = None
+    table: BoxTable, log: RowLog, images: Path | ImageLookup, asked: Sequence[Sequence[str]] | None = None
 ) -> BoxDataset:
-    """Make a sample of each image of `table` whose file is in `image_folder`; `table` of the result has those alone.
+    """Make a sample of each image of `table` whose file `images` finds; `table` of the result has those alone.
 
     `asked` are the categories that each image is asked for; without it all are asked of every image, in file order. An
     image that is asked for none is a bad row. Image files must exist; their content is checked when they are loaded.
     Raises DataError if no image is left, and for a bad row as `log` says.
     """
     truths = _gather_true_boxes(table, log)
+    if isinstance(images, Path):
+        images = ImageLookup([images])
+    paths = images.find_all(table.file_names, list(map(tuple, table.sizes_wh.tolist())))
+
     kept, samples = [], []
     for index, image_id in enumerate(table.image_ids):
         if image_id in log.images_left_out:
@@ -77,9 +82,11 @@ def dataset_from_table(
             log.bad("images_without_categories", _name_image(table, index), message, image=image_id)
             continue
 
-        path = _find_image(table, index, image_folder, log)
+        path = paths[index]
         if path is None:
+            _log_missing_image(table, index, images, log)
             continue
+        _count_other_place(table, index, path, images, log)
         size_wh = _read_size(table, index, path, log)
         if size_wh is None:
             continue
@@ -143,20 +150,30 @@ def _name_image(table: BoxTable, index: int) -> str:
     return f"images[{index}] (id {table.image_ids[index]})"
 
 
-def _find_image(table: BoxTable, index: int, folder: Path, log: RowLog) -> Path | None:
-    """Return the path of an image; None, logged, if its name is unsafe or there is no such file."""
+def _log_missing_image(table: BoxTable, index: int, images: ImageLookup, log: RowLog) -> None:
+    """Log an image whose name is unsafe, or that was not found."""
     name = table.file_names[index]
-    where = _name_image(table, index)
+    reason = "missing_image"
     if not is_safe_name(name):
-        message = f"file_name: expected a path below the image folder, found {name!r}"
-        log.bad("unsafe_file_name", where, message, image=table.image_ids[index])
-        return None
-    path = folder / name
-    if not path.is_file():
-        message = f"file_name: expected an image at {path}, found no such file"
-        log.bad("missing_image", where, message, image=table.image_ids[index])
-        return None
-    return path
+        reason = "unsafe_file_name"
+        message = f"file_name: expected a path below the image folder, found {name!r:.120}"
+    elif len(images.folders) == 1:
+        message = f"file_name: expected an image at {images.folders[0] / name!s:.300}, found no such file"
+    else:
+        expected = f"expected an image at {images.folders[0] / name!s:.300}"
+        message = f"file_name: {expected}, found no such file there nor in {images.describe_others()}; {NAME_FOLDER}"
+    log.bad(reason, _name_image(table, index), message, image=table.image_ids[index])
+
+
+def _count_other_place(table: BoxTable, index: int, path: Path, images: ImageLookup, log: RowLog) -> None:
+    """Count an image that is found under another spelling of its name, or in another folder than most."""
+    name = table.file_names[index]
+    if path == images.folders[0] / name:
+        return
+    reason = "images_in_other_folders"
+    if not images.is_spelled_so(name, path):
+        reason = "images_under_another_spelling"
+    log.adjust(reason, _name_image(table, index), f"{name!r:.120} is {path}")
 
 
 def _read_size(table: BoxTable, index: int, image: Path, log: RowLog) -> Size | None:

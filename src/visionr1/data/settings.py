@@ -20,6 +20,8 @@ class DataSource(Section):
     reader: str = ""
     """Its format, where that cannot be told from the files: the name of a reader, or of your own,
     "my_reader.py:READER" (see docs/extending.md)."""
+    images: str = ""
+    """The folder of its images, where they lie in no usual place near the annotations."""
     split: str = "train"
     """The part of an embedded set or of a folder."""
     weight: Annotated[float, Field(gt=0)] = 1.0
@@ -49,6 +51,8 @@ class DataSource(Section):
     def _check_source(self) -> Self:
         if self.scenes and self.source != "scenes":
             raise refuse("scenes", f'none where source is "{self.source}"', dict(self.scenes))
+        if self.images and self.source == "scenes":
+            raise refuse("images", 'none where source is "scenes"', self.images)
         if self.reader and self.source == "scenes":
             raise refuse("reader", 'none where source is "scenes"', self.reader)
         return self

@@ -46,6 +46,8 @@ class StoredResult:
     on_bad: OnBad = "raise"
     reader: str = ""
     """The reader of the data, where it was named."""
+    images: str = ""
+    """The folder of the images, where it was named."""
     metric: str = ""
     """The metric of a data set, where it is not detection; a benchmark has its own."""
 
@@ -170,6 +172,7 @@ def _read(path: Path) -> StoredResult:
         files=record.get("prediction_files", ()),
         on_bad=record.get("on_bad", "raise"),
         reader=record.get("reader", ""),
+        images=record.get("images", ""),
         metric=record.get("metric", ""),
     )
 
@@ -211,7 +214,7 @@ def _find_unit(one: StoredResult, benchmark: Benchmark) -> Unit:
     # A model was asked about no more than the images that could be read.
     with_images = not one.files and one.on_bad == "skip"
     reader = READERS.known(one.reader) if one.reader else None
-    reading = benchmark.reading(with_images=with_images, on_bad=one.on_bad, reader=reader)
+    reading = benchmark.reading(with_images=with_images, on_bad=one.on_bad, reader=reader, image_dir=one.images)
     for unit in benchmark.find(data_path(one.data), one.split or None, reading).units:
         if not one.benchmark or unit.name == one.unit:
             return unit

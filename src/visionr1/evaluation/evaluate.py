@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypedDict
 
 from visionr1.data import BoxDataset, Reader, data_path, read_dataset, truth_table
 from visionr1.data.row_log import OnBad
@@ -48,6 +49,15 @@ from visionr1.samples import Sample
 Data = str | Path | BoxDataset | Sequence[Sample] | Unit | None
 
 
+class _ReadOptions(TypedDict):
+    """The options that `read_dataset` and `truth_table` share."""
+
+    split: str | None
+    on_bad: OnBad
+    reader: Reader | None
+    image_dir: str | Path | None
+
+
 @dataclass(frozen=True, slots=True)
 class PredictionFiles:
     """Files of predictions that answer: raw replies or boxes, several being the shards of one evaluation.
@@ -72,6 +82,7 @@ def evaluate(
     num_resamples: int | None = None,
     on_bad: OnBad = "raise",
     reader: Reader | None = None,
+    image_dir: str | Path | None = None,
     out: Path | None = None,
     name: str = "",
     shard: Shard | None = None,
@@ -84,6 +95,8 @@ def evaluate(
     to each sample. `protocol` is one, or settings such as ["qwen3vl", "limit=50"]; `scores` are ways to score the same
     boxes side by side. `num_resamples` are for the intervals: 0 for none, None for as many as are affordable. A
     benchmark brings its own metric.
+
+    `image_dir` is the folder of a data set's images, where that cannot be told from its annotations.
 
     With `out`, results and replies are kept in `out`/evaluation (a benchmark's in `out`/BENCHMARK) under `name`, the
     model's or file's by default; replies that are there are not asked again, and a result of anything else is never
@@ -98,25 +111,35 @@ def evaluate(
     job.check_protocols()
     if reader and chosen.name:
         raise RecipeError("--reader is for a data set, not for a --benchmark, which has a layout of its own")
+    if image_dir and chosen.name:
+        raise RecipeError("--images is for a data set, not for a --benchmark, which has a layout of its own")
     if shard and (job.model is None or out is None):
         raise RecipeError("--shard needs --model, and --out, where the parts are kept")
 
-    reading = chosen.reading(with_images=job.model is not None, on_bad=on_bad, reader=reader)
+    reading = chosen.reading(with_images=job.model is not None, on_bad=on_bad, reader=reader, image_dir=image_dir)
     found_units = job.find_units(data, split, reading)
 
-    # The facts let `compare` compute a stored result again; those that are the default are left out.
     folder = None
     if out is not None:
-        facts = {"model": _model_label(answers), "data": _data_label(data), "split": split, "on_bad": on_bad}
-        if reader is not None:
-            facts["reader"] = reader.name
-        if not chosen.name and chosen.metric is not DETECTION:
-            facts["metric"] = chosen.metric.name
+        facts = {"model": _model_label(answers), "data": _data_label(data), "split": split}
+        facts |= _reading_facts(reading, chosen)
         folder = ResultFolder(out / (job.stem if chosen.name else "evaluation"), facts, chosen.name)
 
     if shard and folder:
         return job.collect_shard(found_units, folder, shard)
     return job.evaluate_units(found_units, folder)
+
+
+def _reading_facts(reading: Reading, benchmark: Benchmark) -> dict[str, str | None]:
+    """Return how the data is read, for `compare` to compute a stored result again; defaults are left out."""
+    facts: dict[str, str | None] = {"on_bad": reading.on_bad}
+    if reading.reader is not None:
+        facts["reader"] = reading.reader.name
+    if reading.image_dir:
+        facts["images"] = str(reading.image_dir)
+    if not benchmark.name and benchmark.metric is not DETECTION:
+        facts["metric"] = benchmark.metric.name
+    return facts
 
 
 def _resolve_benchmark(benchmark: str | Benchmark | None, metric: str | Metric) -> Benchmark:
@@ -137,11 +160,16 @@ def data_set_benchmark(metric: Metric) -> Benchmark:
 
 def _find_data_set(path: Path, split: str | None, reading: Reading) -> FoundUnits:
     """Read a data set of any layout; without images only its annotations, whose report matters if rows were skipped."""
+    options: _ReadOptions = {
+        "split": split,
+        "on_bad": reading.on_bad,
+        "reader": reading.reader,
+        "image_dir": reading.image_dir,
+    }
     if reading.with_images:
-        dataset = read_dataset(path, split=split, on_bad=reading.on_bad, reader=reading.reader)
-        unit = Unit.of_dataset("", dataset)
+        unit = Unit.of_dataset("", read_dataset(path, **options))
     else:
-        unit = Unit.of_table("", truth_table(path, split=split, on_bad=reading.on_bad, reader=reading.reader))
+        unit = Unit.of_table("", truth_table(path, **options))
     return FoundUnits([""], [unit])
 
 

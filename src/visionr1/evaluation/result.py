@@ -11,7 +11,7 @@ from visionr1.errors import DataError
 from visionr1.evaluation.protocols import Protocol
 from visionr1.evaluation.statistics import Resampler
 
-FACTS = ("model", "data", "split", "on_bad", "reader", "metric", "prediction_files", "benchmark", "unit")
+FACTS = ("model", "data", "split", "on_bad", "reader", "images", "metric", "prediction_files", "benchmark", "unit")
 """Keys of a stored result that say where it comes from, beside the result itself."""
 _OPTIONAL_FIELDS = ("interval", "counts", "faults")
 _FIELDS = ("metrics", "protocol", *_OPTIONAL_FIELDS)

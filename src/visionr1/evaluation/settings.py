@@ -18,6 +18,8 @@ class EvalSection(Section):
     """An embedded set ("bccd"), a COCO JSON file or a folder that holds one."""
     reader: str = ""
     """Its format, where that cannot be told from the files, as in data.reader."""
+    images: str = ""
+    """The folder of its images, as in data.images."""
     split: str = "valid"
     """The part of an embedded set or of a folder."""
     limit: Annotated[int, Field(ge=0), Expected("0 (all) or more")] = 0

@@ -125,6 +125,7 @@ def _read_asked_samples(evaluation: StoredEvaluation) -> list[Sample]:
         split=record["split"] or None,
         on_bad=record.get("on_bad", "raise"),
         reader=_find_reader(record),
+        image_dir=record.get("images"),
     )
     # Stored replies have the image's id as text, whatever it is in the annotations.
     return [sample for sample in dataset.samples if str(sample.image_id) in evaluation.predictions]

@@ -175,11 +175,12 @@ class Recipe(Section):
             if not (phase.steps or phase.minutes) and any(data.source == "scenes" for data in phase.data):
                 raise RecipeError(f"phase {phase.name}: scenes never end, so set train.steps or train.minutes")
 
-    def with_data(self, path: str) -> Self:
+    def with_data(self, path: str, images: str = "") -> Self:
         """Return this recipe with every phase on the one data source `path`, and evaluations during training too.
 
-        It takes the place of the phase's own, whose other settings hold for it; scenes are left out. Raises RecipeError
-        if a phase has several, of which it cannot stand for one.
+        `images` is the folder of its images, where that cannot be told. The source takes the place of the phase's own,
+        whose other settings hold for it; scenes are left out. Raises RecipeError if a phase has several, of which it
+        cannot stand for one.
         """
         phases = []
         for phase in self.phases:
@@ -189,8 +190,8 @@ class Recipe(Section):
                 mixed = ", ".join(data.source for data in sources)
                 raise RecipeError(f"--data: phase {phase.name} mixes {mixed}; change data.source in the recipe instead")
 
-            phases.append(phase.with_changes(data=(sources[0].with_changes(source=path),)))
-        return self.with_changes(phases=tuple(phases), eval=self.eval.with_changes(source=path))
+            phases.append(phase.with_changes(data=(sources[0].with_changes(source=path, images=images),)))
+        return self.with_changes(phases=tuple(phases), eval=self.eval.with_changes(source=path, images=images))
 
     def with_model(self, path: str) -> Self:
         """Return this recipe starting from the model in folder `path`."""

@@ -147,7 +147,8 @@ def open_source(data: DataSource) -> Source:
     """Open the source that a recipe's data table names."""
     if data.source == "scenes":
         return Scenes(SceneConfig(**data.scenes))
-    samples = read_source(data.source, split=data.split, reader=resolve_reader(data.reader))
+    reader = resolve_reader(data.reader)
+    samples = read_source(data.source, split=data.split, reader=reader, image_dir=data.images)
     if data.limit:
         samples = samples[: data.limit]
     originals = Shuffled(tuple(samples))

@@ -67,7 +67,10 @@ class Validation:
         protocol = read_protocol(settings.protocol)
         with naming("eval"):
             dataset = read_dataset(
-                data_path(settings.source), split=settings.split, reader=resolve_reader(settings.reader)
+                data_path(settings.source),
+                split=settings.split,
+                reader=resolve_reader(settings.reader),
+                image_dir=settings.images,
             )
         samples = dataset.samples
         table = dataset.table

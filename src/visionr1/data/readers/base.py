@@ -20,6 +20,12 @@ class Read(Protocol):
     def __call__(self, path: Path, *, split: str | None, on_bad: OnBad) -> BoxDataset: ...
 
 
+class ReadWithImages(Protocol):
+    """Read a data set whose images are below the folder `image_dir`, which a user named; raises as `Read`."""
+
+    def __call__(self, path: Path, *, split: str | None, on_bad: OnBad, image_dir: Path) -> BoxDataset: ...
+
+
 class ReadTable(Protocol):
     """Read the true boxes alone, without image files; raises as `Read`."""
 
@@ -36,6 +42,8 @@ class Reader:
     sniff: Callable[[Path], bool]
     """Return True if the file or folder looks like this format; cheap, and never raises."""
     read: Read
+    read_with_images: ReadWithImages | None = None
+    """None where the format itself says where its images are."""
     read_table: ReadTable | None = None
     """None where the true boxes cannot be read without the images."""
     find_splits: Callable[[Path], Sequence[str]] = lambda path: ()

@@ -11,7 +11,6 @@ Policies, besides those for samples (data/dataset.py):
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +19,13 @@ import numpy as np
 from visionr1.boxes import is_box, is_number
 from visionr1.data.dataset import BoxDataset, dataset_from_table
 from visionr1.data.ids import Id, IdIndex, read_id
-from visionr1.data.readers import describe_readers
-from visionr1.data.readers.base import CHOOSE_SPLIT, Reader
-from visionr1.data.row_log import OnBad, RowLog, first_file, get_field, is_safe_name
+from visionr1.data.readers.base import Reader
+from visionr1.data.readers.coco_layout import find_annotations, find_direct, find_split_files, open_images
+from visionr1.data.row_log import OnBad, RowLog, get_field
 from visionr1.data.table import BoxTable, map_positions
 from visionr1.errors import DataError
 from visionr1.files import read_json
 from visionr1.samples import Size
-
-ANNOTATION_NAMES = ("annotations_without_background.json", "_annotations.coco.json", "annotations.json")
-SPLIT_ALIASES = {"val": "valid", "validation": "valid"}
-_SPLIT_SPELLINGS = {"train": ("train",), "valid": ("valid", "val", "validation"), "test": ("test",)}
 
 
 def read_coco(
@@ -51,9 +46,8 @@ def read_coco(
     log = RowLog(file, on_bad)
     table = _read_table(file, log)
     table.check_names()
-    if image_dir is None:
-        image_dir = find_image_folder(file, table.file_names)
-    return dataset_from_table(table, log, Path(image_dir))
+    images = open_images(file, table.file_names, Path(image_dir) if image_dir is not None else None)
+    return dataset_from_table(table, log, images)
 
 
 def read_table(path: str | Path, *, split: str | None = None, on_bad: OnBad = "raise") -> BoxTable:
@@ -65,98 +59,8 @@ def read_table(path: str | Path, *, split: str | None = None, on_bad: OnBad = "r
 def sniff(path: Path) -> bool:
     """Return True for a .json file, and a folder that has an annotation file or a split with one."""
     if path.is_dir():
-        return bool(_find_direct(path) or find_split_files(path))
+        return bool(find_direct(path) or find_split_files(path))
     return path.suffix == ".json"
-
-
-# ---- folder layouts -----------------------------------------------------------------------------------------------
-
-
-def find_annotations(path: Path, split: str | None) -> Path:
-    """Return the annotation file that `path` and `split` name; DataError listing what there is if they name none.
-
-    A folder without split folders is all one split, whichever is asked for.
-    """
-    if path.is_file():
-        return path
-    if not path.is_dir():
-        raise DataError(f"{path}: no such file or folder; expected {describe_readers()}")
-
-    # The split asked for, under its usual name or any other.
-    files = find_split_files(path)
-    if split is not None:
-        file = files.get(SPLIT_ALIASES.get(split, split)) or _find_split_file(path, split)
-        if file is not None:
-            return file
-
-    # An annotation file of the folder itself, or that of its only split.
-    direct = _find_direct(path)
-    if direct and (split is None or not files):
-        return direct
-    if split is None and len(files) == 1:
-        return next(iter(files.values()))
-
-    # Nothing fits: say what there is instead.
-    if not files:
-        names = " or ".join(ANNOTATION_NAMES)
-        raise DataError(f"{path}: found no {names} in this folder; expected {describe_readers()}")
-    expected = "one annotation file"
-    if split:
-        expected = f"split {split!r}"
-    splits = ", ".join(files)
-    raise DataError(f"{path}: expected {expected} in this folder, found the splits {splits}; {CHOOSE_SPLIT}")
-
-
-def find_split_files(path: Path) -> dict[str, Path]:
-    """Return the annotation file of each of train, valid and test that a folder holds."""
-    files = {}
-    for split in _SPLIT_SPELLINGS:
-        file = _find_split_file(path, split)
-        if file is not None:
-            files[split] = file
-    return files
-
-
-def _find_split_file(folder: Path, split: str) -> Path | None:
-    """Return the annotation file of a split: in a folder of its name, or beside others with its name."""
-    for name in _SPLIT_SPELLINGS.get(split, (split,)):
-        # A name that a user typed must not lead out of the folder.
-        if not is_safe_name(name):
-            return None
-
-        places = [folder / name / file_name for file_name in ANNOTATION_NAMES]
-        places += [folder / f"{name}_{file_name}" for file_name in ANNOTATION_NAMES]
-        for parent in ("", "annotations/", "annotations/instances_"):
-            places.append(folder / f"{parent}{name}.json")
-        file = first_file(places)
-        if file is not None:
-            return file
-
-        # COCO's own names end in a year: instances_val2017.json.
-        dated = sorted(folder.glob(f"annotations/instances_{name}[0-9]*.json"))
-        if dated:
-            return dated[-1]
-    return None
-
-
-def _find_direct(folder: Path) -> Path | None:
-    """Return the annotation file that lies in `folder` itself, under one of its usual names."""
-    return first_file(folder / name for name in ANNOTATION_NAMES)
-
-
-def find_image_folder(file: Path, file_names: Sequence[str]) -> Path:
-    """Return the folder of the images of an annotation file: its own, or one where COCO's users put them."""
-    parent = file.parent
-    tail = file.stem.removeprefix("instances_")  # of instances_val2017.json the images are in val2017
-    above = parent.parent
-    folders = (parent, parent / "images", above / tail, above / "images" / tail, above / "images")
-
-    # A few names are enough to recognize the folder, and some of the files may be missing.
-    probes = [name for name in file_names[:20] if is_safe_name(name)]
-    for folder in folders:
-        if first_file(folder / name for name in probes):
-            return folder
-    return parent
 
 
 # ---- the JSON file ------------------------------------------------------------------------------------------------
@@ -359,6 +263,7 @@ READER = Reader(
     description="a COCO JSON file, a folder that holds one",
     sniff=sniff,
     read=read_coco,
+    read_with_images=read_coco,
     read_table=read_table,
     find_splits=lambda path: tuple(find_split_files(path)),
 )

@@ -12,7 +12,9 @@ from typing import Any
 
 from visionr1.data.dataset import BoxDataset, dataset_from_table
 from visionr1.data.ids import read_id
-from visionr1.data.readers.coco import find_image_folder, read_table
+from visionr1.data.image_lookup import ImageLookup
+from visionr1.data.readers.coco import read_table
+from visionr1.data.readers.coco_layout import open_images
 from visionr1.data.row_log import OnBad, RowLog, first_file, is_name_list
 from visionr1.data.table import BoxTable, map_positions
 from visionr1.errors import DataError
@@ -34,7 +36,7 @@ def read_ovdeval(file: Path, *, with_images: bool = True, on_bad: OnBad = "raise
 
     log = RowLog(file, on_bad, table.report)
     labels = _read_asked_labels(file, table, log)
-    return dataset_from_table(table, log, _find_images(file, table), labels)
+    return dataset_from_table(table, log, _open_images(file, table), labels)
 
 
 def _read_asked_labels(file: Path, table: BoxTable, log: RowLog) -> list[list[str]]:
@@ -59,15 +61,15 @@ def _read_asked_labels(file: Path, table: BoxTable, log: RowLog) -> list[list[st
     return labels_of_images
 
 
-def _find_images(file: Path, table: BoxTable) -> Path:
-    """Return the folder of a subtask's images: where OVDEval puts them, or else where COCO's users would."""
+def _open_images(file: Path, table: BoxTable) -> Path | ImageLookup:
+    """Return where a subtask's images are: where OVDEval puts them, or else where COCO's users would."""
     root = file.parent
     if root.name == "annotations":
         root = root.parent
     for folder in (root / "images" / file.stem, root / file.stem, root / "images"):
         if folder.is_dir():
             return folder
-    return find_image_folder(file, table.file_names)
+    return open_images(file, table.file_names)
 
 
 def _read_labels(row: dict[str, Any], key: str, where: str) -> list[str]:

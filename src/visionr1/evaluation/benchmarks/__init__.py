@@ -30,6 +30,8 @@ class Reading:
     on_bad: OnBad = "raise"
     reader: Reader | None = None
     """The reader of a data set whose files do not show its format; a benchmark has a layout of its own."""
+    image_dir: str | Path | None = None
+    """The folder of a data set's images, where that cannot be told."""
 
 
 Find = Callable[[Path, str | None, Reading], FoundUnits]
@@ -53,13 +55,20 @@ class Benchmark:
     averaged: bool = False
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
-    def reading(self, *, with_images: bool, on_bad: OnBad, reader: Reader | None = None) -> Reading:
+    def reading(
+        self,
+        *,
+        with_images: bool,
+        on_bad: OnBad,
+        reader: Reader | None = None,
+        image_dir: str | Path | None = None,
+    ) -> Reading:
         """Return how its files are read; `with_images` if a model is asked.
 
         A data set, which has no name here, is read with its images for a metric that scores samples too.
         """
         needs_samples = not self.name and self.metric.needs_samples
-        return Reading(with_images=with_images or needs_samples, on_bad=on_bad, reader=reader)
+        return Reading(with_images=with_images or needs_samples, on_bad=on_bad, reader=reader, image_dir=image_dir)
 
     def read_protocol(self, settings: Sequence[str], *, boxes: bool = False) -> Protocol:
         """Return the protocol that `--protocol` settings make; `boxes`: of files of boxes, whose scores are kept."""

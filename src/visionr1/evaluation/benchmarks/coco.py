@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from visionr1.data.readers.coco import find_annotations, read_coco, read_table
+from visionr1.data.readers.coco import read_coco, read_table
+from visionr1.data.readers.coco_layout import find_annotations
 from visionr1.data.table import BoxTable
 from visionr1.evaluation.benchmarks import Benchmark, Reading, note_if_fewer
 from visionr1.evaluation.units import FoundUnits, Unit

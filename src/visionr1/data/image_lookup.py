@@ -1,0 +1,241 @@
+"""Find the image files that annotations name, in the folders where users of a format keep them.
+
+A folder is listed once, so a set of 100,000 names costs a hundred thousand dictionary look-ups, not that many calls of
+the file system for each folder. A name is looked up as it stands first, then as other systems and tools spell it:
+
+- `images\\1.jpg`: Windows' separator (Label Studio, labelme);
+- `1.jpg` for `1.JPG`, and composed for decomposed letters (macOS); not if two files differ in that alone;
+- `http://host/train2017/1.jpg`: `train2017/1.jpg` or `1.jpg`, if it lies there. Nothing is fetched.
+
+No name leads out of a folder (`row_log.is_safe_name`). Symbolic links are followed, as users link whole image folders.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from visionr1.data.row_log import is_safe_name
+from visionr1.errors import DataError
+from visionr1.images import image_size
+from visionr1.samples import Size
+
+NAME_FOLDER = (
+    "name their folder with --images, in a recipe data.images "
+    "(docs/faq.md#no-such-file-although-the-pictures-are-there)"
+)
+"""What to do where images are not found, for messages of readers that take a folder of images."""
+MAX_SUBFOLDERS = 64
+"""Subfolders that are searched below each of `roots`; a folder with more is no data set's."""
+
+
+class ImageLookup:
+    """The folders in which images are looked up by name, the one that has most of `names` first.
+
+    `roots` are folders whose subfolders are searched for what is in none of `folders`: one file may annotate several
+    folders of images.
+    """
+
+    def __init__(self, folders: Sequence[Path], names: Iterable[str] = (), roots: Sequence[Path] = ()) -> None:
+        self._listings: dict[Path, _Listing] = {}
+        self._roots = roots
+        self._subfolders: list[Path] | None = None
+        self.folders = self._rank(list(dict.fromkeys(folders)), list(names))
+
+    def find(self, name: str, size_wh: Size = (0, 0)) -> Path | None:
+        """Return the file of an image; None if there is none, or if it cannot be told which of several it is.
+
+        `size_wh` is what the annotations say of it, (0, 0) if nothing: between files of one name in several folders it
+        decides, so that a thumbnail is never taken for its picture.
+        """
+        best = self._find_below(self.folders[0], name)
+        others = []
+        for folder in self.folders[1:]:
+            path = self._find_below(folder, name)
+            if path is not None:
+                others.append(path)
+
+        # Sizes are only asked where there is a choice, or where a file lies elsewhere than the others.
+        if best is not None and (not others or _fits(best, size_wh)):
+            return best
+        for path in others:
+            if _fits(path, size_wh):
+                return path
+        if best is not None:
+            return best  # reading it says how the size differs
+
+        # Deeper in the data folder only if there is one such file, for folders of splits often number alike.
+        deeper = []
+        for folder in self._list_subfolders():
+            path = self._find_below(folder, name, with_url_file=False)
+            if path is not None and _fits(path, size_wh):
+                deeper.append(path)
+        return deeper[0] if len(deeper) == 1 else None
+
+    def find_all(self, names: Sequence[str], sizes_wh: Sequence[Size]) -> list[Path | None]:
+        """Return the file of each image, as `find`; None also where names that differ would mean the same file.
+
+        Of those only a name that is spelled as the file keeps it: of `a/1.jpg` and `b/1.jpg` on a server, a local
+        `1.jpg` may be either.
+        """
+        paths = list(map(self.find, names, sizes_wh))
+        names_of_path: dict[Path, set[str]] = {}
+        for name, path in zip(names, paths, strict=True):
+            if path is not None:
+                names_of_path.setdefault(path, set()).add(name)
+
+        for place, (name, path) in enumerate(zip(names, paths, strict=True)):
+            if path is not None and len(names_of_path[path]) > 1 and not self.is_spelled_so(name, path):
+                paths[place] = None
+        return paths
+
+    def is_spelled_so(self, name: str, path: Path) -> bool:
+        """Return True if a file that was found is called as its name says, without another spelling."""
+        return any(path == folder / name for folder in (*self.folders, *self._list_subfolders()))
+
+    def describe_others(self) -> str:
+        """Return the words for where else than in the first folder images were looked for: the folders that exist."""
+        existing = [str(folder) for folder in self.folders[1:] if folder.is_dir()]
+        return ", ".join(existing) or "the folders beside it"
+
+    def _rank(self, folders: list[Path], names: list[str]) -> list[Path]:
+        """Return the folders, that which has most of the names first, else in the order given."""
+        if len(folders) == 1:
+            return folders
+        num_hits: Counter[Path] = Counter()
+        for folder in folders:
+            num_hits[folder] = sum(self._find_below(folder, name) is not None for name in names)
+        return sorted(folders, key=lambda folder: -num_hits[folder])
+
+    def _find_below(self, folder: Path, name: str, *, with_url_file: bool = True) -> Path | None:
+        """Return the file below one folder that a name means, in the first spelling that is there."""
+        for spelling in _spell(name, with_url_file=with_url_file):
+            path = self._walk(folder, spelling)
+            if path is not None:
+                return path
+        return None
+
+    def _walk(self, folder: Path, name: str) -> Path | None:
+        """Follow a name with `/` part by part; None if there is no such file."""
+        *parents, last = [part for part in name.split("/") if part not in ("", ".")] or [""]
+        for part in parents:
+            entry = self._list(folder).match(part)
+            if entry is None:
+                return None
+            folder = folder / entry
+
+        entry = self._list(folder).match(last)
+        if entry is None or not _is_file(folder / entry):
+            return None
+        return folder / entry
+
+    def _list(self, folder: Path) -> _Listing:
+        """Return the entries of a folder, which is read once."""
+        if folder not in self._listings:
+            self._listings[folder] = _Listing(folder)
+        return self._listings[folder]
+
+    def _list_subfolders(self) -> list[Path]:
+        """Return the folders below `roots`, and below an `images` among them, that are none of `folders`."""
+        if self._subfolders is None:
+            self._subfolders = []
+            for root in dict.fromkeys(self._roots):
+                below = list(_iterate_subfolders(root))
+                for folder in list(below):
+                    if folder.name.casefold() == "images":
+                        below += _iterate_subfolders(folder)
+                self._subfolders += [folder for folder in below if folder not in self.folders]
+        return self._subfolders
+
+
+class _Listing:
+    """The entries of one folder, by name and by the key under which names are compared."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            self._names = set(os.listdir(folder))  # noqa: PTH208 (no path for each of 100,000 entries)
+        except OSError:
+            self._names = set()
+        self._by_key: dict[str, list[str]] | None = None
+
+    def match(self, name: str) -> str | None:
+        """Return the entry of this name, or the only one that differs from it in case or composition alone."""
+        if name in self._names:
+            return name
+
+        # Most names are there as they stand, so the keys are only made for the first that is not.
+        if self._by_key is None:
+            self._by_key = {}
+            for entry in self._names:
+                self._by_key.setdefault(_comparison_key(entry), []).append(entry)
+        entries = self._by_key.get(_comparison_key(name), ())
+        return entries[0] if len(entries) == 1 else None
+
+
+def _comparison_key(name: str) -> str:
+    """Return a name composed (NFC) and without regard to case."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _spell(name: str, *, with_url_file: bool) -> Iterator[str]:
+    """Yield the names, with `/`, that `name` may mean below a folder: itself first. None leads out of the folder."""
+    if "://" in name[:10] or name.startswith("/data/"):
+        yield from _spell_url(name, with_file=with_url_file)
+        return
+    if not is_safe_name(name):
+        return
+    yield name
+    if "\\" in name:
+        yield name.replace("\\", "/")
+
+
+def _spell_url(url: str, *, with_file: bool) -> Iterator[str]:
+    """Yield the ends of a URL's path that may name a file: folder and file, then (`with_file`) the file alone."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return
+
+    # Label Studio serves local files as /data/local-files/?d=images/1.jpg.
+    path = parse_qs(parts.query).get("d", [unquote(parts.path)])[0]
+    names = [part for part in path.replace("\\", "/").split("/") if part]
+    lengths = (2, 1) if with_file else (2,)
+    for length in lengths:
+        end = "/".join(names[-length:])
+        if len(names) >= length and is_safe_name(end):
+            yield end
+
+
+def _is_file(path: Path) -> bool:
+    """Return True for a regular file, also behind a link; False for what cannot be asked."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def _fits(path: Path, size_wh: Size) -> bool:
+    """Return True if an image has the size that is stated, upright or as stored; also if none is stated."""
+    if not all(size_wh):
+        return True
+    try:
+        width, height = image_size(path)
+    except DataError:
+        return False
+    return size_wh in ((width, height), (height, width))
+
+
+def _iterate_subfolders(folder: Path) -> Iterator[Path]:
+    """Yield the folders in a folder, in the order of their names; none if there are more than MAX_SUBFOLDERS."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+    except OSError:
+        return
+    if len(names) <= MAX_SUBFOLDERS:
+        for name in sorted(names):
+            yield folder / name

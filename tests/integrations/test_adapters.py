@@ -186,6 +186,45 @@ def test_openrlhf_gets_reward_score_and_logs() -> None:
     assert late["extra_logs"]["precision"] < 1.0
 
 
+INTERNVL_ROW = to_json(TRUTH, dialect="internvl")
+STRIPPED = "cat[[16, 42, 172, 458]]\ndog[[313, 208, 469, 417]]"
+
+
+@pytest.mark.parametrize(
+    "score_by_host",
+    [
+        lambda: [part([STRIPPED], ground_truth=[INTERNVL_ROW])[0] for part in trl.reward_functions()],
+        lambda: list(verl.compute_score("", STRIPPED, INTERNVL_ROW).values())[1:],
+        lambda: list(easyr1.compute_score([{"response": STRIPPED, "ground_truth": INTERNVL_ROW}])[0].values())[1:],
+    ],
+    ids=["trl", "verl", "easyr1"],
+)
+def test_internvl_without_its_tags_keeps_its_boxes_and_the_host_is_named_once(
+    score_by_host: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    core._warn_stripped_tags.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        assert score_by_host() == pytest.approx([0, 1, 1], abs=0.02)
+        score_by_host()
+    assert len(caplog.records) == 1 and "without special tokens" in caplog.text
+
+
+OPENED = "I look.</think>\n<answer>" + RIGHT + "</answer>"
+
+
+@pytest.mark.parametrize("preset", ["paper", "vlm_r1"])
+def test_a_thought_that_the_prompt_opened_is_paid_once(preset: str) -> None:
+    def total(text: str, dialect: str) -> float:
+        return core.score(text, to_json(TRUTH, dialect=dialect, preset=preset)).total
+
+    best = 3.0 if preset == "paper" else 2.0
+    assert total(OPENED, "open-think+qwen25") == best
+    assert total("<think>" + OPENED, "think+qwen25") == best
+    assert total(OPENED, "think+qwen25") == best - 1
+    if preset == "paper":  # VLM-R1's pattern takes a second tag for the thought's own words
+        assert total("<think>" + OPENED, "open-think+qwen25") == best - 1
+
+
 def test_openrlhf_says_why_before_its_host_swallows_it(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR), pytest.raises(DataError, match="field boxen: expected no such field"):
         openrlhf.reward_func([decoded(RIGHT)], [PROMPT], [ROW.replace("boxes", "boxen")])

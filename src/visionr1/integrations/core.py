@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from visionr1.dialects import get_dialect
+from visionr1.dialects.think import OPEN_THINK, THINK
 from visionr1.errors import RecipeError
 from visionr1.integrations.ground_truth import HostTruth, from_json
 from visionr1.rewards import PRESETS, FixedStages, Preset, Scorer
 from visionr1.rewards.user import preset_from_object
+
+_log = logging.getLogger(__name__)
 
 TOTAL = "total"
 """Stands for the only part of a reward whose total is no weighted sum."""
@@ -64,6 +68,14 @@ def score(
     return _score(completion, ground_truth, step, progress or 0.0, preset)
 
 
+def warn_stripped_tags(host: str, ground_truth: str) -> None:
+    """Warn once if a host that decodes replies without special tokens hands over those of a dialect written in them.
+
+    `host` is its name. Raises DataError for a bad ground truth.
+    """
+    _warn_stripped_tags(host, _read(ground_truth).dialect)
+
+
 def part_of(score: HostScore, part: str) -> float:
     """Return one part of a score; RecipeError if its reward has no such part."""
     if part == TOTAL:
@@ -96,6 +108,17 @@ def trainer_progress(state: Any) -> float | None:
 @lru_cache(maxsize=64)
 def _resolve(name: str) -> Preset:
     return PRESETS.resolve(name)
+
+
+@lru_cache(maxsize=64)
+def _warn_stripped_tags(host: str, dialect: str) -> None:
+    if dialect.removeprefix(OPEN_THINK).removeprefix(THINK) != "internvl":
+        return
+    _log.warning(
+        "%s decodes replies without special tokens, and <ref> and <box> of dialect %s are such tokens: boxes are "
+        "read without them, but no reply gets the format reward (docs/faq.md#internvl-in-another-framework)",
+        *(host, dialect),
+    )
 
 
 @lru_cache(maxsize=4096)

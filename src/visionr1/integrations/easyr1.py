@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import count
 from typing import Any
 
-from visionr1.integrations.core import find_preset, score
+from visionr1.integrations.core import find_preset, score, warn_stripped_tags
 
 REWARD_NAME = "visionr1"
 REWARD_TYPE = "batch"
@@ -37,6 +37,7 @@ def compute_score(
 
     results = []
     for entry in reward_inputs:
+        warn_stripped_tags("EasyR1 (unless worker.reward.skip_special_tokens=false)", entry["ground_truth"])
         result = score(entry["response"], entry["ground_truth"], step=step, progress=progress, preset=preset)
         results.append({"overall": result.total, **result.parts})
     return results

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from visionr1.integrations.core import find_preset, part_of, parts_of, score, trainer_progress
+from visionr1.integrations.core import find_preset, part_of, parts_of, score, trainer_progress, warn_stripped_tags
 from visionr1.rewards import PRESETS, Preset
 
 RewardFunction = Callable[..., list[float]]
@@ -37,6 +37,7 @@ def _part(part: str, step: float, preset: Preset | None) -> RewardFunction:
         progress = trainer_progress(trainer_state)
         values = []
         for completion, truth in zip(completions, ground_truth, strict=True):
+            warn_stripped_tags("TRL", truth)
             result = score(_text(completion), truth, step=step, progress=progress, preset=preset)
             values.append(part_of(result, part))
         return values

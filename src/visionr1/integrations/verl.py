@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from visionr1.integrations.core import find_preset, score
+from visionr1.integrations.core import find_preset, score, warn_stripped_tags
 
 
 def compute_score(
@@ -34,5 +34,6 @@ def compute_score(
     if progress is None and total_steps and version is not None:
         progress = min(1.0, version / total_steps)
 
+    warn_stripped_tags("verl", ground_truth)
     result = score(solution_str, ground_truth, step=step, progress=progress, preset=find_preset(reward))
     return {"score": result.total, **result.parts}

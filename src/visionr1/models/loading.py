@@ -27,6 +27,7 @@ from visionr1.models.paths.generic import GenericPath
 from visionr1.models.paths.packed import PackedPath
 from visionr1.models.policy import Policy
 from visionr1.models.processor import load_image_processor, load_processor, read_processor_files
+from visionr1.models.thought import dialect_for_template
 
 DIALECT_FILE = "visionr1.json"
 NAME_A_DIALECT = "--dialect my_dialect.py:NAME, in a recipe model.dialect"
@@ -45,7 +46,8 @@ def load_policy(
     """Return the policy in transformers folder `path`; "tiny" is the model that ships.
 
     A folder of adapters is loaded with the model that they were trained on: `base`, else where it was.
-    `dialect` names how it writes boxes; else the folder's visionr1.json does, else its model type. `template` takes the
+    `dialect` names how it writes boxes; else the folder's visionr1.json does, else its model type. If it has a thought,
+    the chat template decides which of prompt and reply opens it. `template` takes the
     place of the dialect's instructions; else that of the folder's visionr1.json does, if it has one.
     Raises CheckpointError if the folder is missing, of an unknown family, or lacks weights in safetensors files, and
     RecipeError if the device is not there.
@@ -78,6 +80,8 @@ def load_policy(
         policy = Policy(model.to(device), processor.tokenizer, processor.image_processor, written_in, generic_path)
     else:
         policy = share_prefixes(model.to(device), folder, family, written_in)
+    is_default = not dialect and "dialect" not in settings
+    policy.write_in(dialect_for_template(written_in, policy.tokenizer, is_default=is_default))
     policy.template = template or settings.get("template", "")
     if adapters:
         load_adapters(policy.model, adapters)

@@ -74,14 +74,18 @@ class Policy:
         self.model = model
         self.tokenizer = tokenizer
         self.image_processor = image_processor
-        self.dialect = dialect
         self.template = ""
         """What takes the place of the dialect's instructions, if not empty; see `dialects.instruction`."""
         self.path = path
         self.config = model.config
         self.eos_ids = end_ids(model, tokenizer)
-        self.suppressed_ids = suppressed_ids(self.config, tokenizer, dialect, self.eos_ids).to(self.device)
-        self._unread_ids = special_ids(tokenizer, dialect)
+        self.write_in(dialect)
+
+    def write_in(self, dialect: Dialect) -> None:
+        """Ask for, write and read boxes in `dialect`, whose own special tokens may be sampled."""
+        self.dialect = dialect
+        self.suppressed_ids = suppressed_ids(self.config, self.tokenizer, dialect, self.eos_ids).to(self.device)
+        self._unread_ids = special_ids(self.tokenizer, dialect)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what encodes prompts: a worker process gets no weights."""

@@ -1,4 +1,6 @@
 import errno
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -30,4 +32,33 @@ def test_what_was_interrupted_is_named_once(tmp_path: Path) -> None:
 def test_a_removed_folder_is_gone(tmp_path: Path) -> None:
     (tmp_path / "a/b").mkdir(parents=True)
     remove_folder(tmp_path / "a")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
+def test_a_file_system_that_cannot_sync_folders_gets_them_nevertheless(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    fsync = os.fsync
+
+    def refuse_folders(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse_folders)
+    with whole_folder(tmp_path / "best") as folder:
+        (folder / "weights").write_text("new")
+    assert (tmp_path / "best/weights").read_text() == "new"
+
+
+def test_a_folder_that_could_not_be_synced_for_another_reason_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="Input/output"), whole_folder(tmp_path / "best"):
+        pass
     assert not list(tmp_path.iterdir())

@@ -1,5 +1,9 @@
 """What a long run says where there is no terminal."""
 
+import errno
+import io
+import sys
+
 import pytest
 
 from visionr1 import progress
@@ -30,3 +34,13 @@ def test_a_step_tells_what_it_knows() -> None:
     assert describe_step(row) == (0.25, "train step 3", "loss -0.012  reward 2.000")
     row |= {"reward/area": 0.5, "reward/brevity": -1, "kl": 0.125}
     assert describe_step(row)[2] == "loss -0.012  reward 2.000  area 0.500  brevity -1.000  kl 0.125"
+
+
+def test_a_terminal_that_is_gone_does_not_end_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(sys, "stderr", Gone())
+    with Bar() as bar:
+        bar.show(1.0, "train", "")

@@ -4,6 +4,7 @@ A kill at whatever moment leaves the hidden folders `.NAME.partial` and `.NAME.o
 as it was before or as it was to be.
 """
 
+import errno
 import os
 import re
 import shutil
@@ -51,10 +52,16 @@ def remove_folder(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file or a folder's entries are on the disk."""
+    """Wait until a file or a folder's entries are on the disk.
+
+    Some file systems (over a network, FUSE) cannot do that for a folder: its entries are then theirs to keep.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if not (path.is_dir() and error.errno in (errno.EINVAL, errno.ENOTSUP)):
+            raise
     finally:
         os.close(descriptor)
 

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from rich.console import Console
@@ -37,15 +38,18 @@ class Bar:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        with suppress(OSError):
+            self._bar.stop()
 
     def show(self, share: float, name: str, text: str) -> None:
         """Show the `share` that is done of what `name` names, and `text` beside it."""
         name = printable(name)
         text = printable(text)
-        self._bar.update(self._task, completed=share, description=name, text=text)
-        if self._prints_lines:
-            self._print_line(share, f"{100 * share:5.1f}%  {name}  {text}")
+        # A terminal that is gone (a lost connection) must not end the run before its checkpoint.
+        with suppress(OSError):
+            self._bar.update(self._task, completed=share, description=name, text=text)
+            if self._prints_lines:
+                self._print_line(share, f"{100 * share:5.1f}%  {name}  {text}")
 
     def _print_line(self, share: float, line: str) -> None:
         """Print a line if the last one is long ago, and at the end."""

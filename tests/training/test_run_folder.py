@@ -1,7 +1,10 @@
 """The folder of a run: it begins where nothing is, and touches nothing that it did not make."""
 
+import errno
 import os
+import shlex
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ import pytest
 import torch
 
 from visionr1.errors import CheckpointError, RecipeError, TrainingError
+from visionr1.files import read_json
 from visionr1.folders import whole_folder
 from visionr1.training.recipe import Recipe
 from visionr1.training.run_folder import LOGS, RunFolder
@@ -225,6 +229,44 @@ def test_a_checkpoint_that_cannot_be_read_is_named_with_the_one_before(tmp_path:
         spoil()
         with pytest.raises(CheckpointError, match=r"trainer_state.pt is damaged .*delete .*step_10, .* from step_2$"):
             folder.read_state(newest)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_a_checkpoint_that_cannot_be_opened_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    folder = RunFolder.open(tmp_path, Recipe(), resume=False)
+    checkpoint = tmp_path / "checkpoints/step_2"
+    checkpoint.mkdir(parents=True)
+    torch.save({}, checkpoint / "trainer_state.pt")
+
+    def refuse(*_: object, **settings: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(CheckpointError, match=rf"cannot read .*trainer_state\.pt: {os.strerror(number)}") as raised:
+        folder.read_state(checkpoint)
+    assert "delete" not in str(raised.value)
+
+
+def test_an_error_that_is_none_of_the_disk_s_is_not_called_a_full_disk(tmp_path: Path) -> None:
+    folder = RunFolder.open(tmp_path, Recipe(), resume=False)
+    with pytest.raises(RuntimeError, match=r"^CUDA error$"), folder.writing(tmp_path / "final"):
+        raise RuntimeError("CUDA error")
+
+
+def test_files_that_a_kill_left_half_written_are_removed_at_the_next_start(tmp_path: Path) -> None:
+    for name in (".versions.json.abcd12_3", ".recipe.toml.00000000", ".results.json.zzzzzzzz", ".mine.abcdefgh"):
+        (tmp_path / name).write_text("{")
+    RunFolder.open(tmp_path, Recipe(), resume=False)
+    assert [path.name for path in tmp_path.glob(".*")] == [".mine.abcdefgh"]
+
+
+def test_the_command_can_be_pasted_whatever_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["visionr1", "train", "demo", "--set", 'phase.0.name="a b; touch x"'])
+    RunFolder.open(tmp_path, Recipe(), resume=False)
+    command = read_json(tmp_path / "versions.json")["command"]
+    assert shlex.split(command) == ["visionr1", *sys.argv[1:]]
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

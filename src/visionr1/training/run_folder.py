@@ -21,6 +21,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,7 +29,6 @@ from contextlib import contextmanager
 from difflib import unified_diff
 from importlib.metadata import version
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -53,6 +53,12 @@ KEYS_OF_CODE = {
     ("parts", "name"),
 }
 """Table and key of the settings that may name code, as `module:object`."""
+STATE_FIELDS = ("position", "optimizer", "learner", "data", "log_lengths")
+"""What a trainer state holds, each a mapping."""
+TORCH_WRITER = re.compile(r"inline_container|PytorchStreamWriter|StreamWriter")
+"""Words in the errors of torch's file writer, which are RuntimeErrors."""
+LEFT_OVER = re.compile(r"\.(versions\.json|recipe\.toml|results\.json|wandb_id)\.\w{8}")
+"""Temporary names of the files that a run writes whole; a kill can leave one."""
 LOGS = ("metrics.jsonl", "rollouts.jsonl", "evaluations.jsonl")
 PACKAGES = ("torch", "transformers", "numpy", "pillow", "scipy")
 
@@ -79,6 +85,8 @@ class RunFolder:
         """
         folder = cls(path, writes=writes)
         folder.check(recipe, resume=resume)
+        if writes:
+            folder._remove_left_over_files()
         if writes and resume:
             folder._recover_folders()
         elif writes:
@@ -146,18 +154,27 @@ class RunFolder:
     def read_state(self, checkpoint: Path) -> dict[str, Any]:
         """Return the trainer state in `checkpoint`, with the logs' lengths.
 
-        Raises CheckpointError, which names the checkpoint before, if it cannot be read.
+        Raises CheckpointError if it cannot be read, or if it is damaged: that one names the checkpoint before.
         """
         file = checkpoint / STATE_FILE
         reason: Exception | None = None
+        state: Any = None
         try:
-            state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-            missing = {"position", "optimizer", "learner", "data", "log_lengths"} - state.keys()
-        except (OSError, RuntimeError, EOFError, AttributeError, UnpicklingError) as error:
-            missing = {"everything"}
+            # A file that cannot be opened is not damaged, so it must not be deleted.
+            with file.open("rb") as opened:
+                opened.read(1)
+            state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:  # torch and pickle raise errors of any type for a damaged file
+            if _is_unreadable(error):
+                raise CheckpointError(
+                    f"cannot read {file}: {getattr(error, 'strerror', None) or error}; the checkpoint may be whole: "
+                    "make it readable and continue with --resume"
+                ) from error
             reason = error
+
+        missing = _find_missing(state)
         if not missing:
-            return state
+            return dict(state)
 
         others = [path.name for path in self._checkpoints() if path != checkpoint]
         fallback = others[-1] if others else "the beginning"
@@ -244,6 +261,12 @@ class RunFolder:
             if re.fullmatch(r"initial|best|final|step_\d+", folder.name):
                 recover(folder)
 
+    def _remove_left_over_files(self) -> None:
+        """Remove the temporary files that a kill left while a file of the run was written."""
+        for path in self.path.glob(".*"):
+            if LEFT_OVER.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+
     def _check_free(self) -> None:
         """Raise TrainingError if a new run cannot have this folder.
 
@@ -274,10 +297,13 @@ class RunFolder:
 
     @contextmanager
     def writing(self, path: Path) -> Iterator[None]:
-        """Turn the errors of a write that fails, as on a full disk (torch: RuntimeError), into TrainingError."""
+        """Turn the errors of a write that fails, as on a full disk, into TrainingError."""
         try:
             yield
         except (OSError, RuntimeError, SafetensorError) as error:
+            # Of torch's RuntimeErrors only those of its file writer are about the disk.
+            if isinstance(error, RuntimeError) and not TORCH_WRITER.search(str(error)):
+                raise
             newest = self.latest_checkpoint()
             kept = "there is no checkpoint yet"
             if newest:
@@ -301,6 +327,21 @@ def _names_of_code(table: Any, place: tuple[str, str] = ("", "")) -> set[str]:
     return names
 
 
+def _is_unreadable(error: Exception) -> bool:
+    """Return whether a file could not be opened or read, whatever is in it."""
+    if isinstance(error, FileNotFoundError):
+        return False
+    # torch maps the file into memory, and says by a RuntimeError that it cannot.
+    return isinstance(error, OSError | MemoryError) or "unable to mmap" in str(error)
+
+
+def _find_missing(state: Any) -> set[str]:
+    """Return the fields that a trainer state lacks, or that are no mappings."""
+    if not isinstance(state, dict):
+        return {"everything"}
+    return {name for name in STATE_FIELDS if not isinstance(state.get(name), dict)}
+
+
 def _versions() -> dict[str, Any]:
     """Return the versions of Python and the packages, the machine, and the command that began the run."""
     package_versions = {name: version(name) for name in PACKAGES}
@@ -312,5 +353,5 @@ def _versions() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "cuda": gpu,
-        "command": " ".join(["visionr1", *sys.argv[1:]]),
+        "command": shlex.join(["visionr1", *sys.argv[1:]]),
     }

@@ -4,10 +4,11 @@ Nothing is remembered between steps, so a resumed run continues with the very sa
 uninterrupted one would have seen, and any process can prepare any step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
+from pathlib import Path
 from typing import Protocol, TypeVar
 from zlib import crc32
 
@@ -18,8 +19,9 @@ from visionr1.data import read_source, resolve_reader
 from visionr1.data.augment import augment_sample
 from visionr1.data.scenes import SceneConfig, SceneStream
 from visionr1.data.settings import DataSource
+from visionr1.errors import CheckpointError
 from visionr1.samples import Sample
-from visionr1.training.recipe import Phase
+from visionr1.training.recipe import Phase, Recipe
 
 Item = TypeVar("Item")
 
@@ -212,6 +214,29 @@ def describe(samples: Sequence[Sample] | None) -> str:
         fields = (sample.id, sample.size_wh, sample.query, truth.labels, truth.xyxy.tolist())
         checksum = crc32(repr(fields).encode(), checksum)
     return f"{len(samples)} samples with checksum {checksum:08x}"
+
+
+def describe_data(recipe: Recipe, streams: Sequence[Stream], asked: Sequence[Sample] | None) -> dict[str, str]:
+    """Describe what each source of a run holds, by its place in the recipe; `asked` is what evaluations ask."""
+    contents = {}
+    for phase_index, phase in enumerate(recipe.phases):
+        for place, data in enumerate(phase.data):
+            name = f"phase.{phase_index}.data.{place} ({data.source})"
+            contents[name] = streams[phase_index].contents[place]
+    if asked is not None:
+        contents[f"eval ({recipe.eval.source})"] = describe(asked)
+    return contents
+
+
+def check_data_unchanged(before: Mapping[str, str], now: Mapping[str, str], checkpoint: Path) -> None:
+    """Raise CheckpointError if a source is not what it was when the checkpoint was written."""
+    for name, contents in now.items():
+        if contents != before.get(name):
+            raise CheckpointError(
+                f"{name} has changed since {checkpoint} was written: it held {before.get(name)}, now {contents}; put "
+                "the data back as they were or start a new run; to go on without single samples, leave the data as "
+                "they are and name them in data.leave_out (docs/faq.md#one-image-ends-a-run)"
+            )
 
 
 def _finite_samples(source: Source) -> Sequence[Sample] | None:

@@ -41,14 +41,21 @@ from visionr1.training.distributed import (
     unshard_parameters,
     wrap_frozen,
 )
-from visionr1.training.interrupt import stop_signals
+from visionr1.training.faults import (
+    check_weights,
+    explain_lost_workers,
+    explain_not_finite,
+    find_not_finite_weights,
+    name_tensors,
+    stop_signals,
+)
 from visionr1.training.learners import Learner, Metrics, make_learner
 from visionr1.training.optimizers import Optimizer, make_optimizer
 from visionr1.training.recipe import Phase, Recipe
 from visionr1.training.run_folder import RunFolder
 from visionr1.training.run_lock import lock_run
 from visionr1.training.schedule import Position, learning_rate, num_steps, overall_progress, phase_progress
-from visionr1.training.stream import Stream, describe, open_stream, share
+from visionr1.training.stream import Stream, check_data_unchanged, describe_data, open_stream, share
 from visionr1.training.trackers import open_trackers
 from visionr1.training.validate import LOG as EVALUATIONS
 from visionr1.training.validate import Validation
@@ -93,7 +100,7 @@ class TrainingRun:
 def train(recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool = True) -> RunResult:
     """Run `recipe` in folder `run_dir`; see `run_folder` for what it leaves there.
 
-    Raises RecipeError, DataError, CheckpointError or TrainingError. An interrupt (Ctrl-C, SIGTERM)
+    Raises RecipeError, DataError, CheckpointError or TrainingError. An interrupt (Ctrl-C, SIGTERM, SIGHUP)
     ends the run after the step in progress, with a checkpoint, by KeyboardInterrupt. To resume a
     finished run reads and changes nothing.
     """
@@ -112,12 +119,12 @@ def train(recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool
     # Open everything that the run will read: missing data end it before the model is loaded.
     streams = [open_stream(phase, (recipe.seed, i)) for i, phase in enumerate(recipe.phases)]
     validation = Validation.open(recipe.eval) if recipe.eval.every else None
-    data = describe_data(recipe, streams, validation)
+    data = describe_data(recipe, streams, validation.asked if validation else None)
 
     # What cannot be opened is refused before anything is put into the folder, the file of its lock included.
     writes = accelerator.is_main_process
     RunFolder(run_dir, writes=writes).check(recipe, resume=resume)
-    with explain_lost_ranks(), lock_run(run_dir, writes=writes):
+    with explain_lost_ranks(), explain_lost_workers(), lock_run(run_dir, writes=writes):
         run = start(recipe, run_dir, accelerator, data, resume=resume)
         done = run.position.step
         bar = Bar(enabled=progress and accelerator.is_main_process)
@@ -126,6 +133,7 @@ def train(recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool
             for index in range(run.position.phase, len(recipe.phases)):
                 run.position.enter(index)
                 train_phase(run, streams[index], validation, stopped, bar, track)
+        check_run_weights(run)
         run.folder.write_model("final", run.policy, getattr(torch, recipe.model.save_dtype), full_weights(run))
         accelerator.wait_for_everyone()
     return RunResult(run_dir, run.folder.final, run.position.step)
@@ -147,6 +155,11 @@ def start(
         device = recipe.model.device
     policy = load(recipe, checkpoint or initial, initial, device)
     make_trainable(policy, recipe.model, recipe.lora, seed=recipe.seed)
+    if names := find_not_finite_weights(policy.model):
+        raise CheckpointError(
+            f"{checkpoint or initial}: {name_tensors(names)} not finite (NaN or infinite), and such a model cannot be "
+            "trained; use another model or an earlier checkpoint of it"
+        )
     policy.model.eval()  # to stay: with dropout, the policy that samples would not be the one that is scored
     optimizer = make_optimizer(policy.model, recipe.optimizer)
 
@@ -248,7 +261,8 @@ def take_step(
             suspects = [sample_ids[place] for place in find_not_finite(run, collected.work)]
             # Where no part alone shows it, all samples of the step are named.
             samples = gather(suspects) or gather(sample_ids)
-            raise TrainingError(explain_not_finite(update, updates_done, position, samples, run.folder))
+            checkpoint = run.folder.latest_checkpoint()
+            raise TrainingError(explain_not_finite(update, updates_done, position.step + 1, samples, checkpoint))
     post_update = run.learner.post_update_metrics(collected.work)
 
     # The first rank's clock counts, so that all ranks end a phase of minutes at the same step.
@@ -289,7 +303,16 @@ def update_weights(run: TrainingRun, work: Sequence[Any], rate: float) -> Metric
     if math.isfinite(metrics["loss"] + metrics["grad_norm"]):
         for parameters in optimizer.param_groups:
             parameters["lr"] = rate
-        optimizer.step()
+        try:
+            optimizer.step()
+        except RuntimeError as error:
+            # Some optimizers hand the rate to torch as a float32.
+            if "without overflow" not in str(error):
+                raise
+            step = run.position.step + 1
+            raise TrainingError(
+                f"step {step}: a learning rate of {rate:g} makes weights that are not finite; lower it"
+            ) from error
         optimizer.zero_grad(set_to_none=True)  # not to be held through the next rollout
     return metrics
 
@@ -320,6 +343,9 @@ def gradient_norm(run: TrainingRun, limit: float = math.inf) -> float:
 def evaluate(run: TrainingRun, validation: Validation) -> bool:
     """Measure the policy and keep it in best/ if it is the best so far; return whether training should end."""
 
+    # Weights that are not finite would be measured as a model that finds nothing.
+    check_run_weights(run)
+
     def measure() -> Metrics:
         with unshard_parameters(run.trained, run.accelerator):
             return validation.measure(run.policy, run.accelerator.process_index, run.accelerator.num_processes)
@@ -334,7 +360,11 @@ def evaluate(run: TrainingRun, validation: Validation) -> bool:
 
 
 def write_checkpoint(run: TrainingRun) -> None:
-    """Write all that the run needs to go on from here, on any number of ranks."""
+    """Write all that the run needs to go on from here, on any number of ranks.
+
+    Raises TrainingError, and writes and deletes nothing, if a weight is not finite.
+    """
+    check_run_weights(run)
     state = {
         "position": asdict(run.position),
         "optimizer": gather_full_state(run.optimizer.state_dict(), run.accelerator),
@@ -344,6 +374,11 @@ def write_checkpoint(run: TrainingRun) -> None:
     run.folder.write_checkpoint(
         run.policy, state, step=run.position.step, keep=run.recipe.checkpoint.keep, weights=full_weights(run)
     )
+
+
+def check_run_weights(run: TrainingRun) -> None:
+    """Raise TrainingError if a weight is not finite: each folder that is written would take the place of a good one."""
+    check_weights(run.policy.model, run.position.step, run.folder.latest_checkpoint())
 
 
 def full_weights(run: TrainingRun) -> dict[str, torch.Tensor] | None:
@@ -374,28 +409,6 @@ def check_processes(recipe: Recipe, accelerator: Accelerator) -> None:
         if value != expected:
             problem = f"expected {json.dumps(expected)}, found {json.dumps(value)}"
             raise RecipeError(f"{key}: in shards ({kind}) {problem}: docs/training.md")
-
-
-def describe_data(recipe: Recipe, streams: Sequence[Stream], validation: Validation | None) -> dict[str, str]:
-    """Describe what each source of the run holds, by its place in the recipe."""
-    contents = {}
-    for phase_index, phase in enumerate(recipe.phases):
-        for place, data in enumerate(phase.data):
-            name = f"phase.{phase_index}.data.{place} ({data.source})"
-            contents[name] = streams[phase_index].contents[place]
-    if validation:
-        contents[f"eval ({recipe.eval.source})"] = describe(validation.asked)
-    return contents
-
-
-def check_data_unchanged(before: dict[str, str], now: dict[str, str], checkpoint: Path) -> None:
-    """Raise CheckpointError if a source is not what it was when the checkpoint was written."""
-    for name, contents in now.items():
-        if contents != before[name]:
-            raise CheckpointError(
-                f"{name} has changed since {checkpoint} was written: it held {before[name]}, now {contents}; put the "
-                "data back as they were or start a new run"
-            )
 
 
 def load(recipe: Recipe, folder: Path, base: Path, device: str) -> Policy:
@@ -444,21 +457,3 @@ def find_not_finite(run: TrainingRun, work: Sequence[Any]) -> list[int]:
             for completion in part.rows.completion.tolist():
                 places.add(completion // run.learner.group_size)
     return sorted(places)
-
-
-def explain_not_finite(
-    metrics: Metrics, updates_done: int, position: Position, samples: Sequence[str], folder: RunFolder
-) -> str:
-    """Return the error message for a loss or gradient that is not finite, after `updates_done` updates of a step.
-
-    The weights are not kept: they may be the cause, and a checkpoint of them would take the place of a good one.
-    """
-    changed = "changed no weight"
-    if updates_done:
-        plural = "s" if updates_done > 1 else ""
-        changed = f"made {updates_done} update{plural} before"
-    return (
-        f"step {position.step + 1}: loss {metrics['loss']}, gradient norm {metrics['grad_norm']}; "
-        f"samples: {', '.join(samples)}. The step {changed}; last checkpoint: {folder.latest_checkpoint() or 'none'}. "
-        "--resume repeats these steps; start a new run with a lower learning rate, from a checkpoint by --model"
-    )

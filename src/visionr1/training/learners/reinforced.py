@@ -1,155 +1,33 @@
-"""Learners turn a step's samples into a loss: `Supervised` (SFT) and `Reinforced` (GRPO, Vision-R1).
-
-A learner has three parts, each a function of its arguments: `prepare` needs no model and may run in a worker process;
-`collect` turns what was prepared into the step's work, split to fit into memory; `loss` is the share of one part of
-that work in the step's loss, its gradients summed over parts.
-
-Each rank does this with its share of the step's samples. Weights are those of the whole batch and metrics are of all
-samples, so that neither depends on the split.
-"""
+"""GRPO (Vision-R1): sample completions, score them by rule, learn from how they compare within their group."""
 
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from visionr1.dialects import Dialect
-from visionr1.errors import CheckpointError, DataError, TrainingError
-from visionr1.models.adapters import adapters_off, base_checksum, has_adapters
+from visionr1.errors import CheckpointError, TrainingError
+from visionr1.models.adapters import adapters_off, base_checksum
 from visionr1.models.policy import Policy
 from visionr1.models.prompts import Prompt
-from visionr1.models.rows import Group, Rows, make_groups, warn_over_budget
+from visionr1.models.rows import Group, Rows, make_groups
 from visionr1.models.trainable import vision_trains
-from visionr1.registry import ImportedFiles
 from visionr1.rewards import AdaptiveStages, FixedStages, Score, Scorer, Stage, Stages
 from visionr1.rewards.hacking import measure
 from visionr1.rewards.user import describe_raised
 from visionr1.rollout.engine import Completion, RolloutEngine, Sampling, Seeds
-from visionr1.rollout.engines import ENGINES
 from visionr1.samples import Sample
-from visionr1.training import grpo, sft
-from visionr1.training.distributed import Trained, equal_passes, gather
-from visionr1.training.outcomes import (
-    Outcome,
-    Question,
-    RolloutRow,
-    ZeroRewardWatch,
-    make_outcomes,
-    mean,
-    means,
-)
+from visionr1.training import grpo
+from visionr1.training.distributed import equal_passes, gather
+from visionr1.training.faults import is_lost_worker
+from visionr1.training.learners.base import Collected, Learner, Metrics, check_fit, encode
+from visionr1.training.outcomes import Outcome, Question, ZeroRewardWatch, make_outcomes, mean, means
 from visionr1.training.recipe import Recipe
 
 Item = TypeVar("Item")
-Metrics = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Collected:
-    """A step's work, with its metrics and the rows of its rollouts."""
-
-    work: list[Any]
-    metrics: Metrics
-    rollouts: list[RolloutRow] = field(default_factory=list)
-    """One row per completion."""
-    seconds: float = 0.0
-    """Time that rollout and reward took."""
-
-
-class Learner(ABC):
-    """Prepare samples, collect a step's work from them and compute its loss (see above)."""
-
-    updates = 1
-    """Optimizer steps on one step's work."""
-    group_size = 1
-    """Completions of one sample; a part's rows number them through, sample by sample."""
-
-    def __init__(self, policy: Policy, recipe: Recipe) -> None:
-        self.policy = policy
-        self.recipe = recipe
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Pickle what `prepare` needs in a worker process: the reference and the engine stay behind."""
-        # The policy's dialect may be of a user's file, which a worker that is not forked has to import first.
-        return {"files": ImportedFiles(), "policy": self.policy, "recipe": self.recipe}
-
-    @abstractmethod
-    def prepare(self, samples: list[Sample]) -> Any:
-        """Encode the prompts of samples, with what is needed of their truth."""
-
-    @abstractmethod
-    def collect(self, prepared: Any, seeds: Seeds, progress: float) -> Collected:
-        """Return the step's work, in at least one part.
-
-        `seeds` has one seed for each sample; `progress` is the share of training done.
-        """
-
-    @abstractmethod
-    def loss(self, work: Any) -> tuple[Tensor, Metrics]:
-        """Return this part's share of the loss, and of metrics that are sums over the step's parts."""
-
-    def post_update_metrics(self, work: list[Any]) -> Metrics:
-        """Return metrics that need the policy to have been updated on the step's work."""
-        return {}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint must keep."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
-        """Go on from what a checkpoint kept."""
-
-
-@dataclass(frozen=True, slots=True)
-class SupervisedWork:
-    """Rows, and the weight (N,) of each completion token; weights sum to one over the step."""
-
-    rows: Rows
-    weights: Tensor
-
-
-class Supervised(Learner):
-    """SFT: each sample's one completion is its rendered truth."""
-
-    def __init__(self, policy: Policy, recipe: Recipe) -> None:
-        super().__init__(policy, recipe)
-        self.token_weights = sft.token_weights(policy, recipe.sft)
-
-    def prepare(self, samples: list[Sample]) -> list[Rows]:
-        """Return packed rows, in which each prompt has one completion."""
-        prompts = [encode(self.policy, sample) for sample in samples]
-        targets = []
-        for sample, prompt in zip(samples, prompts, strict=True):
-            targets.append(sft.target(self.policy, sample, prompt, self.recipe.sft))
-        check_fit(self.policy, self.recipe, samples, prompts, [len(target) for target in targets])
-
-        groups = make_groups(prompts, [(target,) for target in targets])
-        parts = self.policy.path.micro_batches(groups, self.recipe.optimizer.tokens_per_forward)
-        return [self.policy.path.pack(part) for part in parts]
-
-    def collect(self, prepared: list[Rows], seeds: Seeds, progress: float) -> Collected:
-        """Return the rows with their token weights."""
-        parts = [rows.to(self.policy.device) for rows in prepared]
-        weights = [self.token_weights[rows.targets] for rows in parts]
-
-        # Weights sum to one over the parts of all ranks, so that the split changes no gradient.
-        weight_of_rank = torch.stack([part_weights.sum() for part_weights in weights]).sum()
-        total_weight = sum(gather([float(weight_of_rank)]))
-        work = []
-        for rows, part_weights in zip(parts, weights, strict=True):
-            work.append(SupervisedWork(rows, part_weights / total_weight))
-
-        num_tokens = sum(gather([len(rows.targets) for rows in parts]))
-        return Collected(work, {"tokens": num_tokens})
-
-    def loss(self, work: SupervisedWork) -> tuple[Tensor, Metrics]:
-        """Return the weighted negative log-likelihood of the truth."""
-        logprobs = self.policy.token_logprobs(work.rows, suppress=False)
-        return sft.loss(logprobs, work.weights), {}
 
 
 @dataclass(slots=True)
@@ -197,20 +75,20 @@ class Reinforced(Learner):
             self.stages = AdaptiveStages()
         self.zero_reward_watch = ZeroRewardWatch()
 
-    def prepare(self, samples: list[Sample]) -> list[Question]:
-        """Encode prompts, and pair them with their truths."""
-        prompts = [encode(self.policy, sample) for sample in samples]
-        check_fit(self.policy, self.recipe, samples, prompts, [self.recipe.rollout.max_new_tokens] * len(samples))
+    def encode(self, sample: Sample) -> Question:
+        """Encode the prompt of a sample, and pair it with its truth."""
+        prompt = encode(self.policy, sample)
+        check_fit(self.policy, self.recipe, sample, prompt, self.recipe.rollout.max_new_tokens)
 
         # Other engines may read the images again.
         if self.recipe.rollout.engine == "builtin":
-            prompts = [replace(prompt, image=None) for prompt in prompts]
+            prompt = replace(prompt, image=None)
+        truth = sample.ground_truth(prompt.input_size_wh)
+        return Question(sample.id, sample.image_id, prompt, truth, sample.reward)
 
-        questions = []
-        for sample, prompt in zip(samples, prompts, strict=True):
-            truth = sample.ground_truth(prompt.input_size_wh)
-            questions.append(Question(sample.id, sample.image_id, prompt, truth, sample.reward))
-        return questions
+    def assemble(self, encoded: list[Question]) -> list[Question]:
+        """Return the questions as they are: `collect` rolls them out."""
+        return encoded
 
     def collect(self, prepared: list[Question], seeds: Seeds, progress: float) -> Collected:
         """Roll out, score, and compare within each group."""
@@ -263,6 +141,8 @@ class Reinforced(Learner):
             try:
                 scores.append(reward.score(completion.text, question.truth, stage))
             except (Exception, SystemExit) as error:  # a user's reward may raise anything
+                if is_lost_worker(error):
+                    raise
                 raise TrainingError(
                     f"the reward raised {describe_raised(error)} at sample {question.id}, "
                     f"completion {index}: {completion.text!r}"
@@ -420,63 +300,6 @@ def make_rewards(recipe: Recipe, dialect: Dialect) -> dict[str, Scorer]:
             if source.reward is not None:
                 rewards[source.reward.key] = source.reward.make(dialect, has_stages=has_stages)
     return rewards
-
-
-def encode(policy: Policy, sample: Sample) -> Prompt:
-    """Encode a sample's prompt; a DataError names the sample."""
-    try:
-        return policy.encode(sample.load_image(), sample.query)
-    except DataError as error:
-        raise DataError(f"sample {sample.id}: {error}") from error
-
-
-def check_fit(
-    policy: Policy,
-    recipe: Recipe,
-    samples: Sequence[Sample],
-    prompts: Sequence[Prompt],
-    num_new: Sequence[int],
-) -> None:
-    """Raise DataError if a prompt and its `num_new` tokens are more than the model's context.
-
-    Warn where they are more than a pass is to take.
-    """
-    for sample, prompt, new in zip(samples, prompts, num_new, strict=True):
-        if len(prompt.input_ids) + new > policy.context:
-            raise DataError(
-                f"sample {sample.id}: its prompt takes {len(prompt.input_ids)} tokens and its completion "
-                f"up to {new}, but the model's context holds {policy.context}; "
-                "use smaller images or lower rollout.max_new_tokens"
-            )
-        warn_over_budget(sample.id, len(prompt.input_ids), new, recipe.optimizer.tokens_per_forward)
-
-
-def make_learner(
-    policy: Policy,
-    recipe: Recipe,
-    load_initial: Callable[[], Policy],
-    freeze: Callable[[nn.Module], Callable[..., Any]] = Trained,
-) -> Learner:
-    """Make the learner that the recipe's method names.
-
-    `load_initial` loads the reference model; `freeze`, as `distributed.wrap_frozen`, leaves of it what this rank holds.
-    A policy with adapters is its own reference: without them it is the model it started from.
-    """
-    if recipe.method == "sft":
-        return Supervised(policy, recipe)
-    engine = ENGINES.resolve(recipe.rollout.engine)(policy, recipe.model, recipe.rollout)
-
-    # The loss without KL needs no reference; a policy with adapters is its own.
-    if not recipe.grpo.beta:
-        return Reinforced(policy, recipe, None, engine)
-    if has_adapters(policy.model):
-        return Reinforced(policy, recipe, policy, engine)
-
-    reference = load_initial()
-    reference.model.requires_grad_(False)
-    learner = Reinforced(policy, recipe, reference, engine)
-    learner.refer = freeze(reference.model)
-    return learner
 
 
 def _groups_with_gradient(groups: Sequence[Group], advantages: Tensor) -> list[Group]:

@@ -1,0 +1,135 @@
+"""What ends a run before its end: signals, worker processes that are killed, weights that are not finite."""
+
+import re
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from visionr1.errors import TrainingError
+from visionr1.training.distributed import gather
+
+STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
+"""Signals after which a run stops with a checkpoint; SIGHUP comes when a terminal or an ssh connection is lost."""
+MAX_NAMED = 3
+"""So many tensors are named in a message."""
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Yield a list that is empty until the process is asked to stop; asked twice, it stops at once.
+
+    Python delivers signals to the main thread alone: in another thread nothing changes.
+    """
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        # A lost terminal sends SIGHUP more than once, and each is the same request.
+        if number in received and number == getattr(signal, "SIGHUP", None):
+            return
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    handlers = {}
+    for name in STOPPING:
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        # Under nohup SIGHUP is ignored, and stays so.
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            handlers[number] = signal.signal(number, receive)
+    try:
+        yield received
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def is_lost_worker(error: BaseException) -> bool:
+    """Return whether `error` is torch's for a DataLoader worker that has died.
+
+    It is raised by a signal handler, wherever the process is at that moment.
+    """
+    return isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
+
+
+@contextmanager
+def explain_lost_workers() -> Iterator[None]:
+    """Turn the error of a DataLoader worker that has died into a TrainingError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_lost_worker(error):
+            raise
+        reason = re.sub(r"\s+", " ", str(error)).strip()
+        raise TrainingError(
+            f"a worker process that prepares images was killed, perhaps for memory ({reason}); continue with --resume, "
+            "and with fewer `workers` if it happens again (docs/faq.md#a-worker-was-killed)"
+        ) from error
+
+
+def find_not_finite_weights(model: nn.Module) -> list[str]:
+    """Return the names of the parameters with a value that is not finite, of all ranks' shards, on each rank."""
+    names = []
+    finite: list[Tensor] = []
+    for name, parameter in model.named_parameters():
+        # Of a sharded tensor each rank looks at its own part.
+        values = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+        names.append(name)
+        finite.append(torch.isfinite(values.detach()).all())
+
+    # One transfer from the device for all of them.
+    flags = torch.stack(finite).tolist() if finite else []
+    not_finite = [name for name, is_finite in zip(names, flags, strict=True) if not is_finite]
+    return list(dict.fromkeys(gather(not_finite)))
+
+
+def check_weights(model: nn.Module, step: int, checkpoint: Path | None) -> None:
+    """Raise TrainingError, on all ranks, if a weight of `model` is not finite after `step`.
+
+    `checkpoint` is the newest one, of which the message says that it is kept. All ranks must call it.
+    """
+    names = find_not_finite_weights(model)
+    if names:
+        raise TrainingError(
+            f"step {step}: {name_tensors(names)} not finite (NaN or infinite), so nothing is written of this model; "
+            f"last checkpoint: {checkpoint or 'none'}. --resume repeats the steps after it; start a new run with a "
+            "lower learning rate, from a checkpoint by --model (docs/faq.md#weights-are-not-finite)"
+        )
+
+
+def name_tensors(names: Sequence[str]) -> str:
+    """Return how many weights these are, and the first of them: "63 weights (a, b, c, ...) are"."""
+    listed = ", ".join(names[:MAX_NAMED])
+    if len(names) > MAX_NAMED:
+        listed += ", ..."
+    if len(names) == 1:
+        return f"1 weight ({listed}) is"
+    return f"{len(names)} weights ({listed}) are"
+
+
+def explain_not_finite(
+    metrics: Mapping[str, Any], updates_done: int, step: int, samples: Sequence[str], checkpoint: Path | None
+) -> str:
+    """Return the error message for a loss or gradient that is not finite, after `updates_done` updates of `step`.
+
+    The weights are not kept: they may be the cause, and a checkpoint of them would take the place of a good one.
+    """
+    changed = "changed no weight"
+    if updates_done:
+        plural = "s" if updates_done > 1 else ""
+        changed = f"made {updates_done} update{plural} before"
+    return (
+        f"step {step}: loss {metrics['loss']}, gradient norm {metrics['grad_norm']}; "
+        f"samples: {', '.join(samples)}. The step {changed}; last checkpoint: {checkpoint or 'none'}. "
+        "--resume repeats these steps; start a new run with a lower learning rate, from a checkpoint by --model"
+    )

@@ -108,3 +108,57 @@ def test_a_missing_and_an_enormous_file_are_named(tmp_path: Path) -> None:
         file.truncate((1 << 30) + 1)  # sparse
     with pytest.raises(DataError, match="are not read"):
         read_pickle(tmp_path / "big.p")
+
+
+def put_long(index: int) -> bytes:
+    return b"r" + index.to_bytes(4, "little")
+
+
+def test_a_place_in_the_memo_that_was_never_reached_is_refused(tmp_path: Path) -> None:
+    """The memo is an array: 9 bytes asked for 1.6 GB."""
+    for content in (b"\x80\x02N" + put_long(10**8), b"\x80\x02N" + put_long(4), b"Np" + b"9" * 8 + b"\n"):
+        (tmp_path / "a.p").write_bytes(content + b".")
+        with pytest.raises(DataError, match=r"a\.p is not a pickle of plain data: .*it names place \d+ of a memo of \d"):
+            read_pickle(tmp_path / "a.p")
+    (tmp_path / "a.p").write_bytes(b"\x80\x02N" + put_long(3) + b".")
+    assert read_pickle(tmp_path / "a.p") is None
+
+
+DOUBLED = b"K\x01\x85" + b"2\x86" * 200
+"""A tuple of two equal tuples, 200 times."""
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"}" + DOUBLED + b"K\x01s.",
+        b"}(" + DOUBLED + b"K\x01u.",
+        b"(" + DOUBLED + b"K\x01d.",
+        b"\x8f(" + DOUBLED + b"\x90.",
+        b"(" + DOUBLED + b"\x91.",
+        b"c__builtin__\nset\n](" + DOUBLED + b"e\x85R.",
+        b"c__builtin__\nfrozenset\n]" + DOUBLED + b"a\x85R.",
+        b"(" + b"](" + DOUBLED + b"e" + b"i__builtin__\nfrozenset\n.",
+        # Each is small, but hashed again and again.
+        b"}" + b"K\x01\x85" + b"2\x86" * 14 + b"q\x00" + b"K\x01s" + b"h\x00K\x01s" * 3000 + b".",
+    ],
+)
+def test_keys_that_would_be_hashed_for_ever_are_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.p").write_bytes(b"\x80\x04" + content)
+    with pytest.raises(DataError, match=r"a\.p is not a pickle of plain data: .*hashing them would take for ever"):
+        read_pickle(tmp_path / "a.p")
+
+
+def test_a_tuple_nested_without_end_is_no_key(tmp_path: Path) -> None:
+    (tmp_path / "a.p").write_bytes(b"\x80\x02})" + b"\x85" * 300_000 + b"K\x01s.")
+    with pytest.raises(DataError, match="hashing them would take for ever"):
+        read_pickle(tmp_path / "a.p")
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_many_tuples_and_shared_ones_are_read(tmp_path: Path, protocol: int) -> None:
+    box = (1.5, 2, 3, 4)
+    points = [(i, (i + 1, "x")) for i in range(3000)]
+    value = {"boxes": [box] * 3000, "points": points, "by_point": dict.fromkeys(points, points), "set": set(points)}
+    (tmp_path / "a.p").write_bytes(pickle.dumps(value, protocol=protocol))
+    assert read_pickle(tmp_path / "a.p") == value

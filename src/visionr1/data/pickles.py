@@ -11,6 +11,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from visionr1.data.pickle_scan import check_pickle
 from visionr1.errors import DataError
 
 MAX_BYTES = 1 << 30
@@ -32,6 +33,7 @@ def read_pickle(path: Path) -> Any:
 
     # Python 2 wrote bytes for its strings: read them as UTF-8, as far as they are.
     try:
+        check_pickle(content)
         return _Restricted(BytesIO(content), encoding="utf-8", errors="replace").load()
     except _Refused as error:
         raise DataError(

@@ -6,6 +6,7 @@ row and field, what was expected, what was found and what to do. `cli.main` is t
 catches them.
 """
 
+import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -32,6 +33,26 @@ class MissingDependency(VisionR1Error, ImportError):
 
 class TrainingError(VisionR1Error, RuntimeError):
     """Training cannot go on: loss not finite, disk full, run folder in use."""
+
+
+class _ShortRepr(reprlib.Repr):
+    """A repr that takes little time and space, whatever the value."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        # Python writes no number of more than 4300 digits.
+        if x.bit_length() > 1000:
+            return f"<a whole number of {x.bit_length()} bits>"
+        return super().repr_int(x, level)
+
+
+_SHORT = _ShortRepr()
+_SHORT.maxlevel = 3
+_SHORT.maxstring = _SHORT.maxother = 80
+
+
+def short_repr(value: object) -> str:
+    """Return the repr of a value from a file, for a message: cut off, and quick where a value is deep or shared."""
+    return f"{_SHORT.repr(value):.80}"
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from PIL import Image
 
 from visionr1.cli import main
 from visionr1.data import read_dataset
+from visionr1.data.readers.grounding_files import read_grounding_file
+from visionr1.data.readers.refer import read_refer
 from visionr1.errors import DataError
 from visionr1.images import image_size, read_image
 from visionr1.rewards import Reward
@@ -132,3 +134,88 @@ def test_messages_name_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[st
     status, out, err = run(capsys, "data", "check", str(rows))
     assert status == 0, err
     assert "samples:" not in out and "rows.jsonl" in out and "Äpfel: 2" in out
+
+
+# ---- case 13: odd sizes and values in rows, grounding files and refs ----------------------------------------------
+
+
+def test_a_turn_from_a_list_is_a_bad_row() -> None:
+    with pytest.raises(DataError, match=r"a\.jsonl: row 0: conversations: .*found turns from \[\['human'\], 'gpt'\]"):
+        read_dataset(CASES / "case_13/c_crash/a.jsonl")
+
+
+def test_annotations_of_mdetr_that_are_no_list_are_named() -> None:
+    with pytest.raises(DataError, match=r"b\.json: annotations: expected a list, each with image_id and bbox; found 5"):
+        read_grounding_file(CASES / "case_13/c_crash/b.json")
+
+
+def test_what_is_no_json_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = run(capsys, "data", "check", str(CASES / "case_13/c_crash/x.json"))
+    assert status == 2 and "x.json is not JSON" in err
+
+
+@pytest.mark.parametrize("with_images", [True, False])
+def test_an_infinite_width_is_taken_from_the_image(with_images: bool) -> None:
+    datasets, _ = read_refer(CASES / "case_13/c_refer", "refcoco", "val", with_images=with_images)
+    (sample,) = datasets["val"].samples
+    assert sample.size_wh == (100, 80)
+    assert datasets["val"].report.adjusted == {"unusable_sizes": 1}
+
+
+@pytest.mark.parametrize("value", [float("inf"), 1e30, 10**30, float("nan"), "100", True, -1, [100], {"$num": 100}])
+def test_sizes_that_are_none_are_taken_from_the_image(tmp_path: Path, value: object) -> None:
+    Image.new("RGB", (100, 80)).save(tmp_path / "1.png")
+    image = {"id": 1, "file_name": "1.png", "caption": "cat", "width": value, "height": 80}
+    content = {"images": [image], "annotations": [{"image_id": 1, "bbox": [1, 2, 3, 4]}]}
+    row = {"image": "1.png", "normal_caption": "cat", "solution": [1, 2, 3, 4], "width": value, "height": 80}
+    for written in (content, [row]):
+        (tmp_path / "rows.json").write_text(json.dumps(written))
+        dataset = read_grounding_file(tmp_path / "rows.json")
+        assert [sample.size_wh for sample in dataset.samples] == [(100, 80)]
+        assert dataset.report.adjusted == {"unusable_sizes": 1}
+
+
+@pytest.mark.parametrize("name", ["d.jsonl", "deep.json", "1.json"])
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "[" * 2000 + "]" * 2000, "1" * 5000])
+def test_deep_and_endless_json_is_named(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    for read in (read_dataset, read_grounding_file):
+        with pytest.raises(DataError, match=rf"{name}"):
+            read(tmp_path / name)
+
+
+DEEP = json.loads("[" * 900 + "]" * 900)
+
+
+@pytest.mark.parametrize("key", ["image", "conversations", "messages"])
+@pytest.mark.parametrize("value", [DEEP, {"a": DEEP}, "\ud800", int("9" * 4000), "a" * 300, "a\0b", 1e308, None, True])
+def test_odd_values_in_a_row_are_named(tmp_path: Path, key: str, value: object) -> None:
+    turns = [{"from": "human", "value": "following objects: ['cat']"}, {"from": "gpt", "value": "None"}]
+    row = {"image": "1.png", "conversations": turns, key: value}
+    if key == "messages":
+        del row["conversations"]
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    with pytest.raises(DataError, match=r"rows\.jsonl: row 0: "):
+        read_dataset(tmp_path / "rows.jsonl")
+    with pytest.raises(DataError, match=r"rows\.jsonl: no image is left|no usable row"):
+        read_dataset(tmp_path / "rows.jsonl", on_bad="skip")
+
+
+@pytest.mark.parametrize("key", ["image", "normal_caption", "solution"])
+@pytest.mark.parametrize("value", [DEEP, {"a": DEEP}, int("9" * 4000), 7, None, True, []])
+def test_odd_values_in_a_grounding_file_are_named(tmp_path: Path, key: str, value: object) -> None:
+    Image.new("RGB", (100, 80)).save(tmp_path / "1.png")
+    row = {"image": "1.png", "normal_caption": "cat", "solution": [1, 2, 3, 4], key: value}
+    (tmp_path / "rows.json").write_text(json.dumps([row]))
+    with pytest.raises(DataError, match=r"rows\.json: row 0: "):
+        read_grounding_file(tmp_path / "rows.json")
+
+
+# ---- case 16, the files: a name in one Unicode form, its file in the other ----------------------------------------
+
+
+def test_a_decomposed_file_is_found_by_its_composed_name(tmp_path: Path) -> None:
+    rows = write_rows(tmp_path, (["cat"], "cat", unicodedata.normalize("NFD", "Äpfel.png")))
+    rows.write_text(json.dumps({**json.loads(rows.read_text()), "image": "Äpfel.png"}))
+    (sample,) = read_dataset(rows).samples
+    assert sample.load_image().size == (100, 80)

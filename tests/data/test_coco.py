@@ -95,7 +95,7 @@ def test_a_split_that_is_not_there_lists_those_that_are(tmp_path: Path, split: s
 def test_an_empty_folder_and_no_folder_are_named(tmp_path: Path) -> None:
     for split in ("test", None):
         with pytest.raises(
-            DataError, match=r"found no annotations_without_.*\.json or .*\.jsonl\), or .*VOC \(Annotations/\)$"
+            DataError, match=r"found no annotations_without_.*\.json or .*\(\.jsonl, .*\), or .*VOC \(Annotations/\)$"
         ):
             read_coco(tmp_path, split=split)  # no advice to choose a split
     with pytest.raises(DataError, match=r"no such file or folder; expected a COCO JSON file, .*\.jsonl.*VOC"):

@@ -118,7 +118,9 @@ def test_a_place_in_the_memo_that_was_never_reached_is_refused(tmp_path: Path) -
     """The memo is an array: 9 bytes asked for 1.6 GB."""
     for content in (b"\x80\x02N" + put_long(10**8), b"\x80\x02N" + put_long(4), b"Np" + b"9" * 8 + b"\n"):
         (tmp_path / "a.p").write_bytes(content + b".")
-        with pytest.raises(DataError, match=r"a\.p is not a pickle of plain data: .*it names place \d+ of a memo of \d"):
+        with pytest.raises(
+            DataError, match=r"a\.p is not a pickle of plain data: .*it names place \d+ of a memo of \d"
+        ):
             read_pickle(tmp_path / "a.p")
     (tmp_path / "a.p").write_bytes(b"\x80\x02N" + put_long(3) + b".")
     assert read_pickle(tmp_path / "a.p") is None

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
-from visionr1.boxes import is_box
+from visionr1.boxes import is_box, is_number
 from visionr1.data.ids import Id
-from visionr1.data.row_log import OnBad, ReadReport, RowLog, is_safe_name
-from visionr1.errors import DataError
+from visionr1.data.image_lookup import ImageLookup
+from visionr1.data.row_log import OnBad, ReadReport, RowLog, is_file, is_safe_name
+from visionr1.errors import DataError, short_repr
 from visionr1.images import image_size
 from visionr1.samples import Boxes, Query, Sample, Size
 
@@ -48,7 +50,8 @@ class GroundingRows:
     def __init__(self, path: Path, *, with_images: bool, on_bad: OnBad = "raise") -> None:
         self.log = RowLog(path, on_bad)
         self._with_images = with_images
-        self._folder: Path | None = None
+        self._lookup: ImageLookup | None = None
+        self._lookups: list[ImageLookup] = []
         self._samples: dict[str, Sample] = {}
 
     def add(
@@ -64,7 +67,7 @@ class GroundingRows:
     ) -> None:
         """Add one sample; `image` is a file name below an image folder or the bytes of a file, `xyxy` in pixels."""
         if not isinstance(expression, str) or not expression.strip():
-            message = f"expected an expression, found {expression!r:.60}"
+            message = f"expected an expression, found {short_repr(expression)}"
             self.log.bad("rows_without_expression", where, message)
             return
 
@@ -99,7 +102,7 @@ class GroundingRows:
     ) -> None:
         """Add one sample of any query, whose boxes are checked."""
         if identity in self._samples:
-            message = f"id: expected one that no other row has, found {identity!r} again"
+            message = f"id: expected one that no other row has, found {short_repr(identity)} again"
             self.log.bad("duplicate_ids", where, message)
             return
         content = image if isinstance(image, bytes) else self._find_image(where, image)
@@ -128,30 +131,47 @@ class GroundingRows:
     def _find_image(self, where: str, name: object) -> Path | None:
         """Return the path of an image; None, logged, if its name is unsafe or, where it is needed, it is missing."""
         if not isinstance(name, str) or not is_safe_name(name):
-            message = f"image: expected a path below its folder, found {name!r:.80}"
+            message = f"image: expected a path below its folder, found {short_repr(name)}"
             self.log.bad("unsafe_file_name", where, message)
             return None
 
         # The folder in which the first image was found is that of all.
         parent = self.log.path.parent
-        if self._folder is None:
-            self._folder = _find_folder(parent, name)
-        path = (self._folder or parent) / name
-        if self._with_images and not path.is_file():
+        if self._lookup is None:
+            self._lookup = self._choose_folder(name)
+        path = None
+        if self._lookup is not None:
+            path = self._lookup.find(name)
+        if path is None and self._with_images:
             folders = ", ".join(filter(None, IMAGE_FOLDERS))
             tried = f"{parent} or the folder above it, below {folders}"
             self.log.bad("missing_image", where, f"image: expected {name} in {tried}; found no such file")
             return None
-        return path
+        return path or parent / name
+
+    def _choose_folder(self, name: str) -> ImageLookup | None:
+        """Return the first of the folders of images in which the image `name` lies; None if in none."""
+        # Each folder is listed once, also if many rows name images that are in none.
+        if not self._lookups:
+            parent = self.log.path.parent
+            for base in (parent, parent.parent):
+                self._lookups += [ImageLookup([base / below]) for below in IMAGE_FOLDERS]
+        for lookup in self._lookups:
+            if lookup.find(name) is not None:
+                return lookup
+        return None
 
     def _read_size(self, where: str, image: Path | bytes, size_wh: tuple[object, object]) -> Size | None:
         """Return width and height as the row gives them, else from the image, upright, else unknown: (0, 0)."""
         width, height = size_wh
-        if isinstance(width, int | float) and isinstance(height, int | float) and width > 0 and height > 0:
+        if _is_side(width) and _is_side(height):
             return int(width), int(height)
+        if width or height:
+            message = f"width, height: expected pixels, found {short_repr(size_wh)}; the size of the image is used"
+            self.log.adjust("unusable_sizes", where, message)
 
         # Predictions can be scored without the images, and without their sizes.
-        if isinstance(image, Path) and not image.is_file():
+        if isinstance(image, Path) and not is_file(image):
             return 0, 0
         try:
             return image_size(image, name="its bytes" if isinstance(image, bytes) else None)
@@ -163,17 +183,13 @@ class GroundingRows:
 def checked_box(box: object) -> list[float]:
     """Return `box` as four floats xyxy in order; DataError if it is not four finite numbers, or inverted."""
     if not is_box(box):
-        raise DataError(f"box: expected four finite numbers, found {box!r:.80}")
+        raise DataError(f"box: expected four finite numbers, found {short_repr(box)}")
     x1, y1, x2, y2 = map(float, box)
     if x2 < x1 or y2 < y1:
         raise DataError(f"box: expected x1 <= x2 and y1 <= y2, found {[x1, y1, x2, y2]}")
     return [x1, y1, x2, y2]
 
 
-def _find_folder(folder: Path, name: str) -> Path | None:
-    """Return the folder in which the image `name` lies, below `folder` or the one above it; None if in none."""
-    for base in (folder, folder.parent):
-        for below in IMAGE_FOLDERS:
-            if (base / below / name).is_file():
-                return base / below
-    return None
+def _is_side(value: object) -> TypeGuard[int | float]:
+    """Return True for a number of pixels that a picture can have along one side."""
+    return is_number(value) and 1 <= value < 10**9

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from visionr1.data.row_log import is_safe_name
+from visionr1.data.row_log import is_file, is_safe_name
 from visionr1.errors import DataError
 from visionr1.images import image_size
 from visionr1.samples import Size
@@ -129,7 +129,7 @@ class ImageLookup:
             folder = folder / entry
 
         entry = self._list(folder).match(last)
-        if entry is None or not _is_file(folder / entry):
+        if entry is None or not is_file(folder / entry):
             return None
         return folder / entry
 
@@ -208,14 +208,6 @@ def _spell_url(url: str, *, with_file: bool) -> Iterator[str]:
         end = "/".join(names[-length:])
         if len(names) >= length and is_safe_name(end):
             yield end
-
-
-def _is_file(path: Path) -> bool:
-    """Return True for a regular file, also behind a link; False for what cannot be asked."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
 
 
 def _fits(path: Path, size_wh: Size) -> bool:

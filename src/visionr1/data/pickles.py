@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from visionr1.data.pickle_scan import check_pickle
-from visionr1.errors import DataError
+from visionr1.errors import DataError, short_repr
 
 MAX_BYTES = 1 << 30
 """The largest file that is read; the largest of these data sets is below 100 MB."""
@@ -57,7 +57,7 @@ class _Restricted(pickle.Unpickler):
         return _ALLOWED[module, name]
 
     def persistent_load(self, pid: Any) -> Any:
-        raise _Refused(f"a persistent object {pid!r:.60}")
+        raise _Refused(f"a persistent object {short_repr(pid)}")
 
 
 class _Bytes:
@@ -70,7 +70,7 @@ class _Bytes:
 
     def __call__(self, text: object = "", encoding: object = "latin1") -> bytes:
         if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-            raise _Refused(f"bytes of {type(text).__name__} by {encoding!r:.40}")
+            raise _Refused(f"bytes of {type(text).__name__} by {short_repr(encoding)}")
         return text.encode("latin-1")
 
 

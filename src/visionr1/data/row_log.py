@@ -104,9 +104,17 @@ def is_name_list(value: object) -> TypeGuard[list[str]]:
 def first_file(places: Iterable[Path]) -> Path | None:
     """Return the first of `places` where there is a file; None if there is none."""
     for place in places:
-        if place.is_file():
+        if is_file(place):
             return place
     return None
+
+
+def is_file(path: Path) -> bool:
+    """Return True for a regular file, also behind a link; False for what cannot be asked, such as too long a name."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def is_safe_name(name: str) -> bool:

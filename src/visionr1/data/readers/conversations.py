@@ -8,13 +8,12 @@ are passed over.
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from visionr1.data.row_log import get_field, is_object_list
-from visionr1.errors import DataError
+from visionr1.errors import DataError, short_repr
 
 _KINDS = (("conversations", "from", "value"), ("messages", "role", "content"))
 """The keys of the turns, and those of a turn's speaker and of its text."""
@@ -37,7 +36,7 @@ def read_pairs(row: object) -> list[Pair]:
     turns_key, speaker_key, text_key = _find_keys(row)
     turns = get_field(row, turns_key)
     if not is_object_list(turns):
-        raise DataError(f"{turns_key}: expected a list of turns, found {turns!r:.60}")
+        raise DataError(f"{turns_key}: expected a list of turns, found {short_repr(turns)}")
 
     spoken = []
     for turn in turns:
@@ -54,7 +53,7 @@ def read_pairs(row: object) -> list[Pair]:
     if not pairs or len(spoken) != 2 * len(pairs):
         speakers = [speaker for speaker, _ in spoken]
         expected = "a turn from human and one from gpt (or user and assistant) in turn, with text"
-        raise DataError(f"{turns_key}: expected {expected}; found turns from {reprlib.repr(speakers)}")
+        raise DataError(f"{turns_key}: expected {expected}; found turns from {short_repr(speakers)}")
     return pairs
 
 
@@ -66,7 +65,7 @@ def read_image(row: Mapping[str, Any]) -> str:
     if isinstance(images, list) and len(images) == 1:
         images = images[0]
     if not isinstance(images, str):
-        raise DataError(f"image: expected one image, found {images!r:.60}")
+        raise DataError(f"image: expected one image, found {short_repr(images)}")
     return images
 
 

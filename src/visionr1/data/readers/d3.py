@@ -18,7 +18,7 @@ from visionr1.data.pickles import read_pickle
 from visionr1.data.readers.coco import read_table
 from visionr1.data.row_log import OnBad, RowLog, first_file, is_object_list
 from visionr1.data.table import BoxTable
-from visionr1.errors import DataError
+from visionr1.errors import DataError, short_repr
 
 LENGTHS = {"1-3 words": (1, 3), "4-6 words": (4, 6), "7-9 words": (7, 9), "10 or more words": (10, 10**6)}
 """The authors' parts by length: the fewest and the most words, which are what blanks separate."""
@@ -43,7 +43,7 @@ def read_d3(folder: Path, *, with_images: bool = True, on_bad: OnBad = "raise") 
     sentences = _read_by_id(_find_file(folder, "d3_pkl", "sentences.pkl"))
     unknown = [identity for identity in table.category_ids if identity not in sentences.ids]
     if unknown:
-        problem = f"{len(unknown)} have no sentence, such as id {unknown[0]!r}"
+        problem = f"{len(unknown)} have no sentence, such as id {short_repr(unknown[0])}"
         raise DataError(f"{table.path}: categories: {problem}")
 
     parts = _split_into_parts(table, sentences)
@@ -90,7 +90,7 @@ def _read_group_sentences(table: BoxTable, folder: Path) -> list[list[str]]:
         sentence_ids = group.get("inner_sent_id")
         if not isinstance(sentence_ids, list):
             raise DataError(
-                f"{folder}: image {image_id!r} of {table.path.name} has no group with sentences in the .pkl"
+                f"{folder}: image {short_repr(image_id)} of {table.path.name} has no group with sentences in the .pkl"
             )
 
         # A group may name sentences that the annotations do not have.

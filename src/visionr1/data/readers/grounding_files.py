@@ -23,7 +23,7 @@ from visionr1.boxes import is_box, xywh_to_xyxy
 from visionr1.data.grounding import GroundingDataset, GroundingRows
 from visionr1.data.ids import Id, IdIndex, read_id
 from visionr1.data.row_log import OnBad, first_file, get_field
-from visionr1.errors import DataError, needs_extra
+from visionr1.errors import DataError, needs_extra, short_repr
 from visionr1.files import read_json, read_json_lines
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _add_rows(rows: GroundingRows, content: Iterable[Any]) -> None:
     for index, row in enumerate(content):
         where = f"row {index}"
         if not isinstance(row, dict):
-            rows.log.bad("bad_row", where, f"expected an object, found {row!r:.60}")
+            rows.log.bad("bad_row", where, f"expected an object, found {short_repr(row)}")
             continue
 
         # VLM-R1's keys, or Shikra's and Griffon's.
@@ -79,7 +79,7 @@ def _add_rows(rows: GroundingRows, content: Iterable[Any]) -> None:
             where,
             identity=str(index),
             image=image,
-            image_id=str(image),
+            image_id=image if isinstance(image, str) else "",
             expression=expression,
             xyxy=[box],  # type: ignore[list-item]
             size_wh=(row.get("width"), row.get("height")),
@@ -88,25 +88,14 @@ def _add_rows(rows: GroundingRows, content: Iterable[Any]) -> None:
 
 def _add_mdetr(rows: GroundingRows, content: Mapping[str, Any]) -> None:
     """Add the images of MDETR's file, each with its caption and the boxes of its annotations."""
-    expression_ids = IdIndex()
-    for row in content["images"]:
-        identity = read_id(get_field(row, "id"))
-        if identity is not None:
-            expression_ids.add(identity)
-
-    # An expression that names nothing has an annotation marked as empty.
-    boxes_of_image: dict[Id | None, list[Any]] = {}
-    for row in content.get("annotations") or []:
-        if isinstance(row, dict) and not row.get("empty"):
-            boxes = boxes_of_image.setdefault(expression_ids.find(row.get("image_id")), [])
-            boxes.append(_to_xyxy(row.get("bbox")))
+    boxes_of_image = _group_boxes(rows, content)
 
     # Each "image" of the file is one expression; the image itself has the original id.
     for index, row in enumerate(content["images"]):
         where = f"images[{index}]"
         identity = read_id(get_field(row, "id"))
         if identity is None:
-            message = f"id: expected an integer or a string, found {row!r:.60}"
+            message = f"id: expected an integer or a string, found {short_repr(row)}"
             rows.log.bad("images_without_id", where, message)
             continue
         image_id = read_id(row.get("original_id"))
@@ -121,6 +110,36 @@ def _add_mdetr(rows: GroundingRows, content: Mapping[str, Any]) -> None:
             xyxy=boxes_of_image.get(identity, []),
             size_wh=(row.get("width"), row.get("height")),
         )
+
+
+def _group_boxes(rows: GroundingRows, content: Mapping[str, Any]) -> Mapping[Id, Sequence[Any]]:
+    """Return the boxes of the annotations of each "image"; DataError, or a count, for those that have no such image."""
+    expression_ids = IdIndex()
+    for row in content["images"]:
+        identity = read_id(get_field(row, "id"))
+        if identity is not None:
+            expression_ids.add(identity)
+    annotations = content.get("annotations")
+    if not isinstance(annotations, list):
+        expected = "annotations: expected a list, each with image_id and bbox"
+        raise DataError(f"{rows.log.path}: {expected}; found {short_repr(annotations)}")
+
+    boxes_of_image: dict[Id, list[Any]] = {}
+    for index, row in enumerate(annotations):
+        where = f"annotations[{index}]"
+        if not isinstance(row, dict):
+            rows.log.bad("bad_annotation", where, f"expected an object, found {short_repr(row)}")
+            continue
+        expression_id = expression_ids.find(row.get("image_id"))
+        if expression_id is None:
+            message = f"image_id: expected the id of one of the images, found {short_repr(row.get('image_id'))}"
+            rows.log.bad("unknown_image_id", where, message)
+            continue
+
+        # An expression that names nothing has an annotation marked as empty.
+        if not row.get("empty"):
+            boxes_of_image.setdefault(expression_id, []).append(_to_xyxy(row.get("bbox")))
+    return boxes_of_image
 
 
 def _add_parquet(rows: GroundingRows, path: Path) -> None:

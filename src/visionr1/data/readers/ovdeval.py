@@ -17,7 +17,7 @@ from visionr1.data.readers.coco import read_table
 from visionr1.data.readers.coco_layout import open_images
 from visionr1.data.row_log import OnBad, RowLog, first_file, is_name_list
 from visionr1.data.table import BoxTable, map_positions
-from visionr1.errors import DataError
+from visionr1.errors import DataError, short_repr
 from visionr1.files import read_json
 
 SUBTASKS = ("celebrity", "color", "landmark", "logo", "material", "negation", "position", "relationship")
@@ -45,13 +45,13 @@ def _read_asked_labels(file: Path, table: BoxTable, log: RowLog) -> list[list[st
     positions = map_positions(table.categories)
     labels_of_images = []
     for image_id in table.image_ids:
-        where = f"image {image_id!r}"
+        where = f"image {short_repr(image_id)}"
         labels: list[str] = []
         for key in ("text", "neg_text"):
             labels += _read_labels(rows[image_id], key, f"{file}: {where}")
         for label in labels:
             if label not in positions:
-                message = f"{label!r} is asked for and is no category of the file"
+                message = f"{short_repr(label)} is asked for and is no category of the file"
                 log.adjust("labels_without_category", where, message)
 
         # Each label once; those without a category come last, in the order of the image.
@@ -76,5 +76,5 @@ def _read_labels(row: dict[str, Any], key: str, where: str) -> list[str]:
     """Return the labels of an image under one key; DataError if they are no list of texts."""
     labels = row.get(key, [])
     if not is_name_list(labels):
-        raise DataError(f"{where}: {key}: expected a list of labels, found {labels!r:.80}")
+        raise DataError(f"{where}: {key}: expected a list of labels, found {short_repr(labels)}")
     return labels

@@ -26,7 +26,7 @@ from visionr1.data.ids import Id, IdIndex, read_id
 from visionr1.data.pickles import read_pickle
 from visionr1.data.readers.grounding_files import read_grounding_file
 from visionr1.data.row_log import OnBad, RowLog, first_file, get_field, is_object_list
-from visionr1.errors import DataError
+from visionr1.errors import DataError, short_repr
 from visionr1.files import read_json
 
 SPLITS: Mapping[str, tuple[str, ...]] = {
@@ -185,7 +185,7 @@ def _read_splits(file: Path, wanted: Sequence[str], *, with_images: bool, on_bad
                 continue
             if split not in rows_of_split:
                 rows_of_split[split] = GroundingRows(file, with_images=with_images, on_bad=on_bad)
-            where = f"refs[{index}] (ref_id {ref.get('ref_id')!r})"
+            where = f"refs[{index}] (ref_id {short_repr(ref.get('ref_id'))})"
             _add_ref(rows_of_split[split], where, ref, instances)
 
     prefix = ""
@@ -207,7 +207,7 @@ def _add_ref(rows: GroundingRows, where: str, ref: Mapping[str, Any], instances:
     """Add a sample for each sentence of a ref."""
     image_id = instances.image_ids.find(ref.get("image_id"))
     if image_id is None:
-        message = f"image_id: expected an image of {instances.path}, found {ref.get('image_id')!r:.60}"
+        message = f"image_id: expected an image of {instances.path}, found {short_repr(ref.get('image_id'))}"
         rows.log.bad("unknown_image_id", where, message)
         return
 
@@ -216,16 +216,21 @@ def _add_ref(rows: GroundingRows, where: str, ref: Mapping[str, Any], instances:
         return
     sentences = ref.get("sentences")
     if not is_object_list(sentences):
-        message = f"sentences: expected a list of objects, found {sentences!r:.60}"
+        message = f"sentences: expected a list of objects, found {short_repr(sentences)}"
         rows.log.bad("bad_sentences", where, message)
         return
 
     # Every sentence asks for the same boxes of the same image.
     file_name, width, height = instances.images[image_id]
     for sentence in sentences:
+        sentence_id = read_id(sentence.get("sent_id"))
+        if sentence_id is None:
+            message = f"sent_id: expected a number or a text, found {short_repr(sentence.get('sent_id'))}"
+            rows.log.bad("sentences_without_id", where, message)
+            continue
         rows.add(
             where,
-            identity=str(sentence.get("sent_id")),
+            identity=str(sentence_id),
             image=file_name,
             image_id=image_id,
             expression=sentence.get("sent"),
@@ -246,13 +251,13 @@ def _find_boxes(ann_id: object, instances: _Instances, log: RowLog, where: str) 
     for raw_id in raw_ids:
         annotation_id = instances.annotation_ids.find(raw_id)
         if annotation_id is None:
-            message = f"ann_id: expected one of {instances.path}, found {raw_id!r:.60}"
+            message = f"ann_id: expected one of {instances.path}, found {short_repr(raw_id)}"
             log.bad("unknown_ann_id", where, message)
             return None
         box = instances.boxes[annotation_id]
         if not is_box(box):
             annotation = f"annotation {annotation_id} of {instances.path}"
-            log.bad("bad_box", where, f"{annotation}: bbox: expected four, found {box!r:.80}")
+            log.bad("bad_box", where, f"{annotation}: bbox: expected four, found {short_repr(box)}")
             return None
         xywh.append(box)
     boxes: list[list[float]] = xywh_to_xyxy(np.array(xywh, dtype=np.float64)).tolist()

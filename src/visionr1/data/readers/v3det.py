@@ -16,7 +16,7 @@ from visionr1.data.ids import IdIndex, read_id
 from visionr1.data.readers.coco import read_table
 from visionr1.data.row_log import OnBad, RowLog, first_file, get_field
 from visionr1.data.table import BoxTable, map_positions
-from visionr1.errors import DataError
+from visionr1.errors import DataError, short_repr
 from visionr1.files import read_json
 
 TREE_FILE = "v3det_2023_v1_category_tree.json"
@@ -72,7 +72,7 @@ def read_tree(path: Path, table: BoxTable) -> dict[int, frozenset[int]]:
         below = nodes_below.get(node, [])
         if not isinstance(below, list):
             where = f"{path}: ancestor2descendant: {node}"
-            raise DataError(f"{where}: expected a list of nodes, found {below!r:.60}")
+            raise DataError(f"{where}: expected a list of nodes, found {short_repr(below)}")
 
         # Nodes that only group others are no categories.
         categories = frozenset(position_of_node[other] for other in below if other in position_of_node)

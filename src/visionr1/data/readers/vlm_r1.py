@@ -24,7 +24,7 @@ from visionr1.data.grounding import GroundingRows, checked_box
 from visionr1.data.readers.base import Reader
 from visionr1.data.readers.conversations import Pair, read_image, read_pairs
 from visionr1.data.row_log import OnBad, is_name_list, is_object_list
-from visionr1.errors import DataError
+from visionr1.errors import DataError, short_repr
 from visionr1.files import read_json, read_json_lines
 from visionr1.samples import Boxes, Query, compose_text, normalize_label
 
@@ -112,7 +112,7 @@ def _read_pair(pair: Pair) -> tuple[Query, Boxes]:
     # A list of boxes with labels answers a question for categories.
     if not is_name_list(labels):
         expected = "a list of bbox_2d and label, four numbers or None"
-        raise DataError(f"{pair.answers}: expected {expected}, found {pair.answer!r:.80}")
+        raise DataError(f"{pair.answers}: expected {expected}, found {short_repr(pair.answer)}")
     categories = asked or tuple(dict.fromkeys(labels))
     if not categories:
         expected = "the categories asked for, as in \"the following objects: ['cat', 'dog']\""
@@ -122,8 +122,8 @@ def _read_pair(pair: Pair) -> tuple[Query, Boxes]:
     spelling = {normalize_label(name): name for name in categories}
     for label in labels:
         if normalize_label(label) not in spelling:
-            expected = f"labels among those asked for, {list(categories)!r:.100}"
-            raise DataError(f"{pair.answers}: expected {expected}, found {label!r:.60}")
+            expected = f"labels among those asked for, {short_repr(list(categories))}"
+            raise DataError(f"{pair.answers}: expected {expected}, found {short_repr(label)}")
     return Query("detection", categories), Boxes.of(boxes, [spelling[normalize_label(label)] for label in labels])
 
 
@@ -137,7 +137,7 @@ def _read_items(pair: Pair) -> list[dict[str, Any]]:
     if is_object_list(value) and all(_is_box(item.get("bbox_2d")) for item in value):
         return value
     expected = "a list of bbox_2d and label, four numbers or None"
-    raise DataError(f"{pair.answers}: expected {expected}, found {pair.answer!r:.80}")
+    raise DataError(f"{pair.answers}: expected {expected}, found {short_repr(pair.answer)}")
 
 
 def _parse_answer(text: str) -> Any:

@@ -143,11 +143,11 @@ def make_config(shape: str, like: Any) -> Any:
 
 def make_policy(shape: str, folder: Path, device: str) -> Policy:
     """A model of random weights, made on the device, with the tokenizer and image processor in `folder`."""
-    config = make_config(shape, AutoConfig.from_pretrained(folder))
+    config = make_config(shape, AutoConfig.from_pretrained(folder, trust_remote_code=False))
     torch.manual_seed(0)
     with torch.device(device):
         model = Qwen25._from_config(config, dtype=torch.float32 if device == "cpu" else torch.bfloat16)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     return share_prefixes(model, folder, FAMILIES.known("qwen2_5_vl"), get_dialect("qwen25"))
 

@@ -23,6 +23,6 @@ class ImageProcessor(Qwen2_5_VLProcessor):
 def load_processor(model: str):
     """The model's processor; without torchvision, one for images of Qwen2-VL, Qwen2.5-VL and Qwen3-VL."""
     if is_torchvision_available():
-        return AutoProcessor.from_pretrained(model)
-    tokenizer = AutoTokenizer.from_pretrained(model)
+        return AutoProcessor.from_pretrained(model, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
     return ImageProcessor(Qwen2VLImageProcessorPil.from_pretrained(model), tokenizer, tokenizer.chat_template)

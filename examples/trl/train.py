@@ -61,7 +61,7 @@ def main():
         report_to="none",
     )
     trainer = GRPOTrainer(
-        model=AutoModelForImageTextToText.from_pretrained(model, dtype=arguments.dtype),
+        model=AutoModelForImageTextToText.from_pretrained(model, dtype=arguments.dtype, trust_remote_code=False),
         processing_class=load_processor(model),
         reward_funcs=reward_functions(step=arguments.step),
         train_dataset=load_rows(arguments.rows),

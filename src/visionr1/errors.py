@@ -19,6 +19,13 @@ class DataError(VisionR1Error, ValueError):
     """An image, an annotation file, a box or a prediction is missing or wrong."""
 
 
+class ImageRefused(DataError):
+    """One image cannot be fed to the model: its processor refuses it, or its prompt is beyond the model's context.
+
+    The message names size and reason. Who knows the sample puts its name before it (`naming`), and may leave it out.
+    """
+
+
 class RecipeError(VisionR1Error, ValueError):
     """A recipe, or a setting given on the command line, is wrong."""
 

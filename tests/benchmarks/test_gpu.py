@@ -25,7 +25,7 @@ def weights(module: nn.Module) -> int:
 
 @pytest.mark.parametrize("shape", ["tiny", "3b", "7b"])
 def test_the_cost_model_counts_these_weights(parts: Path, shape: str) -> None:
-    config = gpu.make_config(shape, AutoConfig.from_pretrained(parts))
+    config = gpu.make_config(shape, AutoConfig.from_pretrained(parts, trust_remote_code=False))
     counted, text = cost.SHAPES[gpu.COSTS[shape]], config.text_config
     with torch.device("meta"):
         model = gpu.Qwen25._from_config(config)

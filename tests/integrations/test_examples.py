@@ -84,7 +84,7 @@ def test_a_stored_image_is_fed_as_it_is(qwen25_folder: Path) -> None:
     from transformers import AutoImageProcessor
 
     prepare = load(EXAMPLES / "prepare.py")
-    processor = AutoImageProcessor.from_pretrained(qwen25_folder, backend="pil")
+    processor = AutoImageProcessor.from_pretrained(qwen25_folder, backend="pil", trust_remote_code=False)
     for size in ((640, 480), (30, 500), (1000, 999), (56, 57)):
         once = prepare.input_size(processor, Image.new("RGB", size))
         assert prepare.input_size(processor, Image.new("RGB", once)) == once

@@ -217,7 +217,9 @@ def test_saving_in_bfloat16(base: Path, tmp_path: Path) -> None:
     policy = adapt(base)
     save_policy(policy, tmp_path / "final", torch.bfloat16)
     exact = dict(adapters.merged_weights(policy.model, policy.model.state_dict()))
-    model, report = AutoModelForImageTextToText.from_pretrained(tmp_path / "final", output_loading_info=True)
+    model, report = AutoModelForImageTextToText.from_pretrained(
+        tmp_path / "final", output_loading_info=True, trust_remote_code=False
+    )
     assert not any(report.values())
     assert model.dtype is torch.bfloat16
     assert all(torch.equal(model.state_dict()[name], tensor.bfloat16()) for name, tensor in exact.items())

@@ -39,7 +39,7 @@ def build_qwen3(folder: Path, *, width: int = 256, layers: int = 4, pixels: int 
 def build_qwen25(folder: Path, like: Path, *, width: int = 256, layers: int = 4) -> Path:
     """A Qwen2.5-VL folder (windowed vision attention, grouped keys), both towers `width` wide and
     `layers` deep; tokenizer and image processor are those of the Qwen3-VL folder `like`."""
-    other, config = load_policy(like), AutoConfig.from_pretrained(like)
+    other, config = load_policy(like), AutoConfig.from_pretrained(like, trust_remote_code=False)
     shape = {
         "hidden_size": width,
         "intermediate_size": 2 * width,

@@ -78,10 +78,15 @@ def test_what_a_run_leaves(run: Run, tmp_path: Path, qwen3_folder: Path) -> None
     assert main(["train", str(folder / "recipe.toml"), "--dry-run"]) == 0
     trained, before = load_policy(folder), load_policy(qwen3_folder)  # final/ is an ordinary folder
     assert trained.dialect is before.dialect
-    model = AutoModelForImageTextToText.from_pretrained(folder / "final")  # for whoever has transformers alone
+    model = AutoModelForImageTextToText.from_pretrained(
+        folder / "final", trust_remote_code=False
+    )  # for whoever has transformers alone
     assert torch.equal(model.lm_head.weight, trained.model.lm_head.weight)
-    assert len(AutoTokenizer.from_pretrained(folder / "final")) == len(before.tokenizer)
-    assert AutoImageProcessor.from_pretrained(folder / "final", backend="pil").size == before.image_processor.size
+    assert len(AutoTokenizer.from_pretrained(folder / "final", trust_remote_code=False)) == len(before.tokenizer)
+    assert (
+        AutoImageProcessor.from_pretrained(folder / "final", backend="pil", trust_remote_code=False).size
+        == before.image_processor.size
+    )
     assert not torch.equal(trained.model.lm_head.weight, before.model.lm_head.weight)
 
 

@@ -1,32 +1,37 @@
 """Loading a policy: any transformers folder that reads images, or a folder of adapters.
 
-Images go through the folder's PIL image processor, if there is one; torchvision is then not needed.
+A folder may come from anyone: its code is never run, and whatever is wrong with it is one CheckpointError.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
+from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.utils.logging import disable_progress_bar
 
 from visionr1.assets import embedded_path
 from visionr1.dialects import Dialect, describe_dialects, get_dialect, resolve_dialect
 from visionr1.errors import CheckpointError, RecipeError
-from visionr1.files import read_json
 from visionr1.models.adapters import base_folder, is_adapter_folder, load_adapters
 from visionr1.models.attention.tree import NAME as TREE_ATTENTION
 from visionr1.models.families import FAMILIES
 from visionr1.models.family import Family
+from visionr1.models.folder_files import check_layer_counts, read_object, read_shapes
+from visionr1.models.foreign import foreign
 from visionr1.models.paths.generic import GenericPath
 from visionr1.models.paths.packed import PackedPath
 from visionr1.models.policy import Policy
-from visionr1.models.processor import load_image_processor, load_processor, read_processor_files
+from visionr1.models.processor import (
+    LOCAL,
+    load_image_processor,
+    load_processor,
+    load_tokenizer,
+    read_processor_files,
+)
 from visionr1.models.thought import dialect_for_template
 
 DIALECT_FILE = "visionr1.json"
@@ -92,7 +97,7 @@ def share_prefixes(model: Any, folder: Path, family: Family, dialect: Dialect) -
     """Return the policy of a `model` of a known family, with the tokenizer and image processor in `folder`."""
     family.prepare(model)
     model.set_attn_implementation({"text_config": TREE_ATTENTION})
-    tokenizer = _load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder)
     image_processor = load_image_processor(folder)
     path = PackedPath(family, model.config, tokenizer, image_processor, read_processor_files(folder))
     return Policy(model, tokenizer, image_processor, dialect, path)
@@ -136,24 +141,38 @@ def _load_config(folder: Path, given: str) -> Any:
         is_name = not folder.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", given)
         hint = f"; if it is a name on the hub, first: hf download {given} --local-dir {given}" if is_name else ""
         raise CheckpointError(f"no model in {folder}: config.json is missing{hint}")
-    config = AutoConfig.from_pretrained(folder)
-    if config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+    content = read_object(folder / "config.json")
+    _check_type(content, folder)
+    check_layer_counts(content, len(read_shapes(folder)), folder / "config.json")
+    with foreign(f"{folder / 'config.json'}"):
+        return AutoConfig.from_pretrained(folder, **LOCAL)
+
+
+def _check_type(content: Mapping[str, Any], folder: Path) -> None:
+    """Raise CheckpointError if config.json, whose `content` is given, is not of a model that reads images."""
+    model_type = content.get("model_type")
+    if not isinstance(model_type, str):
+        raise CheckpointError(f"{folder / 'config.json'}: model_type: expected a text, found {model_type!r:.80}")
+    if model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        return
+    if "auto_map" in content:
         raise CheckpointError(
-            f"{folder} holds a model of type {config.model_type!r}, which reads no images; "
-            f"known best: {', '.join(FAMILIES)}"
+            f"{folder / 'config.json'}: this folder wants to run code of its own (auto_map), which visionr1 never "
+            f"does, and transformers has no models of type {model_type!r:.80}; known best: {', '.join(FAMILIES)} "
+            "(docs/faq.md#this-folder-wants-to-run-code-of-its-own)"
         )
-    return config
+    raise CheckpointError(
+        f"{folder} holds a model of type {model_type!r:.80}, which reads no images; known best: {', '.join(FAMILIES)}"
+    )
 
 
 def _load_model(folder: Path, dtype: str) -> Any:
     """Return the model in `folder`, on the CPU; CheckpointError if its weights do not fit its configuration."""
     disable_progress_bar()
-    try:
+    with foreign(f"cannot load the model in {folder}: its configuration or its weights"):
         model, report = AutoModelForImageTextToText.from_pretrained(
-            folder, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True
+            folder, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True, **LOCAL
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"cannot load the model in {folder}: {error}") from error
     wrong = {key: sorted(map(str, names)) for key, names in report.items() if names}
     if wrong:
         raise CheckpointError(f"the weights in {folder} do not fit its config.json: {wrong}")
@@ -186,20 +205,9 @@ def _find_dialect(
 
 
 def _folder_settings(folder: Path) -> dict[str, str]:
-    """Return what a model folder's visionr1.json says, nothing if there is none; DataError if it cannot be read."""
+    """Return what a model folder's visionr1.json says, nothing if there is none."""
     path = folder / DIALECT_FILE
-    content = read_json(path) if path.is_file() else {}
-    if not (isinstance(content, dict) and all(isinstance(value, str) for value in content.values())):
+    content = read_object(path) if path.is_file() else {}
+    if not all(isinstance(value, str) for value in content.values()):
         raise CheckpointError(f"{path}: expected an object with the texts dialect and template, found {content!r:.80}")
     return content
-
-
-def _load_tokenizer(folder: Path) -> Any:
-    """Return the tokenizer in `folder`, with its chat template; CheckpointError if there is none."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    if tokenizer.chat_template is None and (folder / "chat_template.json").is_file():
-        template = json.loads((folder / "chat_template.json").read_text(encoding="utf-8"))
-        tokenizer.chat_template = template["chat_template"]
-    if tokenizer.chat_template is None:
-        raise CheckpointError(f"{folder} has no chat template; is it an instruct model?")
-    return tokenizer

@@ -18,7 +18,10 @@ from visionr1.dialects import Dialect, instruction
 from visionr1.models.prompts import Prompt
 from visionr1.models.rows import Group, Rows
 from visionr1.models.special_tokens import end_ids, special_ids, suppressed_ids
-from visionr1.samples import Query
+from visionr1.samples import Query, Size
+
+BOUNDARY_TOKENS = 16
+"""By so many tokens a text in a prompt may differ from the text alone, where it touches what stands around it."""
 
 
 class ForwardPath(Protocol):
@@ -35,7 +38,7 @@ class ForwardPath(Protocol):
     def encode(self, image: Image.Image, instruction: str) -> Prompt:
         """Return the prompt for one RGB image and the text of the query.
 
-        Raises DataError if the image cannot be resized or the prompt leaves no room for a reply.
+        Raises ImageRefused if the image cannot be resized or the prompt leaves no room for a reply.
         """
 
     def encode_images(self, policy: "Policy", prompts: Sequence[Prompt]) -> list[Prompt]:
@@ -79,6 +82,7 @@ class Policy:
         self.path = path
         self.config = model.config
         self.eos_ids = end_ids(model, tokenizer)
+        self._checked: dict[Size, int] = {}  # tokens of a prompt beside the query's, by the size of the image
         self.write_in(dialect)
 
     def write_in(self, dialect: Dialect) -> None:
@@ -109,9 +113,22 @@ class Policy:
     def encode(self, image: Image.Image, query: Query, template: str = "") -> Prompt:
         """Return the prompt for one RGB image and one query; `template` goes before the policy's own.
 
-        Raises DataError if the image cannot be resized or the prompt leaves no room for a reply.
+        Raises ImageRefused if the image cannot be resized or the prompt leaves no room for a reply.
         """
         return self.path.encode(image, instruction(query, self.dialect, template or self.template))
+
+    def check_image(self, size_wh: Size, query: Query, template: str = "") -> None:
+        """Raise ImageRefused if an image of this size cannot be fed to the model with `query`.
+
+        An empty image stands for it, which is encoded once for each size: for further queries their text is counted.
+        """
+        text = instruction(query, self.dialect, template or self.template)
+        num_text = len(self.tokenizer.encode(text, add_special_tokens=False))
+        rest = self._checked.get(size_wh)
+        if rest is not None and rest + num_text + BOUNDARY_TOKENS < self.context:
+            return
+        prompt = self.path.encode(Image.new("RGB", size_wh), text)
+        self._checked[size_wh] = len(prompt.input_ids) - num_text
 
     def encode_reply(self, text: str) -> Tensor:
         """Return the token ids (T,) of a reply, its end token included."""

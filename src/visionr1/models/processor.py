@@ -5,20 +5,38 @@ reads videos could not be loaded without it, though nobody here feeds it one. So
 and text are left out, and images are resized by PIL wherever the model's image processor can.
 """
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoImageProcessor, AutoTokenizer, ProcessorMixin
+from transformers import AutoImageProcessor, AutoTokenizer
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES, processor_class_from_name
 
-from visionr1.errors import CheckpointError, MissingDependency
-from visionr1.files import read_json
+from visionr1.errors import CheckpointError
+from visionr1.models.folder_files import read_object
+from visionr1.models.foreign import foreign
 
+LOCAL = {"trust_remote_code": False, "local_files_only": True}
+"""Settings of every `from_pretrained`: transformers would else ask on the terminal whether to run a folder's code."""
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
 """Files about the processor beside the tokenizer's: they are saved as they were loaded."""
 CLASS_FILES = (*PROCESSOR_FILES, "tokenizer_config.json")
 """Files that may name the processor's class, in the order in which transformers asks them."""
+LARGEST = {
+    "shortest_edge": 1 << 26,
+    "height": 1 << 14,
+    "width": 1 << 14,
+    "max_height": 1 << 14,
+    "max_width": 1 << 14,
+    "patch_size": 1 << 12,
+    "temporal_patch_size": 64,
+    "merge_size": 64,
+    "min_patches": 1 << 10,
+    "max_patches": 1 << 10,
+}
+"""Settings of image processors that decide how large an image becomes, with bounds far beyond any released model's.
+`shortest_edge` may be a number of pixels in all (Qwen)."""
 
 
 def load_processor(folder: Path, model_type: str) -> Any:
@@ -27,47 +45,45 @@ def load_processor(folder: Path, model_type: str) -> Any:
     Raises MissingDependency if it needs a package that is not installed, and CheckpointError if the folder has no
     image processor or no chat template.
     """
-    kind = _without_other_parts(_find_class(folder, model_type))
-    parts: list[Any] = []
-    for name in kind.get_attributes():
-        if name == "image_processor":
-            parts.append(load_image_processor(folder))
-        elif "tokenizer" in name:
-            parts.append(AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
-        else:
-            parts.append(None)
-    settings, _ = kind.get_processor_dict(folder)
-    processor = kind.from_args_and_dict(parts, settings)
+    kind = _find_class(folder, model_type)
+    tokenizer = _read_tokenizer(folder)
+    image_processor = load_image_processor(folder)
+    with foreign(f"the processor in {folder}"):
+        settings, _ = kind.get_processor_dict(folder, **LOCAL)
+        processor = _build(kind, settings, {"tokenizer": tokenizer, "image_processor": image_processor})
 
     # The template may stand beside the tokenizer or the processor; the tokenizer saves it.
-    template = processor.chat_template or processor.tokenizer.chat_template
+    template = processor.chat_template or tokenizer.chat_template
+    _check_template(template, folder)
     processor.chat_template = template
-    processor.tokenizer.chat_template = template
-    if template is None:
-        raise CheckpointError(f"{folder} has no chat template; is it an instruct model?")
+    tokenizer.chat_template = template
     return processor
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Return the tokenizer in `folder`, with its chat template; CheckpointError if there is none."""
+    tokenizer = _read_tokenizer(folder)
+    if tokenizer.chat_template is None and (folder / "chat_template.json").is_file():
+        tokenizer.chat_template = read_object(folder / "chat_template.json").get("chat_template")
+    _check_template(tokenizer.chat_template, folder)
+    return tokenizer
 
 
 def load_image_processor(folder: Path) -> Any:
     """Return the image processor in `folder`: by PIL if its model has such a one, else by torchvision.
 
-    Raises MissingDependency if a package is missing, CheckpointError if there is no image processor.
+    Raises MissingDependency if a package is missing, CheckpointError if there is no image processor or it is unfit.
     """
     if not any((folder / name).is_file() for name in PROCESSOR_FILES):
         raise CheckpointError(f"{folder} has no image processor: preprocessor_config.json is missing")
-    try:
-        return AutoImageProcessor.from_pretrained(folder, backend="pil", trust_remote_code=False)
-    except (ImportError, ValueError):
-        # There is none by PIL: the message of the other attempt is the one that says what is missing.
-        pass
-    try:
-        return AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
-    except (ImportError, ValueError) as error:
-        raise MissingDependency(
-            f"the image processor in {folder} cannot be loaded: {str(error).strip()}. Models of this kind have one for "
-            "torchvision alone; install the build that belongs to your torch: pip install torchvision (on a machine "
-            "without a GPU with --index-url https://download.pytorch.org/whl/cpu)"
-        ) from error
+    with foreign(f"the image processor in {folder}"):
+        try:
+            image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil", **LOCAL)
+        except (ImportError, ValueError):
+            # There may be none by PIL: the message of the other attempt is the one that says what is missing.
+            image_processor = AutoImageProcessor.from_pretrained(folder, **LOCAL)
+    _check_sizes(image_processor, folder)
+    return image_processor
 
 
 def save_processor(processor: Any, folder: Path, files: Mapping[str, bytes]) -> None:
@@ -87,27 +103,67 @@ def _find_class(folder: Path, model_type: str) -> Any:
     names = []
     for file in CLASS_FILES:
         if (folder / file).is_file():
-            content = read_json(folder / file)
-            if isinstance(content, dict) and isinstance(content.get("processor_class"), str):
-                names.append(content["processor_class"])
+            name = read_object(folder / file).get("processor_class")
+            if isinstance(name, str) and name:
+                names.append(name)
     if model_type in PROCESSOR_MAPPING_NAMES:
         names.append(PROCESSOR_MAPPING_NAMES[model_type])
 
     # Classes of transformers alone: a folder's own code is never run.
     for name in names:
-        kind = processor_class_from_name(name)
-        if kind is not None:
+        with foreign(f"the processor class {name!r} that {folder} names"):
+            kind = processor_class_from_name(name)
+        if kind is not None and {"image_processor", "tokenizer"} <= set(kind.get_attributes()):
             return kind
     raise CheckpointError(f"{folder}: transformers knows no processor for models of type {model_type!r}")
 
 
-def _without_other_parts(kind: Any) -> Any:
-    """Return a class like `kind` that takes None for a part."""
+def _build(kind: Any, settings: Mapping[str, Any], parts: Mapping[str, Any]) -> Any:
+    """Return a processor of class `kind` of its `parts` and `settings`; other parts are None.
 
-    def check(self: ProcessorMixin, argument_name: str, argument: Any) -> Any:
-        if argument is None:
-            return None
-        return kind.check_argument_for_proper_class(self, argument_name, argument)
+    transformers checks in the constructor that every part is there: the check is replaced on this object while it runs.
+    """
+    accepted = inspect.signature(kind.__init__).parameters
+    arguments = {name: value for name, value in settings.items() if name in accepted}
+    for name in kind.get_attributes():
+        arguments[name] = parts.get(name)
+    processor = kind.__new__(kind)
+    processor.check_argument_for_proper_class = lambda name, part: None
+    try:
+        processor.__init__(**arguments)
+    finally:
+        del processor.check_argument_for_proper_class
+    return processor
 
-    # It keeps its name, by which transformers finds messages' defaults.
-    return type(kind.__name__, (kind,), {"check_argument_for_proper_class": check, "__module__": kind.__module__})
+
+def _read_tokenizer(folder: Path) -> Any:
+    """Return the tokenizer in `folder`, with or without a chat template."""
+    with foreign(f"the tokenizer in {folder}"):
+        return AutoTokenizer.from_pretrained(folder, **LOCAL)
+
+
+def _check_template(template: object, folder: Path) -> None:
+    """Raise CheckpointError if a chat template is missing, or is no text nor several by name."""
+    if template is None:
+        raise CheckpointError(f"{folder} has no chat template; is it an instruct model?")
+    default = template.get("default") if isinstance(template, dict) else template
+    if not isinstance(default, str):
+        raise CheckpointError(f"{folder}: expected a chat template that is text, found {default!r:.80}")
+
+
+def _check_sizes(image_processor: Any, folder: Path) -> None:
+    """Raise CheckpointError if a size in the image processor's settings is no size, or asks for endless memory."""
+    settings = dict(vars(image_processor))
+    for name in ("size", "crop_size", "max_image_size", "pad_size", "patch_size"):
+        value = settings.get(name)
+        if isinstance(value, Mapping):
+            settings.update(value)
+    for name, largest in LARGEST.items():
+        value = settings.get(name)
+        if value is None or isinstance(value, Mapping):
+            continue
+        if not isinstance(value, int) or not 1 <= value <= largest:
+            raise CheckpointError(
+                f"{folder / 'preprocessor_config.json'}: {name}: expected a whole number from 1 to {largest}, "
+                f"found {value!r:.80}"
+            )

@@ -4,7 +4,8 @@ Axis letters: A axes of position ids, T tokens, M image tokens, D width, K featu
 takes its place, and those that are added to it in later layers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -13,8 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from visionr1.errors import DataError
+from visionr1.errors import DataError, ImageRefused, VisionR1Error
 from visionr1.models.family import Inputs
+from visionr1.models.foreign import foreign
 from visionr1.samples import Size
 
 
@@ -62,9 +64,10 @@ def render_chat(tokenizer: Any, image_token_id: int, instruction: str) -> tuple[
     Raises DataError if the text does not hold one image placeholder with text after it.
     """
     content = [{"type": "image"}, {"type": "text", "text": instruction}]
-    chat: str = tokenizer.apply_chat_template(
-        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-    )
+    with foreign("the chat template"):
+        chat: str = tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+        )
     ids = torch.tensor(tokenizer.encode(chat, add_special_tokens=False))
     places = (ids == image_token_id).nonzero().flatten().tolist()
     if len(places) != 1 or places[0] == len(ids) - 1:
@@ -75,6 +78,25 @@ def render_chat(tokenizer: Any, image_token_id: int, instruction: str) -> tuple[
     return chat, ids[: places[0]], ids[places[0] + 1 :]
 
 
-def unfit_image(image: Image.Image, error: ValueError) -> DataError:
-    """Return the error for an image that the model's processor refused with `error`."""
-    return DataError(f"the image of {image.width}x{image.height} pixels cannot be fed to the model: {error}")
+@contextmanager
+def feeding(image: Image.Image) -> Iterator[None]:
+    """Run a processor on `image` inside this block; whatever it raises becomes ImageRefused, naming size and reason."""
+    try:
+        yield
+    except VisionR1Error:
+        raise
+    except Exception as error:  # processors refuse an image by ValueError, or fail on it by an error of any type
+        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise ImageRefused(
+            f"the image of {image.width}x{image.height} pixels cannot be fed to the model: {reason} "
+            "(docs/faq.md#an-image-cannot-be-fed-to-the-model)"
+        ) from error
+
+
+def check_length(image: Image.Image, input_ids: Tensor, context: int, advice: str) -> None:
+    """Raise ImageRefused if a prompt (T,) about `image` leaves no room for a reply in a context of so many tokens."""
+    if len(input_ids) >= context:
+        raise ImageRefused(
+            f"the prompt for an image of {image.width}x{image.height} pixels takes {len(input_ids)} tokens, but the "
+            f"model's context holds {context}; {advice} (docs/faq.md#an-image-cannot-be-fed-to-the-model)"
+        )

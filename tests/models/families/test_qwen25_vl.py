@@ -28,7 +28,7 @@ def test_stacked_segments_are_transformers_own_attention(
     folder: Path = request.getfixturevalue(family)
     policy = load_policy(folder)
     assert policy.model.model.visual.blocks[0].attn.forward.__func__ is attend_in_segments
-    plain = AutoModelForImageTextToText.from_pretrained(folder)
+    plain = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=False)
     rng = np.random.default_rng(0)
     encoded = [
         policy.path.family.encode_image(

@@ -114,7 +114,9 @@ def test_the_processor_of_a_saved_folder_encodes_as_that_of_the_first(idefics3_f
     chat = [{"role": "user", "content": [{"type": "image", "image": Image.new("RGB", (120, 80))}]}]
     settings = {"tokenize": True, "return_dict": True, "return_tensors": "pt", "add_generation_prompt": True}
     inputs = [
-        AutoProcessor.from_pretrained(folder, backend="pil").apply_chat_template(chat, **settings)
+        AutoProcessor.from_pretrained(folder, backend="pil", trust_remote_code=False).apply_chat_template(
+            chat, **settings
+        )
         for folder in (first, last)
     ]
     assert inputs[0].keys() == inputs[1].keys()

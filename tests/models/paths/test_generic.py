@@ -193,7 +193,7 @@ def test_a_cache_that_cannot_be_padded_is_sampled_prompt_by_prompt(
 
 
 def test_pixels_of_the_input_where_the_processor_tells_them(folder: Path) -> None:
-    if AutoConfig.from_pretrained(folder).model_type not in QWEN_LIKE:
+    if AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type not in QWEN_LIKE:
         with pytest.raises(CheckpointError, match=r"whose size the processor of models of type .* does not tell"):
             load_policy(folder, dialect="qwen25")
         return
@@ -238,7 +238,7 @@ def test_an_image_processor_that_needs_torchvision_names_the_command(
         raise ValueError("requires the Torchvision library")
 
     monkeypatch.setattr("transformers.AutoImageProcessor.from_pretrained", fail)
-    with pytest.raises(MissingDependency, match=r"Torchvision.*pip install torchvision"):
+    with pytest.raises(MissingDependency, match=r"needs torchvision, which is not installed: pip install torchvision"):
         load_policy(folder)
 
 
@@ -246,7 +246,7 @@ def test_an_image_processor_that_needs_torchvision_names_the_command(
     "changed", [{"model_type": "gpt_oss"}, {"layer_types": ["sliding_attention", "full_attention"]}]
 )
 def test_a_known_family_with_another_decoder_takes_it(internvl_folder: Path, changed: dict[str, object]) -> None:
-    config = AutoConfig.from_pretrained(internvl_folder)
+    config = AutoConfig.from_pretrained(internvl_folder, trust_remote_code=False)
     assert find_family(config) is not None
     for name, value in changed.items():
         object.__setattr__(config.text_config, name, value)

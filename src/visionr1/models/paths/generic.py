@@ -18,11 +18,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from visionr1.dialects import Dialect
-from visionr1.errors import CheckpointError, DataError
+from visionr1.errors import CheckpointError
+from visionr1.models.foreign import foreign
 from visionr1.models.paths.shared_cache import Layer, PassCache, select_rows
 from visionr1.models.policy import Policy, context_length, target_logprobs
 from visionr1.models.processor import save_processor
-from visionr1.models.prompts import Prompt, unfit_image
+from visionr1.models.prompts import Prompt, check_length, feeding
 from visionr1.models.rows import Group, Rows
 from visionr1.samples import Size
 
@@ -98,23 +99,17 @@ class GenericPath:
         content = [{"type": "image", "image": image}, {"type": "text", "text": instruction}]
         chat = [{"role": "user", "content": content}]
         template = self._processor.apply_chat_template
-        try:
+        with foreign("the chat template"):
             text: str = template(chat, add_generation_prompt=True, tokenize=False)
+        with feeding(image):
             encoded = template(chat, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt")
-        except ValueError as error:
-            raise unfit_image(image, error) from error
         inputs = {}
         for name, value in encoded.items():
             if isinstance(value, Tensor) and name not in UNUSED_INPUTS:
                 inputs[name] = value
         input_ids = inputs.pop("input_ids")[0]
 
-        context = context_length(self._config)
-        if len(input_ids) >= context:
-            raise DataError(
-                f"the prompt for an image of {image.width}x{image.height} pixels takes {len(input_ids)} tokens, but "
-                f"the model's context holds {context}; use smaller images"
-            )
+        check_length(image, input_ids, context_length(self._config), "use smaller images")
         return Prompt(
             input_ids=input_ids,
             position_ids=input_ids.new_empty((0, len(input_ids))),

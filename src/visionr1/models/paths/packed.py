@@ -28,12 +28,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
-from visionr1.errors import DataError
 from visionr1.models.attention.block_sparse import Span
 from visionr1.models.attention.tree import Tree
 from visionr1.models.family import Family, Inputs
 from visionr1.models.policy import Policy, context_length, target_logprobs
-from visionr1.models.prompts import Prompt, join_features, join_inputs, render_chat, unfit_image
+from visionr1.models.prompts import Prompt, check_length, feeding, join_features, join_inputs, render_chat
 from visionr1.models.rows import Group, Rows
 
 PAD_TO = 64
@@ -96,20 +95,17 @@ class PackedPath:
 
     def encode(self, image: Image.Image, instruction: str) -> Prompt:
         """As in `ForwardPath`."""
-        try:
+        with feeding(image):
             encoded = self.family.encode_image(self._config, self._image_processor, self._tokenizer, image)
-        except ValueError as error:
-            raise unfit_image(image, error) from error
         text, before, after = render_chat(self._tokenizer, self._config.image_token_id, instruction)
         input_ids = torch.cat((before, encoded.token_ids, after))
-
-        context = context_length(self._config)
-        if len(input_ids) >= context:
-            raise DataError(
-                f"the prompt takes {len(input_ids)} tokens, {len(encoded.token_ids)} of them for an "
-                f"image of {image.width}x{image.height} pixels, but the model's context holds {context}; "
-                f"use smaller images or lower {self.family.fewer_tokens} in preprocessor_config.json"
-            )
+        check_length(
+            image,
+            input_ids,
+            context_length(self._config),
+            f"{len(encoded.token_ids)} of them are the image's: use smaller images or lower "
+            f"{self.family.fewer_tokens} in preprocessor_config.json",
+        )
         return Prompt(
             input_ids=input_ids,
             position_ids=self.family.position_ids(self._config, input_ids, encoded.inputs),

@@ -1,0 +1,89 @@
+"""The JSON files of a model folder and the header of its weights, as they are before transformers reads them.
+
+A folder may come from anyone. What is checked here would otherwise run for hours or take all memory before
+transformers finds that it is wrong: layer counts beyond the weights, for example.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from visionr1.errors import CheckpointError, DataError
+from visionr1.files import read_json
+
+WEIGHTS = "model.safetensors"
+INDEX = f"{WEIGHTS}.index.json"
+LAYER_COUNTS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer", "depth", "num_blocks", "encoder_layers")
+"""Keys of configurations that say how many modules are built one after the other."""
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in `path`; CheckpointError if it cannot be read or is something else."""
+    try:
+        content = read_json(path)
+    except DataError as error:
+        raise CheckpointError(str(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content
+
+
+def read_shapes(folder: Path) -> Shapes:
+    """Return the shapes of all weights in `folder` by name, from the headers of its safetensors files.
+
+    Raises CheckpointError if there are none, or one cannot be read.
+    """
+    names = [WEIGHTS]
+    if not (folder / WEIGHTS).is_file() and (folder / INDEX).is_file():
+        weight_map = read_object(folder / INDEX).get("weight_map")
+        if not isinstance(weight_map, dict) or not all(_is_plain(name) for name in weight_map.values()):
+            raise CheckpointError(f"{folder / INDEX}: expected weight_map to give each weight the name of a file")
+        names = sorted(set(weight_map.values()))
+
+    shapes = {}
+    for name in names:
+        try:
+            with safe_open(folder / name, "pt") as file:
+                for key in file.keys():  # noqa: SIM118 - it is no dict
+                    shapes[key] = tuple(file.get_slice(key).get_shape())
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(
+                f"cannot load the model in {folder}: {name}: {error}; expected weights in {WEIGHTS}, or in the files "
+                f"that {INDEX} names"
+            ) from error
+    return shapes
+
+
+def check_layer_counts(config: Mapping[str, Any], num_weights: int, path: Path) -> None:
+    """Raise CheckpointError if `config`, read from `path`, has more layers anywhere than there are weights."""
+    for name, value in _walk(config):
+        if name not in LAYER_COUNTS or value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= num_weights:
+            raise CheckpointError(
+                f"{path}: {name}: expected a number of layers, of which there are at most as many as there are "
+                f"weights ({num_weights}), found {json.dumps(value):.80}"
+            )
+
+
+def _walk(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield every key with its value of nested objects and lists; the depth is that which JSON readers allow."""
+    pending = [value]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, dict):
+            yield from part.items()
+            pending.extend(part.values())
+        elif isinstance(part, list):
+            pending.extend(part)
+
+
+def _is_plain(name: object) -> bool:
+    """Return True if `name` is that of a file in the folder itself."""
+    return isinstance(name, str) and name not in ("", "..") and Path(name).name == name

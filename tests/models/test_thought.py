@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from visionr1.dialects import get_dialect
+from visionr1.models.folder.thought import dialect_for_template
 from visionr1.models.loading import load_policy
 from visionr1.models.saving import save_policy
-from visionr1.models.thought import dialect_for_template
 from visionr1.samples import Boxes, Query, Sample
 from visionr1.training import sft
 from visionr1.training.recipe import SFTSection

@@ -20,19 +20,19 @@ from visionr1.models.adapters import base_folder, is_adapter_folder, load_adapte
 from visionr1.models.attention.tree import NAME as TREE_ATTENTION
 from visionr1.models.families import FAMILIES
 from visionr1.models.family import Family
-from visionr1.models.folder_files import check_layer_counts, read_object, read_shapes
-from visionr1.models.foreign import foreign
-from visionr1.models.paths.generic import GenericPath
-from visionr1.models.paths.packed import PackedPath
-from visionr1.models.policy import Policy
-from visionr1.models.processor import (
+from visionr1.models.folder.files import check_layer_counts, read_object, read_shapes
+from visionr1.models.folder.foreign import foreign
+from visionr1.models.folder.processor import (
     LOCAL,
     load_image_processor,
     load_processor,
     load_tokenizer,
     read_processor_files,
 )
-from visionr1.models.thought import dialect_for_template
+from visionr1.models.folder.thought import dialect_for_template
+from visionr1.models.paths.generic import GenericPath
+from visionr1.models.paths.packed import PackedPath
+from visionr1.models.policy import Policy
 
 DIALECT_FILE = "visionr1.json"
 NAME_A_DIALECT = "--dialect my_dialect.py:NAME, in a recipe model.dialect"

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from visionr1.errors import DataError, ImageRefused, VisionR1Error
 from visionr1.models.family import Inputs
-from visionr1.models.foreign import foreign
+from visionr1.models.folder.chat_template import render_prompt
 from visionr1.samples import Size
 
 
@@ -64,10 +64,7 @@ def render_chat(tokenizer: Any, image_token_id: int, instruction: str) -> tuple[
     Raises DataError if the text does not hold one image placeholder with text after it.
     """
     content = [{"type": "image"}, {"type": "text", "text": instruction}]
-    with foreign("the chat template"):
-        chat: str = tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-        )
+    chat = render_prompt(tokenizer.apply_chat_template, content)
     ids = torch.tensor(tokenizer.encode(chat, add_special_tokens=False))
     places = (ids == image_token_id).nonzero().flatten().tolist()
     if len(places) != 1 or places[0] == len(ids) - 1:

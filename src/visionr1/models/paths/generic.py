@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from visionr1.dialects import Dialect
 from visionr1.errors import CheckpointError
-from visionr1.models.foreign import foreign
+from visionr1.models.folder.chat_template import render_prompt
+from visionr1.models.folder.processor import save_processor
 from visionr1.models.paths.shared_cache import Layer, PassCache, select_rows
 from visionr1.models.policy import Policy, context_length, target_logprobs
-from visionr1.models.processor import save_processor
 from visionr1.models.prompts import Prompt, check_length, feeding
 from visionr1.models.rows import Group, Rows
 from visionr1.samples import Size
@@ -96,11 +96,10 @@ class GenericPath:
 
     def encode(self, image: Image.Image, instruction: str) -> Prompt:
         """As in `ForwardPath`."""
-        content = [{"type": "image", "image": image}, {"type": "text", "text": instruction}]
+        content: list[dict[str, Any]] = [{"type": "image", "image": image}, {"type": "text", "text": instruction}]
         chat = [{"role": "user", "content": content}]
         template = self._processor.apply_chat_template
-        with foreign("the chat template"):
-            text: str = template(chat, add_generation_prompt=True, tokenize=False)
+        text = render_prompt(template, content)
         with feeding(image):
             encoded = template(chat, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt")
         inputs = {}

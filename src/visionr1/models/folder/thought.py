@@ -5,6 +5,7 @@ from typing import Any
 
 from visionr1.dialects import Dialect
 from visionr1.dialects.think import Think, ends_in_open_thought
+from visionr1.models.folder.chat_template import render_prompt
 
 _log = logging.getLogger(__name__)
 
@@ -15,7 +16,7 @@ def dialect_for_template(dialect: Dialect, tokenizer: Any, *, is_default: bool) 
     With a thought it is think+ or open-think+, as the template has it. A plain dialect becomes open-think+ where the
     prompt opens a thought and nobody chose it (`is_default`); one that was chosen stays, with a warning.
     """
-    opened = ends_in_open_thought(render_prompt(tokenizer))
+    opened = ends_in_open_thought(_render(tokenizer))
     if isinstance(dialect, Think):
         return Think(dialect.inner, opened=opened)
 
@@ -43,15 +44,11 @@ def dialect_for_template(dialect: Dialect, tokenizer: Any, *, is_default: bool) 
     return dialect
 
 
-def render_prompt(tokenizer: Any) -> str:
-    """Return a prompt as the chat template writes it, up to where a reply begins."""
-    content = [{"type": "image"}, {"type": "text", "text": "?"}]
-    prompt: str = tokenizer.apply_chat_template(
-        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-    )
-    return prompt
-
-
 def _knows_thoughts(tokenizer: Any) -> bool:
     """Say if the chat template names the tag of a thought, and does not write an empty one into the prompt."""
-    return "<think>" in str(tokenizer.chat_template) and "</think>" not in render_prompt(tokenizer)
+    return "<think>" in str(tokenizer.chat_template) and "</think>" not in _render(tokenizer)
+
+
+def _render(tokenizer: Any) -> str:
+    """Return a prompt as the chat template writes it, up to where a reply begins."""
+    return render_prompt(tokenizer.apply_chat_template, [{"type": "image"}, {"type": "text", "text": "?"}])

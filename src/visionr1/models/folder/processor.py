@@ -14,8 +14,8 @@ from transformers import AutoImageProcessor, AutoTokenizer
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES, processor_class_from_name
 
 from visionr1.errors import CheckpointError
-from visionr1.models.folder_files import read_object
-from visionr1.models.foreign import foreign
+from visionr1.models.folder.files import read_object
+from visionr1.models.folder.foreign import foreign
 
 LOCAL = {"trust_remote_code": False, "local_files_only": True}
 """Settings of every `from_pretrained`: transformers would else ask on the terminal whether to run a folder's code."""

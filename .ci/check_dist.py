@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "src/visionr1/"
-LICENCES = {"LICENSE", "src/visionr1/assets/bccd/LICENSE.txt"}
+LICENCES = {"LICENSE", "src/visionr1/assets/bccd/LICENSE.txt", "src/visionr1/assets/fonts/LICENSE.txt"}
 NEEDLESS = {".gitignore"}
 """Tracked, but of no use outside of git. Hatchling adds .gitignore all the same."""
 

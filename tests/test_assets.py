@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from visionr1.assets import embedded_path, recipe_path
+from visionr1.assets import embedded_path, font_path, recipe_path
 from visionr1.errors import DataError, RecipeError
 
 
@@ -17,6 +17,10 @@ def test_bccd_ships_whole(split: str, images: int) -> None:
 
 def test_bccd_ships_with_its_licence() -> None:
     assert "MIT License" in (embedded_path("bccd") / "LICENSE.txt").read_text()
+
+
+def test_a_font_ships_with_its_licence() -> None:
+    assert font_path().is_file() and "Bitstream Vera" in (font_path().parent / "LICENSE.txt").read_text()
 
 
 @pytest.mark.parametrize("name", ["coco", "..", "", "bccd/train"])

@@ -14,6 +14,8 @@ from visionr1.data.readers.grounding_files import read_grounding_file
 from visionr1.data.readers.refer import read_refer
 from visionr1.errors import DataError
 from visionr1.images import image_size, read_image
+from visionr1.report import fonts
+from visionr1.report.draw import draw_boxes
 from visionr1.rewards import Reward
 from visionr1.rewards.published.vision_r1_release import STEPS, ReleaseReward
 from visionr1.rewards.published.vlm_r1 import VlmR1Reward
@@ -219,3 +221,23 @@ def test_a_decomposed_file_is_found_by_its_composed_name(tmp_path: Path) -> None
     rows.write_text(json.dumps({**json.loads(rows.read_text()), "image": "Äpfel.png"}))
     (sample,) = read_dataset(rows).samples
     assert sample.load_image().size == (100, 80)
+
+
+# ---- case 17: labels that are drawn -------------------------------------------------------------------------------
+
+
+def test_letters_of_labels_are_told_apart() -> None:
+    """Every letter beyond ASCII was the same empty rectangle; cjk.png shows it."""
+    image = Image.new("RGB", (500, 500))
+    box = Boxes.of([[50, 50, 400, 400]], ["x"])
+    drawn = [draw_boxes(image, box, captions=[letter]).tobytes() for letter in "éüäößñçøåłšı–€"]
+    assert len(set(drawn)) == len(drawn)
+    assert read_image(CASES / "case_17/cjk.png").size
+
+
+def test_letters_without_a_font_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fonts, "_list_system_fonts", tuple)
+    image = Image.new("RGB", (500, 500))
+    for label in ("猫", "고양이"):
+        with pytest.warns(UserWarning, match=f"no font has the letters {label[0]}"):
+            draw_boxes(image, Boxes.of([[50, 50, 400, 400]], [label]))

@@ -1,4 +1,4 @@
-"""Data that ships inside the package: the BCCD images, the tiny model, the recipes."""
+"""Data that ships inside the package: the BCCD images, the tiny model, a font, the recipes."""
 
 from pathlib import Path
 
@@ -17,6 +17,11 @@ def embedded_path(name: str) -> Path:
     if name not in _NAMES or not folder.is_dir():
         raise DataError(f"nothing embedded is named {name!r}; expected one of: {', '.join(_NAMES)}")
     return folder
+
+
+def font_path() -> Path:
+    """Return the file of the font for captions: DejaVu Sans with Latin, Greek and Cyrillic."""
+    return _HERE / "fonts" / "DejaVuSans.ttf"
 
 
 def recipe_path(name: str) -> Path:

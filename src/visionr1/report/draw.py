@@ -7,13 +7,14 @@ from io import BytesIO
 from pathlib import Path
 from zlib import crc32
 
-from PIL import Image, ImageColor, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw
 
 from visionr1.errors import DataError
-from visionr1.files import write_bytes_atomic
+from visionr1.files import encode_text, write_bytes_atomic
 from visionr1.images import to_rgb
+from visionr1.report.fonts import choose_font
 from visionr1.rewards import Score
-from visionr1.samples import Boxes, GroundTruth, normalize_label
+from visionr1.samples import Boxes, GroundTruth, compose_text, normalize_label
 
 Color = tuple[int, ...]
 Chip = tuple[float, float, float, float]
@@ -32,7 +33,7 @@ def label_color(label: str, labels: Sequence[str] = ()) -> Color:
     if name in names:
         return PALETTE[names.index(name) % len(PALETTE)]
     # Unlike Python's own hash, a checksum is the same in every process.
-    return PALETTE[crc32(name.encode()) % len(PALETTE)]
+    return PALETTE[crc32(encode_text(name)) % len(PALETTE)]
 
 
 def draw_boxes(
@@ -54,7 +55,7 @@ def draw_boxes(
 
     # Line width and text grow with the image.
     unit = max(1, round(min(canvas.size) / 300))
-    font = ImageFont.load_default(max(11, round(min(canvas.size) / 40)))
+    text_size = max(11, round(min(canvas.size) / 40))
     pen = ImageDraw.Draw(canvas)
     corners = (scale * boxes.xyxy).tolist()
     for box, label in zip(corners, boxes.labels, strict=True):
@@ -63,9 +64,9 @@ def draw_boxes(
     # Captions come after all outlines, so that none is crossed by the line of another box.
     taken: list[Chip] = []
     for box, label, caption in zip(corners, boxes.labels, captions or boxes.labels, strict=True):
-        _draw_caption(pen, box, caption, label_color(label, categories), font, canvas.size, taken)
+        _draw_caption(pen, box, caption, label_color(label, categories), text_size, canvas.size, taken)
     if title:
-        return _add_title(canvas, title, font)
+        return _add_title(canvas, title, text_size)
     return canvas
 
 
@@ -133,11 +134,14 @@ def _draw_caption(
     box: Sequence[float],
     caption: str,
     color: Color,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    text_size: int,
     size: tuple[int, int],
     taken: list[Chip],
 ) -> None:
     """Write the caption on a chip of `color` at the box's corner: the first free of four places, inside the image."""
+    caption = _clean(caption)
+    font = choose_font(caption, text_size)
+
     # Three pixels of the chip on each side of the text.
     text_left, text_top, text_right, text_bottom = pen.textbbox((0, 0), caption, font=font)
     width = text_right - text_left + 6
@@ -179,8 +183,15 @@ def _overlap(a: Chip, b: Chip) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _add_title(image: Image.Image, title: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> Image.Image:
+def _clean(text: str) -> str:
+    """Return text as fonts can draw it: composed (NFC), half characters as question marks."""
+    return compose_text(text).encode(errors="replace").decode()
+
+
+def _add_title(image: Image.Image, title: str, text_size: int) -> Image.Image:
     """Put the image below a line of text on white."""
+    title = _clean(title)
+    font = choose_font(title, text_size)
     left, top, _, bottom = font.getbbox(title)
     height = int(bottom - top) + 14
     canvas = Image.new("RGB", (image.width, image.height + height), LIGHT)

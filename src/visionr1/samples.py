@@ -21,7 +21,7 @@ from PIL import Image
 from visionr1.images import read_image, to_rgb
 
 Size = tuple[int, int]
-Task = Literal["detection", "grounding", "referring"]
+Task = Literal["detection", "grounding", "referring", "question"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +70,8 @@ class Query:
     """A question about an image.
 
     `categories` holds the category set for detection, the one category for grounding, and the one expression for
-    referring (the paper's three localisation tasks, Table 8).
+    referring (the paper's three localisation tasks, Table 8). For a question, which is answered in words, it holds the
+    text of the question.
     """
 
     task: Task
@@ -110,7 +111,7 @@ class Sample:
 
     `image` is a path (opened when needed), the bytes of an image file (parquet) or a PIL image (synthetic scenes).
     `image_id` is the id in the annotation file the sample came from, for evaluation. `reward` is the key of the reward
-    that its data source names, "" for that of the run.
+    that its data source names, "" for that of the run. `answer` is the true answer to a question, which has no boxes.
     """
 
     id: str
@@ -120,6 +121,7 @@ class Sample:
     size_wh: Size
     image_id: int | str = ""
     reward: str = ""
+    answer: str = ""
 
     @property
     def image_key(self) -> int | str:

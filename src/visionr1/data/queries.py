@@ -1,4 +1,4 @@
-"""Turning detection samples into other queries on the same images."""
+"""Choosing among samples, and turning detection samples into other queries on the same images."""
 
 from __future__ import annotations
 
@@ -6,8 +6,28 @@ from collections.abc import Iterable
 from dataclasses import replace
 from itertools import compress
 from random import Random
+from zlib import crc32
 
 from visionr1.samples import Query, Sample, normalize_label
+
+HALF_SEED = "visionr1 half"
+"""What the two halves of a data set are drawn by: another text would draw others."""
+
+
+def take_half(samples: Iterable[Sample], half: str) -> list[Sample]:
+    """Return the samples of one half of the images, "first" or "second"; all samples for "both".
+
+    The images are ordered by a checksum of their ids and cut in the middle, so that neither the order of the file nor
+    the number of queries for an image plays a part. Of an odd number the first half has one more.
+    """
+    samples = list(samples)
+    if half == "both":
+        return samples
+    keys = {str(sample.image_key) for sample in samples}
+    ordered = sorted(keys, key=lambda key: (crc32(f"{HALF_SEED} {key}".encode()), key))
+    middle = (len(ordered) + 1) // 2
+    chosen = set(ordered[:middle] if half == "first" else ordered[middle:])
+    return [sample for sample in samples if str(sample.image_key) in chosen]
 
 
 def one_category_each(samples: Iterable[Sample]) -> list[Sample]:

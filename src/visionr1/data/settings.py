@@ -1,7 +1,7 @@
 """The section of a recipe that names a source of samples."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -26,6 +26,11 @@ class DataSource(Section):
     """The part of an embedded set or of a folder."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """Share of the samples, relative to the other sources: alike unless set; sizes as weights pass over all alike."""
+    half: Literal["both", "first", "second"] = "both"
+    """Use one half of the images, told apart by their ids: a model that was made on the first has not seen the second
+    (see visionr1.data.queries)."""
+    one_category: bool = False
+    """Ask for one category of an image at a time, for each of them in turn, instead of for all together."""
     limit: Annotated[int, Field(ge=0), Expected("0 (all) or more")] = 0
     """Use the first so many samples; 0 is all."""
     augment: bool = False
@@ -53,6 +58,10 @@ class DataSource(Section):
             raise refuse("scenes", f'none where source is "{self.source}"', dict(self.scenes))
         if self.images and self.source == "scenes":
             raise refuse("images", 'none where source is "scenes"', self.images)
+        if self.half != "both" and self.source == "scenes":
+            raise refuse("half", '"both" where source is "scenes"', self.half)
+        if self.one_category and self.source == "scenes":
+            raise refuse("one_category", 'false where source is "scenes" (scenes.queries)', self.one_category)
         if self.reader and self.source == "scenes":
             raise refuse("reader", 'none where source is "scenes"', self.reader)
         return self

@@ -17,6 +17,7 @@ from visionr1.samples import Query, compose_text
 
 __all__ = [
     "DIALECTS",
+    "QUESTION_TEMPLATE",
     "Dialect",
     "describe_dialects",
     "dialect_names",
@@ -24,6 +25,9 @@ __all__ = [
     "instruction",
     "resolve_dialect",
 ]
+
+QUESTION_TEMPLATE = "{}\nAnswer the question using a single word or phrase."
+"""How a question about the image is asked, as VLMEvalKit asks those of GQA (and with it the paper)."""
 
 _MEMBERS = ("name", "templates", "in_model_px", "grid_wh", "render", "parse")
 
@@ -94,6 +98,9 @@ def instruction(query: Query, dialect: Dialect | str = "qwen25", template: str =
     if isinstance(dialect, Think):
         return instruction(query, dialect.inner, template) + THINK_REQUEST
 
+    # A question is answered in words, which no dialect changes.
+    templates = {"question": QUESTION_TEMPLATE, **dialect.templates}
+    template = template or templates[query.task]
+
     # Not str.format, because a user's template may hold braces of its own.
-    template = template or dialect.templates[query.task]
     return template.replace("{}", compose_text(", ".join(query.categories)))

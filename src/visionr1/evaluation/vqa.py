@@ -31,7 +31,7 @@ INSTALL = "pip install git+https://github.com/open-compass/VLMEvalKit"
 
 def answer(policy: Policy, image: Image.Image, question: str, *, max_new_tokens: int = MAX_NEW_TOKENS) -> str:
     """Return the greedy answer of a policy to a question about one RGB image."""
-    prompt = policy.encode(image, Query("referring", (question,)), template="{}")
+    prompt = policy.encode(image, Query("question", (question,)), template="{}")
     ((completion,),) = generate(policy, [prompt], Sampling(max_new_tokens=max_new_tokens, temperature=0.0))
     return completion.text
 

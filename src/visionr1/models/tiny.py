@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from visionr1.dialects import QUESTION_TEMPLATE
 from visionr1.dialects.griffon import Griffon
 from visionr1.dialects.qwen25 import Qwen25
 from visionr1.files import write_json_atomic
@@ -56,6 +57,11 @@ ANSWER_PIECES = (
     ", ",
 )
 WORDS = """
+Is Are How What Which many any more than there yes no or and is are color further higher lower above below
+larger smaller largest smallest leftmost rightmost topmost bottommost outlined
+circles squares triangles rectangles rings ellipses stars pentagons hexagons diamonds hearts arrows crescents objects
+discs blobs dots cells
+chanterelle CoW package puffin raccoon stingray
 RBC WBC Platelets a the of in on with and left right top bottom middle small large big tiny
 red green blue yellow orange purple pink brown black white gray grey cyan magenta violet teal light dark
 circle square triangle rectangle ring ellipse oval cross star pentagon hexagon diamond crescent heart arrow bar dot blob
@@ -79,7 +85,7 @@ player referee goal racquet net helmet jersey pistol gun smoke flame water river
 
 def _pieces() -> list[str]:
     """Return every fixed piece of prompts and answers, longest first: the pre-tokenizer takes the first that fits."""
-    templates = [*Qwen25.templates.values(), *Griffon.templates.values()]
+    templates = [*Qwen25.templates.values(), *Griffon.templates.values(), QUESTION_TEMPLATE]
     prompts = {part for template in templates for part in template.split("{}") if part}
     return sorted({*prompts, *ANSWER_PIECES, "user\n", "assistant\n", "\n"}, key=lambda piece: (-len(piece), piece))
 

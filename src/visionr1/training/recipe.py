@@ -93,6 +93,8 @@ class SFTSection(Section):
 
     coordinate_weight: Annotated[float, Field(gt=0)] = 1.0
     """Weight of the tokens of a number, relative to all others."""
+    answer_weight: Annotated[float, Field(gt=0)] = 1.0
+    """Weight of the tokens of an answer in words, relative to those of boxes: it has far fewer of them."""
     box_order: Literal["given", "reading", "columns"] = "given"
     """Write the true boxes as annotated, from top to bottom (then left to right), or from left to
     right (then top to bottom)."""

@@ -1,7 +1,8 @@
 """The supervised baseline: the rendered truth as the one completion, on the rows that GRPO uses.
 
 The loss is the weighted mean negative log-likelihood of the completion tokens of a step; prompt
-tokens never count. Weights let the digits of coordinates count more than the text around them.
+tokens never count. Weights let the digits of coordinates count more than the text around them, and the few tokens of
+an answer to a question more than the many of a list of boxes.
 """
 
 import torch
@@ -14,7 +15,9 @@ from visionr1.training.recipe import SFTSection
 
 
 def target(policy: Policy, sample: Sample, prompt: Prompt, recipe: SFTSection) -> Tensor:
-    """Return token ids (T,) of the reply that names the sample's true boxes, its end token included."""
+    """Return token ids (T,) of the reply that names the sample's true boxes, or of its answer, and of the end."""
+    if sample.query.task == "question":
+        return policy.encode_reply(sample.answer)
     boxes = _sort_boxes(sample.truth, recipe.box_order)
     reply = policy.dialect.render(boxes, size_wh=sample.size_wh, input_size_wh=prompt.input_size_wh)
     return policy.encode_reply(reply)
@@ -27,6 +30,11 @@ def token_weights(policy: Policy, recipe: SFTSection) -> Tensor:
         text = policy.tokenizer.decode([token])
         is_number.append(text.strip().isdigit())
     return torch.where(torch.tensor(is_number), recipe.coordinate_weight, 1.0).to(policy.device)
+
+
+def sample_weight(sample: Sample, recipe: SFTSection) -> float:
+    """Return the weight of the tokens of a sample's reply: `answer_weight` for an answer in words, else 1."""
+    return recipe.answer_weight if sample.query.task == "question" else 1.0
 
 
 def loss(logprobs: Tensor, weights: Tensor) -> Tensor:

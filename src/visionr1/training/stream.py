@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from visionr1.data import read_source, resolve_reader
 from visionr1.data.augment import augment_sample
+from visionr1.data.queries import one_category_each, take_half
 from visionr1.data.scenes import SceneConfig, SceneStream
 from visionr1.data.settings import DataSource
 from visionr1.errors import CheckpointError
@@ -150,7 +151,10 @@ def open_source(data: DataSource) -> Source:
     if data.source == "scenes":
         return Scenes(SceneConfig(**data.scenes))
     reader = resolve_reader(data.reader)
-    samples = read_source(data.source, split=data.split, reader=reader, image_dir=data.images)
+    read = read_source(data.source, split=data.split, reader=reader, image_dir=data.images)
+    samples = take_half(read, data.half)
+    if data.one_category:
+        samples = one_category_each(samples)
     if data.limit:
         samples = samples[: data.limit]
     originals = Shuffled(tuple(samples))

@@ -5,7 +5,11 @@ sizes and textures on a textured background, with clutter and with objects that 
 families: `shapes` (few kinds of anything anywhere) and `cells` (many alike, touching, cut off by the border). Every box
 is measured on the drawn pixels: it is the tightest around all that the object would show if nothing lay over it.
 
-`HELD_OUT_SHAPE` and `HELD_OUT_TEXTURE` are drawn only where a config asks for them: training never does.
+`HELD_OUT_SHAPE`, `HELD_OUT_TEXTURE` and `HELD_OUT_PAIRS` are drawn only where a config asks for them: training never
+does.
+
+A scene can be asked for all or some of its categories, for one, for what an expression with attributes, extremes and
+relations means (`grammar`), and in words (`questions`).
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ class SceneStream:
     config: SceneConfig = SceneConfig()  # noqa: RUF009, it is frozen
 
     def __getitem__(self, index: int) -> Sample:
-        """Return scene `index`: an RGB image in memory, a detection query, and the boxes of what it asks for."""
+        """Return scene `index`: an RGB image in memory, a query, and the boxes of what it asks for, or the answer."""
         rng = np.random.default_rng((*np.atleast_1d(self.seed).tolist(), index))
         scene = Scene(rng, self.config)
         if rng.random() < self.config.cells:

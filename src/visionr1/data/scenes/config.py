@@ -1,9 +1,11 @@
 """The settings of synthetic scenes."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from visionr1.samples import Task
 from visionr1.settings import Section, refuse
 
 
@@ -26,8 +28,11 @@ class SceneConfig(Section):
     """Share of `shapes` scenes with lines and specks over the background."""
     subset: float = 0.3
     """Share of scenes that are asked for some of the categories they hold, or for none of them."""
-    held_out: Literal["none", "shape", "texture"] = "none"
-    """Draw every object with the shape, or every surface with the texture, that training never shows."""
+    queries: Mapping[Task, Annotated[float, Field(ge=0)]] = {"detection": 1.0}
+    """How often each kind of query is asked, relative to the others; kinds that are left out are never asked."""
+    held_out: Literal["none", "shape", "texture", "pair"] = "none"
+    """Draw every object with the shape, every surface with the texture, or every object with a pair of colour and
+    shape, that training never shows."""
 
     @model_validator(mode="after")
     def _check_ranges(self) -> Self:
@@ -35,4 +40,6 @@ class SceneConfig(Section):
             raise refuse("max_objects", f"min_objects = {self.min_objects} or more", self.max_objects)
         if self.max_size < self.min_size:
             raise refuse("max_size", f"min_size = {self.min_size} or more", self.max_size)
+        if not any(self.queries.values()):
+            raise refuse("queries", "a share above 0 of at least one kind", dict(self.queries))
         return self

@@ -13,7 +13,14 @@ from PIL import Image, ImageDraw, ImageFilter
 from visionr1.data.scenes.config import SceneConfig
 from visionr1.data.scenes.masks import Mask, blob_mask, shape_mask
 from visionr1.data.scenes.surfaces import choose_texture, draw_surface, fill_cell, jitter, random_color
-from visionr1.data.scenes.vocabulary import CELL_KINDS, COLORS, HELD_OUT_SHAPE, HELD_OUT_TEXTURE, SHAPES
+from visionr1.data.scenes.vocabulary import (
+    CELL_KINDS,
+    COLORS,
+    HELD_OUT_PAIRS,
+    HELD_OUT_SHAPE,
+    HELD_OUT_TEXTURE,
+    SHAPES,
+)
 from visionr1.samples import Size
 
 Rng = np.random.Generator
@@ -26,11 +33,24 @@ MIN_SIDE = 4
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """An object that was drawn: its tight box, its shape, and its colour ("" for a cell)."""
+    """An object that was drawn: its tight box, its shape, and its colour and texture ("" for a cell)."""
 
     xyxy: Box
     shape: str
     color: str
+    texture: str = ""
+
+    @property
+    def center(self) -> tuple[float, float]:
+        """The middle (x, y) of its box."""
+        left, top, right, bottom = self.xyxy
+        return (left + right) / 2, (top + bottom) / 2
+
+    @property
+    def area(self) -> int:
+        """Pixels of its box."""
+        left, top, right, bottom = self.xyxy
+        return (right - left) * (bottom - top)
 
 
 class Scene:
@@ -43,7 +63,9 @@ class Scene:
         self.things: list[Thing] = []
         self.image = Image.new("RGB", self.size_wh)
 
-    def place(self, mask: Mask, fill: Image.Image, left: int, top: int, shape: str, color: str) -> bool:
+    def place(
+        self, mask: Mask, fill: Image.Image, left: int, top: int, shape: str, color: str, texture: str = ""
+    ) -> bool:
         """Draw `fill` through `mask` at (left, top), unless it covers too much or is mostly cut off."""
         width, height = self.size_wh
 
@@ -65,7 +87,7 @@ class Scene:
             return False
 
         self.image.paste(fill, (left, top), mask)
-        self.things.append(Thing(box, shape, color))
+        self.things.append(Thing(box, shape, color, texture))
         return True
 
     def _is_crowded(self, box: Box) -> bool:
@@ -113,7 +135,7 @@ def draw_shapes(scene: Scene) -> None:
             break
         share = common_size * rng.uniform(0.85, 1.15) if is_one_size else _log_uniform(rng, smallest, largest)
         shape = str(rng.choice(shapes))
-        color_name = str(rng.choice(colors))
+        color_name, shape = _choose_pair(str(rng.choice(colors)), shape, config)
         mask = shape_mask(rng, shape, max(8, round(share * min(width, height))))
         if mask.width >= width or mask.height >= height:
             continue
@@ -124,7 +146,7 @@ def draw_shapes(scene: Scene) -> None:
         fill = draw_surface(rng, mask.size, color, texture)
         left = int(rng.integers(0, width - mask.width))
         top = int(rng.integers(0, height - mask.height))
-        scene.place(mask, fill, left, top, shape, color_name)
+        scene.place(mask, fill, left, top, shape, color_name, texture)
 
 
 def draw_cells(scene: Scene) -> None:
@@ -174,6 +196,24 @@ def _draw_clutter(scene: Scene) -> None:
     # Specks of two by two pixels.
     for x, y in rng.random((int(rng.integers(0, 30)), 2)) * limit:
         draw.rectangle([float(x), float(y), float(x) + 1, float(y) + 1], fill=random_color(rng))
+
+
+def _choose_pair(color: str, shape: str, config: SceneConfig) -> tuple[str, str]:
+    """Return the pair of colour and shape to draw in place of one that was drawn by chance.
+
+    Training never shows `HELD_OUT_PAIRS`: such a shape takes the next colour. The held-out set shows nothing else: a
+    colour of one of the pairs keeps its own shape, and any other takes the pair of the shape's place.
+    """
+    if config.held_out == "pair":
+        shape_of_color = dict(HELD_OUT_PAIRS)
+        if color in shape_of_color:
+            return color, shape_of_color[color]
+        return HELD_OUT_PAIRS[SHAPES.index(shape) % len(HELD_OUT_PAIRS)]
+
+    if (color, shape) in HELD_OUT_PAIRS:
+        names = list(COLORS)
+        color = names[(names.index(color) + 1) % len(names)]
+    return color, shape
 
 
 def _log_uniform(rng: Rng, low: float, high: float) -> float:

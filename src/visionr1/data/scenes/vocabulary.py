@@ -23,6 +23,19 @@ SHAPES = "circle square triangle rectangle ring ellipse star pentagon hexagon di
 HELD_OUT_SHAPE = "cross"
 TEXTURES = ("plain", "shaded", "striped", "spotted", "outlined", "grainy")
 HELD_OUT_TEXTURE = "checkered"
+NAMED_TEXTURES = ("striped", "spotted", "outlined")
+"""Those that can be told apart at any size, so that words may name them."""
+HELD_OUT_PAIRS = (
+    ("red", "star"),
+    ("green", "triangle"),
+    ("blue", "heart"),
+    ("yellow", "ring"),
+    ("orange", "hexagon"),
+    ("purple", "square"),
+    ("white", "arrow"),
+    ("black", "circle"),
+)
+"""Colours and shapes that training shows, but never in one object."""
 
 
 class CellKind(NamedTuple):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from visionr1.dialects import Dialect
-from visionr1.errors import CheckpointError, TrainingError
+from visionr1.errors import CheckpointError, DataError, TrainingError
 from visionr1.models.adapters import adapters_off, base_checksum
 from visionr1.models.policy import Policy
 from visionr1.models.prompts import Prompt
@@ -76,7 +76,13 @@ class Reinforced(Learner):
         self.zero_reward_watch = ZeroRewardWatch()
 
     def encode(self, sample: Sample) -> Question:
-        """Encode the prompt of a sample, and pair it with its truth."""
+        """Encode the prompt of a sample, and pair it with its truth; DataError for a question, which has no boxes."""
+        if sample.query.task == "question":
+            (question,) = sample.query.categories
+            raise DataError(
+                f"sample {sample.id}: expected a query for boxes, found the question {question!r}; "
+                'rewards compare boxes, so questions are for method = "sft"'
+            )
         prompt = encode(self.policy, sample)
         check_fit(self.policy, self.recipe, sample, prompt, self.recipe.rollout.max_new_tokens)
 

@@ -1,4 +1,4 @@
-"""SFT: the truth of each sample as its one completion."""
+"""SFT: the truth of each sample, its boxes or its answer in words, as its one completion."""
 
 from dataclasses import dataclass
 
@@ -17,6 +17,23 @@ from visionr1.training.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)
+class Target:
+    """A sample's prompt, the token ids (T,) of its truth as a reply, and what each of them weighs."""
+
+    prompt: Prompt
+    token_ids: Tensor
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisedBatch:
+    """The packed rows of a step's samples, and the weight (B,) of each sample's tokens."""
+
+    parts: list[Rows]
+    sample_weights: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class SupervisedWork:
     """Rows, and the weight (N,) of each completion token; weights sum to one over the step."""
 
@@ -25,29 +42,33 @@ class SupervisedWork:
 
 
 class Supervised(Learner):
-    """SFT: each sample's one completion is its rendered truth."""
+    """SFT: each sample's one completion is its rendered truth, or its answer in words."""
 
     def __init__(self, policy: Policy, recipe: Recipe) -> None:
         super().__init__(policy, recipe)
         self.token_weights = sft.token_weights(policy, recipe.sft)
 
-    def encode(self, sample: Sample) -> tuple[Prompt, Tensor]:
-        """Return the prompt of a sample, and the token ids (T,) of its truth as a reply."""
+    def encode(self, sample: Sample) -> Target:
+        """Return the prompt of a sample with its truth as a reply."""
         prompt = encode(self.policy, sample)
-        target = sft.target(self.policy, sample, prompt, self.recipe.sft)
-        check_fit(self.policy, self.recipe, sample, prompt, len(target))
-        return prompt, target
+        token_ids = sft.target(self.policy, sample, prompt, self.recipe.sft)
+        check_fit(self.policy, self.recipe, sample, prompt, len(token_ids))
+        return Target(prompt, token_ids, sft.sample_weight(sample, self.recipe.sft))
 
-    def assemble(self, encoded: list[tuple[Prompt, Tensor]]) -> list[Rows]:
+    def assemble(self, encoded: list[Target]) -> SupervisedBatch:
         """Return packed rows, in which each prompt has one completion."""
-        groups = make_groups([prompt for prompt, _ in encoded], [(target,) for _, target in encoded])
+        groups = make_groups([target.prompt for target in encoded], [(target.token_ids,) for target in encoded])
         parts = self.policy.path.micro_batches(groups, self.recipe.optimizer.tokens_per_forward)
-        return [self.policy.path.pack(part) for part in parts]
+        sample_weights = torch.tensor([target.weight for target in encoded])
+        return SupervisedBatch([self.policy.path.pack(part) for part in parts], sample_weights)
 
-    def collect(self, prepared: list[Rows], seeds: Seeds, progress: float) -> Collected:
+    def collect(self, prepared: SupervisedBatch, seeds: Seeds, progress: float) -> Collected:
         """Return the rows with their token weights."""
-        parts = [rows.to(self.policy.device) for rows in prepared]
-        weights = [self.token_weights[rows.targets] for rows in parts]
+        parts = [rows.to(self.policy.device) for rows in prepared.parts]
+        weights = []
+        for rows in parts:
+            sample_weights = prepared.sample_weights[rows.completion].to(self.policy.device)
+            weights.append(self.token_weights[rows.targets] * sample_weights)
 
         # Weights sum to one over the parts of all ranks, so that the split changes no gradient.
         weight_of_rank = torch.stack([part_weights.sum() for part_weights in weights]).sum()

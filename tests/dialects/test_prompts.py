@@ -73,3 +73,11 @@ def test_an_unknown_dialect_is_named() -> None:
 def test_what_is_no_dialect_is_refused() -> None:
     with pytest.raises(RecipeError, match="is no dialect: it lacks name, templates, in_model_px"):
         resolve_dialect("collections:OrderedDict")
+
+
+@pytest.mark.parametrize("name", ALL_DIALECTS)
+def test_a_question_is_asked_in_the_same_words_in_every_dialect(name: str) -> None:
+    text = instruction(Query("question", ("How many {} are there?",)), name)
+    expected = "How many {} are there?\nAnswer the question using a single word or phrase."
+    assert text.startswith(expected)
+    assert name.startswith("think+") or text == expected

@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from visionr1.data.scenes import SceneConfig, SceneStream
 from visionr1.dialects import get_dialect
 from visionr1.models.loading import load_policy
 from visionr1.models.policy import Policy
@@ -47,6 +48,15 @@ def test_digits_are_single_tokens_and_template_pieces_are_one(policy: Policy) ->
     assert len(pieces) == 15 + 14 + 2  # two boxes with 9 and 8 digits, the closing fence, the end
     empty = policy.dialect.render(Boxes.empty(), size_wh=(320, 240), input_size_wh=(320, 240))
     assert len(policy.encode_reply(empty)) == 2
+
+
+def test_words_of_scenes_are_single_tokens(policy: Policy) -> None:
+    scenes = SceneStream(0, SceneConfig(queries={"question": 1, "referring": 1}))
+    for index in range(100):
+        sample = scenes[index]
+        words = " ".join((*sample.query.categories, sample.answer)).replace("?", "").replace(",", "").split()
+        for word in words:
+            assert len(policy.tokenizer.encode(word)) == (len(word) if word.isdigit() else 1), word
 
 
 def test_prompt_sentences_are_single_tokens(policy: Policy) -> None:

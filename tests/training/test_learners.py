@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from support.random_models import plain_logprobs, sharpen
+from visionr1.errors import DataError
 from visionr1.models.loading import load_policy
 from visionr1.models.policy import Policy
 from visionr1.models.prompts import Prompt
@@ -213,6 +214,36 @@ def test_supervised_loss_is_that_of_the_completions_alone(qwen25_folder: Path) -
     torch.testing.assert_close(loss, -torch.cat(logprobs).mean(), atol=1e-5, rtol=0)
 
 
+QUESTIONS = {"source": "scenes", "scenes": {"width": 120, "height": 80, "queries": {"question": 1}}}
+
+
+def test_answers_are_learnt_and_their_few_tokens_count_as_the_recipe_says(qwen25_folder: Path) -> None:
+    policy = sharpen(load_policy(qwen25_folder), 2.0)
+    recipe = make_recipe(method="sft", sft={"answer_weight": 4.0})
+    learner = make_learner(policy, recipe, lambda: pytest.fail("SFT has no reference"))
+    (question,) = samples(make_recipe(data=[QUESTIONS], train={"batch_size": 1}))
+    chosen = [question, samples(recipe)[0]]
+    assert question.answer and chosen[1].truth
+    work = learner.collect(learner.prepare(chosen), SEEDS[:2], 0.0).work
+    loss = sum(learner.loss(part)[0] for part in work)
+
+    policy.suppressed_ids = policy.suppressed_ids[:0]  # which the truth may hold
+    prompts = [policy.encode(sample.load_image(), sample.query) for sample in chosen]
+    boxes = policy.dialect.render(chosen[1].truth, size_wh=chosen[1].size_wh, input_size_wh=prompts[1].input_size_wh)
+    answer = plain_logprobs(policy, prompts[0], policy.encode_reply(question.answer))
+    reply = plain_logprobs(policy, prompts[1], policy.encode_reply(boxes))
+    expected = -(4 * answer.sum() + reply.sum()) / (4 * len(answer) + len(reply))
+    torch.testing.assert_close(loss, expected, atol=1e-5, rtol=0)
+
+
+def test_a_question_has_no_boxes_that_a_reward_could_compare(reinforced: Callable[..., Reinforced]) -> None:
+    learner = reinforced(data=[QUESTIONS])
+    with pytest.raises(
+        DataError, match=r'sample scene-0:.* expected a query for boxes, found the question .*method = "sft"'
+    ):
+        learner.prepare(samples(learner.recipe))
+
+
 @pytest.mark.parametrize("method", ["sft", "grpo"])
 def test_a_worker_that_is_no_fork_prepares_without_the_model(qwen25_folder: Path, method: str) -> None:
     recipe = make_recipe(method=method)
@@ -222,6 +253,8 @@ def test_a_worker_that_is_no_fork_prepares_without_the_model(qwen25_folder: Path
     weights = sum(weight.nbytes for weight in learner.policy.model.parameters())
     assert len(sent) < len(pickle.dumps(learner.policy.tokenizer)) + weights / 10
     there, here = pickle.loads(sent).prepare(samples(recipe)), learner.prepare(samples(recipe))
+    if method == "sft":
+        there, here = there.parts, here.parts
     for one, other in zip(there, here, strict=True):
         prompt, same = (one, other) if method == "sft" else (one.prompt, other.prompt)
         assert prompt.input_ids.tolist() == same.input_ids.tolist()

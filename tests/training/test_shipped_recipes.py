@@ -20,9 +20,15 @@ of_the_paper = pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem
 def test_a_dry_run_prints_the_recipe_with_model_and_data_replaced(
     path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["train", path.stem, "--model", "tiny", "--data", "bccd", "--dry-run"]) == 0
+    # One data set cannot take the place of a mixture of real ones.
+    expected = load_recipe(path).with_model("tiny")
+    data = []
+    if path.stem != "base":
+        data = ["--data", "bccd"]
+        expected = expected.with_data("bccd")
+    assert main(["train", path.stem, "--model", "tiny", *data, "--dry-run"]) == 0
     printed = parse_recipe(tomllib.loads(capsys.readouterr().out))
-    assert printed == load_recipe(path).with_model("tiny").with_data("bccd")
+    assert printed == expected
 
 
 @by_name

@@ -89,6 +89,20 @@ def test_draws_keep_to_the_shares_wherever_counting_begins(weights: tuple[float,
         before = now
 
 
+def test_a_source_may_be_half_of_the_images_and_ask_for_one_category_at_a_time() -> None:
+    first, second = (stream(DataSource(half=half, one_category=True)) for half in ("first", "second"))
+    assert (first.num_samples, second.num_samples) == (3 * 103, 3 * 102)
+    for sample in first.batch(0):
+        assert sample.query.task == "grounding" and set(sample.truth.labels) <= set(sample.query.categories)
+    assert not set(images(first, range(20))) & set(images(second, range(20)))
+
+
+@pytest.mark.parametrize("setting", [{"half": "first"}, {"one_category": True}])
+def test_scenes_have_neither_halves_nor_categories_to_split_by(setting: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match=f'{next(iter(setting))}: expected .* where source is "scenes"'):
+        DataSource(source="scenes", **setting)
+
+
 def test_a_wrong_setting_of_scenes_names_the_nearest() -> None:
     with pytest.raises(RecipeError, match=r"unknown key scenes\.max_object; did you mean scenes\.max_objects"):
         stream(DataSource(source="scenes", scenes={"max_object": 3}))

@@ -136,7 +136,8 @@ def _draw(rng: Rng, descriptions: Sequence[Description]) -> Description:
 
 def _draw_one_thing(rng: Rng, things: Sequence[Thing], descriptions: Sequence[Description]) -> Description | None:
     """Draw a description of exactly one thing, made so by an extreme where it names several; None if there is none."""
-    for number in rng.permutation(len(descriptions)).tolist():
+    numbers: list[int] = rng.permutation(len(descriptions)).tolist()
+    for number in numbers:
         description = descriptions[number]
         if len(description.rows) == 1 and (len(things) == 1 or description.text != "object"):
             return description
@@ -149,8 +150,9 @@ def _draw_one_thing(rng: Rng, things: Sequence[Thing], descriptions: Sequence[De
 def _draw_pair(rng: Rng, descriptions: Sequence[Description]) -> tuple[Description, Description] | None:
     """Draw two descriptions of one thing each, not of the same; None if there are none."""
     unique = [one for one in descriptions if len(one.rows) == 1]
-    order = rng.permutation(len(unique)).tolist()
-    for second in order[1:]:
-        if unique[second].rows != unique[order[0]].rows:
-            return unique[order[0]], unique[second]
+    order: list[int] = rng.permutation(len(unique)).tolist()
+    for number in order[1:]:
+        first, second = unique[order[0]], unique[number]
+        if second.rows != first.rows:
+            return first, second
     return None

@@ -80,4 +80,4 @@ def test_a_question_is_asked_in_the_same_words_in_every_dialect(name: str) -> No
     text = instruction(Query("question", ("How many {} are there?",)), name)
     expected = "How many {} are there?\nAnswer the question using a single word or phrase."
     assert text.startswith(expected)
-    assert name.startswith("think+") or text == expected
+    assert "think+" in name or text == expected

@@ -30,6 +30,7 @@ from visionr1.models.folder.processor import (
     read_processor_files,
 )
 from visionr1.models.folder.thought import dialect_for_template
+from visionr1.models.image_bounds import limit_pixels
 from visionr1.models.paths.generic import GenericPath
 from visionr1.models.paths.packed import PackedPath
 from visionr1.models.policy import Policy
@@ -47,13 +48,15 @@ def load_policy(
     dialect: str | None = None,
     template: str | None = None,
     base: str | Path | None = None,
+    max_pixels: int | None = None,
 ) -> Policy:
     """Return the policy in transformers folder `path`; "tiny" is the model that ships.
 
     A folder of adapters is loaded with the model that they were trained on: `base`, else where it was.
     `dialect` names how it writes boxes; else the folder's visionr1.json does, else its model type. If it has a thought,
     the chat template decides which of prompt and reply opens it. `template` takes the
-    place of the dialect's instructions; else that of the folder's visionr1.json does, if it has one.
+    place of the dialect's instructions; else that of the folder's visionr1.json does, if it has one. Images are fed
+    with at most `max_pixels` pixels; else as the folder says.
     Raises CheckpointError if the folder is missing, of an unknown family, or lacks weights in safetensors files, and
     RecipeError if the device is not there.
     """
@@ -88,6 +91,9 @@ def load_policy(
     is_default = not dialect and "dialect" not in settings
     policy.write_in(dialect_for_template(written_in, policy.tokenizer, is_default=is_default))
     policy.template = template or settings.get("template", "")
+    bound = max_pixels or settings.get("max_pixels")
+    if bound:
+        limit_pixels(policy, bound)
     if adapters:
         load_adapters(policy.model, adapters)
     return policy
@@ -180,7 +186,7 @@ def _load_model(folder: Path, dtype: str) -> Any:
 
 
 def _find_dialect(
-    name: str | None, settings: Mapping[str, str], folder: Path, model_type: str, family: Family | None
+    name: str | None, settings: Mapping[str, Any], folder: Path, model_type: str, family: Family | None
 ) -> Dialect:
     """Return the dialect that a user named, else that of the `settings` in `folder`, else the family's."""
     if name:
@@ -204,10 +210,15 @@ def _find_dialect(
     return dialect
 
 
-def _folder_settings(folder: Path) -> dict[str, str]:
-    """Return what a model folder's visionr1.json says, nothing if there is none."""
+def _folder_settings(folder: Path) -> dict[str, Any]:
+    """Return what a model folder's visionr1.json says, nothing if there is none: dialect, template, max_pixels."""
     path = folder / DIALECT_FILE
     content = read_object(path) if path.is_file() else {}
-    if not all(isinstance(value, str) for value in content.values()):
-        raise CheckpointError(f"{path}: expected an object with the texts dialect and template, found {content!r:.80}")
+    bound = content.get("max_pixels", 1)
+    texts = [value for name, value in content.items() if name != "max_pixels"]
+    if not all(isinstance(value, str) for value in texts) or type(bound) is not int or bound < 1:
+        raise CheckpointError(
+            f"{path}: expected an object with the texts dialect and template, and the number max_pixels, "
+            f"found {content!r:.80}"
+        )
     return content

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from visionr1.files import write_json_atomic
 from visionr1.models.adapters import has_adapters, merged_weights, save_adapters
+from visionr1.models.image_bounds import save_bounds
 from visionr1.models.loading import DIALECT_FILE
 from visionr1.models.policy import Policy
 
@@ -32,6 +33,8 @@ def save_policy(
     if has_adapters(model):
         _save_adapters(policy, state, folder / "adapter")
     policy.path.save_processor(folder)
+    if policy.max_pixels:
+        save_bounds(policy, folder)
     _save_settings(policy, folder)
 
 
@@ -51,5 +54,5 @@ def _save_adapters(policy: Policy, state: Mapping[str, Tensor], folder: Path) ->
 
 def _save_settings(policy: Policy, folder: Path) -> None:
     """Write how the policy writes boxes and is asked, which transformers' own files do not say."""
-    settings = {"dialect": policy.dialect.name, "template": policy.template}
+    settings = {"dialect": policy.dialect.name, "template": policy.template, "max_pixels": policy.max_pixels}
     write_json_atomic(folder / DIALECT_FILE, {key: value for key, value in settings.items() if value})

@@ -19,6 +19,9 @@ class ModelSection(Section):
     template: str = ""
     """What the model is asked, with {} where the categories stand; empty is the dialect's own instruction. It is stored
     with the trained model, and holds for evaluations during training unless eval.protocol has a template."""
+    max_pixels: Annotated[int, Field(ge=0), Expected("0 (as the folder says) or more")] = 0
+    """The most pixels of an image that the model is fed, whatever its family (docs/models.md); 0 is as its folder says.
+    It is stored with the trained model. Engines that read the folder themselves (vLLM) need it in the folder."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of the weights in memory; the optimizer keeps what trains in float32 all the same."""
     autocast: Literal["none", "bfloat16"] = "none"

@@ -418,6 +418,7 @@ def load(recipe: Recipe, folder: Path, base: Path, device: str) -> Policy:
         device=device,
         dtype=recipe.model.dtype,
         dialect=recipe.model.dialect or None,
+        max_pixels=recipe.model.max_pixels or None,
         template=recipe.model.template or None,
         base=base,
     )

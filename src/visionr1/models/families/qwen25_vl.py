@@ -20,7 +20,7 @@ class Qwen25VL:
     name = "qwen2_5_vl"
     text_types: tuple[str, ...] = ("qwen2_5_vl_text",)
     dialect = "qwen25"
-    fewer_tokens = "longest_edge"
+    fewer_tokens = "size.longest_edge"
 
     def prepare(self, model: Any) -> None:
         """Replace the forward pass of the vision tower's patch embedding and attention by faster ones."""

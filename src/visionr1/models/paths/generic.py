@@ -108,7 +108,7 @@ class GenericPath:
                 inputs[name] = value
         input_ids = inputs.pop("input_ids")[0]
 
-        check_length(image, input_ids, context_length(self._config), "use smaller images")
+        check_length(image, input_ids, context_length(self._config), "use smaller images, or set model.max_pixels")
         return Prompt(
             input_ids=input_ids,
             position_ids=input_ids.new_empty((0, len(input_ids))),

@@ -31,6 +31,7 @@ from torch.utils.checkpoint import checkpoint
 from visionr1.models.attention.block_sparse import Span
 from visionr1.models.attention.tree import Tree
 from visionr1.models.family import Family, Inputs
+from visionr1.models.image_bounds import name_bound
 from visionr1.models.policy import Policy, context_length, target_logprobs
 from visionr1.models.prompts import Prompt, check_length, feeding, join_features, join_inputs, render_chat
 from visionr1.models.rows import Group, Rows
@@ -103,8 +104,8 @@ class PackedPath:
             image,
             input_ids,
             context_length(self._config),
-            f"{len(encoded.token_ids)} of them are the image's: use smaller images or lower "
-            f"{self.family.fewer_tokens} in preprocessor_config.json",
+            f"{len(encoded.token_ids)} of them are the image's: use smaller images, set model.max_pixels in a "
+            f"recipe, or lower {name_bound(self._processor_files, self.family.fewer_tokens)}",
         )
         return Prompt(
             input_ids=input_ids,

@@ -23,10 +23,12 @@ class ReadReport:
     examples: Mapping[str, str] = field(default_factory=dict)
     images_left_out: Mapping[Id, str] = field(default_factory=dict)
     """The images that are not used, by id, each with the reason that its first bad row was skipped for."""
+    notes: tuple[str, ...] = ()
+    """Choices of the reader that a user should know, such as the list that the classes come from."""
 
     def lines(self) -> list[str]:
-        """Return one line for each reason, and one for the images that are left out."""
-        lines = []
+        """Return the notes, one line for each reason, and one for the images that are left out."""
+        lines = list(self.notes)
         for kind, counts in (("skipped", self.skipped), ("adjusted", self.adjusted)):
             for reason, count in counts.items():
                 words = reason.replace("_", " ")
@@ -56,6 +58,7 @@ class RowLog:
         self._skipped: Counter[str] = Counter(report.skipped)
         self._adjusted: Counter[str] = Counter(report.adjusted)
         self._examples: dict[str, str] = dict(report.examples)
+        self._notes: list[str] = list(report.notes)
 
     def bad(self, reason: str, where: str, message: str, *, image: Id | None = None) -> None:
         """Raise DataError for a row that cannot be used, or count it as skipped.
@@ -74,6 +77,10 @@ class RowLog:
         self._adjusted[reason] += 1
         self._examples.setdefault(reason, f"{where}: {message}")
 
+    def note(self, line: str) -> None:
+        """Keep a line about a choice that the reader made."""
+        self._notes.append(line)
+
     def report(self) -> ReadReport:
         """Return what was collected so far."""
         return ReadReport(
@@ -81,6 +88,7 @@ class RowLog:
             adjusted=dict(self._adjusted),
             examples=dict(self._examples),
             images_left_out=dict(self.images_left_out),
+            notes=tuple(self._notes),
         )
 
 

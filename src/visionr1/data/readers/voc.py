@@ -1,94 +1,210 @@
 """Pascal VOC: one XML file an image (`Annotations/`), lists of names by split (`ImageSets/Main/`), `JPEGImages/`.
 
-Traps: pixels count from 1 and both ends belong to the box, so [xmin, ymin, xmax, ymax] is xyxy [xmin - 1, ymin - 1,
-xmax, ymax]. `difficult` objects, which VOC's own metric ignores, are objects like others here, counted in the report. A
-file with a DOCTYPE, which no annotation needs and which can swell without bound, is refused.
+An image's id is the name of its XML file, as it stands there and in the lists: "000005". `difficult` objects, which
+VOC's own metric ignores, are objects like others here, counted in the report. An image that has an object which cannot
+be used is left out with it. The classes are those of a label map beside `Annotations/`, else all names in
+`Annotations/`, whatever the split; names of VOC keep VOC's numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
-from xml.etree import ElementTree
 
 import numpy as np
 
 from visionr1.boxes import xyxy_to_xywh
 from visionr1.data.dataset import BoxDataset, dataset_from_table
-from visionr1.data.readers.base import CHOOSE_SPLIT, Reader
+from visionr1.data.image_lookup import ImageLookup
+from visionr1.data.readers import describe_readers
+from visionr1.data.readers.base import Reader
+from visionr1.data.readers.voc_layout import (
+    Listed,
+    find_annotations_folder,
+    find_images,
+    find_picture,
+    find_splits,
+    list_split,
+    list_xml_files,
+    read_class_list,
+)
+from visionr1.data.readers.voc_xml import NO_OBJECTS, Annotation, read_annotation
 from visionr1.data.row_log import OnBad, RowLog, is_safe_name
 from visionr1.data.table import BoxTable, map_positions
 from visionr1.errors import DataError
-from visionr1.files import read_text
-from visionr1.samples import Size
 
 CATEGORIES = tuple(
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep "
     "sofa train tvmonitor".split()
 )
-"""The categories of Pascal VOC, in its order; a set in this layout with other names has its own, sorted."""
-MAX_CHARACTERS = 1 << 20
-_SPLITS = {"valid": "val", "validation": "val"}
-
-
-class _Annotation(NamedTuple):
-    """One XML file: the image's file name ("" if not given), its size ((0, 0) if not given), its labelled boxes."""
-
-    file_name: str
-    size_wh: Size
-    labels: list[str]
-    xyxy: list[list[float]]
+"""The categories of Pascal VOC, in the order of their numbers from 1."""
+_VOC_FOLDER = re.compile(r"VOC20\d\d")
 
 
 def sniff(path: Path) -> bool:
     """Return True for a folder that is laid out as one year of VOC."""
-    return (path / "Annotations").is_dir()
+    return find_annotations_folder(path) is not None
 
 
-def read_voc(path: Path, *, split: str | None = None, on_bad: OnBad = "raise") -> BoxDataset:
-    """Read a split of a VOC folder, or all its annotations; DataError for what is missing, and bad rows as `on_bad`."""
+def read_voc(
+    path: Path, *, split: str | None = None, on_bad: OnBad = "raise", image_dir: Path | None = None
+) -> BoxDataset:
+    """Read a split of a VOC folder, or all its annotations; DataError for what is missing, and bad rows as `on_bad`.
+
+    `image_dir` says where the pictures are, if not in a usual place.
+    """
+    folder = find_annotations_folder(path)
+    if folder is None:
+        raise DataError(f"{path}: found no Annotations/ with XML; expected {describe_readers()}")
     log = RowLog(path, on_bad)
-    annotations: dict[str, _Annotation] = {}
-    for stem in _read_stems(path, split):
-        if not is_safe_name(stem):
-            log.bad("unsafe_name", repr(stem), "expected the name of a file in Annotations")
-        elif annotation := _read_file(path / "Annotations" / f"{stem}.xml", log):
-            annotations[stem] = annotation
+    xml_files = list_xml_files(folder)
+    images = find_images(path, folder, image_dir)
+
+    annotations: dict[str, Annotation] = {}
+    pictures: dict[str, str] = {}
+    for entry in list_split(path, split, xml_files, images, log):
+        annotation = _read_entry(entry, log)
+        if annotation is not None:
+            annotations[entry.name] = annotation
+            pictures[entry.name] = entry.picture or _find_picture(entry.name, annotation, images, log)
     if not annotations:
-        reasons = "; ".join(log.report().lines())
-        raise DataError(f"{path}: no usable annotation; {reasons or 'it has none'}")
+        raise DataError(f"{path}: no usable annotation; {'; '.join(log.report().lines()) or 'it has none'}")
 
-    table = _build_table(path, annotations, log)
-    return dataset_from_table(table, log, path / "JPEGImages")
+    others = [file for name, file in xml_files.items() if name not in annotations]
+    classes = _choose_classes(path, annotations.values(), others, log)
+    table = _build_table(path, annotations, pictures, classes, log)
+    table.check_names()
+    return dataset_from_table(table, log, images)
 
 
-def _build_table(folder: Path, annotations: Mapping[str, _Annotation], log: RowLog) -> BoxTable:
-    """Return the table of annotations by the stem of their files, in their order."""
-    file_names, sizes_wh, boxes_per_image = [], [], []
+def _read_entry(entry: Listed, log: RowLog) -> Annotation | None:
+    """Return the annotation of one image of a split; None, logged, if it cannot be used."""
+    if entry.xml is None:
+        log.adjust("images_without_xml", entry.where, f"no XML file for {entry.picture}: an image without objects")
+        return NO_OBJECTS
+    if not _is_unicode(entry.name):
+        log.bad("bad_file", ascii(entry.name), "expected the name of a file in UTF-8; rename it", image=entry.name)
+        return None
+
+    where = entry.xml.name
+    try:
+        annotation = read_annotation(entry.xml)
+    except DataError as error:
+        log.bad("bad_file", where, str(error), image=entry.name)
+        return None
+    if annotation.fault is not None:
+        place, problem = annotation.fault
+        log.bad("bad_object", f"{where}: {place}", problem, image=entry.name)
+        return None
+    for index in annotation.difficult:
+        log.adjust("difficult_objects_kept", f"{where}: object {index}", "difficult is 1")
+    return annotation
+
+
+def _is_unicode(name: str) -> bool:
+    """Return True for the name of a file that is UTF-8 on the disk."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _find_picture(name: str, annotation: Annotation, images: ImageLookup, log: RowLog) -> str:
+    """Return the name of an image's picture: as the XML says, else that of the XML file itself, counted.
+
+    Where both are there and differ, the XML's word counts; they are counted too.
+    """
+    parent, _, stem = name.rpartition("/")
+    stated = annotation.file_name
+    places = [f"{parent}/{stated}", stated] if parent and stated else [stated]
+    found = [place for place in places if is_safe_name(place) and images.find(place)]
+    if found and found[0].rpartition("/")[2].rpartition(".")[0] == stem:
+        return found[0]
+
+    same_name = find_picture(images, name)
+    if found and same_name is not None:
+        message = f"<filename> is {stated!r:.120}, though {same_name} is there too"
+        log.adjust("pictures_of_another_name", f"{stem}.xml", message)
+        return found[0]
+    if found:
+        return found[0]
+    if same_name is None:
+        return stated or f"{name}.jpg"
+    log.adjust("pictures_named_as_the_xml", f"{stem}.xml", f"<filename> is {stated!r:.120}, the picture {same_name}")
+    return same_name
+
+
+def _choose_classes(
+    path: Path, annotations: Iterable[Annotation], other_files: Iterable[Path], log: RowLog
+) -> dict[str, int]:
+    """Return the classes of the whole folder, with their numbers: the same for every split.
+
+    `annotations` are those of the split, `other_files` the XML files of all others.
+    """
+    labels = {label for annotation in annotations for label in annotation.labels}
+    folders = {annotation.folder for annotation in annotations} | {path.name}
+    for file in other_files:
+        # One that cannot be read is reported with the split that it is of.
+        try:
+            annotation = read_annotation(file)
+        except DataError:
+            continue
+        labels.update(annotation.labels)
+        folders.add(annotation.folder)
+
+    # A list that names none of the classes is one of something else.
+    file_name, names = read_class_list(path) or ("", [])
+    if names and (not labels or not labels.isdisjoint(names)):
+        unlisted = sorted(labels.difference(names))
+        for label in unlisted:
+            log.adjust("classes_missing_from_the_list", file_name, f"{label!r} is in Annotations and not in it")
+        log.note(f"classes: the {len(names)} of {file_name}")
+        return _number([*names, *unlisted])
+
+    # VOC's own order and numbers; all its names are asked for in its own folders alone.
+    if labels.issubset(CATEGORIES):
+        is_voc = not labels or any(map(_VOC_FOLDER.fullmatch, folders))
+        names = [name for name in CATEGORIES if is_voc or name in labels]
+        source = "those of Pascal VOC" if is_voc else "the names in all of Annotations"
+        log.note(f"classes: {source} ({len(names)})")
+        numbers = map_positions(CATEGORIES)
+        return {name: numbers[name] + 1 for name in names}
+    log.note(f"classes: the names in all of Annotations ({len(labels)})")
+    return _number(sorted(labels))
+
+
+def _number(names: Iterable[str]) -> dict[str, int]:
+    return {name: number for number, name in enumerate(names, 1)}
+
+
+def _build_table(
+    folder: Path,
+    annotations: Mapping[str, Annotation],
+    pictures: Mapping[str, str],
+    classes: Mapping[str, int],
+    log: RowLog,
+) -> BoxTable:
+    """Return the table of annotations by the name of their files, in their order."""
+    sizes_wh, boxes_per_image = [], []
     labels: list[str] = []
     boxes: list[list[float]] = []
-    for stem, annotation in annotations.items():
-        file_names.append(annotation.file_name or f"{stem}.jpg")
+    for annotation in annotations.values():
         sizes_wh.append(annotation.size_wh)
         boxes_per_image.append(len(annotation.labels))
         labels += annotation.labels
         boxes += annotation.xyxy
 
-    # VOC's own order, also of categories that have no box here.
-    names = CATEGORIES
-    if not set(labels) <= set(CATEGORIES):
-        names = tuple(sorted(set(labels)))
-    positions = map_positions(names)
-
+    positions = map_positions(classes)
     xywh = xyxy_to_xywh(np.array(boxes, dtype=np.float64).reshape(-1, 4))
     return BoxTable(
         path=folder,
         image_ids=tuple(annotations),
-        file_names=tuple(file_names),
+        file_names=tuple(pictures.values()),
         sizes_wh=np.array(sizes_wh, dtype=np.int64).reshape(-1, 2),
-        category_ids=tuple(range(1, len(names) + 1)),
-        categories=names,
+        category_ids=tuple(classes.values()),
+        categories=tuple(classes),
         image=np.repeat(np.arange(len(annotations)), boxes_per_image),
         category=np.array([positions[label] for label in labels], dtype=np.intp),
         xywh=xywh,
@@ -98,86 +214,11 @@ def _build_table(folder: Path, annotations: Mapping[str, _Annotation], log: RowL
     )
 
 
-def _read_stems(folder: Path, split: str | None) -> list[str]:
-    """Return the stems of the files in a split's list; without a split, of all files. DataError without a list."""
-    if split is None:
-        return _list_stems(folder / "Annotations", "*.xml")
-
-    lists = folder / "ImageSets" / "Main"
-    file = lists / f"{_SPLITS.get(split, split)}.txt"
-    if not is_safe_name(file.name) or not file.is_file():
-        splits = ", ".join(_list_stems(lists, "*.txt")[:9]) or "no list"
-        raise DataError(f"{folder}: expected split {split!r} in ImageSets/Main, found {splits}; {CHOOSE_SPLIT}")
-
-    # Lists by category have a flag after the stem, which says nothing here.
-    stems = []
-    for line in read_text(file).splitlines():
-        if line.strip():
-            stems.append(line.split()[0])
-    return stems
-
-
-def _list_stems(folder: Path, pattern: str) -> list[str]:
-    return sorted(path.stem for path in folder.glob(pattern))
-
-
-def _read_file(path: Path, log: RowLog) -> _Annotation | None:
-    """Read one annotation; None, logged, if it cannot be read."""
-    labels: list[str] = []
-    boxes: list[list[float]] = []
-    try:
-        root = _parse(path)
-        width = _read_number(root, "size/width", 0)
-        height = _read_number(root, "size/height", 0)
-        for index, element in enumerate(root.findall("object")):
-            where = f"{path.name}: object {index}"
-            label = (element.findtext("name") or "").strip()
-            sides = [_read_number(element, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
-            xmin, ymin, xmax, ymax = sides
-            if not label or xmax < xmin or ymax < ymin:
-                expected = "expected a name and xmin <= xmax, ymin <= ymax"
-                log.bad("bad_object", where, f"{expected}, found {label!r} {sides}")
-                continue
-            if (element.findtext("difficult") or "").strip() == "1":
-                log.adjust("difficult_objects_kept", where, "difficult is 1")
-
-            # Pixels count from 1 and both ends belong to the box.
-            labels.append(label)
-            boxes.append([xmin - 1, ymin - 1, xmax, ymax])
-    except DataError as error:
-        log.bad("bad_file", path.name, str(error))
-        return None
-
-    file_name = (root.findtext("filename") or "").strip()
-    return _Annotation(file_name, (int(width), int(height)), labels, boxes)
-
-
-def _parse(path: Path) -> ElementTree.Element:
-    """Return the root of an annotation; DataError if it is too long, has a DOCTYPE or is not XML."""
-    text = read_text(path).removeprefix("\ufeff")
-    if len(text) > MAX_CHARACTERS or "<!DOCTYPE" in text or "<!ENTITY" in text:
-        expected = f"a plain annotation below {MAX_CHARACTERS} characters, without a DOCTYPE"
-        raise DataError(f"{path}: expected {expected}")
-    try:
-        return ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
-        raise DataError(f"{path} is not XML: {error}") from error
-
-
-def _read_number(element: ElementTree.Element, tag: str, default: float | None = None) -> float:
-    """Return the number in a tag, `default` if there is no such tag; DataError if it is no number."""
-    text = element.findtext(tag)
-    if text is None and default is not None:
-        return default
-    try:
-        value = float(text or "")
-    except ValueError:
-        value = float("nan")
-
-    # Written so that not-a-number is refused too.
-    if not abs(value) < 1e9:
-        raise DataError(f"{tag}: expected a number, found {text!r:.40}")
-    return value
-
-
-READER = Reader(name="voc", description="a folder of Pascal VOC (Annotations/)", sniff=sniff, read=read_voc)
+READER = Reader(
+    name="voc",
+    description="a folder of Pascal VOC (Annotations/)",
+    sniff=sniff,
+    read=read_voc,
+    read_with_images=read_voc,
+    find_splits=find_splits,
+)

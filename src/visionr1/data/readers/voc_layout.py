@@ -1,0 +1,257 @@
+"""Where a folder of Pascal VOC keeps what: XML files, lists of names by split, pictures and the list of classes.
+
+The layout is that of VOC's own years, with what tools and users make of it: XML in subfolders and `.XML` (CVAT,
+datumaro), names with blanks, quoted or with a flag behind them (VOC's lists by class), pictures in `images/`, label
+maps, no lists at all (LabelImg). Hidden files, such as macOS's `._a.xml`, are left out everywhere.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from visionr1.data.image_lookup import ImageLookup
+from visionr1.data.readers.base import CHOOSE_SPLIT
+from visionr1.data.readers.voc_xml import decode_text, read_bytes
+from visionr1.data.row_log import RowLog, is_safe_name
+from visionr1.errors import DataError
+from visionr1.samples import compose_text
+
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+"""Endings of pictures, in the order in which they are tried."""
+CLASS_FILES = ("labelmap.txt", "label_map.txt", "labels.txt")
+"""Lists of classes beside `Annotations/`: of CVAT and datumaro, of older datumaro, of others."""
+
+_IMAGE_FOLDERS = ("jpegimages", "images", "jpgimages", "pngimages", "imgs", "img")
+_SPLIT_ALIASES = {"valid": ("valid", "val"), "validation": ("validation", "val"), "val": ("val", "valid")}
+_FLAGS = ("1", "0", "-1")
+_MAX_LIST_BYTES = 256 << 20
+_BACKGROUNDS = ("background", "__background__", "_background_", "__ignore__")
+
+
+class Listed(NamedTuple):
+    """One image of a split: its id, which is the name of its XML file, that file and where the image is listed."""
+
+    name: str
+    xml: Path | None
+    """None for a picture that has no XML file: it has no objects."""
+    where: str
+    picture: str = ""
+    """The name of that picture; "" where the XML file says it."""
+
+
+def find_annotations_folder(path: Path) -> Path | None:
+    """Return `Annotations/`, or `annotations/` if XML and no JSON is in it; None if there is neither."""
+    for folder in _list_folders(path):
+        if folder.name == "Annotations":
+            return folder
+    for folder in _list_folders(path):
+        has_xml = folder.name.casefold() == "annotations" and next(folder.glob("*.[xX][mM][lL]"), None)
+        if has_xml and not next(folder.glob("*.json"), None):
+            return folder
+    return None
+
+
+def list_xml_files(folder: Path) -> dict[str, Path]:
+    """Return the XML files below a folder, sorted, by their names below it without the ending ("sub/a")."""
+    files: dict[str, Path] = {}
+    for parent, folders, file_names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for file_name in sorted(file_names):
+            if not file_name.lower().endswith(".xml") or file_name.startswith("."):
+                continue
+            path = Path(parent, file_name)
+            below = path.relative_to(folder)
+
+            # a.xml and a.XML may both be there.
+            name = below.with_suffix("").as_posix()
+            files[below.as_posix() if name in files else name] = path
+    return dict(sorted(files.items()))
+
+
+def find_images(path: Path, annotations: Path, image_dir: Path | None) -> ImageLookup:
+    """Return the look-up of pictures: in `image_dir`, or the usual folders, or beside the XML files.
+
+    Other folders are not searched: in `SegmentationClass/` lie masks with the names of pictures.
+    """
+    if image_dir is not None:
+        return ImageLookup([image_dir])
+    existing = {folder.name.casefold(): folder for folder in _list_folders(path)}
+    folders = [existing[name] for name in _IMAGE_FOLDERS if name in existing]
+    return ImageLookup([*(folders or [path / "JPEGImages"]), path, annotations])
+
+
+def find_picture(images: ImageLookup, name: str) -> str | None:
+    """Return the name of the picture that is called `name`, which has no ending; None if there is none."""
+    for ending in IMAGE_ENDINGS:
+        if images.find(f"{name}{ending}"):
+            return f"{name}{ending}"
+    return None
+
+
+def list_split(
+    path: Path, split: str | None, xml_files: Mapping[str, Path], images: ImageLookup, log: RowLog
+) -> list[Listed]:
+    """Return the images of a split; all that have an XML file if none is asked for, or if the folder has no lists.
+
+    Raises DataError if there are lists and none is of the split; an entry that names nothing, or an image again, is a
+    bad row.
+    """
+    everything = [Listed(name, file, file.name) for name, file in xml_files.items()]
+    if split is None:
+        return everything
+    file = _find_list(path, split)
+    if file is None:
+        link = "docs/faq.md#train-and-eval-read-the-same-images-of-my-folder"
+        log.note(f"no lists in ImageSets/Main: split {split!r} is all {len(everything)} annotations ({link})")
+        return everything
+
+    log.note(f"split {split!r}: {file.relative_to(path)}")
+    lines = _read_lines(file)
+    entries = _Entries(xml_files, images, has_flags=bool(lines) and all(map(_cut_flag, lines.values())))
+    listed: dict[str, Listed] = {}
+    for number, line in lines.items():
+        where = f"{file.relative_to(path)}, line {number}"
+        entry = entries.find(line, where)
+        if entry is None:
+            expected = "expected the name of a file in Annotations, or of a picture, found neither"
+            if not is_safe_name(line):
+                expected = "expected the name of a file in Annotations"
+            link = "docs/faq.md#a-line-of-a-list-names-nothing"
+            log.bad("unknown_names_in_list", where, f"{line!r:.120}: {expected} ({link})")
+        elif entry.name in listed:
+            message = f"expected each image once, found {line!r:.120} again, after {listed[entry.name].where}"
+            log.bad("duplicate_image_id", where, message)
+        else:
+            listed[entry.name] = entry
+    return list(listed.values())
+
+
+def find_splits(path: Path) -> tuple[str, ...]:
+    """Return the usual splits that a folder has lists of; VOC's own also has lists by class, of the same images."""
+    lists = _find_lists(path)
+    return tuple(split for split in ("train", "val", "valid", "test") if split in lists)
+
+
+def read_class_list(path: Path) -> tuple[str, list[str]] | None:
+    """Return the name of a list of classes and the classes in it; None if the folder has none.
+
+    A line is a class, or of a label map `name:color:parts:actions`; a background is no class.
+    """
+    for file_name in CLASS_FILES:
+        file = path / file_name
+        if not file.is_file():
+            continue
+        names = []
+        for line in _read_lines(file).values():
+            if not line.startswith("#"):
+                name = line.rsplit(":", 3)[0].strip() if line.count(":") >= 3 else line
+                names.append(compose_text(name))
+        classes = [name for name in dict.fromkeys(names) if name and name.casefold() not in _BACKGROUNDS]
+        if classes:
+            return file_name, classes
+    return None
+
+
+class _Entries:
+    """What the lines of one list may name: XML files, and pictures that have none."""
+
+    def __init__(self, xml_files: Mapping[str, Path], images: ImageLookup, *, has_flags: bool) -> None:
+        self._xml_files = xml_files
+        self._images = images
+        self._has_flags = has_flags
+
+        # A name without its folder means the only XML file of that name; macOS decomposes letters.
+        self._names_by_spelling: dict[str, set[str]] = {}
+        for name in xml_files:
+            for spelling in (name, name.rpartition("/")[2]):
+                self._names_by_spelling.setdefault(compose_text(spelling), set()).add(name)
+
+    def find(self, line: str, where: str) -> Listed | None:
+        """Return what a line names: the whole of it first, then without quotes, flag or ending; None for nothing."""
+        if not is_safe_name(line):
+            return None
+        for text in self._spell(line):
+            names = _shorten(text)
+            for name in names:
+                candidates = self._names_by_spelling.get(compose_text(name), set())
+                if name not in self._xml_files and len(candidates) == 1:
+                    (name,) = candidates
+                if name in self._xml_files:
+                    return Listed(name, self._xml_files[name], where)
+
+            # No XML, but a picture of this name or without its ending.
+            for name in names:
+                picture = name if self._images.find(name) else find_picture(self._images, name)
+                if picture is not None:
+                    return Listed(picture.rpartition(".")[0] or picture, None, where, picture)
+        return None
+
+    def _spell(self, line: str) -> Iterator[str]:
+        """Yield what a line may mean, the likeliest first."""
+        yield line
+        if line.startswith('"') and line.find('"', 1) > 1:
+            yield line[1 : line.rfind('"')]
+        if self._has_flags and (name := _cut_flag(line)):
+            yield name
+
+
+def _cut_flag(line: str) -> str:
+    """Return a line without the flag that lists by class have behind each name; "" if it has none."""
+    *name, flag = line.rsplit(maxsplit=1)
+    return name[0] if name and flag in _FLAGS else ""
+
+
+def _shorten(name: str) -> list[str]:
+    """Return a name without the folder of pictures or XML that it begins with, as it is and without its ending."""
+    folder, _, rest = name.partition("/")
+    if rest and folder.casefold() in (*_IMAGE_FOLDERS, "annotations"):
+        name = rest
+    stem, dot, ending = name.rpartition(".")
+    if stem and f"{dot}{ending}".lower() in (*IMAGE_ENDINGS, ".xml"):
+        return [name, stem]
+    return [name]
+
+
+def _find_list(path: Path, split: str) -> Path | None:
+    """Return the list of a split, or the only list if that is CVAT's default.txt; None if there is no list at all."""
+    lists = _find_lists(path)
+    if not lists or list(lists) == ["default"]:
+        return lists.get("default")
+
+    for name in _SPLIT_ALIASES.get(split, (split,)):
+        if name in lists:
+            return lists[name]
+    known = ", ".join(list(lists)[:9])
+    raise DataError(f"{path}: expected split {split!r} in ImageSets/Main, found {known}; {CHOOSE_SPLIT}")
+
+
+def _find_lists(path: Path) -> dict[str, Path]:
+    """Return the lists of a folder by name, sorted: those of `ImageSets/Main`, or if there are none of `ImageSets`."""
+    for folder in (path / "ImageSets/Main", path / "ImageSets"):
+        files = [file for file in sorted(folder.glob("*.txt")) if not file.name.startswith(".") and file.is_file()]
+        if files:
+            return {file.stem: file for file in files}
+    return {}
+
+
+def _read_lines(file: Path) -> dict[int, str]:
+    """Return the lines of a text file that are not blank, by their number from 1; DataError if it is no text."""
+    try:
+        text = decode_text(read_bytes(file, _MAX_LIST_BYTES))
+    except (LookupError, UnicodeError) as error:
+        raise DataError(f"{file} is not UTF-8 text: {error}") from error
+
+    # A newline alone ends a line: names may hold other characters that break lines, such as U+2028.
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return {number: line.strip() for number, line in enumerate(lines, 1) if line.strip()}
+
+
+def _list_folders(path: Path) -> list[Path]:
+    """Return the folders in a folder, sorted; none if it cannot be read."""
+    try:
+        return sorted(entry for entry in path.iterdir() if entry.is_dir())
+    except OSError:
+        return []

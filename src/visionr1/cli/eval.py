@@ -153,7 +153,8 @@ def _add_generation_arguments(parser: argparse.ArgumentParser) -> None:
         "--on-bad",
         choices=("raise", "skip"),
         default="raise",
-        help="stop at a bad row of DATA, or count it (default: raise); one of --predictions always stops",
+        help="stop at a bad row of DATA, and at an image that cannot be read or fed to the model, or count it; an "
+        "image then has no reply (default: raise); a bad row of --predictions always stops",
     )
 
 
@@ -251,6 +252,7 @@ def _open_model(args: argparse.Namespace) -> Model:
         dialect_name=args.dialect,
         max_new_tokens=args.max_new_tokens,
         batch_size=args.batch_size,
+        on_bad=args.on_bad,
     )
 
 
@@ -259,6 +261,8 @@ def _print_shard(args: argparse.Namespace, evaluation: Evaluation) -> None:
     num_replies = evaluation.num_replies
     num_prompts = evaluation.num_prompts
     next_step = "other shards are to come"
+    if args.on_bad == "skip":
+        next_step = "when all shards are done, the same command without --shard scores them"
     if num_replies == num_prompts:
         next_step = "the same command without --shard scores them"
     done = f"shard {args.shard} is done; {num_replies} of {num_prompts} replies are in {args.out}"

@@ -100,4 +100,7 @@ def _summary(result: RunResult, recipe: Recipe) -> str:
         steps += f" of {num_planned}, which train.minutes cut off"
     if result.was_finished:
         steps = f"{result.run_dir} is finished already: {steps}"
-    return f"{steps}; the trained model is in {result.model_dir}"
+    summary = f"{steps}; the trained model is in {result.model_dir}"
+    if result.skipped > 0:
+        summary += f"; samples skipped: {result.skipped} (see {result.run_dir / 'skipped.jsonl'})"
+    return summary

@@ -1,6 +1,6 @@
 """Data sets in, samples out: readers of every format, synthetic scenes, random views, checks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from visionr1.assets import embedded_path
@@ -90,8 +90,17 @@ def read_source(
     source: str | Path,
     *,
     split: str | None = None,
+    on_bad: OnBad = "raise",
     reader: Reader | None = None,
     image_dir: str | Path | None = None,
+    notify: Callable[[str], None] = lambda line: None,
 ) -> tuple[Sample, ...]:
-    """Return the samples of a data source: "bccd", or what `read_dataset` reads."""
-    return read_dataset(data_path(source), split=split, reader=reader, image_dir=image_dir).samples
+    """Return the samples of a data source: "bccd", or what `read_dataset` reads.
+
+    `notify` gets the lines of the report if rows were skipped.
+    """
+    dataset = read_dataset(data_path(source), split=split, on_bad=on_bad, reader=reader, image_dir=image_dir)
+    if dataset.report.skipped:
+        for line in dataset.report.lines():
+            notify(line)
+    return dataset.samples

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from visionr1.data.readers import resolve_reader
 from visionr1.data.scenes import SceneConfig
 from visionr1.rewards.settings import RewardChoice
-from visionr1.settings import Expected, Section, refuse
+from visionr1.settings import Expected, ListOrOne, Section, refuse
 
 
 class DataSource(Section):
@@ -33,6 +33,12 @@ class DataSource(Section):
     """Ask for one category of an image at a time, for each of them in turn, instead of for all together."""
     limit: Annotated[int, Field(ge=0), Expected("0 (all) or more")] = 0
     """Use the first so many samples; 0 is all."""
+    on_bad: Literal["raise", "skip"] = "raise"
+    """"raise" stops at a bad row of the annotations, and at an image that cannot be read or fed to the model; "skip"
+    goes on without it, and counts it."""
+    leave_out: ListOrOne[str] = ()
+    """Ids of samples, or of images, not to be used: the next sample of the order takes the place of each. `--resume` accepts a
+    change."""
     augment: bool = False
     """Show a random view of each image, cropped, mirrored and recoloured (see visionr1.data.augment)."""
     scenes: Mapping[str, Any] = {}
@@ -62,6 +68,8 @@ class DataSource(Section):
             raise refuse("half", '"both" where source is "scenes"', self.half)
         if self.one_category and self.source == "scenes":
             raise refuse("one_category", 'false where source is "scenes" (scenes.queries)', self.one_category)
+        if self.leave_out and self.source == "scenes":
+            raise refuse("leave_out", 'none where source is "scenes"', list(self.leave_out))
         if self.reader and self.source == "scenes":
             raise refuse("reader", 'none where source is "scenes"', self.reader)
         return self

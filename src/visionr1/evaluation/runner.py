@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -13,13 +14,16 @@ from zlib import crc32
 
 import numpy as np
 
+from visionr1.data.row_log import OnBad
 from visionr1.dialects import Dialect
+from visionr1.errors import DataError
 from visionr1.evaluation.predictions import Prediction
 from visionr1.evaluation.protocols import Protocol
 from visionr1.images import image_size
 from visionr1.models.checksum import weights_checksum
 from visionr1.models.loading import load_policy
 from visionr1.models.policy import Policy
+from visionr1.models.prompts import Prompt
 from visionr1.progress import Bar
 from visionr1.rollout.engine import Completion, Sampling
 from visionr1.rollout.engines.builtin import generate
@@ -29,6 +33,8 @@ MAX_NEW_TOKENS = 1024
 """Of a reply, unless said otherwise."""
 BATCH_SIZE = 16
 
+_log = logging.getLogger(__name__)
+
 
 def predict_samples(
     policy: Policy,
@@ -37,6 +43,7 @@ def predict_samples(
     max_new_tokens: int = MAX_NEW_TOKENS,
     batch_size: int = BATCH_SIZE,
     template: str = "",
+    on_bad: OnBad = "raise",
     progress: Callable[[int, int], None] | None = None,
     keep: Callable[[Sequence[Prediction]], None] | None = None,
 ) -> list[Prediction]:
@@ -44,15 +51,17 @@ def predict_samples(
 
     `template` takes the place of the model family's instruction, as in `dialects.instruction`.
 
-    Raises DataError if an image cannot be read or its prompt does not fit into the model's context.
+    Raises DataError, which names the sample, if an image cannot be read or fed to the model; with `on_bad` "skip" such
+    a sample is named in a warning and has no reply.
     """
     greedy = Sampling(max_new_tokens=max_new_tokens, temperature=0.0)
     decode_token = cache(lambda token: policy.decode_reply([token]))  # replies share most of their tokens
     predictions: list[Prediction] = []
     for start in range(0, len(samples), batch_size):
-        batch = samples[start : start + batch_size]
-        prompts = [policy.encode(sample.load_image(), sample.query, template) for sample in batch]
-        groups = generate(policy, prompts, greedy)
+        end = min(start + batch_size, len(samples))
+        batch, prompts = _encode_batch(policy, samples[start:end], template, on_bad)
+        groups = generate(policy, prompts, greedy) if prompts else []
+        first = len(predictions)
         for sample, prompt, (completion,) in zip(batch, prompts, groups, strict=True):
             token_ends, token_logprobs = _token_columns(policy, completion, decode_token)
             prediction = Prediction(
@@ -69,10 +78,41 @@ def predict_samples(
 
         # Kept before anything else, so that a stopped evaluation has lost no more than a batch.
         if keep:
-            keep(predictions[start:])
+            keep(predictions[first:])
         if progress:
-            progress(len(predictions), len(samples))
+            progress(end, len(samples))
     return predictions
+
+
+def _encode_batch(
+    policy: Policy, samples: Sequence[Sample], template: str, on_bad: OnBad
+) -> tuple[list[Sample], list[Prompt]]:
+    """Return the samples that can be fed to the model, and their prompts; the others are refused or skipped."""
+    encoded = []
+    prompts = []
+    for sample in samples:
+        try:
+            prompt = policy.encode(sample.load_image(), sample.query, template)
+        except DataError as error:
+            problem = describe_refused(sample, error)
+            if on_bad == "raise":
+                raise DataError(
+                    f"{problem}; replace it or leave it out, or go on without it: eval --on-bad skip, in a recipe "
+                    "eval.on_bad (docs/faq.md#one-image-ends-a-run)"
+                ) from error
+            _log.warning("%s; it is skipped, and has no reply", problem)
+            continue
+        encoded.append(sample)
+        prompts.append(prompt)
+    return encoded, prompts
+
+
+def describe_refused(sample: Sample, error: DataError) -> str:
+    """Name the sample and its file before what is wrong with it."""
+    # Errors of reading name the file themselves.
+    if isinstance(sample.image, Path) and str(sample.image) not in str(error):
+        return f"sample {sample.id}: {sample.image}: {error}"
+    return f"sample {sample.id}: {error}"
 
 
 def _token_columns(
@@ -100,7 +140,7 @@ class Model:
     """A model to evaluate: a folder, loaded when it is first asked, or a policy that is there.
 
     `name` is what stored results call it, the folder unless told otherwise. `max_new_tokens` goes before the
-    protocol's; `dialect` before the folder's.
+    protocol's; `dialect` before the folder's. With `on_bad` "skip" an image that cannot be fed to it has no reply.
     """
 
     source: Policy | str | Path
@@ -110,6 +150,7 @@ class Model:
     dialect_name: str | None = None
     max_new_tokens: int | None = None
     batch_size: int = BATCH_SIZE
+    on_bad: OnBad = "raise"
 
     def __post_init__(self) -> None:
         if not self.name and not isinstance(self.source, Policy):
@@ -169,6 +210,7 @@ class Model:
                 max_new_tokens=protocol.max_new_tokens,
                 batch_size=self.batch_size,
                 template=protocol.template,
+                on_bad=self.on_bad,
                 progress=show,
                 keep=keep,
             )

@@ -24,6 +24,9 @@ class EvalSection(Section):
     """The part of an embedded set or of a folder."""
     limit: Annotated[int, Field(ge=0), Expected("0 (all) or more")] = 0
     """Use so many images, evenly spaced over the split; 0 is all."""
+    on_bad: Literal["raise", "skip"] = "raise"
+    """"raise" stops at a bad row, and at an image that cannot be read or fed to the model; "skip" leaves the row out,
+    and counts the image as one without a reply."""
     protocol: ListOrOne[str] = ()
     """As for `visionr1 eval --protocol`: a name, then single fields."""
     metric: Literal["AP", "AP50", "AP75", "precision", "recall", "F1", "AP strict"] = "AP"

@@ -5,6 +5,7 @@
     metrics.jsonl       one row per step
     rollouts.jsonl      one row per completion (GRPO)
     evaluations.jsonl   one row per evaluation during training, with its protocol
+    skipped.jsonl       one row per sample that a step could not use (data.on_bad = "skip")
     checkpoints/step_N  a model folder (LoRA: its adapters) and trainer_state.pt, complete or absent
     best/               the model of the best evaluation
     final/              the trained model; both are ordinary transformers folders (LoRA: merged, and adapter/ in them)
@@ -59,7 +60,7 @@ TORCH_WRITER = re.compile(r"inline_container|PytorchStreamWriter|StreamWriter")
 """Words in the errors of torch's file writer, which are RuntimeErrors."""
 LEFT_OVER = re.compile(r"\.(versions\.json|recipe\.toml|results\.json|wandb_id)\.\w{8}")
 """Temporary names of the files that a run writes whole; a kill can leave one."""
-LOGS = ("metrics.jsonl", "rollouts.jsonl", "evaluations.jsonl")
+LOGS = ("metrics.jsonl", "rollouts.jsonl", "evaluations.jsonl", "skipped.jsonl")
 PACKAGES = ("torch", "transformers", "numpy", "pillow", "scipy")
 
 
@@ -89,6 +90,7 @@ class RunFolder:
             folder._remove_left_over_files()
         if writes and resume:
             folder._recover_folders()
+            folder._keep_changes(recipe)
         elif writes:
             folder._begin(recipe)
         return folder
@@ -109,7 +111,8 @@ class RunFolder:
             return False
         if self._foreign_code(recipe):
             return False
-        return self._read_recipe_text() == to_toml(recipe)
+        with naming(f"cannot resume {self.path}"):
+            return _fixed_text(load_recipe(self.recipe_file)) == _fixed_text(recipe)
 
     def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add rows to the log `name`."""
@@ -225,6 +228,12 @@ class RunFolder:
         with naming(f"cannot resume {self.path}"):
             return to_toml(load_recipe(self.recipe_file))
 
+    def _keep_changes(self, recipe: Recipe) -> None:
+        """Store the recipe that a run goes on with, where it differs in what may be changed."""
+        if self._read_recipe_text() != to_toml(recipe):
+            with self.writing(self.recipe_file):
+                write_text_atomic(self.recipe_file, to_toml(recipe))
+
     def _foreign_code(self, recipe: Recipe) -> list[str]:
         """Return the names of code (`module:object`) in the run's recipe that `recipe` does not have."""
         try:
@@ -247,7 +256,7 @@ class RunFolder:
 
         before = self._read_recipe_text()
         now = to_toml(recipe)
-        if before != now:
+        if before != now and _fixed_text(load_recipe(self.recipe_file)) != _fixed_text(recipe):
             # The changed lines alone, without the headers of a diff.
             changes = unified_diff(before.splitlines(), now.splitlines(), n=0, lineterm="")
             changed = [line for line in changes if not line.startswith(("---", "+++", "@@"))]
@@ -325,6 +334,19 @@ def _names_of_code(table: Any, place: tuple[str, str] = ("", "")) -> set[str]:
     elif place in KEYS_OF_CODE and isinstance(table, str) and ":" in table:
         names.add(table)
     return names
+
+
+def _fixed_text(recipe: Recipe) -> str:
+    """Return the recipe as TOML, but for the settings that a run may change when it is resumed.
+
+    None of them changes a draw of a sample that was used: the number of workers, and which samples to do without.
+    """
+    phases = []
+    for phase in recipe.phases:
+        data = tuple(source.with_changes(on_bad="raise", leave_out=()) for source in phase.data)
+        phases.append(phase.with_changes(data=data))
+    evaluation = recipe.eval.with_changes(on_bad="raise")
+    return to_toml(recipe.with_changes(workers=0, phases=tuple(phases), eval=evaluation))
 
 
 def _is_unreadable(error: Exception) -> bool:

@@ -1,9 +1,11 @@
 """The samples of each step: a function of the recipe and the step alone.
 
 Nothing is remembered between steps, so a resumed run continues with the very samples that the
-uninterrupted one would have seen, and any process can prepare any step.
+uninterrupted one would have seen, and any process can prepare any step. That holds for samples that are skipped too:
+which one takes the place of another is a function of the order alone.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -20,11 +22,13 @@ from visionr1.data.augment import augment_sample
 from visionr1.data.queries import one_category_each, take_half
 from visionr1.data.scenes import SceneConfig, SceneStream
 from visionr1.data.settings import DataSource
-from visionr1.errors import CheckpointError
+from visionr1.errors import CheckpointError, DataError, naming
 from visionr1.samples import Sample
 from visionr1.training.recipe import Phase, Recipe
 
 Item = TypeVar("Item")
+
+_log = logging.getLogger(__name__)
 
 
 def share(items: Sequence[Item], rank: int, world_size: int) -> Sequence[Item]:
@@ -37,20 +41,61 @@ def share(items: Sequence[Item], rank: int, world_size: int) -> Sequence[Item]:
 class Source(Protocol):
     """Samples by number, without end."""
 
-    def __call__(self, number: int, seed: Sequence[int]) -> Sample:
-        """Return sample `number` of the order that `seed` makes."""
+    def __call__(self, number: int, seed: Sequence[int], attempt: int = 0) -> Sample:
+        """Return sample `number` of the order that `seed` makes.
+
+        `attempt` counts the samples before it that could not be used: the one that takes their place is returned.
+        """
+
+    def pick(self, number: int, seed: Sequence[int], attempt: int = 0) -> Sample:
+        """Return the same sample, but as it lies in the data: no image is read for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shuffled:
-    """A finite set, epoch after epoch, each in an order of its own."""
+    """A finite set, epoch after epoch, each in an order of its own.
+
+    A sample at one of the places `left_out` gives its draw to the next one of the order: no other draw changes.
+    """
 
     samples: tuple[Sample, ...]
+    left_out: frozenset[int] = frozenset()
 
-    def __call__(self, number: int, seed: Sequence[int]) -> Sample:
-        epoch, place = divmod(number, len(self.samples))
-        order = _permutation(len(self.samples), (*seed, epoch))
-        return self.samples[int(order[place])]
+    def __call__(self, number: int, seed: Sequence[int], attempt: int = 0) -> Sample:
+        return self.pick(number, seed, attempt)
+
+    def pick(self, number: int, seed: Sequence[int], attempt: int = 0) -> Sample:
+        length = len(self.samples)
+        epoch, place = divmod(number, length)
+        order = _permutation(length, (*seed, epoch))
+        if not self.left_out:
+            return self.samples[int(order[(place + attempt) % length])]
+
+        # The order from this place on, round and round, without what is left out.
+        usable: list[int] = [index for index in np.roll(order, -place).tolist() if index not in self.left_out]
+        return self.samples[usable[attempt % len(usable)]]
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One sample of a batch, which is read when it is needed.
+
+    `num_usable` is the number of samples that may be tried, one after the other, until one can be used; 0 where one
+    that cannot is an error.
+    """
+
+    source: Source
+    number: int
+    seed: tuple[int, ...]
+    num_usable: int = 0
+
+    def sample(self, attempt: int = 0) -> Sample:
+        """Return the sample, or the one that takes its place after `attempt` others could not be used."""
+        return self.source(self.number, self.seed, attempt)
+
+    def name(self, attempt: int = 0) -> str:
+        """Return the id of the sample that `sample` returns, which may be one that it cannot read."""
+        return self.source.pick(self.number, self.seed, attempt).id
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +111,16 @@ class Stream:
     """Samples of all sources together; None if one of them is endless."""
     contents: tuple[str, ...]
     """The description of each source (see `describe`), by which a resumed run recognises its data."""
+    num_usable: tuple[int, ...] = ()
+    """Of each source, the samples that may take the place of one that cannot be used; 0 where such a sample is an
+    error. Without any, it is an error in all of them."""
 
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> list[Sample]:
-        """Return the samples that `rank` takes of step `step` of the phase.
+        """Return the samples that `rank` takes of step `step` of the phase, as they are drawn first."""
+        return [draw.sample() for draw in self.draws(step, rank, world_size)]
+
+    def draws(self, step: int, rank: int = 0, world_size: int = 1) -> list[Draw]:
+        """Return the draws that `rank` takes of step `step` of the phase.
 
         Each source gives the samples that follow those it gave before, so that none comes twice in one of its epochs.
         Those of several sources are shuffled, in an order that the step makes.
@@ -77,7 +129,7 @@ class Stream:
         end = first + self.batch_size
         if len(self.sources) == 1:
             numbers = share(range(first, end), rank, world_size)
-            return [self.sources[0](number, self.seed) for number in numbers]
+            return [self._draw(0, number, self.seed) for number in numbers]
 
         # The whole batch, as pairs of a source's place and a number of its samples.
         pairs: list[tuple[int, int]] = []
@@ -90,11 +142,14 @@ class Stream:
         # Every rank shuffles alike, then loads its own part alone.
         order = np.random.default_rng((*self.seed, step)).permutation(len(pairs)).tolist()
         shuffled = [pairs[i] for i in order]
-        samples = []
+        draws = []
         for place, number in share(shuffled, rank, world_size):
-            source = self.sources[place]
-            samples.append(source(number, (*self.seed, place)))
-        return samples
+            draws.append(self._draw(place, number, (*self.seed, place)))
+        return draws
+
+    def _draw(self, place: int, number: int, seed: tuple[int, ...]) -> Draw:
+        num_usable = self.num_usable[place] if self.num_usable else 0
+        return Draw(self.sources[place], number, seed, num_usable)
 
 
 def count_draws(shares: Sequence[Fraction], count: int) -> list[int]:
@@ -120,18 +175,23 @@ def open_stream(phase: Phase, seed: tuple[int, ...]) -> Stream:
     """Open the sources of `phase`; raise DataError or RecipeError if one cannot be read."""
     sources = []
     contents = []
+    num_usable = []
     num_samples = 0
     is_endless = False
     for data in phase.data:
         source = open_source(data)
         sources.append(with_reward(source, data))
 
-        samples = _finite_samples(source)
-        contents.append(describe(samples))
-        if samples is None:
+        # A description is of all samples: those that are left out are none of its business.
+        finite = _finite_set(source)
+        contents.append(describe(finite.samples if finite else None))
+        num_usable.append(0)
+        if finite is None:
             is_endless = True
         else:
-            num_samples += len(samples)
+            num_samples += len(finite.samples)
+            if data.on_bad == "skip":
+                num_usable[-1] = len(finite.samples) - len(finite.left_out)
 
     # Exact fractions: the shares add up to one, and every rank counts alike.
     weights = [Fraction(data.weight) for data in phase.data]
@@ -143,6 +203,7 @@ def open_stream(phase: Phase, seed: tuple[int, ...]) -> Stream:
         seed=seed,
         num_samples=None if is_endless else num_samples,
         contents=tuple(contents),
+        num_usable=tuple(num_usable),
     )
 
 
@@ -151,16 +212,47 @@ def open_source(data: DataSource) -> Source:
     if data.source == "scenes":
         return Scenes(SceneConfig(**data.scenes))
     reader = resolve_reader(data.reader)
-    read = read_source(data.source, split=data.split, reader=reader, image_dir=data.images)
+    read = read_source(
+        data.source,
+        split=data.split,
+        on_bad=data.on_bad,
+        reader=reader,
+        image_dir=data.images,
+        notify=lambda line: _log.warning("%s: %s", data.source, line),
+    )
     samples = take_half(read, data.half)
     if data.one_category:
         samples = one_category_each(samples)
     if data.limit:
         samples = samples[: data.limit]
-    originals = Shuffled(tuple(samples))
+    originals = Shuffled(tuple(samples), find_left_out(data, samples))
     if data.augment:
         return Augmented(originals)
     return originals
+
+
+def find_left_out(data: DataSource, samples: Sequence[Sample]) -> frozenset[int]:
+    """Return the places of the samples that `data.leave_out` names; DataError if there is none of a name, or no other.
+
+    An id of several samples, such as the turns of one row, or of an image that is asked more than once, names all of
+    them.
+    """
+    named = set(data.leave_out)
+    unknown = set(named)
+    left_out = set()
+    for place, sample in enumerate(samples):
+        ids = named & {sample.id, str(sample.image_key)}
+        if ids:
+            left_out.add(place)
+            unknown -= ids
+    if unknown:
+        raise DataError(
+            f"data.leave_out: {data.source} has no sample {min(unknown)!r}; expected ids as messages name them, "
+            f"such as {samples[0].id!r}"
+        )
+    if len(left_out) == len(samples):
+        raise DataError(f"data.leave_out: no sample of {data.source} is left")
+    return frozenset(left_out)
 
 
 def with_reward(source: Source, data: DataSource) -> Source:
@@ -178,8 +270,11 @@ class Rewarded:
     reward: str
     """The key of the reward, as in `Sample`."""
 
-    def __call__(self, number: int, seed: Sequence[int]) -> Sample:
-        return replace(self.source(number, seed), reward=self.reward)
+    def __call__(self, number: int, seed: Sequence[int], attempt: int = 0) -> Sample:
+        return replace(self.source(number, seed, attempt), reward=self.reward)
+
+    def pick(self, number: int, seed: Sequence[int], attempt: int = 0) -> Sample:
+        return replace(self.source.pick(number, seed, attempt), reward=self.reward)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,10 +283,15 @@ class Augmented:
 
     originals: Shuffled
 
-    def __call__(self, number: int, seed: Sequence[int]) -> Sample:
-        sample = self.originals(number, seed)
+    def __call__(self, number: int, seed: Sequence[int], attempt: int = 0) -> Sample:
+        sample = self.originals(number, seed, attempt)
+        with naming(f"sample {sample.id}"):
+            image = sample.load_image()
         random = np.random.default_rng((*seed, number))  # another view in each epoch
-        return augment_sample(sample, sample.load_image(), random)
+        return augment_sample(sample, image, random)
+
+    def pick(self, number: int, seed: Sequence[int], attempt: int = 0) -> Sample:
+        return self.originals.pick(number, seed, attempt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +300,10 @@ class Scenes:
 
     config: SceneConfig
 
-    def __call__(self, number: int, seed: Sequence[int]) -> Sample:
+    def __call__(self, number: int, seed: Sequence[int], attempt: int = 0) -> Sample:
+        return self.pick(number, seed, attempt)
+
+    def pick(self, number: int, seed: Sequence[int], attempt: int = 0) -> Sample:
         return SceneStream(tuple(seed), self.config)[number]
 
 
@@ -243,12 +346,12 @@ def check_data_unchanged(before: Mapping[str, str], now: Mapping[str, str], chec
             )
 
 
-def _finite_samples(source: Source) -> Sequence[Sample] | None:
-    """Return the samples of a finite source, None of an endless one."""
+def _finite_set(source: Source) -> Shuffled | None:
+    """Return the set that a finite source draws from, None of an endless one."""
     if isinstance(source, Augmented):
-        return source.originals.samples
+        return source.originals
     if isinstance(source, Shuffled):
-        return source.samples
+        return source
     return None
 
 

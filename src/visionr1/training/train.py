@@ -7,6 +7,7 @@ this file on its part of every step's samples (see `distributed`); the main rank
 """
 
 import json
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ from visionr1.models.loading import load_policy, model_folder
 from visionr1.models.policy import Policy
 from visionr1.models.trainable import make_trainable
 from visionr1.progress import Bar, describe_step
-from visionr1.training.batches import prepared_batches
+from visionr1.training.batches import Batch, prepared_batches
 from visionr1.training.distributed import (
     Trained,
     equal_passes,
@@ -61,9 +62,13 @@ from visionr1.training.validate import LOG as EVALUATIONS
 from visionr1.training.validate import Validation
 from visionr1.training.zero import distribute
 
+SKIPPED = "skipped.jsonl"
+"""The log of samples that could not be used."""
 NEEDED_BY_SHARDS = {"model.dtype": "float32", "optimizer.name": "adamw", "rollout.engine": "builtin"}
 NEEDED_BY_FSDP2 = {**NEEDED_BY_SHARDS, "rollout.compile": False}
 """Its weights are put together elsewhere for each rollout, so that CUDA graphs would be recorded anew for ever."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,8 @@ class RunResult:
     steps: int
     was_finished: bool = False
     """The run had ended before, and nothing was done."""
+    skipped: int = 0
+    """Samples that could not be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +102,8 @@ class TrainingRun:
     """The rows of evaluations.jsonl."""
     data: dict[str, str]
     """A description of each source, by its place in the recipe."""
+    skipped: set[str]
+    """The ids of the samples that could not be used so far."""
 
 
 def train(recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool = True) -> RunResult:
@@ -136,7 +145,7 @@ def train(recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool
         check_run_weights(run)
         run.folder.write_model("final", run.policy, getattr(torch, recipe.model.save_dtype), full_weights(run))
         accelerator.wait_for_everyone()
-    return RunResult(run_dir, run.folder.final, run.position.step)
+    return RunResult(run_dir, run.folder.final, run.position.step, skipped=len(run.skipped))
 
 
 def start(
@@ -182,8 +191,19 @@ def start(
         log_lengths = state["log_lengths"]
     folder.cut_logs(log_lengths)
     accelerator.wait_for_everyone()
-    evaluations = folder.rows(EVALUATIONS)
-    return TrainingRun(recipe, folder, accelerator, policy, trained, learner, optimizer, position, evaluations, data)
+    return TrainingRun(
+        recipe=recipe,
+        folder=folder,
+        accelerator=accelerator,
+        policy=policy,
+        trained=trained,
+        learner=learner,
+        optimizer=optimizer,
+        position=position,
+        evaluations=folder.rows(EVALUATIONS),
+        data=data,
+        skipped={row["sample_id"] for row in folder.rows(SKIPPED)},
+    )
 
 
 def train_phase(
@@ -213,9 +233,10 @@ def train_phase(
 
     over = validation is not None and validation.is_over(run.evaluations)
     while not over and phase_progress(phase, position, steps) < 1:
-        row, rollouts, stopping = take_step(run, phase, steps, batches, stopped)
+        row, rollouts, skipped, stopping = take_step(run, phase, steps, batches, stopped)
         run.folder.append("metrics.jsonl", [row])
         run.folder.append("rollouts.jsonl", rollouts)
+        run.folder.append(SKIPPED, skipped)
         track(row)
         bar.show(*describe_step(row))
 
@@ -233,16 +254,16 @@ def train_phase(
 
 
 def take_step(
-    run: TrainingRun, phase: Phase, steps: int, batches: Iterator[tuple[list[str], Any]], stopped: Sequence[int]
-) -> tuple[Metrics, list[Metrics], bool]:
+    run: TrainingRun, phase: Phase, steps: int, batches: Iterator[Batch], stopped: Sequence[int]
+) -> tuple[Metrics, list[Metrics], list[Metrics], bool]:
     """Do one step of the run's phase, which has `steps` steps.
 
-    Returns its row of metrics, its rollouts, and whether any rank was asked to stop.
+    Returns its row of metrics, its rollouts, the samples that it skipped, and whether any rank was asked to stop.
     """
     recipe, position, accelerator = run.recipe, run.position, run.accelerator
     began = time.perf_counter()
     rate = learning_rate(phase, position.phase_step, steps, phase_progress(phase, position, steps))
-    sample_ids, prepared = next(batches)
+    batch = next(batches)
     waited = time.perf_counter() - began
 
     # A sample's seed is that of its place in the batch, on whatever rank it is.
@@ -251,16 +272,16 @@ def take_step(
 
     def collect() -> Any:
         with autocast(run.policy, recipe), unshard_parameters(run.trained, accelerator):
-            return run.learner.collect(prepared, seeds, overall_progress(recipe, position, steps))
+            return run.learner.collect(batch.prepared, seeds, overall_progress(recipe, position, steps))
 
     with torch.no_grad():
         collected = run.trained(collect)
     for updates_done in range(run.learner.updates):
         update = update_weights(run, collected.work, rate)
         if not math.isfinite(update["loss"] + update["grad_norm"]):
-            suspects = [sample_ids[place] for place in find_not_finite(run, collected.work)]
+            suspects = [batch.sample_ids[place] for place in find_not_finite(run, collected.work)]
             # Where no part alone shows it, all samples of the step are named.
-            samples = gather(suspects) or gather(sample_ids)
+            samples = gather(suspects) or gather(batch.sample_ids)
             checkpoint = run.folder.latest_checkpoint()
             raise TrainingError(explain_not_finite(update, updates_done, position.step + 1, samples, checkpoint))
     post_update = run.learner.post_update_metrics(collected.work)
@@ -282,7 +303,20 @@ def take_step(
         "seconds/update": seconds - waited - collected.seconds,
     }
     rollouts = [{"step": position.step, **rollout} for rollout in collected.rollouts]
-    return row, rollouts, stopping
+    skipped = [{"step": position.step, **asdict(sample)} for sample in gather(batch.skipped)]
+    if any(data.on_bad == "skip" for data in phase.data):
+        row["skipped_samples"] = len(skipped)
+    name_skipped(run, skipped)
+    return row, rollouts, skipped, stopping
+
+
+def name_skipped(run: TrainingRun, rows: Sequence[Metrics]) -> None:
+    """Warn of samples that a step skipped, of each once in a run."""
+    for row in rows:
+        if row["sample_id"] not in run.skipped:
+            run.skipped.add(row["sample_id"])
+            if run.accelerator.is_main_process:
+                _log.warning("sample %s is skipped: %s", row["sample_id"], row["reason"])
 
 
 def update_weights(run: TrainingRun, work: Sequence[Any], rate: float) -> Metrics:

@@ -48,6 +48,7 @@ class RankedModel(Model):
             max_new_tokens=protocol.max_new_tokens,
             batch_size=self.batch_size,
             template=protocol.template,
+            on_bad=self.on_bad,
             keep=keep,
         )
         return gather(replies)
@@ -69,6 +70,7 @@ class Validation:
             dataset = read_dataset(
                 data_path(settings.source),
                 split=settings.split,
+                on_bad=settings.on_bad,
                 reader=resolve_reader(settings.reader),
                 image_dir=settings.images,
             )
@@ -102,6 +104,7 @@ class Validation:
             name="eval",
             max_new_tokens=self.settings.max_new_tokens or None,
             batch_size=self.settings.batch_size,
+            on_bad=self.settings.on_bad,
             rank=rank,
             world_size=world_size,
         )

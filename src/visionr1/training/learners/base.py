@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from visionr1.errors import DataError
+from visionr1.evaluation.runner import describe_refused
 from visionr1.models.policy import Policy
 from visionr1.models.prompts import Prompt
 from visionr1.models.rows import warn_over_budget
@@ -92,7 +93,7 @@ def encode(policy: Policy, sample: Sample) -> Prompt:
     try:
         return policy.encode(sample.load_image(), sample.query)
     except DataError as error:
-        raise DataError(f"sample {sample.id}: {error}") from error
+        raise DataError(describe_refused(sample, error)) from error
 
 
 def check_fit(

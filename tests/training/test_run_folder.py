@@ -40,7 +40,7 @@ def test_a_run_cuts_its_own_logs_alone(tmp_path: Path) -> None:
     for log in LOGS:
         folder.append(log, [{"step": 2}])
     RunFolder.open(tmp_path, Recipe(), resume=True).cut_logs({LOGS[0]: length})
-    assert [(tmp_path / log).read_text() for log in LOGS] == ['{"step": 1}\n', "", ""]
+    assert [(tmp_path / log).read_text() for log in LOGS] == ['{"step": 1}\n', "", "", ""]
     assert (tmp_path / "mine.jsonl").read_text() == "{}\n"
 
 

@@ -37,8 +37,8 @@ class DataSource(Section):
     """"raise" stops at a bad row of the annotations, and at an image that cannot be read or fed to the model; "skip"
     goes on without it, and counts it."""
     leave_out: ListOrOne[str] = ()
-    """Ids of samples, or of images, not to be used: the next sample of the order takes the place of each. `--resume` accepts a
-    change."""
+    """Ids of samples, or of images, not to be used: the next sample of the order takes the place of each.
+    `--resume` accepts a change."""
     augment: bool = False
     """Show a random view of each image, cropped, mirrored and recoloured (see visionr1.data.augment)."""
     scenes: Mapping[str, Any] = {}

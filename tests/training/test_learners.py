@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from support.random_models import plain_logprobs, sharpen
+from visionr1.completions import CompletionRow
+from visionr1.dialects import get_dialect
 from visionr1.errors import DataError
 from visionr1.models.loading import load_policy
 from visionr1.models.policy import Policy
@@ -18,9 +20,9 @@ from visionr1.models.prompts import Prompt
 from visionr1.models.trainable import make_trainable
 from visionr1.rewards import Score
 from visionr1.rollout.engine import Completion
-from visionr1.samples import Sample
+from visionr1.samples import Boxes, GroundTruth, Sample
 from visionr1.training.learners import GroupWork, Reinforced, Supervised, make_learner
-from visionr1.training.outcomes import ZERO_STEPS, Outcome, ZeroRewardWatch
+from visionr1.training.outcomes import OVERLAP_STEPS, ZERO_STEPS, Outcome, OverlapWatch, ZeroRewardWatch
 from visionr1.training.recipe import Recipe, parse_recipe
 from visionr1.training.stream import open_stream
 
@@ -295,3 +297,24 @@ def test_one_reward_keeps_a_run_quiet(caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(ZERO_STEPS):
         watch.observe([earns_nothing], scores)
     assert not caplog.messages
+
+
+def test_a_run_whose_boxes_are_in_another_space_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    truth = GroundTruth(Boxes.of([[64, 48, 128, 96]], ["cat"]), ("cat",), (640, 480), (1288, 952))
+    text = get_dialect("qwen3").render(truth.boxes, size_wh=truth.size_wh, input_size_wh=truth.input_size_wh)
+    wrong = Outcome(CompletionRow(text=text, truth=truth).to_json(), {}, {}, None)
+
+    # The first steps alone are looked at, and one warning is enough.
+    watch = OverlapWatch(get_dialect("qwen25"))
+    for _ in range(OVERLAP_STEPS + 2):
+        watch.observe([wrong, wrong])
+    (record,) = caplog.records
+    assert "in all 6 completions of the first 3 steps no box overlaps a true one" in record.message
+    assert "replies look like dialect qwen3 (0-1000)" in record.message
+
+    # A box that meets a true one ends it.
+    caplog.clear()
+    watch = OverlapWatch(get_dialect("qwen3"))
+    for _ in range(OVERLAP_STEPS):
+        watch.observe([wrong])
+    assert not caplog.records

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 import tomllib
+from collections import Counter
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from visionr1.rewards.presets import Preset
     from visionr1.rewards.score import Scorer
     from visionr1.rewards.score_rows import ScoredRow
+    from visionr1.samples import GroundTruth
 
 SCORE_ROW = (
     r'{"text": "[{\"bbox_2d\": [34, 157, 143, 240], \"label\": \"WBC\"}]", '
@@ -99,7 +102,9 @@ def run(args: argparse.Namespace) -> None:
 
     visionr1 score rows.jsonl --explain > scores.jsonl
     """
+    from visionr1.dialects import resolve_dialect
     from visionr1.rewards import PRESETS, FixedStages
+    from visionr1.rewards.hints import MOST_REPLIES, Replies, explain_no_overlap
     from visionr1.rewards.score_rows import score_rows, to_json
 
     if args.image and (not args.explain or args.preset != "paper"):
@@ -110,7 +115,8 @@ def run(args: argparse.Namespace) -> None:
     reward = _make_reward(args, preset)
     stage = FixedStages(args.step).at(args.progress)
 
-    num_rows = num_wrong = num_undrawn = 0
+    counts: Counter[str] = Counter()
+    completions: list[tuple[str, GroundTruth]] = []
     with _open_rows(args.rows) as lines:
         scored_rows = score_rows(
             lines,
@@ -122,21 +128,31 @@ def run(args: argparse.Namespace) -> None:
         for scored in scored_rows:
             # A pipe gets each row as soon as it has its score.
             print(to_json(scored.result), flush=True)
-            num_rows += 1
-            if scored.row is None:
-                num_wrong += 1
+            counts["rows"] += 1
             if args.explain:
                 print(printable("\n  ".join(scored.reasons)), file=sys.stderr)
-            if args.image and not _draw_row(args.image, num_rows, scored):
-                num_undrawn += 1
+            if args.image and not _draw_row(args.image, counts["rows"], scored):
+                counts["undrawn"] += 1
+            if scored.row is None:
+                counts["wrong"] += 1
+            elif len(completions) < MOST_REPLIES:
+                completions.append((scored.row.text, scored.row.truth))
 
-    # A wrong row does not stop the others; the exit status tells of it in the end.
-    if num_rows == 0:
-        print(f"{args.rows}: no rows", file=sys.stderr)
-    if num_wrong > 0:
-        raise DataError(f'{num_wrong} of {num_rows} rows are wrong and have no score; the "error" of each says why')
-    if num_undrawn > 0:
-        raise DataError(f"{num_undrawn} of {num_rows} rows could not be drawn; see above")
+    hint = explain_no_overlap(Replies(resolve_dialect(args.dialect), completions))
+    if hint:
+        print(printable(f"{args.rows}: {hint}"), file=sys.stderr)
+    _check_counts(args.rows, counts)
+
+
+def _check_counts(rows: str, counts: Mapping[str, int]) -> None:
+    """Raise DataError if a row was wrong or could not be drawn: it did not stop the others, the exit status says so."""
+    if counts["rows"] == 0:
+        print(f"{rows}: no rows", file=sys.stderr)
+    if counts["wrong"] > 0:
+        wrong = f"{counts['wrong']} of {counts['rows']} rows are wrong"
+        raise DataError(f'{wrong} and have no score; the "error" of each says why')
+    if counts["undrawn"] > 0:
+        raise DataError(f"{counts['undrawn']} of {counts['rows']} rows could not be drawn; see above")
 
 
 def _make_reward(args: argparse.Namespace, preset: Preset) -> Scorer:

@@ -152,7 +152,7 @@ def _fault_of_text(text: str, body: str, values: Values, num_items: int) -> Faul
     """Return why `text` is not a well-formed list."""
     if values.is_cut or (body.startswith("<think>") and "</think>" not in body):
         return Fault(FaultKind.TRUNCATED, None, "the list does not end")
-    if num_items and not values.has_prose and not body.startswith("["):
+    if num_items and not values.has_prose and not body.startswith("[") and "</think>" not in body:
         return Fault(FaultKind.NOT_A_LIST, None, "expected one list, found objects without one around them")
 
     bare = body.startswith("[") and body.endswith("]") and _FENCE_END not in body

@@ -27,6 +27,7 @@ from visionr1.errors import DataError, RecipeError
 from visionr1.evaluation.asking import Asking, Replier, collect_replies
 from visionr1.evaluation.benchmarks import BENCHMARKS, Benchmark, Reading
 from visionr1.evaluation.completion_rows import RULE, completions_unit, hold_completions, read_completion_rows
+from visionr1.evaluation.detection.hints import explain_zero
 from visionr1.evaluation.evaluation import Evaluation
 from visionr1.evaluation.metrics import METRICS, Metric
 from visionr1.evaluation.metrics.detection import DETECTION
@@ -300,6 +301,8 @@ class _Job:
                     name = self.stem
                 results[name + suffix] = _count_left_out(result, unit)
 
+        self._explain_zero(unit, answers, results)
+
         # Keep results and replies; only then the log of an unfinished evaluation may go.
         predictions: Sequence[Prediction] = ()
         if isinstance(answers, Replies) and not files:
@@ -313,6 +316,12 @@ class _Job:
         if log:
             log.remove()
         return results, predictions
+
+    def _explain_zero(self, unit: Unit, answers: Answers, results: Mapping[str, Result]) -> None:
+        """Say why no box is right, where none is."""
+        hint = explain_zero(unit, answers, results)
+        if hint:
+            self.notify(f"{unit.name}: {hint}")
 
     def _ask(
         self, unit: Unit, files: Sequence[Path], log: ReplyLog | None

@@ -9,15 +9,20 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor
 
-from visionr1.completions import CompletionRow
+from visionr1.completions import CompletionRow, completion_from_fields
+from visionr1.dialects import Dialect
 from visionr1.models.prompts import Prompt
 from visionr1.rewards import Score
 from visionr1.rewards.hacking import Counts, count
+from visionr1.rewards.hints import MOST_REPLIES, Replies, explain_no_overlap
 from visionr1.rollout.engine import Completion
 from visionr1.samples import GroundTruth
 
 ZERO_STEPS = 10
 """Steps from the start without any reward, after which a run says so."""
+
+OVERLAP_STEPS = 3
+"""Steps from the start without a box that meets a true one, after which a run says so."""
 
 RolloutRow = dict[str, Any]
 
@@ -172,6 +177,36 @@ class ZeroRewardWatch:
                 "every completion of %d steps since the start earned a reward of 0, so nothing was learned; %s",
                 *(self._steps, commonest),
             )
+
+
+class OverlapWatch:
+    """Warn once where no box of the first steps overlaps a true one, with the commonest fault and other spaces.
+
+    A resumed run begins to count anew.
+    """
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+        self._completions: list[tuple[str, GroundTruth]] = []
+        self._steps = 0
+        self._is_over = dist.is_initialized() and dist.get_rank() > 0  # all ranks see the same, one says it
+
+    def observe(self, outcomes: Sequence[Outcome]) -> None:
+        """Take in the outcomes of a step of all ranks, and warn after OVERLAP_STEPS steps."""
+        if self._is_over:
+            return
+        for outcome in outcomes[: MOST_REPLIES - len(self._completions)]:
+            row = completion_from_fields(outcome.row)
+            self._completions.append((row.text, row.truth))
+
+        # One box that meets a true one is enough for the space to be right.
+        self._steps += 1
+        hint = explain_no_overlap(Replies(self._dialect, self._completions))
+        if not hint:
+            self._is_over = True
+        elif self._steps == OVERLAP_STEPS:
+            self._is_over = True
+            _log.warning("in all %d completions of the first %d steps %s", len(self._completions), OVERLAP_STEPS, hint)
 
 
 def _list_faults(score: Score) -> tuple[str, ...]:

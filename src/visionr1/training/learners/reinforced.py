@@ -24,7 +24,7 @@ from visionr1.training import grpo
 from visionr1.training.distributed import equal_passes, gather
 from visionr1.training.faults import is_lost_worker
 from visionr1.training.learners.base import Collected, Learner, Metrics, check_fit, encode
-from visionr1.training.outcomes import Outcome, Question, ZeroRewardWatch, make_outcomes, mean, means
+from visionr1.training.outcomes import Outcome, OverlapWatch, Question, ZeroRewardWatch, make_outcomes, mean, means
 from visionr1.training.recipe import Recipe
 
 Item = TypeVar("Item")
@@ -74,6 +74,7 @@ class Reinforced(Learner):
         if recipe.reward.adaptive:
             self.stages = AdaptiveStages()
         self.zero_reward_watch = ZeroRewardWatch()
+        self.overlap_watch = OverlapWatch(policy.dialect)
 
     def encode(self, sample: Sample) -> Question:
         """Encode the prompt of a sample, and pair it with its truth; DataError for a question, which has no boxes."""
@@ -115,6 +116,7 @@ class Reinforced(Learner):
         outcomes = gather(make_outcomes(prepared, groups, scores, advantages, no_spread))
         self.observe(outcomes)
         self.zero_reward_watch.observe(outcomes, scores)
+        self.overlap_watch.observe(outcomes)
         scored = time.perf_counter()
 
         # The loss is a mean over completions, or over tokens, of the whole batch.

@@ -1,0 +1,219 @@
+"""Say why no box of many replies overlaps a true one: the commonest fault, and the coordinate space they may be in.
+
+A hint and never a figure: nothing is scored in a space that the user did not name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from visionr1.dialects import DIALECTS, Dialect
+from visionr1.dialects.base import NORM1000_WH
+from visionr1.dialects.json_list import parse_json_list
+from visionr1.dialects.other_forms import name_other_form
+from visionr1.dialects.qwen3 import Qwen3
+from visionr1.dialects.qwen25 import Qwen25
+from visionr1.dialects.think import Think
+from visionr1.rewards.criteria import match
+from visionr1.rewards.stages import BEGINNER
+from visionr1.samples import Boxes, Fault, FaultKind, GroundTruth, Reply, Size
+
+MOST_REPLIES = 200
+"""Replies that are looked at: enough to see what most of them have."""
+LEAST_SHARE = 0.2
+"""Of the true boxes, that must be met in another space for it to be named."""
+_ASKING = "docs/faq.md#every-score-is-0-and-there-are-boxes"
+
+
+@dataclass(frozen=True, slots=True)
+class OtherSpace:
+    """A coordinate space in which boxes would meet true ones: its dialect, its description, and how many are met."""
+
+    dialect: Dialect
+    description: str
+    num_met: int
+    num_true: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replies:
+    """Completions with their truths, in a dialect; a truth whose `input_size_wh` is not known has the image's."""
+
+    dialect: Dialect
+    completions: Sequence[tuple[str, GroundTruth]]
+    knows_input_size: bool = True
+
+    def parse(self, dialect: Dialect | None = None) -> list[Reply]:
+        """Read every completion in `dialect`, by default their own."""
+        dialect = dialect or self.dialect
+        replies = []
+        for text, truth in self.completions:
+            reply = dialect.parse(
+                text, size_wh=truth.size_wh, input_size_wh=truth.input_size_wh, categories=truth.categories
+            )
+            replies.append(reply)
+        return replies
+
+    def count_met(self, replies: Sequence[Reply]) -> int:
+        """Count the true boxes that a box of the same label overlaps by half or more."""
+        num_met = 0
+        for reply, (_, truth) in zip(replies, self.completions, strict=True):
+            pairs = match(reply, truth, BEGINNER, "iou+label")
+            num_met += sum(pair.valid and pair.label_correct for pair in pairs)
+        return num_met
+
+    def find_other_label(self, replies: Sequence[Reply]) -> str:
+        """Say which other label a box has that overlaps a true one; empty if there is no such box."""
+        for reply, (_, truth) in zip(replies, self.completions, strict=True):
+            for pair in match(reply, truth, BEGINNER, "iou"):
+                if pair.valid and not pair.label_correct:
+                    label = reply.boxes.labels[pair.predicted]
+                    true_label = truth.boxes.labels[pair.true]
+                    return f"a box overlaps one of another label, {label!r} where {true_label!r} is true"
+        return ""
+
+    def count_true(self) -> int:
+        """Count the true boxes."""
+        return sum(len(truth.boxes) for _, truth in self.completions)
+
+
+def count_in_words(space: OtherSpace) -> str:
+    """Say how many true boxes would be met in another space."""
+    return f"so read, {space.num_met} of {space.num_true} true boxes would be met"
+
+
+def explain_no_overlap(replies: Replies, figure: Callable[[OtherSpace], str] = count_in_words) -> str:
+    """Return one line that says why no box meets a true one; empty if one does, or if there is nothing to say.
+
+    `figure` says, in words, how good the replies would be in another space.
+    """
+    parsed = replies.parse()
+    if not replies.count_true() or replies.count_met(parsed):
+        return ""
+
+    # Where there are no boxes in any form, the counts beside the result say so.
+    has_boxes = any(reply.num_predicted for reply in parsed)
+    if not has_boxes and not any(name_other_form(text, reads_norm1000=False) for text, _ in replies.completions):
+        return ""
+
+    parts = ["no box overlaps a true one of its label"]
+    for part in (replies.find_other_label(parsed), commonest_fault(parsed)):
+        if part:
+            parts.append(part)
+    other = find_other_space(replies)
+    if other is not None:
+        parts.append(f"replies look like {other.description}: {figure(other)} (a hint, no result)")
+    return f"{'; '.join(parts)} ({_ASKING})"
+
+
+def commonest_fault(replies: Sequence[Reply]) -> str:
+    """Return the commonest fault with an example of its detail; empty if there is none."""
+    counts: Counter[FaultKind] = Counter()
+    examples: dict[FaultKind, Fault] = {}
+    for reply in replies:
+        counts.update({fault.kind for fault in reply.faults})
+        for fault in reply.faults:
+            examples.setdefault(fault.kind, fault)
+    if not counts:
+        return ""
+
+    # What is wrong with an item says more than what is wrong with the text around it, or with its label alone.
+    def rank(kind: FaultKind) -> tuple[int, bool, bool]:
+        return counts[kind], examples[kind].item is not None, kind is not FaultKind.UNKNOWN_LABEL
+
+    kind = max(sorted(counts), key=rank)
+    in_words = kind.replace("_", " ")
+    return f"the commonest fault, in {counts[kind]} of {len(replies)} replies: {in_words} ({examples[kind].detail})"
+
+
+def find_other_space(replies: Replies) -> OtherSpace | None:
+    """Return the space in which most true boxes are met; of several the one that fits the text best.
+
+    None if LEAST_SHARE of them are met in no other.
+    """
+    num_true = replies.count_true()
+    best = None
+    best_rank = (max(1, int(LEAST_SHARE * num_true)) - 1, len(replies.completions), True, 0)
+    writes_json = _writes_json(replies.dialect)
+    for dialect, description in _other_spaces(replies):
+        parsed = replies.parse(dialect)
+        num_met = replies.count_met(parsed)
+        num_faults = sum(len(reply.faults) for reply in parsed)
+        num_well_formed = sum(reply.well_formed for reply in parsed)
+        rank = (num_met, num_well_formed, _writes_json(dialect) is writes_json, -num_faults)
+        if rank > best_rank:
+            best = OtherSpace(dialect, description, num_met, num_true)
+            best_rank = rank
+    return best
+
+
+def _other_spaces(replies: Replies) -> Iterator[tuple[Dialect, str]]:
+    """Yield the dialects there are but the replies' own, then spaces that no dialect has, each with its description."""
+    inner = replies.dialect
+    if isinstance(inner, Think):
+        inner = inner.inner
+    for name in DIALECTS:
+        dialect = DIALECTS.known(name)
+        if name != inner.name and (replies.knows_input_size or not dialect.in_model_px):
+            yield _like(replies.dialect, dialect), f"dialect {name} ({_SPACES.get(name, 'another dialect')})"
+    for space, description in _UNNAMED:
+        yield _like(replies.dialect, space), description
+
+
+def _writes_json(dialect: Dialect) -> bool:
+    """Say if a dialect, perhaps behind a thought, is JSON."""
+    if isinstance(dialect, Think):
+        dialect = dialect.inner
+    return isinstance(dialect, Qwen25 | Qwen3)
+
+
+def _like(dialect: Dialect, other: Dialect) -> Dialect:
+    """Return `other` with a thought before the answer if `dialect` has one."""
+    if isinstance(dialect, Think):
+        return replace(dialect, inner=other)
+    return other
+
+
+_SPACES = {
+    "qwen25": "pixels of the model's input",
+    "qwen3": "0-1000",
+    "internvl": "tags, 0-1000",
+    "griffon": "0-1, three decimals",
+}
+
+
+@dataclass(frozen=True)
+class _JsonSpace(Qwen3):
+    """JSON in a space that no dialect has: for a look alone, it is written nowhere."""
+
+    name: str = field(default="", kw_only=True)
+    span_wh: tuple[float, float] | None = field(default=None, kw_only=True)
+    """Of the coordinates; None for pixels of the original image."""
+
+    def parse(self, text: str, *, size_wh: Size, input_size_wh: Size, categories: Sequence[str] = ()) -> Reply:
+        """See `Dialect.parse`."""
+        return parse_json_list(text, grid_wh=self.span_wh or size_wh, size_wh=size_wh, categories=categories)
+
+
+@dataclass(frozen=True)
+class _Gemini(Qwen3):
+    """JSON with the key box_2d, whose boxes are y1, x1, y2, x2 from 0 to 1000."""
+
+    name: str = "Gemini's"
+
+    def parse(self, text: str, *, size_wh: Size, input_size_wh: Size, categories: Sequence[str] = ()) -> Reply:
+        """See `Dialect.parse`."""
+        width, height = size_wh
+        text = text.replace("box_2d", "bbox_2d").replace("bbbox_2d", "bbox_2d")
+        turned = parse_json_list(text, grid_wh=NORM1000_WH, size_wh=(height, width), categories=categories)
+        boxes = Boxes(turned.boxes.xyxy[:, [1, 0, 3, 2]], turned.boxes.labels)
+        return replace(turned, boxes=boxes)
+
+
+_UNNAMED = (
+    (_JsonSpace(name="original pixels"), "pixels of the original image, for which there is no dialect"),
+    (_JsonSpace(name="0-1", span_wh=(1.0, 1.0)), "numbers from 0 to 1, for which no dialect writes JSON"),
+    (_Gemini(), "Gemini's boxes (box_2d, y first, 0-1000), for which there is no dialect"),
+)

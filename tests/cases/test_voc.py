@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from visionr1 import cli
-from visionr1.data import read_dataset
+from visionr1.data import read_dataset, read_source
 from visionr1.errors import DataError
 
 DATA = Path(__file__).parent / "data"
@@ -55,6 +57,14 @@ def test_string_ids_come_back_as_the_file_has_them(
     result = score(capsys, folder, "--predictions", folder / "res.json", "--coco-results", rows)
     assert result["metrics"]["AP"] == pytest.approx(1)
     assert [row["image_id"] for row in json.loads(rows.read_text())] == list(names)
+
+    # Another evaluator takes the file with the annotations as they are.
+    truth = COCO(str(folder / "_annotations.coco.json"))
+    evaluation = COCOeval(truth, truth.loadRes(str(rows)), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    assert evaluation.stats[0] == pytest.approx(1)
 
 
 def check(capsys: pytest.CaptureFixture[str], data: Path, *options: str) -> tuple[int, str]:
@@ -112,14 +122,25 @@ def test_a_list_with_the_endings_of_pictures() -> None:
 )
 def test_what_a_line_of_a_list_may_look_like(lines: str, expected: list[str], tmp_path: Path) -> None:
     folder = voc_folder(tmp_path, *dict.fromkeys(["my cat", "IMG", "IMG 1", "IMG 1 (2)"]), split="test")
-    (folder / "ImageSets/Main/test.txt").write_bytes(lines.encode())
-    assert ids(folder) == expected
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        (folder / "ImageSets/Main/test.txt").write_bytes(lines.encode(encoding))
+        assert ids(folder) == expected
 
 
-def test_no_other_image_is_read_in_the_place_of_one_that_is_missing(tmp_path: Path) -> None:
+def test_no_other_image_is_read_without_a_word_in_the_place_of_one_that_is_missing(tmp_path: Path) -> None:
     folder = voc_folder(tmp_path, "cat", "dog", split="test")
-    (folder / "ImageSets/Main/test.txt").write_text("dog\ncat 1\n")
-    with pytest.raises(DataError, match="line 2: 'cat 1': expected the name of a file in Annotations, or of a picture"):
+    file = folder / "ImageSets/Main/test.txt"
+    file.write_text("dog\ncat 2\n")
+    with pytest.raises(DataError, match="line 2: 'cat 2': expected the name of a file in Annotations, or of a picture"):
+        read_dataset(folder, split="test")
+
+    # A flag where other lines have none is counted; the same image twice is refused.
+    file.write_text("dog\ncat 1\n")
+    data = read_dataset(folder, split="test")
+    assert [sample.id for sample in data.samples] == ["dog", "cat"]
+    assert data.report.adjusted == {"names_read_without_a_flag": 1}
+    file.write_text("cat\ncat 1\n")
+    with pytest.raises(DataError, match="expected each image once, found 'cat 1' again"):
         read_dataset(folder, split="test")
 
 
@@ -132,6 +153,11 @@ def test_a_folder_without_lists_is_one_split(split: str | None) -> None:
     assert [sample.id for sample in data.samples] == ["a"]
     notes = [note for note in data.report.notes if "no lists in ImageSets/Main" in note]
     assert len(notes) == (split is not None)
+
+    # Training says so too, and what it asks for.
+    lines: list[str] = []
+    read_source(DATA / "case_04/t_vocnolists", split=split, notify=lines.append)
+    assert lines == list(data.report.notes)
 
 
 def test_a_folder_without_lists_is_evaluated(capsys: pytest.CaptureFixture[str]) -> None:

@@ -97,10 +97,10 @@ def read_source(
 ) -> tuple[Sample, ...]:
     """Return the samples of a data source: "bccd", or what `read_dataset` reads.
 
-    `notify` gets the lines of the report if rows were skipped.
+    `notify` gets the lines of the report if rows were skipped, else its notes alone.
     """
     dataset = read_dataset(data_path(source), split=split, on_bad=on_bad, reader=reader, image_dir=image_dir)
-    if dataset.report.skipped:
-        for line in dataset.report.lines():
-            notify(line)
+    report = dataset.report
+    for line in report.lines() if report.skipped else report.notes:
+        notify(line)
     return dataset.samples

@@ -8,7 +8,7 @@ maps, no lists at all (LabelImg). Hidden files, such as macOS's `._a.xml`, are l
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -110,11 +110,17 @@ def list_split(
 
     log.note(f"split {split!r}: {file.relative_to(path)}")
     lines = _read_lines(file)
-    entries = _Entries(xml_files, images, has_flags=bool(lines) and all(map(_cut_flag, lines.values())))
+    entries = _Entries(xml_files, images)
+    is_by_class = all(map(_cut_flag, lines.values()))
     listed: dict[str, Listed] = {}
     for number, line in lines.items():
         where = f"{file.relative_to(path)}, line {number}"
         entry = entries.find(line, where)
+        if entry is None:
+            # Only what names nothing can have a flag; in a list by class every line has one.
+            entry = entries.find(_cut_flag(line), where)
+            if entry is not None and not is_by_class:
+                log.adjust("names_read_without_a_flag", where, f"{line!r:.120} is read as {entry.name!r:.120}")
         if entry is None:
             expected = "expected the name of a file in Annotations, or of a picture, found neither"
             if not is_safe_name(line):
@@ -158,10 +164,9 @@ def read_class_list(path: Path) -> tuple[str, list[str]] | None:
 class _Entries:
     """What the lines of one list may name: XML files, and pictures that have none."""
 
-    def __init__(self, xml_files: Mapping[str, Path], images: ImageLookup, *, has_flags: bool) -> None:
+    def __init__(self, xml_files: Mapping[str, Path], images: ImageLookup) -> None:
         self._xml_files = xml_files
         self._images = images
-        self._has_flags = has_flags
 
         # A name without its folder means the only XML file of that name; macOS decomposes letters.
         self._names_by_spelling: dict[str, set[str]] = {}
@@ -170,10 +175,15 @@ class _Entries:
                 self._names_by_spelling.setdefault(compose_text(spelling), set()).add(name)
 
     def find(self, line: str, where: str) -> Listed | None:
-        """Return what a line names: the whole of it first, then without quotes, flag or ending; None for nothing."""
+        """Return what a line names: the whole of it first, then without quotes; None for nothing."""
         if not is_safe_name(line):
             return None
-        for text in self._spell(line):
+
+        # datumaro and CVAT quote names with blanks.
+        texts = [line]
+        if line.startswith('"') and line.find('"', 1) > 1:
+            texts.append(line[1 : line.rfind('"')])
+        for text in texts:
             names = _shorten(text)
             for name in names:
                 candidates = self._names_by_spelling.get(compose_text(name), set())
@@ -188,14 +198,6 @@ class _Entries:
                 if picture is not None:
                     return Listed(picture.rpartition(".")[0] or picture, None, where, picture)
         return None
-
-    def _spell(self, line: str) -> Iterator[str]:
-        """Yield what a line may mean, the likeliest first."""
-        yield line
-        if line.startswith('"') and line.find('"', 1) > 1:
-            yield line[1 : line.rfind('"')]
-        if self._has_flags and (name := _cut_flag(line)):
-            yield name
 
 
 def _cut_flag(line: str) -> str:
@@ -231,9 +233,12 @@ def _find_list(path: Path, split: str) -> Path | None:
 def _find_lists(path: Path) -> dict[str, Path]:
     """Return the lists of a folder by name, sorted: those of `ImageSets/Main`, or if there are none of `ImageSets`."""
     for folder in (path / "ImageSets/Main", path / "ImageSets"):
-        files = [file for file in sorted(folder.glob("*.txt")) if not file.name.startswith(".") and file.is_file()]
-        if files:
-            return {file.stem: file for file in files}
+        lists: dict[str, Path] = {}
+        for file in sorted(folder.glob("*.[tT][xX][tT]")):
+            if not file.name.startswith(".") and file.is_file():
+                lists[file.stem] = file
+        if lists:
+            return lists
     return {}
 
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # GRPO with the reward of Vision-R1 in ms-swift 4.6; rows/ is what examples/prepare.py writes. Not run here: it needs GPUs.
+# No MAX_PIXELS: the images have the size that the model is fed, and a second bound would feed another than is scored.
 set -euo pipefail
-NPROC_PER_NODE=${NPROC_PER_NODE:-8} MAX_PIXELS=401408 swift rlhf \
+NPROC_PER_NODE=${NPROC_PER_NODE:-8} swift rlhf \
     --rlhf_type grpo \
     --model "${MODEL:-Qwen/Qwen2.5-VL-7B-Instruct}" \
     --dataset "${ROWS:-rows/train.jsonl}" \

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # GRPO with the reward of Vision-R1 in verl 0.9; rows/ is what examples/prepare.py writes. Not run here: it needs GPUs.
+# An image of prepare.py's default takes 512 tokens at most; with a larger --max-pixels, raise max_prompt_length with it.
 set -euo pipefail
 python -m verl.trainer.main_ppo \
     algorithm.adv_estimator=grpo \

@@ -13,9 +13,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from support.random_families import build_llava
 from visionr1.data import read_source
-from visionr1.errors import DataError
+from visionr1.errors import CheckpointError, DataError, ImageRefused
 from visionr1.integrations import from_json
+from visionr1.models.loading import load_encoder, load_policy
+from visionr1.samples import Query
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 HOSTS = ("easyr1", "ms_swift", "openrlhf", "trl", "verl")
@@ -81,13 +84,72 @@ def test_rows_of_another_preset_ask_for_what_it_scores(
 
 
 def test_a_stored_image_is_fed_as_it_is(qwen25_folder: Path) -> None:
-    from transformers import AutoImageProcessor
-
     prepare = load(EXAMPLES / "prepare.py")
-    processor = AutoImageProcessor.from_pretrained(qwen25_folder, backend="pil", trust_remote_code=False)
+    policy, bounded = load_encoder(qwen25_folder), load_encoder(qwen25_folder, max_pixels=12800)
+    query = Query("detection", ("cat",))
     for size in ((640, 480), (30, 500), (1000, 999), (56, 57)):
-        once = prepare.input_size(processor, Image.new("RGB", size))
-        assert prepare.input_size(processor, Image.new("RGB", once)) == once
+        width, height = prepare.input_size(bounded, policy, Image.new("RGB", size), query)
+        assert width * height <= 12800 or size == (30, 500)  # whose short side is rounded up to a patch
+        assert policy.encode(Image.new("RGB", (width, height)), query).input_size_wh == (width, height)
+
+
+def test_ms_swift_is_told_no_second_bound() -> None:
+    """case_02: MAX_PIXELS in train.sh fed 728x532 of a row that said 1036x756; a perfect reply scored 1 of 3."""
+    for script in EXAMPLES.glob("*/*.sh"):
+        commands = [line for line in script.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+        assert "MAX_PIXELS" not in "\n".join(commands)
+
+
+def prepare_rows(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> list[dict[str, Any]]:
+    """Return the rows that prepare.py writes for verl."""
+    monkeypatch.setattr(sys, "argv", ["prepare.py", "verl", *map(str, arguments)])
+    load(EXAMPLES / "prepare.py").main()
+    out = Path(str(arguments[arguments.index("--out") + 1]))
+    return [json.loads(line) for line in (out / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_the_dialect_and_the_size_are_those_of_the_model(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """case_03: rows for a Qwen3-VL folder said qwen25; InternVL and SmolVLM ended in a KeyError."""
+    options = ("--data", "bccd", "--model", model_folder, "--out", tmp_path, "--limit", 1, "--max-pixels", 12800)
+    (row,) = prepare_rows(monkeypatch, *options)
+    assert "no image is stored with more than 12,800 pixels" in capsys.readouterr().out
+    policy = load_policy(model_folder)
+    truth = from_json(row["reward_model"]["ground_truth"])
+    assert truth.dialect == policy.dialect.name
+    with Image.open(row["images"][0]) as image:
+        assert image.width * image.height <= 12800
+        if policy.dialect.in_model_px:
+            assert policy.encode(image, Query("detection", ("cat",))).input_size_wh == image.size
+
+
+def test_models_without_a_dialect_are_refused_in_words(
+    qwen3_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = build_llava(tmp_path / "llava", qwen3_folder)
+    options = ("--data", "bccd", "--model", folder, "--out", tmp_path / "rows", "--limit", 1)
+    assert prepare_rows(monkeypatch, *options)
+    (folder / "visionr1.json").unlink()
+    with pytest.raises(CheckpointError, match="does not say how its model writes boxes"):
+        prepare_rows(monkeypatch, *options)
+
+
+def test_an_image_that_the_model_cannot_take_is_named(
+    qwen25_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """case_07: a ratio of 200.5 was a traceback that named no image."""
+    Image.new("RGB", (2, 401)).save(tmp_path / "thin.png")
+    data = {
+        "images": [{"id": 1, "file_name": "thin.png", "width": 2, "height": 401}],
+        "annotations": [],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    (tmp_path / "data.json").write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(ImageRefused, match=r"sample .*thin\.png.*2x401 pixels cannot be fed to the model"):
+        prepare_rows(
+            monkeypatch, "--data", tmp_path / "data.json", "--model", qwen25_folder, "--out", tmp_path / "rows"
+        )
 
 
 def test_a_wrong_data_set_is_one_line(qwen25_folder: Path, tmp_path: Path) -> None:
@@ -108,7 +170,7 @@ def test_the_model_that_ships_has_a_name_and_one_that_is_not_there_is_one_line(
     with Image.open(row["image"]) as image:
         assert image.width % 40 == image.height % 40 == 0  # its patches are 20 pixels, merged by two
     monkeypatch.setattr(sys, "argv", [*options, str(tmp_path / "none")])
-    with pytest.raises(DataError, match=r"--model .*none: no image processor"):
+    with pytest.raises(DataError, match=r"--model .*none: no such folder, and no such model on the hub"):
         prepare.main()
 
 

@@ -5,6 +5,7 @@ A folder may come from anyone: its code is never run, and whatever is wrong with
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from visionr1.models.adapters import base_folder, is_adapter_folder, load_adapte
 from visionr1.models.attention.tree import NAME as TREE_ATTENTION
 from visionr1.models.families import FAMILIES
 from visionr1.models.family import Family
-from visionr1.models.folder.files import check_layer_counts, read_object, read_shapes
+from visionr1.models.folder.files import INDEX, WEIGHTS, check_layer_counts, read_object, read_shapes
 from visionr1.models.folder.foreign import foreign
 from visionr1.models.folder.processor import (
     LOCAL,
@@ -36,6 +37,8 @@ from visionr1.models.paths.packed import PackedPath
 from visionr1.models.policy import Policy
 
 DIALECT_FILE = "visionr1.json"
+MOST_LAYERS = 1024
+"""Of a model whose weights are not there to be counted."""
 NAME_A_DIALECT = "--dialect my_dialect.py:NAME, in a recipe model.dialect"
 """How a user names a dialect, for messages."""
 
@@ -61,9 +64,41 @@ def load_policy(
     RecipeError if the device is not there.
     """
     check_device(device)
-    folder = model_folder(path)
+    opened = _open_folder(path, base)
+    model = _load_model(opened.folder, dtype).to(device)
+    policy = _make_policy(opened, model, dialect=dialect, template=template, max_pixels=max_pixels)
+    if opened.adapters:
+        load_adapters(policy.model, opened.adapters)
+    return policy
 
-    # What a folder of adapters says of dialect and template goes before what its base says.
+
+def load_encoder(path: str | Path, *, dialect: str | None = None, max_pixels: int | None = None) -> Policy:
+    """Return the policy in `path` without its weights, which need not be there: it makes prompts and cannot be run.
+
+    Arguments and errors are those of `load_policy`.
+    """
+    opened = _open_folder(path, None, needs_weights=False)
+    with foreign(f"{opened.folder / 'config.json'}"), torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(opened.config, trust_remote_code=False)
+    return _make_policy(opened, model, dialect=dialect, template=None, max_pixels=max_pixels)
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenedFolder:
+    """A model folder, or one of adapters with its base, whose configuration is read and checked."""
+
+    folder: Path
+    """That of the model."""
+    adapters: Path | None
+    settings: Mapping[str, Any]
+    """What visionr1.json says, that of the adapters first."""
+    config: Any
+    family: Family | None
+
+
+def _open_folder(path: str | Path, base: str | Path | None, *, needs_weights: bool = True) -> _OpenedFolder:
+    """Read what `path` says of its model; `base` is the model's folder if `path` holds adapters."""
+    folder = model_folder(path)
     adapters = None
     settings = {}
     if is_adapter_folder(folder):
@@ -75,27 +110,30 @@ def load_policy(
             )
         settings = _folder_settings(adapters)
 
-    config = _load_config(folder, str(path))
-    family = find_family(config)
-    settings = {**_folder_settings(folder), **settings}
-    written_in = _find_dialect(dialect, settings, adapters or folder, config.model_type, family)
-    model = _load_model(folder, dtype)
+    config = _load_config(folder, str(path), needs_weights=needs_weights)
+    return _OpenedFolder(folder, adapters, {**_folder_settings(folder), **settings}, config, find_family(config))
 
+
+def _make_policy(
+    opened: _OpenedFolder, model: Any, *, dialect: str | None, template: str | None, max_pixels: int | None
+) -> Policy:
+    """Return the policy of a `model` with what makes its prompts, from its folder."""
+    folder, family, settings = opened.folder, opened.family, opened.settings
+    written_in = _find_dialect(dialect, settings, opened.adapters or folder, opened.config.model_type, family)
     if family is None:
-        processor = load_processor(folder, config.model_type)
+        processor = load_processor(folder, opened.config.model_type)
         generic_path = GenericPath(model.config, processor, read_processor_files(folder))
         generic_path.check_dialect(written_in, folder)
-        policy = Policy(model.to(device), processor.tokenizer, processor.image_processor, written_in, generic_path)
+        policy = Policy(model, processor.tokenizer, processor.image_processor, written_in, generic_path)
     else:
-        policy = share_prefixes(model.to(device), folder, family, written_in)
+        policy = share_prefixes(model, folder, family, written_in)
+
     is_default = not dialect and "dialect" not in settings
     policy.write_in(dialect_for_template(written_in, policy.tokenizer, is_default=is_default))
     policy.template = template or settings.get("template", "")
     bound = max_pixels or settings.get("max_pixels")
     if bound:
         limit_pixels(policy, bound)
-    if adapters:
-        load_adapters(policy.model, adapters)
     return policy
 
 
@@ -140,7 +178,7 @@ def find_family(config: Any) -> Family | None:
     return None if partial or text.model_type not in family.text_types else family
 
 
-def _load_config(folder: Path, given: str) -> Any:
+def _load_config(folder: Path, given: str, *, needs_weights: bool) -> Any:
     """Return the configuration in `folder`, for which the user gave the name `given`; CheckpointError if there is none,
     or if the model reads no images."""
     if not (folder / "config.json").is_file():
@@ -149,7 +187,9 @@ def _load_config(folder: Path, given: str) -> Any:
         raise CheckpointError(f"no model in {folder}: config.json is missing{hint}")
     content = read_object(folder / "config.json")
     _check_type(content, folder)
-    check_layer_counts(content, len(read_shapes(folder)), folder / "config.json")
+    has_weights = needs_weights or any((folder / name).is_file() for name in (WEIGHTS, INDEX))
+    num_weights = len(read_shapes(folder)) if has_weights else MOST_LAYERS
+    check_layer_counts(content, num_weights, folder / "config.json")
     with foreign(f"{folder / 'config.json'}"):
         return AutoConfig.from_pretrained(folder, **LOCAL)
 

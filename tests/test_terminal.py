@@ -15,6 +15,7 @@ from visionr1.terminal import printable, printable_json
         ("\x1b]0;title\x07", r"\x1b]0;title\x07"),
         ("over\rwritten\x08", r"over\rwritten\x08"),
         ("\x9b2J", r"\x9b2J"),
+        ("caf\udce9 \ud800", r"caf\udce9 \ud800"),
         ("\u202etxt.exe\u2069", r"\u202etxt.exe\u2069"),
     ],
 )

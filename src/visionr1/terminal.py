@@ -8,11 +8,14 @@ _CONTROL = [*range(0x20), *range(0x7F, 0xA0)]
 _DIRECTION = [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]
 """Overrides of the writing direction, which make text look like another."""
 
+_SURROGATES = range(0xD800, 0xE000)
+"""Halves of characters, as in names that are not UTF-8, which no terminal's encoding can print."""
+
 
 def _escapes() -> dict[int, str]:
     """Map the code of each character that is not printed to its escape, as `str.translate` takes it."""
     escapes = {}
-    for code in (*_CONTROL, *_DIRECTION):
+    for code in (*_CONTROL, *_DIRECTION, *_SURROGATES):
         if chr(code) not in _KEPT:
             # Python's own escape, without the quotes around it.
             escapes[code] = repr(chr(code))[1:-1]

@@ -111,7 +111,13 @@ FILES: list[tuple[Any, str]] = [
     ({**content(), "images": []}, "images: expected at least one, found none; the data set is empty"),
     ({**content(), "categories": []}, "categories: expected at least one"),
     ({**content(), "categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}, r"categories\[1\]: id: .* 1 twice"),
-    ({**content(), "categories": [{"id": 1, "name": " "}]}, r"categories\[0\]: expected an object with id and name"),
+    (
+        {**content(), "categories": [{"id": 1, "name": " "}]},
+        r"categories\[0\]: name: expected a text that is not",
+    ),
+    ({**content(), "categories": [{"id": 1, "name": 0}]}, r"categories\[0\]: name: .*found 0"),
+    ({**content(), "categories": [{"id": 1, "name": "\ud800"}]}, r"categories\[0\]: name: .*a surrogate.*'\\ud800'"),
+    ({**content(), "categories": [{"id": [1], "name": "a"}]}, r"categories\[0\]: expected an object with id and name"),
     ({**content(), "categories": [{"id": 2, "name": "a"}, {"id": 1, "name": "A"}]}, "2 categories are called 'a'"),
     ({**content(), "categories": ["cat"]}, r"categories\[0\]"),
 ]

@@ -60,12 +60,15 @@ def run(args: argparse.Namespace) -> None:
     if not args.split:
         splits = [*find_splits(path, reader)] or [None]
 
-    num_failures = 0
+    num_failures = num_faults = 0
     for split in splits:
         dataset = read_dataset(path, split=split, on_bad=args.on_bad, reader=reader, image_dir=args.images)
         check = check_data(dataset, dialect)
         num_failures += len(check.failures)
+        num_faults += len(check.faults)
         for line in (dataset.table.path, *dataset.report.lines(), *check.lines()):
             print(printable(line))
+    if num_faults > 0:
+        raise DataError("a set without a usable box cannot be trained on; see above (docs/faq.md#no-box-to-learn-from)")
     if num_failures > 0:
         raise DataError(f"samples that cannot be trained on: {num_failures}; see above")

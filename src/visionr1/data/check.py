@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from visionr1.boxes import iou_matrix
 from visionr1.data.dataset import BoxDataset
+from visionr1.data.oddities import find_faults, find_notes
 from visionr1.dialects import Dialect
 from visionr1.errors import DataError
 from visionr1.rewards import Reward
@@ -23,7 +24,7 @@ THRESHOLDS = (BEGINNER.xi0, BEGINNER.xi2, ADVANCED.xi2)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataCheck:
-    """Findings of the check. `failures` name the samples that cannot be trained on."""
+    """Findings of the check. `failures` name the samples that cannot be trained on, `faults` are of the whole set."""
 
     images: int
     boxes: int
@@ -38,6 +39,9 @@ class DataCheck:
     """Mean reward of the rendered truths in the beginner stage, of 3 at most."""
     per_category: Mapping[str, int]
     failures: tuple[str, ...]
+    faults: tuple[str, ...]
+    notes: tuple[str, ...]
+    """What should be looked at (`visionr1.data.oddities`)."""
 
     def lines(self) -> list[str]:
         """Return the findings as lines of text."""
@@ -53,7 +57,9 @@ class DataCheck:
         )
         rounded = ", ".join(f"{count} boxes below IoU {iou:g}" for iou, count in self.below.items())
         lines.append(f"rounding to the dialect's grid leaves {rounded}")
-        for failure in self.failures:
+        for note in self.notes:
+            lines.append(f"NOTE {note}")
+        for failure in (*self.faults, *self.failures):
             lines.append(f"FAILED {failure}")
         return lines
 
@@ -112,6 +118,8 @@ def check_data(
         mean_total=mean_total,
         per_category=_count_boxes(dataset),
         failures=tuple(failures),
+        faults=tuple(find_faults(dataset)),
+        notes=tuple(find_notes(dataset)),
     )
 
 

@@ -154,13 +154,15 @@ def _log_missing_image(table: BoxTable, index: int, images: ImageLookup, log: Ro
     """Log an image whose name is unsafe, or that was not found."""
     name = table.file_names[index]
     reason = "missing_image"
+    expected = f"expected an image at {images.folders[0] / name!s:.300}"
+    if "://" in name:
+        expected = f"expected the image of {name:.120} in {images.folders[0]} (nothing is downloaded)"
     if not is_safe_name(name):
         reason = "unsafe_file_name"
         message = f"file_name: expected a path below the image folder, found {name!r:.120}"
     elif len(images.folders) == 1:
-        message = f"file_name: expected an image at {images.folders[0] / name!s:.300}, found no such file"
+        message = f"file_name: {expected}, found no such file"
     else:
-        expected = f"expected an image at {images.folders[0] / name!s:.300}"
         message = f"file_name: {expected}, found no such file there nor in {images.describe_others()}; {NAME_FOLDER}"
     log.bad(reason, _name_image(table, index), message, image=table.image_ids[index])
 

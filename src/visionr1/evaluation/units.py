@@ -53,7 +53,7 @@ class Unit:
             name=name,
             annotations=dataset.table,
             samples=dataset.samples,
-            report=dataset.report.lines(),
+            report=[*dataset.report.lines(), *_describe_lack(dataset.table)],
             left_out=frozenset(dataset.report.images_left_out),
             **more,
         )
@@ -61,7 +61,8 @@ class Unit:
     @classmethod
     def of_table(cls, name: str, table: BoxTable, **more: Any) -> Unit:
         """Return the unit of annotations that were read without images, whose report matters if rows were skipped."""
-        report = table.report.lines() if table.report.skipped else ()
+        report = table.report.lines() if table.report.skipped else []
+        report += _describe_lack(table)
         left_out = frozenset(table.report.images_left_out)
         return cls(name=name, annotations=table, report=report, left_out=left_out, **more)
 
@@ -69,6 +70,12 @@ class Unit:
     def table(self) -> BoxTable:
         """The annotations, or the table that the samples' own boxes make."""
         return self.annotations if self.annotations is not None else table_of(self.samples)
+
+
+def _describe_lack(table: BoxTable) -> list[str]:
+    """Return a line if no prediction can be right, which explains figures that would look like the model's."""
+    lack = table.describe_lack_of_boxes()
+    return [f"{table.path}: {lack}"] if lack else []
 
 
 @dataclass(frozen=True, slots=True, eq=False)

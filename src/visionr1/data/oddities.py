@@ -22,14 +22,16 @@ AREA_TOLERANCE = 1.01
 def find_faults(dataset: BoxDataset) -> list[str]:
     """Return why a data set as a whole cannot be trained on; none if it can."""
     table = dataset.table
-    lack = table.describe_lack_of_boxes()
-    if lack:
-        return [lack]
+    num_boxes = len(table.xywh)
+    if num_boxes == 0:
+        return ["no box to learn from: the annotations hold none"]
+    if table.iscrowd.all():
+        return [f"no box to learn from: iscrowd is 1 on all {num_boxes} annotations (CVAT writes this for masks)"]
     if not any(len(sample.truth) for sample in dataset.samples):
-        return [f"no box to learn from: all {len(table.xywh)} are empty, crowd regions or outside their image"]
+        return [f"no box to learn from: all {num_boxes} are empty, crowd regions or outside their image"]
     if _lie_in_unit_square(table).all():
         remedy = "multiply x and width by the width of the image, y and height by its height"
-        return [f"all {len(table.xywh)} boxes lie in 0 to 1, as fractions of the image do; {remedy}"]
+        return [f"all {num_boxes} boxes lie in 0 to 1, as fractions of the image do; {remedy}"]
     return []
 
 

@@ -102,15 +102,6 @@ class BoxTable:
             iscrowd=self.iscrowd[rows],
         )
 
-    def describe_lack_of_boxes(self) -> str:
-        """Return why no box of the table can be right, empty if one can: it has none, or crowd regions alone."""
-        if len(self.iscrowd) == 0:
-            return "no box to learn from: the annotations hold none"
-        if self.iscrowd.all():
-            num_crowds = len(self.iscrowd)
-            return f"no box to learn from: iscrowd is 1 on all {num_crowds} annotations (CVAT writes this for masks)"
-        return ""
-
     def check_names(self) -> None:
         """Raise DataError if two categories have one name as labels are compared (strip, casefold)."""
         counts = Counter(map(normalize_label, self.categories))

@@ -53,7 +53,7 @@ class Unit:
             name=name,
             annotations=dataset.table,
             samples=dataset.samples,
-            report=[*dataset.report.lines(), *_describe_lack(dataset.table)],
+            report=[*dataset.report.lines(), *_note_crowds(dataset.table)],
             left_out=frozenset(dataset.report.images_left_out),
             **more,
         )
@@ -62,7 +62,7 @@ class Unit:
     def of_table(cls, name: str, table: BoxTable, **more: Any) -> Unit:
         """Return the unit of annotations that were read without images, whose report matters if rows were skipped."""
         report = table.report.lines() if table.report.skipped else []
-        report += _describe_lack(table)
+        report += _note_crowds(table)
         left_out = frozenset(table.report.images_left_out)
         return cls(name=name, annotations=table, report=report, left_out=left_out, **more)
 
@@ -72,10 +72,11 @@ class Unit:
         return self.annotations if self.annotations is not None else table_of(self.samples)
 
 
-def _describe_lack(table: BoxTable) -> list[str]:
-    """Return a line if no prediction can be right, which explains figures that would look like the model's."""
-    lack = table.describe_lack_of_boxes()
-    return [f"{table.path}: {lack}"] if lack else []
+def _note_crowds(table: BoxTable) -> list[str]:
+    """Return a line if there are crowd regions alone, which explains figures that would look like the model's."""
+    if len(table.iscrowd) == 0 or not table.iscrowd.all():
+        return []
+    return [f"{table.path}: no box can be found: iscrowd is 1 on all {len(table.iscrowd)} annotations"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -24,7 +24,7 @@ from visionr1.evaluation.runner import Model
 from visionr1.evaluation.statistics import format_differences
 from visionr1.files import read_json, write_json_atomic
 from visionr1.report.page import write_report
-from visionr1.terminal import printable
+from visionr1.terminal import printable, printable_line
 from visionr1.training.recipe import Recipe
 from visionr1.training.run_lock import lock_run
 from visionr1.training.train import train
@@ -50,7 +50,7 @@ def demo(recipe: Recipe, run_dir: Path) -> None:
     check_run_dir(run_dir)
     console = Console(highlight=False, markup=False, emoji=False)
     console.print(
-        f"Everything goes to {printable(run_dir)}. If you stop this, the same command goes on.", soft_wrap=True
+        f"Everything goes to {printable_line(run_dir)}. If you stop this, the same command goes on.", soft_wrap=True
     )
 
     console.rule(f"1/3  The base model on {DATA} {SPLIT}", align="left")

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from visionr1.terminal import printable
+from visionr1.terminal import printable_line
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -43,8 +43,8 @@ class Bar:
 
     def show(self, share: float, name: str, text: str) -> None:
         """Show the `share` that is done of what `name` names, and `text` beside it."""
-        name = printable(name)
-        text = printable(text)
+        name = printable_line(name)
+        text = printable_line(text)
         # A terminal that is gone (a lost connection) must not end the run before its checkpoint.
         with suppress(OSError):
             self._bar.update(self._task, completed=share, description=name, text=text)

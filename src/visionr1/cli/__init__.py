@@ -7,20 +7,27 @@ files: it prints `error: ...` and returns 2.
 """
 
 import argparse
+import errno
 import os
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 
 from visionr1 import __version__
 from visionr1.cli.arguments import CommandParser, add_command
 from visionr1.errors import VisionR1Error
-from visionr1.terminal import printable
+from visionr1.terminal import make_output_safe, printable, printable_message
 
 ORDER = ("demo", "train", "recipe", "eval", "compare", "vqa", "predict", "report", "data", "score")
 """The order of the commands in `visionr1 --help`; those that are not named here follow by name."""
+SAVES_MEMORY = (
+    "eval takes less with a smaller --batch-size, training with smaller train.batch_size, rollout.batch_size and "
+    "optimizer.tokens_per_forward (docs/training.md#memory)"
+)
 EXAMPLES = """\
 examples:
   visionr1 demo                                          see it work, in minutes on a CPU
@@ -40,14 +47,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status: 0, 2 for a user's error, 130: interrupt, 141: closed pipe."""
     if argv is None:
         argv = sys.argv[1:]
+    make_output_safe()
     args = build_parser().parse_args(argv)
     try:
         args.run(args)
     except VisionR1Error as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
+        _say(f"error: {printable_message(error)}")
         return 2
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        _say("interrupted")
         return 130
     except BrokenPipeError:
         # The reader of the output has seen enough. Python flushes what is left when it exits, and
@@ -56,9 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     except OSError as error:
         # A file that cannot be written: a full disk, a folder of someone else.
-        print(f"error: {printable(error)}", file=sys.stderr)
+        _say(f"error: {printable_message(_explain_os_error(error))}")
         return 2
     except Exception as error:
+        if _is_out_of_memory(error):
+            _say(f"error: memory ran out ({printable_message(error)}); {SAVES_MEMORY}")
+            return 2
         # A report needs the traceback, so Python prints it; the note is the last line below it.
         command = shlex.join(["visionr1", *argv])
         error.add_note(
@@ -67,6 +78,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         raise
     return 0
+
+
+def _say(text: str) -> None:
+    """Print to standard error, if anyone is still there to read it."""
+    with suppress(OSError):
+        print(text, file=sys.stderr)
+
+
+def _explain_os_error(error: OSError) -> str:
+    """Return what the system says, and the reason where it names no file because the working folder is gone."""
+    if error.errno == errno.ENOENT and error.filename is None:
+        try:
+            Path.cwd()
+        except FileNotFoundError:
+            return "the folder that this command was started in is no longer there; change to another one"
+    return str(error)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error is Python's or torch's for memory that ran out, on the CPU or a GPU."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )
 
 
 def build_parser() -> argparse.ArgumentParser:

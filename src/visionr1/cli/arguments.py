@@ -5,7 +5,9 @@ import os
 import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from visionr1.terminal import printable_line
 
 WIDTH = 78
 """Width of the text below a command's own help, as argparse wraps its text on a terminal of 80 columns."""
@@ -23,6 +25,10 @@ class CommandParser(argparse.ArgumentParser):
         if self.more_help is None:
             return text
         return f"{text}\n{self.more_help()}\n"
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong with the arguments, which it repeats, and exit with status 2."""
+        super().error(printable_line(message))
 
 
 def add_command(

@@ -11,7 +11,7 @@ from visionr1.cli.arguments import (
     list_names,
 )
 from visionr1.errors import DataError
-from visionr1.terminal import printable
+from visionr1.terminal import printable_line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
         num_failures += len(check.failures)
         num_faults += len(check.faults)
         for line in (dataset.table.path, *dataset.report.lines(), *check.lines()):
-            print(printable(line))
+            print(printable_line(line))
     if num_faults > 0:
         raise DataError("a set without a usable box cannot be trained on; see above (docs/faq.md#no-box-to-learn-from)")
     if num_failures > 0:

@@ -22,7 +22,7 @@ from visionr1.cli.arguments import (
     positive,
 )
 from visionr1.errors import RecipeError, needs_extra
-from visionr1.terminal import printable
+from visionr1.terminal import printable, printable_line
 
 if TYPE_CHECKING:
     from visionr1.evaluation import Evaluation
@@ -210,7 +210,7 @@ def run(args: argparse.Namespace) -> None:
         image_dir=args.images,
         out=args.out,
         shard=Shard.read(args.shard) if args.shard else None,
-        notify=lambda line: print(printable(line), file=sys.stderr),
+        notify=lambda line: print(printable_line(line), file=sys.stderr),
     )
 
     # A shard only asks: there is nothing to score before the last one is done.

@@ -8,6 +8,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from visionr1.errors import RecipeError
+from visionr1.terminal import printable_toml
 
 if TYPE_CHECKING:
     from visionr1.settings import Setting
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
         for preset, options in groupby(options_of_other_presets(), key=itemgetter(0)):
             heading = f'[reward]  The options beside preset = "{preset}".'
             texts.append(_format_settings(heading, (option for _, option in options), {}))
-    print("\n\n".join(texts))
+    print(printable_toml("\n\n".join(texts)))
 
 
 def _format_settings(heading: str, settings: "Iterable[Setting]", values: Mapping[str, object]) -> str:

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from visionr1.terminal import printable_line
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -27,4 +29,4 @@ def run(args: argparse.Namespace) -> None:
     from visionr1.report.page import write_report
 
     out = args.out or args.run_dir / "report.html"
-    print(write_report(args.run_dir, out))
+    print(printable_line(write_report(args.run_dir, out)))

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from visionr1.cli.arguments import CommandParser, add_dialect_argument, list_names, share
 from visionr1.errors import DataError, RecipeError, VisionR1Error, naming
-from visionr1.terminal import printable
+from visionr1.terminal import printable_line
 
 if TYPE_CHECKING:
     from visionr1.rewards.presets import Preset
@@ -130,7 +130,7 @@ def run(args: argparse.Namespace) -> None:
             print(to_json(scored.result), flush=True)
             counts["rows"] += 1
             if args.explain:
-                print(printable("\n  ".join(scored.reasons)), file=sys.stderr)
+                print("\n  ".join(map(printable_line, scored.reasons)), file=sys.stderr)
             if args.image and not _draw_row(args.image, counts["rows"], scored):
                 counts["undrawn"] += 1
             if scored.row is None:
@@ -140,14 +140,14 @@ def run(args: argparse.Namespace) -> None:
 
     hint = explain_no_overlap(Replies(resolve_dialect(args.dialect), completions))
     if hint:
-        print(printable(f"{args.rows}: {hint}"), file=sys.stderr)
+        print(printable_line(f"{args.rows}: {hint}"), file=sys.stderr)
     _check_counts(args.rows, counts)
 
 
 def _check_counts(rows: str, counts: Mapping[str, int]) -> None:
     """Raise DataError if a row was wrong or could not be drawn: it did not stop the others, the exit status says so."""
     if counts["rows"] == 0:
-        print(f"{rows}: no rows", file=sys.stderr)
+        print(f"{printable_line(rows)}: no rows", file=sys.stderr)
     if counts["wrong"] > 0:
         wrong = f"{counts['wrong']} of {counts['rows']} rows are wrong"
         raise DataError(f'{wrong} and have no score; the "error" of each says why')
@@ -201,9 +201,9 @@ def _draw_row(image: Path, number: int, scored: ScoredRow) -> bool:
     try:
         save_png(draw_score(sample.load_image(), scored.score, truth), path)
     except VisionR1Error as error:
-        print(f"  not drawn: {printable(error)}", file=sys.stderr)
+        print(f"  not drawn: {printable_line(error)}", file=sys.stderr)
         return False
-    print(f"  drawn: {path}", file=sys.stderr)
+    print(f"  drawn: {printable_line(path)}", file=sys.stderr)
     return True
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from visionr1.cli.arguments import CommandParser, existing_path
 from visionr1.cli.recipe import settings_overview
 from visionr1.errors import RecipeError, needs_extra
+from visionr1.terminal import printable_line, printable_toml
 
 if TYPE_CHECKING:
     from visionr1.training.recipe import Recipe
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
     recipe.check_ends()
 
     if args.dry_run:
-        print(to_toml(recipe), end="")
+        print(printable_toml(to_toml(recipe)), end="")
         return
 
     with needs_extra("train"):
@@ -88,7 +89,7 @@ def run(args: argparse.Namespace) -> None:
     result = train(recipe, args.run_dir or Path("runs") / path.stem, resume=args.resume)
     # Of several processes only the first prints.
     if os.environ.get("RANK", "0") == "0":
-        print(_summary(result, recipe))
+        print(printable_line(_summary(result, recipe)))
 
 
 def _summary(result: RunResult, recipe: Recipe) -> str:

@@ -20,6 +20,7 @@ from visionr1.evaluation.statistics import NUM_RESAMPLES, Difference, format_dif
 from visionr1.evaluation.table import format_results
 from visionr1.evaluation.units import Unit
 from visionr1.files import read_json
+from visionr1.terminal import printable_line
 
 _RESULT_FIELDS = {"model", "data", "split", "metrics", "protocol"}
 """Fields that every stored result has."""
@@ -103,7 +104,8 @@ class Comparison:
             results[one.name + mark] = one.result
             sources.append(f"{one.name}: {one.data} {one.split}".rstrip())
 
-        lines = [format_results(results)]
+        table = format_results(results)
+        lines = []
         if on_other_data:
             lines.append(f"+ On other data than the first: not comparable. {'; '.join(sources)}")
 
@@ -116,7 +118,7 @@ class Comparison:
             if not isinstance(difference, str):
                 text = f"paired over the images: {format_differences(difference, metrics)}"
             lines.append(f"{name} - {first.name}: {text}")
-        return "\n".join(lines)
+        return "\n".join([table, *map(printable_line, lines)])
 
 
 def compare(paths: Sequence[Path], *, num_resamples: int = NUM_RESAMPLES) -> Comparison:

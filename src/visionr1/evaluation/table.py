@@ -8,6 +8,7 @@ from functools import partial
 from visionr1.evaluation.evaluation import SMALL_SET, Evaluation
 from visionr1.evaluation.protocols import Protocol
 from visionr1.evaluation.result import Result
+from visionr1.terminal import printable_line
 
 _COUNTS = (
     "replies",
@@ -48,7 +49,7 @@ def format_results(results: Mapping[str, Result]) -> str:
             add_row(key.replace("_", " "), partial(_format_count, key=key))
     for kind in merge_names(result.faults for result in columns):
         add_row(f"fault: {kind.replace('_', ' ')}", partial(_format_fault, kind=kind))
-    return "\n".join(_align(rows) + _footer(results))
+    return "\n".join(map(printable_line, _align(rows) + _footer(results)))
 
 
 def format_benchmark(evaluation: Evaluation) -> str:
@@ -76,7 +77,7 @@ def format_benchmark(evaluation: Evaluation) -> str:
     lines = _align(rows)
     if evaluation.missing:
         lines.append(f"NOT all of {evaluation.benchmark.name}: missing are {', '.join(evaluation.missing)}")
-    return "\n".join([*lines, *evaluation.notes, *_footer(evaluation.results)])
+    return "\n".join(map(printable_line, [*lines, *evaluation.notes, *_footer(evaluation.results)]))
 
 
 def _mark_names(results: Mapping[str, Result], protocol: Protocol) -> list[str]:
@@ -142,6 +143,7 @@ def merge_names(groups: Iterable[Iterable[str]]) -> list[str]:
 
 def _align(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return the lines of a table, its first row ruled off."""
+    rows = [list(map(printable_line, row)) for row in rows]
     widths = []
     for column in zip(*rows, strict=True):
         widths.append(max(map(len, column)))

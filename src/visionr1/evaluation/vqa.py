@@ -23,6 +23,7 @@ from visionr1.models.policy import Policy
 from visionr1.rollout.engine import Sampling
 from visionr1.rollout.engines.builtin import generate
 from visionr1.samples import Query
+from visionr1.terminal import printable_line
 
 MAX_NEW_TOKENS = 128
 JUDGE = "exact_matching"
@@ -99,13 +100,14 @@ def describe(record: Mapping[str, Any]) -> str:
     """Return a record in three lines."""
     protocol = record["protocol"]
     accuracy = 100 * record["metrics"]["accuracy"]
-    return (
+    lines = [
         f"{record['benchmark']}: accuracy {accuracy:.1f} "
-        f"({record['counts']['questions']} questions, data: {record['data']})\n"
+        f"({record['counts']['questions']} questions, data: {record['data']})",
         f"protocol {protocol['name']}: prompt {protocol['prompt']}, {protocol['decoding']}, "
-        f"{protocol['max_new_tokens']} tokens, {protocol['judge']}\n"
-        f"predictions: {record['predictions']}"
-    )
+        f"{protocol['max_new_tokens']} tokens, {protocol['judge']}",
+        f"predictions: {record['predictions']}",
+    ]
+    return "\n".join(map(printable_line, lines))
 
 
 @contextmanager

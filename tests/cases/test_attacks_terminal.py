@@ -1,4 +1,4 @@
-"""Attacks on a terminal (B2, B3, C2): names from files command nothing and forge no line; no encoding ends a command."""
+"""Attacks on a terminal (B2, B3, C2): names from files command nothing and forge no line; no encoding ends a run."""
 
 import json
 import os

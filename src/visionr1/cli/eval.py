@@ -266,7 +266,7 @@ def _print_shard(args: argparse.Namespace, evaluation: Evaluation) -> None:
     if num_replies == num_prompts:
         next_step = "the same command without --shard scores them"
     done = f"shard {args.shard} is done; {num_replies} of {num_prompts} replies are in {args.out}"
-    print(printable(f"{done}; {next_step}"))
+    print(printable_line(f"{done}; {next_step}"))
 
 
 def _print_results(args: argparse.Namespace, evaluation: Evaluation) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visionr1.boxes import Array, giou_matrix, iou_matrix, is_box, is_number, xywh_to_xyxy
+from visionr1.data.ids import Id, IdIndex
 from visionr1.dialects import Dialect
 from visionr1.errors import DataError
 from visionr1.evaluation.asking import ask
@@ -190,22 +191,31 @@ def overlap_matrix(predicted: Array, true: Array, protocol: Protocol) -> Array:
 
 def _parse_replies(samples: Sequence[Sample], answers: Replies) -> dict[int, Reply]:
     """Parse the replies by position of their sample, in the order of the replies."""
-    places = {sample.id: place for place, sample in enumerate(samples)}
+    places = _Places(samples)
     parsed: dict[int, Reply] = {}
     for prediction in answers.predictions:
-        place = _place(places, prediction.sample_id, "a reply")
+        place = places.find(prediction.sample_id, "a reply")
         if place in parsed:
             raise DataError(f"sample {prediction.sample_id!r}: expected one reply, found two")
         parsed[place] = _parse(samples[place], prediction, answers.dialect)
     return parsed
 
 
-def _place(places: Mapping[str, int], sample_id: str, what: str) -> int:
-    """Return the position of a sample; DataError, beginning with `what` names it, if the set does not have it."""
-    if sample_id not in places:
-        example = next(iter(places), "")
-        raise DataError(f"{what} has sample_id {sample_id!r}, which is not of the set; its ids are like {example!r}")
-    return places[sample_id]
+class _Places:
+    """The positions of samples, by their ids as any tool may write them."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self._places: dict[Id, int] = {sample.id: place for place, sample in enumerate(samples)}
+        self._ids = IdIndex(self._places)
+
+    def find(self, sample_id: object, what: str) -> int:
+        """Return the position of a sample; DataError, beginning with `what` names it, if the set does not have it."""
+        identity = self._ids.find(sample_id)
+        if identity is None:
+            example = next(iter(self._places), "")
+            found = f"sample_id {sample_id!r:.80}"
+            raise DataError(f"{what} has {found}, which is not of the set; its ids are like {example!r}")
+        return self._places[identity]
 
 
 def _parse(sample: Sample, prediction: Prediction, dialect: Dialect) -> Reply:
@@ -222,13 +232,13 @@ def _parse(sample: Sample, prediction: Prediction, dialect: Dialect) -> Reply:
 
 def _read_boxes(files: Mapping[Path, JsonRows], samples: Sequence[Sample], protocol: Protocol) -> list[Array]:
     """Return the boxes xyxy of each sample, best first; DataError for a bad row, or a sample in two files."""
-    places = {sample.id: place for place, sample in enumerate(samples)}
+    places = _Places(samples)
     scored: list[list[tuple[float, list[float]]]] = [[] for _ in samples]
     file_of_sample: dict[int, Path] = {}
     for path, rows in files.items():
         for index, row in enumerate(rows):
             where = f"{path}: row {index}"
-            place = _place(places, str(row.get("sample_id")), f"{where}: the box")
+            place = places.find(row.get("sample_id"), f"{where}: the box")
 
             # Ranks over two files would depend on their order.
             if file_of_sample.setdefault(place, path) != path:

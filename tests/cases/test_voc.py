@@ -358,6 +358,21 @@ def test_an_image_that_loses_an_object_is_left_out(tmp_path: Path, capsys: pytes
     assert result["counts"]["images_left_out"] == 1
 
 
+# ---- case 15: cvat-ai/cvat#4745, #6785: boxes that are turned, as CVAT and datumaro write them
+
+
+def test_a_turned_box_is_enclosed(tmp_path: Path) -> None:
+    folder = voc_folder(tmp_path, "a")
+    xml = folder / "Annotations/a.xml"
+    text = xml.read_text().replace("<xmin>11</xmin><ymin>11<", "<xmin>21</xmin><ymin>31<")
+    text = text.replace("<xmax>60</xmax><ymax>60<", "<xmax>80</xmax><ymax>50<")
+    turned = "<attributes><attribute><name>rotation</name><value>90.0</value></attribute></attributes></object>"
+    xml.write_text(text.replace("</object>", turned))
+    data = read_dataset(folder)
+    assert data.samples[0].truth.xyxy.tolist() == [[40, 10, 60, 70]]
+    assert data.report.adjusted == {"rotated_boxes_enclosed": 1}
+
+
 # ---- cases 22 and 23: small letters, odd sizes, other XML
 
 

@@ -97,8 +97,8 @@ def _read_entry(entry: Listed, log: RowLog) -> Annotation | None:
         place, problem = annotation.fault
         log.bad("bad_object", f"{where}: {place}", problem, image=entry.name)
         return None
-    for index in annotation.difficult:
-        log.adjust("difficult_objects_kept", f"{where}: object {index}", "difficult is 1")
+    for reason, place, message in annotation.adjusted:
+        log.adjust(reason, f"{where}: {place}", message)
     return annotation
 
 

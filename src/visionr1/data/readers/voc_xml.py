@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+from visionr1.data.segmentation import rotated_box
 from visionr1.errors import DataError
 from visionr1.samples import Size, compose_text
 
@@ -50,8 +51,8 @@ class Annotation(NamedTuple):
     labels: list[str]
     xyxy: list[list[float]]
     """Pixels from 0, the far ends outside."""
-    difficult: list[int]
-    """Which of the objects, from 0, VOC's own metric ignores."""
+    adjusted: list[tuple[str, str, str]]
+    """What was changed or is not as it seems, for `RowLog.adjust`: the reason, "object 2", and words."""
     fault: tuple[str, str] | None
     """The first object that cannot be used, "object 2", and why."""
 
@@ -65,16 +66,20 @@ def read_annotation(path: Path) -> Annotation:
     root = _parse(path)
     labels: list[str] = []
     boxes: list[list[float]] = []
-    difficult: list[int] = []
+    adjusted: list[tuple[str, str, str]] = []
     fault = None
     for index, element in enumerate(root.findall("object")):
         try:
             label, box = _read_object(element)
+            degrees = _read_rotation(element)
         except DataError as error:
             fault = fault or (f"object {index}", str(error))
             continue
         if _read_text(element, "difficult") == "1":
-            difficult.append(index)
+            adjusted.append(("difficult_objects_kept", f"object {index}", "difficult is 1"))
+        if degrees:
+            adjusted.append(("rotated_boxes_enclosed", f"object {index}", f"the box {box} is turned by {degrees:g}"))
+            box = _enclose(box, degrees)
         labels.append(label)
         boxes.append(box)
     return Annotation(
@@ -83,7 +88,7 @@ def read_annotation(path: Path) -> Annotation:
         size_wh=_read_size(root),
         labels=labels,
         xyxy=boxes,
-        difficult=difficult,
+        adjusted=adjusted,
         fault=fault,
     )
 
@@ -160,6 +165,21 @@ def _read_object(element: ElementTree.Element) -> tuple[str, list[float]]:
 
     # Pixels count from 1 and both ends belong to the box.
     return label, [xmin - 1, ymin - 1, xmax, ymax]
+
+
+def _read_rotation(element: ElementTree.Element) -> float:
+    """Return the degrees by which CVAT and datumaro turn the box of an object; 0 if it stands upright."""
+    for attribute in element.findall("attributes/attribute"):
+        if _read_text(attribute, "name") == "rotation" and _read_text(attribute, "value"):
+            return _read_number(attribute, "value") % 180
+    return 0.0
+
+
+def _enclose(xyxy: list[float], degrees: float) -> list[float]:
+    """Return the box xyxy around one that is turned about its centre."""
+    x1, y1, x2, y2 = xyxy
+    x, y, width, height = rotated_box([x1, y1, x2 - x1, y2 - y1], degrees)
+    return [x, y, x + width, y + height]
 
 
 def _read_size(root: ElementTree.Element) -> Size:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,10 +12,6 @@ from visionr1.data.ids import Id
 from visionr1.errors import DataError
 
 OnBad = Literal["raise", "skip"]
-
-_SHORT = reprlib.Repr()
-_SHORT.maxlevel = 3
-_SHORT.maxstring = _SHORT.maxother = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +90,6 @@ class RowLog:
             images_left_out=dict(self.images_left_out),
             notes=tuple(self._notes),
         )
-
-
-def describe_value(value: object) -> str:
-    """Return a value of a file for a message, short whatever it is: its size and its nesting are the file's."""
-    return _SHORT.repr(value)
 
 
 def get_field(row: object, key: str) -> Any:

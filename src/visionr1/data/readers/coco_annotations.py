@@ -21,10 +21,10 @@ import numpy as np
 
 from visionr1.boxes import is_box, is_number
 from visionr1.data.ids import Id, IdIndex, read_id
-from visionr1.data.row_log import RowLog, describe_value, get_field
+from visionr1.data.row_log import RowLog, get_field
 from visionr1.data.segmentation import rotated_box, segmentation_box
 from visionr1.data.table import BoxTable, map_positions
-from visionr1.errors import DataError
+from visionr1.errors import DataError, short_repr
 from visionr1.files import read_json
 from visionr1.samples import Size
 
@@ -76,7 +76,7 @@ def _read_lists(file: Path) -> dict[str, list[Any]]:
         raise DataError(f"{file}: expected an object with images, annotations and categories, found a {kind}")
     for key in ("images", "annotations", "categories"):
         if not isinstance(content.get(key), list):
-            value = describe_value(content.get(key))
+            value = short_repr(content.get(key))
             raise DataError(f"{file}: {key}: expected a list, found {value}; is this a COCO instances file?")
     if not content["images"]:
         raise DataError(f"{file}: images: expected at least one, found none; the data set is empty")
@@ -104,7 +104,7 @@ def _read_categories(rows: list[Any], annotations: list[Any], log: RowLog) -> di
         where = f"{log.path}: categories[{index}]"
         identity = read_id(get_field(row, "id"))
         if identity is None:
-            raise DataError(f"{where}: expected an object with id and name, found {describe_value(row)}; correct it")
+            raise DataError(f"{where}: expected an object with id and name, found {short_repr(row)}; correct it")
         name = _read_name(row, where)
         if not known_ids.add(identity):
             raise DataError(f"{where}: id: expected one that no other category has, found {identity!r} twice")
@@ -132,7 +132,7 @@ def _read_name(row: Mapping[str, Any], where: str) -> str:
     name = row.get("name")
     if not isinstance(name, str) or not name.strip():
         expected = "expected a text that is not blank, such as 'cat', which the model is asked for"
-        raise DataError(f"{where}: name: {expected}, found {describe_value(name)}; correct it")
+        raise DataError(f"{where}: name: {expected}, found {short_repr(name)}; correct it")
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -149,7 +149,7 @@ def _read_images(rows: list[Any], log: RowLog, *, needs_sizes: bool) -> dict[Id,
         where = f"images[{index}]"
         identity = read_id(get_field(row, "id"))
         if identity is None:
-            message = f"id: expected an integer or a string, found {describe_value(row)}"
+            message = f"id: expected an integer or a string, found {short_repr(row)}"
             log.bad("images_without_id", where, message, image=where)
             continue
         if not known_ids.add(identity):
@@ -162,7 +162,7 @@ def _read_images(rows: list[Any], log: RowLog, *, needs_sizes: bool) -> dict[Id,
 
         size_wh = _read_size(row)
         if size_wh is None:
-            value = describe_value((row.get("width"), row.get("height")))
+            value = short_repr((row.get("width"), row.get("height")))
             message = f"width, height: expected whole numbers of pixels, found {value}"
             if needs_sizes:
                 log.bad("bad_image_size", where, message, image=identity)
@@ -234,12 +234,12 @@ class _Annotations:
         fault = self._find_fault(row, image_id, category_id, box)
         if fault is not None:
             reason, message = fault
-            self._log.bad(reason, f"{where} (id {describe_value(get_field(row, 'id'))})", message, image=image_id)
+            self._log.bad(reason, f"{where} (id {short_repr(get_field(row, 'id'))})", message, image=image_id)
             return
 
         self._count_oddities(where, row)
         if reason_of_box:
-            self._log.adjust(reason_of_box, where, f"bbox {describe_value(row.get('bbox'))} is read as {box}")
+            self._log.adjust(reason_of_box, where, f"bbox {short_repr(row.get('bbox'))} is read as {box}")
         area = row.get("area")
         if area is None:
             self._log.adjust("areas_computed", where, "no area; width x height is used")
@@ -265,7 +265,7 @@ class _Annotations:
         annotation_id = row.get("id")
         if isinstance(annotation_id, int | str | float):
             if annotation_id in self._seen_ids:
-                message = f"id {describe_value(annotation_id)} again; these ids are not used"
+                message = f"id {short_repr(annotation_id)} again; these ids are not used"
                 self._log.adjust("duplicate_annotation_ids", where, message)
             self._seen_ids.add(annotation_id)
 
@@ -278,13 +278,13 @@ class _Annotations:
         `image_id` and `category_id` are those that the row means, None where it names none of the file.
         """
         if not isinstance(row, dict):
-            return "bad_row", f"expected an object, found {describe_value(row)}"
+            return "bad_row", f"expected an object, found {short_repr(row)}"
         if image_id is None:
             expected = "expected the id of one of the images"
-            return "unknown_image_id", f"image_id: {expected}, found {describe_value(row.get('image_id'))}"
+            return "unknown_image_id", f"image_id: {expected}, found {short_repr(row.get('image_id'))}"
         if category_id is None:
             expected = f"expected the id of one of the {len(self._categories)} categories"
-            return "unknown_category_id", f"category_id: {expected}, found {describe_value(row.get('category_id'))}"
+            return "unknown_category_id", f"category_id: {expected}, found {short_repr(row.get('category_id'))}"
         return _find_box_fault(row, box)
 
 
@@ -292,16 +292,16 @@ def _find_box_fault(row: Mapping[str, Any], box: object) -> tuple[str, str] | No
     """Return the reason and the message for a box, area or iscrowd that cannot be used; None if they can."""
     if not is_box(box, MAX_COORDINATE):
         expected = "expected four finite numbers [x, y, width, height]"
-        return "bad_box", f"bbox: {expected}, found {describe_value(box)}"
+        return "bad_box", f"bbox: {expected}, found {short_repr(box)}"
     if box[2] < 0 or box[3] < 0:
         expected = "expected [x, y, width, height] with no negative side"
         return "inverted_box", f"bbox: {expected}, found {box!r}"
 
     # COCO's own evaluation needs the two others; both may be missing.
     if row.get("area") is not None and not is_number(row["area"]):
-        return "bad_area", f"area: expected a finite number, found {describe_value(row['area'])}"
+        return "bad_area", f"area: expected a finite number, found {short_repr(row['area'])}"
     if row.get("iscrowd") not in (0, 1, None):
-        return "bad_iscrowd", f"iscrowd: expected 0 or 1, found {describe_value(row['iscrowd'])}"
+        return "bad_iscrowd", f"iscrowd: expected 0 or 1, found {short_repr(row['iscrowd'])}"
     return None
 
 

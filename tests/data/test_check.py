@@ -39,7 +39,7 @@ def test_boxes_that_rounding_spoils_are_counted_and_are_no_failure(tmp_path: Pat
 def test_the_input_size_decides_what_rounding_spoils(tmp_path: Path) -> None:
     dataset = tiny_set(tmp_path, [[10.5, 10.5, 5, 5]])
     coarse = check_data(dataset, get_dialect("qwen25"))
-    fine = check_data(dataset, get_dialect("qwen25"), input_size=lambda size: (10 * size[0], 10 * size[1]))
+    fine = check_data(dataset, get_dialect("qwen25"), input_size=lambda sample: (400, 300))
     assert coarse.below[0.9] == 1 and fine.below[0.9] == 0
 
 

@@ -1,8 +1,9 @@
 """`visionr1 data check`: is a data set fit to train on, row by row?
 
-Every image is decoded. Every truth is rendered in a dialect, parsed back and scored: it must come back whole and in
-right format. Coordinates are rounded to the dialect's grid, which can push small boxes below the IoU that a stage asks
-for; no reply can do better, so these are counted and are no failure. A label that the dialect cannot write is one.
+Every image is decoded, and with a model its processor is asked for it. Every truth is rendered in a dialect, parsed
+back and scored: it must come back whole and in right format. Coordinates are rounded to the dialect's grid, which can
+push small boxes below the IoU that a stage asks for; no reply can do better, so these are counted and are no failure. A
+label that the dialect cannot write is one.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from visionr1.boxes import iou_matrix
 from visionr1.data.dataset import BoxDataset
 from visionr1.data.oddities import find_faults, find_notes
 from visionr1.dialects import Dialect
-from visionr1.errors import DataError
+from visionr1.errors import DataError, naming
 from visionr1.rewards import Reward
 from visionr1.rewards.stages import ADVANCED, BEGINNER
 from visionr1.samples import Boxes, Reply, Sample, Size, normalize_label
@@ -65,9 +66,12 @@ class DataCheck:
 
 
 def check_data(
-    dataset: BoxDataset, dialect: Dialect, *, input_size: Callable[[Size], Size] = lambda size_wh: size_wh
+    dataset: BoxDataset, dialect: Dialect, *, input_size: Callable[[Sample], Size] = lambda sample: sample.size_wh
 ) -> DataCheck:
-    """Check every sample. `input_size` gives what the processor makes of an image's size, by default the same."""
+    """Check every sample. `input_size` gives what a model's processor makes of its image, by default the same size.
+
+    It raises DataError for an image that cannot be fed to the model.
+    """
     reward = Reward(dialect=dialect)
     failures: list[str] = []
     totals: list[float] = []
@@ -77,11 +81,11 @@ def check_data(
         # The image as it is in training.
         try:
             sample.load_image()
+            with naming(f"sample {sample.id}"):
+                truth = sample.ground_truth(input_size(sample))
         except DataError as error:
             failures.append(str(error))
             continue
-
-        truth = sample.ground_truth(input_size(sample.size_wh))
         try:
             text = dialect.render(sample.truth, size_wh=truth.size_wh, input_size_wh=truth.input_size_wh)
         except ValueError as error:

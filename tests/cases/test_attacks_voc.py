@@ -78,3 +78,28 @@ def test_a_name_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected the name of a file in UTF-8"):
         read_dataset(root)
     assert [sample.id for sample in read_dataset(root, on_bad="skip").samples] == ["a"]
+
+
+def test_folders_without_end_do_no_harm(tmp_path: Path) -> None:
+    root = folder(tmp_path)
+    (root / "Annotations/loop").symlink_to(root / "Annotations")
+    deep = root / "Annotations" / "/".join("d" * 1500)
+    here = Path.cwd()
+    os.chdir(root / "Annotations")
+    try:
+        for _ in range(1500):
+            Path("d").mkdir()
+            os.chdir("d")
+    finally:
+        os.chdir(here)
+    try:
+        assert [sample.id for sample in read_dataset(root).samples] == ["a"]
+    finally:
+        remove_deep(deep)
+
+
+def remove_deep(path: Path) -> None:
+    """Remove a chain of folders called d, which is too long for the paths of a recursive removal."""
+    while path.name == "d":
+        path.rmdir()
+        path = path.parent

@@ -112,27 +112,27 @@ def _is_unicode(name: str) -> bool:
 
 
 def _find_picture(name: str, annotation: Annotation, images: ImageLookup, log: RowLog) -> str:
-    """Return the name of an image's picture: as the XML says, else that of the XML file itself, counted.
+    """Return the name of an image's picture: `<filename>`, else that of the XML file itself, counted.
 
-    Where both are there and differ, the XML's word counts; they are counted too.
+    Where two pictures have these names, it is that of `<filename>`, counted too.
     """
     parent, _, stem = name.rpartition("/")
-    stated = annotation.file_name
-    places = [f"{parent}/{stated}", stated] if parent and stated else [stated]
-    found = [place for place in places if is_safe_name(place) and images.find(place)]
-    if found and found[0].rpartition("/")[2].rpartition(".")[0] == stem:
-        return found[0]
+    file_name = annotation.file_name
+    places = [f"{parent}/{file_name}", file_name] if parent and file_name else [file_name]
+    for place in places:
+        if not is_safe_name(place) or not images.find(place, annotation.size_wh):
+            continue
+        is_same_name = place.rpartition("/")[2].rpartition(".")[0] == stem
+        other = None if is_same_name else find_picture(images, name, annotation.size_wh)
+        if other is not None:
+            message = f"<filename> is {file_name!r:.120}, though {other} is there too"
+            log.adjust("pictures_of_another_name", f"{stem}.xml", message)
+        return place
 
-    same_name = find_picture(images, name)
-    if found and same_name is not None:
-        message = f"<filename> is {stated!r:.120}, though {same_name} is there too"
-        log.adjust("pictures_of_another_name", f"{stem}.xml", message)
-        return found[0]
-    if found:
-        return found[0]
+    same_name = find_picture(images, name, annotation.size_wh)
     if same_name is None:
-        return stated or f"{name}.jpg"
-    log.adjust("pictures_named_as_the_xml", f"{stem}.xml", f"<filename> is {stated!r:.120}, the picture {same_name}")
+        return file_name or f"{name}.jpg"
+    log.adjust("pictures_named_as_the_xml", f"{stem}.xml", f"<filename> is {file_name!r:.120}, the picture {same_name}")
     return same_name
 
 

@@ -17,7 +17,7 @@ from visionr1.data.readers.base import CHOOSE_SPLIT
 from visionr1.data.readers.voc_xml import decode_text, read_bytes
 from visionr1.data.row_log import RowLog, is_safe_name
 from visionr1.errors import DataError
-from visionr1.samples import compose_text
+from visionr1.samples import Size, compose_text
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 """Endings of pictures, in the order in which they are tried."""
@@ -28,6 +28,8 @@ _IMAGE_FOLDERS = ("jpegimages", "images", "jpgimages", "pngimages", "imgs", "img
 _SPLIT_ALIASES = {"valid": ("valid", "val"), "validation": ("validation", "val"), "val": ("val", "valid")}
 _FLAGS = ("1", "0", "-1")
 _MAX_LIST_BYTES = 256 << 20
+_MAX_DEPTH = 32
+"""Levels of folders that are searched for XML."""
 _BACKGROUNDS = ("background", "__background__", "_background_", "__ignore__")
 
 
@@ -44,13 +46,14 @@ class Listed(NamedTuple):
 
 def find_annotations_folder(path: Path) -> Path | None:
     """Return `Annotations/`, or `annotations/` if XML and no JSON is in it; None if there is neither."""
-    for folder in _list_folders(path):
-        if folder.name == "Annotations":
-            return folder
-    for folder in _list_folders(path):
-        has_xml = folder.name.casefold() == "annotations" and next(folder.glob("*.[xX][mM][lL]"), None)
-        if has_xml and not next(folder.glob("*.json"), None):
-            return folder
+    folder = path / "Annotations"
+    if folder.is_dir():
+        return folder
+
+    # COCO's users call the folder of their JSON so.
+    folder = path / "annotations"
+    if next(folder.glob("*.[xX][mM][lL]"), None) and not next(folder.glob("*.json"), None):
+        return folder
     return None
 
 
@@ -58,7 +61,8 @@ def list_xml_files(folder: Path) -> dict[str, Path]:
     """Return the XML files below a folder, sorted, by their names below it without the ending ("sub/a")."""
     files: dict[str, Path] = {}
     for parent, folders, file_names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        depth = len(Path(parent).relative_to(folder).parts)
+        folders[:] = [name for name in folders if not name.startswith(".") and depth < _MAX_DEPTH]
         for file_name in sorted(file_names):
             if not file_name.lower().endswith(".xml") or file_name.startswith("."):
                 continue
@@ -78,15 +82,15 @@ def find_images(path: Path, annotations: Path, image_dir: Path | None) -> ImageL
     """
     if image_dir is not None:
         return ImageLookup([image_dir])
-    existing = {folder.name.casefold(): folder for folder in _list_folders(path)}
-    folders = [existing[name] for name in _IMAGE_FOLDERS if name in existing]
+    folders = [entry for entry in path.iterdir() if entry.name.casefold() in _IMAGE_FOLDERS and entry.is_dir()]
+    folders.sort(key=lambda folder: (_IMAGE_FOLDERS.index(folder.name.casefold()), folder.name))
     return ImageLookup([*(folders or [path / "JPEGImages"]), path, annotations])
 
 
-def find_picture(images: ImageLookup, name: str) -> str | None:
+def find_picture(images: ImageLookup, name: str, size_wh: Size = (0, 0)) -> str | None:
     """Return the name of the picture that is called `name`, which has no ending; None if there is none."""
     for ending in IMAGE_ENDINGS:
-        if images.find(f"{name}{ending}"):
+        if images.find(f"{name}{ending}", size_wh):
             return f"{name}{ending}"
     return None
 
@@ -110,6 +114,8 @@ def list_split(
 
     log.note(f"split {split!r}: {file.relative_to(path)}")
     lines = _read_lines(file)
+    if not lines:
+        raise DataError(f"{file}: expected names of images, one a line, found none")
     entries = _Entries(xml_files, images)
     is_by_class = all(map(_cut_flag, lines.values()))
     listed: dict[str, Listed] = {}
@@ -252,11 +258,3 @@ def _read_lines(file: Path) -> dict[int, str]:
     # A newline alone ends a line: names may hold other characters that break lines, such as U+2028.
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return {number: line.strip() for number, line in enumerate(lines, 1) if line.strip()}
-
-
-def _list_folders(path: Path) -> list[Path]:
-    """Return the folders in a folder, sorted; none if it cannot be read."""
-    try:
-        return sorted(entry for entry in path.iterdir() if entry.is_dir())
-    except OSError:
-        return []

@@ -153,13 +153,22 @@ class _Finder:
             self.add_box(box.boxes[0], label, [(FaultKind.WRONG_KEYS, detail[:120])])
 
     def read_list(self, values: list[object], label: str = "") -> None:
-        """Read a list of items: everything in it but words and numbers is one, and these too beside an object."""
-        holds_objects = any(isinstance(value, Object) for value in values)
+        """Read a list of items. Texts in place of objects are malformed items; beside objects they are none."""
+        holds_items = any(isinstance(value, Object | list) for value in values)
+        others = []
         for value in values:
             if isinstance(value, Object | list):
                 self.read_value(value, in_list=True, label=label)
-            elif holds_objects or (isinstance(value, str) and not isinstance(value, Word)):
+                continue
+
+            # A stray quote may have swallowed an item.
+            is_text = isinstance(value, str) and not isinstance(value, Word)
+            if is_text and (not holds_items or BOX in str(value)):
                 self.add_malformed(FaultKind.WRONG_KEYS, f"expected an object, found {reprlib.repr(value)}")
+            else:
+                others.append(value)
+        if others:
+            self.items.fault(FaultKind.WRONG_KEYS, f"expected objects alone, found {reprlib.repr(others[0])}")
 
 
 def _find_boxes(item: Object) -> tuple[str, BoxValue | None]:

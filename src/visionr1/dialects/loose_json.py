@@ -26,7 +26,7 @@ _NEXT_ITEM = (
 # A quote ends its string only where structure follows: a separator, a bracket, a comment, another key, the text's end,
 # or one of them behind an escaped line break.
 _NEXT_KEY = r"""["'“][\w -]{1,40}["'”]\s*+:"""
-_STRUCTURE = rf"{_SPACE}(?:[}}\]]|{_COMMA}|{_COLON}|\\[nrt]|//|/\*|{_NEXT_KEY}|\Z)"
+_STRUCTURE = rf"{_SPACE}(?:\\?+[}}\]]|{_COMMA}|{_COLON}|\\[nrt]|//|/\*|{_NEXT_KEY}|\Z)"
 
 
 def _loose_string(opening: str, closing: str) -> str:
@@ -52,7 +52,7 @@ def _tokens(double_quoted: str) -> re.Pattern[str]:
     curly = _loose_string("“”„", '“”"')
     brackets = r"([{\[｛［])|([}\]｝］])"
     strings = f"{double_quoted}|{single_quoted}|{curly}"
-    rest = rf"{_COMMA}++|({_COLON}++)|(?:{_COMMENT})|({_WORD})|\\.|."
+    rest = rf"{_COMMA}++|({_COLON}++)|(?:{_COMMENT})|({_WORD})|\\[^{{}}\[\]]|."
     return re.compile(f"{_SPACE}(?:{_EMPTY_RUN}|{_NUMBERS}|{brackets}|{strings}|{rest})", re.DOTALL)
 
 
@@ -311,18 +311,24 @@ class _Reader:
         elif isinstance(value, int | float) and top.pairs:
             _join_number(top, value)
 
-    def end_key(self, _: re.Match[str]) -> None:
-        """Take a colon: what stood before it is a key, in a list that of the object around it, which ends the list."""
+    def end_key(self, token: re.Match[str]) -> None:
+        """Take a colon behind a key. In a list it is that of an object that was not opened, or is not closed."""
         top = self.stack[-1]
         if isinstance(top, Object):
             top.has_colon = top.key is not None
             return
+        if not top or not isinstance(top[-1], str):
+            return
+
+        # A box was not closed: the key is that of the object around it. Else an object begins without its brace.
+        key = str(top.pop())
         around = self.stack[-2] if len(self.stack) > 1 else None
-        if top and isinstance(top[-1], str) and isinstance(around, Object):
-            key = str(top.pop())
+        if isinstance(around, Object) and not any(isinstance(value, Object) for value in top):
             self.pop(0)
             around.key = key
             around.has_colon = True
+        elif len(self.stack) < MAX_DEPTH:
+            self.stack.append(Object(token.start(), key=key, has_colon=True))
 
 
 def _join_number(item: Object, number: float) -> None:

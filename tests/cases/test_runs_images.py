@@ -130,6 +130,12 @@ def test_train_skips_names_and_counts_what_cannot_be_fed(
     assert [row["sample_id"] for row in skipped] == ["2", "2"]
     assert sum(row["skipped_samples"] for row in rows(tmp_path / "run")) == 2
 
+    # Its own rollouts can be scored and measured.
+    if method == "grpo":
+        rollouts = str(tmp_path / "run/rollouts.jsonl")
+        assert main(["score", rollouts, "--dialect", "qwen3"]) == 0
+        assert main(["eval", "--predictions", rollouts, "--dialect", "qwen3", "--resamples", "0"]) == 0
+
 
 def test_a_stopped_run_goes_on_without_the_bad_sample(
     recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

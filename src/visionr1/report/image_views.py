@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from visionr1.data import READERS, Reader, data_path, read_dataset, table_of
 from visionr1.dialects import get_dialect
-from visionr1.errors import RecipeError
+from visionr1.errors import DataError, RecipeError
 from visionr1.evaluation.detection.replies import parse_replies
 from visionr1.report.gallery import ImageRow, Prediction, compare_with_truth, make_image_row, number_colors
 from visionr1.report.record import JsonRecord, RunRecord, StoredEvaluation
@@ -43,16 +44,36 @@ class Worst:
     drawn_above: Sequence[str]
 
 
-def draw_galleries(run: RunRecord) -> tuple[Gallery | None, Worst | None]:
-    """Draw evenly spaced images of the last evaluation, and those on which it makes the most errors."""
+@dataclass(frozen=True, slots=True)
+class Galleries:
+    """The galleries of a page; `missing` says why there are none, where there could be."""
+
+    gallery: Gallery | None = None
+    worst: Worst | None = None
+    missing: str = ""
+
+
+def draw_galleries(run: RunRecord) -> Galleries:
+    """Draw evenly spaced images of the last evaluation, and those on which it makes the most errors.
+
+    A run may be sent to someone who does not have its data: the page is then without images, and says why.
+    """
     if not run.evaluations or not run.evaluations[-1].predictions:
-        return None, None
+        return Galleries()
     last = run.evaluations[-1]
     if not _is_readable(last):
-        return None, None
+        return Galleries()
+    try:
+        return _draw_galleries(run, last)
+    except DataError as error:
+        return Galleries(missing=f"The images of {last.record['data']} are left out: {error}")
+
+
+def _draw_galleries(run: RunRecord, last: StoredEvaluation) -> Galleries:
+    """Draw the galleries; DataError if the data or an image cannot be read."""
     samples = _read_asked_samples(last)
     if not samples:
-        return None, None
+        return Galleries()
 
     # Only evaluations on the same data have replies to these images.
     evaluations = []
@@ -63,7 +84,7 @@ def draw_galleries(run: RunRecord) -> tuple[Gallery | None, Worst | None]:
 
     shown = choose_evenly_spaced(samples, NUM_IMAGES)
     gallery = _draw(shown, samples, evaluations, "image")
-    return gallery, _draw_worst(last, samples, shown, evaluations)
+    return Galleries(gallery, _draw_worst(last, samples, shown, evaluations))
 
 
 def _draw_worst(
@@ -96,7 +117,11 @@ def choose_evenly_spaced(items: Sequence[Item], number: int) -> list[Item]:
     """Choose `number` of `items` at equal distances, in their order, from the first on; all if there are no more."""
     if len(items) <= number:
         return list(items)
-    return [items[index * len(items) // number] for index in range(number)]
+    chosen = []
+    for index in range(number):
+        # Rounded half up: rounding down would choose the first six of seven.
+        chosen.append(items[(2 * index * len(items) + number) // (2 * number)])
+    return chosen
 
 
 def _find_reader(record: JsonRecord) -> Reader | None:
@@ -120,15 +145,32 @@ def _is_readable(evaluation: StoredEvaluation) -> bool:
 def _read_asked_samples(evaluation: StoredEvaluation) -> list[Sample]:
     """Return the samples of an evaluation that have replies: with --limit these are not all of the set."""
     record = evaluation.record
+    path = data_path(record["data"])
     dataset = read_dataset(
-        data_path(record["data"]),
+        path,
         split=record["split"] or None,
         on_bad=record.get("on_bad", "raise"),
         reader=_find_reader(record),
         image_dir=record.get("images"),
     )
     # Stored replies have the image's id as text, whatever it is in the annotations.
-    return [sample for sample in dataset.samples if str(sample.image_id) in evaluation.predictions]
+    asked = []
+    for sample in dataset.samples:
+        if str(sample.image_id) in evaluation.predictions:
+            _check_inside(sample, path)
+            asked.append(sample)
+    return asked
+
+
+def _check_inside(sample: Sample, data: Path) -> None:
+    """Raise DataError if the image of a sample is a symbolic link that leads out of the data.
+
+    The name of the data stands in a file of the run, and a page is made to be shown: it must not hold other files.
+    """
+    image = sample.image
+    folder = data if data.is_dir() else data.parent
+    if isinstance(image, Path) and image.is_symlink() and not image.resolve().is_relative_to(folder.resolve()):
+        raise DataError(f"{image} is a link to a file outside of {folder}, which a page does not show")
 
 
 def _draw(

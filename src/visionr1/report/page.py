@@ -39,7 +39,7 @@ def write_report(run_dir: Path, out: Path) -> Path:
 def render_page(run: RunRecord) -> str:
     """Render the whole page."""
     # Whatever a run has no data of is None or empty here, and the template leaves it out.
-    gallery, worst = draw_galleries(run)
+    galleries = draw_galleries(run)
     versions = make_definition_table(run.versions) if run.versions else None
     return (
         load_templates()
@@ -52,8 +52,9 @@ def render_page(run: RunRecord) -> str:
             errors=make_errors(run),
             benchmarks=make_benchmarks(run),
             vqa=make_vqa_tables(run),
-            gallery=gallery,
-            worst=worst,
+            gallery=galleries.gallery,
+            worst=galleries.worst,
+            missing_images=galleries.missing,
             validation=draw_validation(run),
             curves=draw_curves(run),
             watch=make_watch(run),

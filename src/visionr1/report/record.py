@@ -237,8 +237,12 @@ def _read_vqa(folder: Path) -> dict[str, JsonRecord]:
     records: dict[str, JsonRecord] = {}
     for path in sorted(folder.glob("*.json")):
         record = _read_object(path)
-        if not isinstance(record.get("metrics", {}), dict):
-            raise DataError(f"{path} is no result of `visionr1 vqa`: metrics: expected dict")
+        with naming(f"{path} is no result of `visionr1 vqa`"):
+            for key in ("metrics", "counts", "protocol"):
+                if not isinstance(record.get(key, {}), dict):
+                    raise DataError(f"{key}: expected dict, found {record[key]!r:.60}")
+            if not _is_list_of_tables(record.get("by_split", [])):
+                raise DataError(f"by_split: expected list of dicts, found {record['by_split']!r:.60}")
         records[path.stem] = record
     return records
 

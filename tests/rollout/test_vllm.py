@@ -1,6 +1,7 @@
 """Our side of the protocol with vLLM, against a stand-in that has its calls; and vLLM itself where it is installed."""
 
 import importlib.util
+import random
 import re
 import sys
 import tomllib
@@ -9,15 +10,18 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from support.random_models import make_prompts, sharpen
-from visionr1.errors import MissingDependency, TrainingError
+from support.torchvision_operators import declare_torchvision_operators
+from visionr1.errors import MissingDependency, RecipeError, TrainingError
 from visionr1.models.adapters import attach, merged_weights
 from visionr1.models.loading import load_policy
 from visionr1.models.policy import Policy
 from visionr1.models.prompts import Prompt
+from visionr1.models.rows import make_groups
 from visionr1.models.settings import LoRASection, ModelSection
 from visionr1.rollout.eager import generate
 from visionr1.rollout.engine import Sampling
@@ -31,8 +35,36 @@ GREEDY = Sampling(num_completions=2, max_new_tokens=6, temperature=0.0)
 class StandIn:
     """vLLM's `LLM` as far as it is called: an own copy of the model, requests in, outputs in vLLM's form."""
 
-    def __init__(self, model: str, **settings: Any) -> None:
-        self.policy, self.settings = load_policy(model), settings
+    def __init__(
+        self,
+        model: str,
+        *,
+        dtype: str,
+        max_model_len: int,
+        gpu_memory_utilization: float,
+        limit_mm_per_prompt: dict[str, int],
+        logprobs_mode: str,
+        mm_processor_kwargs: dict[str, Any] | None = None,
+        distributed_executor_backend: str | None = None,
+        enforce_eager: bool = False,
+        enable_chunked_prefill: bool | None = None,
+    ) -> None:
+        # As vLLM's own configuration: a length is a whole number, -1 for the model's own.
+        if not isinstance(max_model_len, int) or max_model_len < -1:
+            raise ValueError(f"max_model_len: Input should be a valid integer, found {max_model_len!r}")
+        if enable_chunked_prefill is not False or not enforce_eager:
+            raise RuntimeError("CPU Generator does not use offset")  # of a long prompt with a seed, on a CPU
+        random.seed(0)
+        np.random.seed(0)
+        torch.manual_seed(0)
+        self.policy = load_policy(model)
+        self.settings = {
+            "dtype": dtype,
+            "gpu_memory_utilization": gpu_memory_utilization,
+            "logprobs_mode": logprobs_mode,
+            "limit_mm_per_prompt": limit_mm_per_prompt,
+            "mm_processor_kwargs": mm_processor_kwargs,
+        }
         self.llm_engine = self
         self.calls: list[str] = []
         self.requests: list[tuple[Any, Any]] = []
@@ -41,11 +73,13 @@ class StandIn:
         """Prompt -> the token ids that the engine makes of it; by default the policy's."""
 
     def apply_model(self, function: Any) -> list[Any]:
-        return [function(self)]
+        """Only the packing of output layers is asked for, in vLLM's own modules."""
+        self.calls.append(function.__name__)
+        return [None]
 
-    def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
-        self.calls.append("load_weights")
-        given, own = dict(weights), dict(self.policy.model.named_parameters())
+    def collective_rpc(self, method: str, *, kwargs: dict[str, Iterable[tuple[str, torch.Tensor]]]) -> None:
+        self.calls.append(method)
+        given, own = dict(kwargs["weights_iterator"]), dict(self.policy.model.named_parameters())
         assert given.keys() == own.keys()  # tied ones once, as vLLM wants them
         self.policy.model.load_state_dict(given, strict=False)
 
@@ -62,6 +96,13 @@ class StandIn:
     def generate(self, prompts: list[Any], params: list[Any], *, use_tqdm: bool) -> list[Any]:
         self.calls.append("generate")
         self.requests = list(zip(prompts, params, strict=True))
+        for param in params:
+            if param.temperature == 0 and param.n > 1:
+                raise ValueError(f"n must be 1 when using greedy sampling, got {param.n}")
+            if not (param.temperature == 0 or 0.01 <= param.temperature <= 2):
+                raise ValueError(f"temperature must be in [0, 2], got {param.temperature}")
+            if len(param.logit_bias) > 1024:
+                raise ValueError("too many logit biases")
         return [self.answer(prompt, param) for prompt, param in self.requests]
 
     def answer(self, request: Any, params: Any) -> Any:
@@ -119,7 +160,7 @@ def test_replies_are_those_of_the_policy_as_it_is_now(model_folder: Path, monkey
                 assert torch.equal(mine.token_ids, other.token_ids)
                 assert torch.allclose(mine.logprobs, other.logprobs)
                 assert mine.truncated == other.truncated
-    once = ["load_weights", "reset_mm_cache", "reset_encoder_cache", "reset_prefix_cache", "generate"]
+    once = ["reload_weights", "_pack_heads", "reset_mm_cache", "reset_encoder_cache", "reset_prefix_cache", "generate"]
     assert llm.calls == 2 * once
 
 
@@ -170,6 +211,34 @@ def test_the_engine_is_opened_for_the_model_and_its_precision(
     assert policy.model.name_or_path == str(qwen25_folder)
     assert (llm.settings["dtype"], llm.settings["gpu_memory_utilization"]) == ("float32", 0.3)
     assert llm.settings["logprobs_mode"] == "processed_logprobs"
+    assert llm.settings["limit_mm_per_prompt"] == {"image": 1, "video": 0}
+    assert llm.settings["mm_processor_kwargs"] == {"use_fast": False}  # the policy's images are resized by PIL
+
+
+def test_opening_leaves_random_numbers_as_they_were(qwen25_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    random.seed(5)
+    np.random.seed(5)
+    torch.manual_seed(5)
+    expected = random.random(), np.random.rand(), torch.rand(1)
+    random.seed(5)
+    np.random.seed(5)
+    torch.manual_seed(5)
+    open_stand_in(qwen25_folder, monkeypatch)
+    assert (random.random(), np.random.rand(), torch.rand(1)) == expected
+
+
+@pytest.mark.parametrize("temperature", [0.005, 2.5])
+def test_a_temperature_that_vllm_changes_or_refuses(temperature: float) -> None:
+    with pytest.raises(RecipeError, match=r"temperature: expected a number from 0\.01 to 2"):
+        RolloutSection(engine="vllm", temperature=temperature)
+
+
+def test_too_many_biases_for_a_gpu_are_refused(qwen25_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = load_policy(qwen25_folder)
+    policy.suppressed_ids = torch.arange(1025)
+    monkeypatch.setattr(Policy, "device", torch.device("cuda"))
+    with pytest.raises(RecipeError, match=r"1025 tokens .* vLLM takes 1024 at most; use engine = \"builtin\""):
+        open_engine(policy, ModelSection(), RolloutSection())
 
 
 @pytest.mark.parametrize("version", ["0.30.2", "0.34.0"])
@@ -193,23 +262,32 @@ def test_the_extra_asks_for_the_versions_that_are_checked() -> None:
     assert f"vllm{VERSIONS}" in pyproject["project"]["optional-dependencies"]["vllm"]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="vLLM needs a GPU")
-@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
-def test_vllm_s_log_probabilities_are_the_policy_s(tmp_path: Path) -> None:
-    """Of what vLLM samples, before and after an update: in float32 they differ by rounding."""
-    from support.random_models import build_speed_model
-    from visionr1.models.rows import make_groups
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed: make test-vllm")
+@pytest.mark.parametrize("name", ["qwen25", "qwen3", "tiny"])
+def test_vllm_itself_samples_as_the_policy_does(name: str, request: pytest.FixtureRequest) -> None:
+    """Of what vLLM samples, before and after an update: in float32 they differ by rounding.
 
-    policy = load_policy(build_speed_model(tmp_path / "model"), device="cuda")
+    One image has to be resized. tiny's output layer shares its weight with the embedding.
+    """
+    declare_torchvision_operators()
+    folder = "tiny" if name == "tiny" else request.getfixturevalue(f"{name}_folder")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    policy = load_policy(folder, device=device)
     opened = open_engine(policy, ModelSection(), RolloutSection(engine="vllm", vllm_memory=0.2))
-    prompts = make_prompts(policy, [(448, 448), (224, 448)])
+    prompts = make_prompts(policy, [(640, 480), (200, 300)])
+    sampling = Sampling(num_completions=4, max_new_tokens=24)
     for factor in (1.0, 2.0):
         sharpen(policy, factor)
-        replies = opened(policy, prompts, Sampling(num_completions=4, max_new_tokens=32), [(0,), (1,)])
+        replies = opened(policy, prompts, sampling, [(0,), (1,)])
+        groups = make_groups(prompts, [[reply.token_ids for reply in own] for own in replies])
         with torch.no_grad():
-            rows = policy.path.pack(make_groups(prompts, [[reply.token_ids for reply in own] for own in replies])).to(
-                policy.device
-            )
-            ours = policy.token_logprobs(rows).cpu()
+            ours = policy.token_logprobs(policy.path.pack(groups).to(policy.device)).cpu()
         theirs = torch.cat([reply.logprobs for own in replies for reply in own])
-        assert (ours - theirs).abs().max() < 1e-3
+        assert (ours - theirs).abs().max() < 1e-4
+
+        # A seed's replies are its own, and greedy ones are the built-in engine's.
+        (again,) = opened(policy, prompts[1:], sampling, [(1,)])
+        assert [reply.text for reply in again] == [reply.text for reply in replies[1]]
+        greedy = Sampling(num_completions=2, max_new_tokens=24, temperature=0.0)
+        found, expected = opened(policy, prompts, greedy), generate(policy, prompts, greedy)
+        assert [[reply.text for reply in own] for own in found] == [[reply.text for reply in own] for own in expected]

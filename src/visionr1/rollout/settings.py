@@ -22,8 +22,8 @@ class RolloutSection(Section):
     top_k: Annotated[int, Field(ge=0), Expected("0 (all) or more")] = 0
     """Sample from so many most probable tokens; 0 is all."""
     engine: str = "builtin"
-    """"vllm" samples with vLLM, on a GPU (see visionr1.rollout.engines.vllm); "my_file.py:NAME" with an engine of your
-    own (see docs/extending.md). Evaluation stays with the built-in one."""
+    """"vllm" samples with vLLM, meant for a GPU (see visionr1.rollout.engines.vllm); "my_file.py:NAME" with an engine
+    of your own (see docs/extending.md). Evaluation stays with the built-in one."""
     compile: bool = False
     """Compile the built-in engine's decode step (see visionr1.rollout.compiled): needs a C++ compiler, keeps the memory
     of keys and values between steps, and is not for float32 weights under model.autocast, which it would cast at every
@@ -41,6 +41,8 @@ class RolloutSection(Section):
             raise refuse("compile", "false (vLLM compiles by itself)", self.compile)
         if self.engine != "builtin" and self.compile:
             raise refuse("compile", "false (it compiles the built-in engine's decode step)", self.compile)
+        if self.engine == "vllm" and not 0.01 <= self.temperature <= 2:
+            raise refuse("temperature", "a number from 0.01 to 2, as vLLM takes it", self.temperature)
         if self.engine == "vllm" and self.batch_size:
             raise refuse("batch_size", "0 (vLLM sees to it by itself)", self.batch_size)
 

@@ -1,0 +1,21 @@
+"""torchvision beside a torch that it was not built for.
+
+PyPI's torchvision is built for CUDA. Beside a CPU build of torch its own operators cannot be loaded, and then importing
+it fails where it describes them. vLLM resizes images by it, for which they are not needed: declaring them is enough.
+"""
+
+import torch
+
+OPERATORS = (
+    "torchvision::nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "torchvision::qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+)
+
+
+def declare_torchvision_operators() -> None:
+    """Declare the operators that torchvision describes when it is imported, unless it brings them itself."""
+    for schema in OPERATORS:
+        name, _, arguments = schema.partition("(")
+        namespace, _, operator = name.partition("::")
+        if not hasattr(getattr(torch.ops, namespace), operator):
+            torch.library.define(name, f"({arguments}")

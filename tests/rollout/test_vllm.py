@@ -15,7 +15,6 @@ import pytest
 import torch
 
 from support.random_models import make_prompts, sharpen
-from support.torchvision_operators import declare_torchvision_operators
 from visionr1.errors import MissingDependency, RecipeError, TrainingError
 from visionr1.models.adapters import attach, merged_weights
 from visionr1.models.loading import load_policy
@@ -269,7 +268,6 @@ def test_vllm_itself_samples_as_the_policy_does(name: str, request: pytest.Fixtu
 
     One image has to be resized. tiny's output layer shares its weight with the embedding.
     """
-    declare_torchvision_operators()
     folder = "tiny" if name == "tiny" else request.getfixturevalue(f"{name}_folder")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     policy = load_policy(folder, device=device)

@@ -1,7 +1,8 @@
 """torchvision beside a torch that it was not built for.
 
 PyPI's torchvision is built for CUDA. Beside a CPU build of torch its own operators cannot be loaded, and then importing
-it fails where it describes them. vLLM resizes images by it, for which they are not needed: declaring them is enough.
+it fails where it describes them, and importing transformers' models with it. vLLM needs torchvision, but not these
+operators: declaring them is enough. A plugin of pytest, because that comes first: `pytest -p support.torchvision_operators`.
 """
 
 import torch
@@ -12,7 +13,7 @@ OPERATORS = (
 )
 
 
-def declare_torchvision_operators() -> None:
+def pytest_configure() -> None:
     """Declare the operators that torchvision describes when it is imported, unless it brings them itself."""
     for schema in OPERATORS:
         name, _, arguments = schema.partition("(")

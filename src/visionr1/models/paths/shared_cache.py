@@ -17,30 +17,22 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 from transformers import DynamicCache
-from transformers.cache_utils import (
-    DummyLayer,
-    DynamicLayer,
-    DynamicSlidingWindowLayer,
-    LinearAttentionAndFullAttentionLayer,
-    LinearAttentionAndSlidingWindowAttentionLayer,
-    LinearAttentionCacheLayerMixin,
-    LinearAttentionLayer,
-)
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionCacheLayerMixin
 
 Layer = Any
 """A layer of transformers' cache."""
 
 JOINED_LAYERS = frozenset(
     {
-        DummyLayer,
-        DynamicLayer,
-        DynamicSlidingWindowLayer,
-        LinearAttentionLayer,
-        LinearAttentionAndFullAttentionLayer,
-        LinearAttentionAndSlidingWindowAttentionLayer,
+        "DummyLayer",
+        "DynamicLayer",
+        "DynamicSlidingWindowLayer",
+        "LinearAttentionLayer",
+        "LinearAttentionAndFullAttentionLayer",
+        "LinearAttentionAndSlidingWindowAttentionLayer",
     }
 )
-"""Layers whose state `join_rows` knows how to pad and concatenate."""
+"""Classes of layers whose state `join_rows` knows how to pad and concatenate; older versions do not have them all."""
 
 
 class PassCache(DynamicCache):  # type: ignore[misc]
@@ -131,7 +123,7 @@ def select_rows(layers: Sequence[Layer], rows: Tensor) -> list[Layer]:
 
 def can_join(layers: Sequence[Layer]) -> bool:
     """Return True if `join_rows` knows all kinds of these layers."""
-    return all(type(layer) in JOINED_LAYERS for layer in layers)
+    return all(type(layer).__name__ in JOINED_LAYERS for layer in layers)
 
 
 def join_rows(caches: Sequence[Sequence[Layer]]) -> list[Layer]:

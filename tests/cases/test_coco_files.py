@@ -281,6 +281,8 @@ def test_a_box_that_cvat_turned_is_enclosed(capsys: pytest.CaptureFixture[str]) 
         {"attributes": {"rotation": 0.0}},
         {"attributes": {"rotation": 180}},
         {"attributes": {"rotation": "90"}},
+        {"attributes": {"rotation": float("nan")}},
+        {"attributes": [90]},
         {"attributes": {"rotation": 30.0}, "segmentation": [[10, 10, 60, 10, 60, 50, 10, 50]]},  # enclosed already
     ],
 )

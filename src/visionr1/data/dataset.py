@@ -160,10 +160,10 @@ def _log_missing_image(table: BoxTable, index: int, images: ImageLookup, log: Ro
     if not is_safe_name(name):
         reason = "unsafe_file_name"
         message = f"file_name: expected a path below the image folder, found {name!r:.120}"
-    elif len(images.folders) == 1:
-        message = f"file_name: {expected}, found no such file"
-    else:
+    elif images.is_guess:
         message = f"file_name: {expected}, found no such file there nor in {images.describe_others()}; {NAME_FOLDER}"
+    else:
+        message = f"file_name: {expected}, found no such file"
     log.bad(reason, _name_image(table, index), message, image=table.image_ids[index])
 
 

@@ -44,7 +44,12 @@ class ImageLookup:
         self._listings: dict[Path, _Listing] = {}
         self._roots = roots
         self._subfolders: list[Path] | None = None
-        self.folders = self._rank(list(dict.fromkeys(folders)), list(names))
+        self.is_guess = len(folders) > 1
+        """True if the folder is one of several where images usually are, so that a user may know better."""
+
+        # The first stays even if it is not there, because messages name it.
+        first, *others = dict.fromkeys(folders)
+        self.folders = self._rank([first, *filter(Path.is_dir, others)], names)
 
     def find(self, name: str, size_wh: Size = (0, 0)) -> Path | None:
         """Return the file of an image; None if there is none, or if it cannot be told which of several it is.
@@ -52,10 +57,11 @@ class ImageLookup:
         `size_wh` is what the annotations say of it, (0, 0) if nothing: between files of one name in several folders it
         decides, so that a thumbnail is never taken for its picture.
         """
-        best = self._find_below(self.folders[0], name)
+        spellings = list(_spell(name))
+        best = self._find_below(self.folders[0], spellings)
         others = []
         for folder in self.folders[1:]:
-            path = self._find_below(folder, name)
+            path = self._find_below(folder, spellings)
             if path is not None:
                 others.append(path)
 
@@ -70,8 +76,9 @@ class ImageLookup:
 
         # Deeper in the data folder only if there is one such file, for folders of splits often number alike.
         deeper = []
+        spellings = list(_spell(name, with_url_file=False))
         for folder in self._list_subfolders():
-            path = self._find_below(folder, name, with_url_file=False)
+            path = self._find_below(folder, spellings)
             if path is not None and _fits(path, size_wh):
                 deeper.append(path)
         return deeper[0] if len(deeper) == 1 else None
@@ -98,22 +105,23 @@ class ImageLookup:
         return any(path == folder / name for folder in (*self.folders, *self._list_subfolders()))
 
     def describe_others(self) -> str:
-        """Return the words for where else than in the first folder images were looked for: the folders that exist."""
-        existing = [str(folder) for folder in self.folders[1:] if folder.is_dir()]
-        return ", ".join(existing) or "the folders beside it"
+        """Return the words for where else than in the first folder images were looked for."""
+        return ", ".join(map(str, self.folders[1:])) or "the usual folders near it"
 
-    def _rank(self, folders: list[Path], names: list[str]) -> list[Path]:
+    def _rank(self, folders: list[Path], names: Iterable[str]) -> list[Path]:
         """Return the folders, that which has most of the names first, else in the order given."""
         if len(folders) == 1:
             return folders
         num_hits: Counter[Path] = Counter()
-        for folder in folders:
-            num_hits[folder] = sum(self._find_below(folder, name) is not None for name in names)
+        for name in names:
+            spellings = list(_spell(name))
+            for folder in folders:
+                num_hits[folder] += self._find_below(folder, spellings) is not None
         return sorted(folders, key=lambda folder: -num_hits[folder])
 
-    def _find_below(self, folder: Path, name: str, *, with_url_file: bool = True) -> Path | None:
-        """Return the file below one folder that a name means, in the first spelling that is there."""
-        for spelling in _spell(name, with_url_file=with_url_file):
+    def _find_below(self, folder: Path, spellings: Sequence[str]) -> Path | None:
+        """Return the file below one folder that a name means, in the first of its spellings that is there."""
+        for spelling in spellings:
             path = self._walk(folder, spelling)
             if path is not None:
                 return path
@@ -181,7 +189,7 @@ def _comparison_key(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def _spell(name: str, *, with_url_file: bool) -> Iterator[str]:
+def _spell(name: str, *, with_url_file: bool = True) -> Iterator[str]:
     """Yield the names, with `/`, that `name` may mean below a folder: itself first. None leads out of the folder."""
     if "://" in name[:10] or name.startswith("/data/"):
         yield from _spell_url(name, with_file=with_url_file)

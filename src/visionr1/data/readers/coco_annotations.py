@@ -226,15 +226,18 @@ class _Annotations:
     def add(self, index: int, row: Any) -> None:
         """Add one annotation, or log why it cannot be used."""
         where = f"annotations[{index}]"
-        image_id = self._image_ids.find(get_field(row, "image_id"))
+        if not isinstance(row, dict):
+            self._log.bad("bad_row", where, f"expected an object, found {short_repr(row)}")
+            return
+        image_id = self._image_ids.find(row.get("image_id"))
         if image_id in self._log.images_left_out:
             return
-        category_id = self._category_ids.find(get_field(row, "category_id"))
+        category_id = self._category_ids.find(row.get("category_id"))
         box, reason_of_box = _read_box(row)
         fault = self._find_fault(row, image_id, category_id, box)
         if fault is not None:
             reason, message = fault
-            self._log.bad(reason, f"{where} (id {short_repr(get_field(row, 'id'))})", message, image=image_id)
+            self._log.bad(reason, f"{where} (id {short_repr(row.get('id'))})", message, image=image_id)
             return
 
         self._count_oddities(where, row)
@@ -272,13 +275,13 @@ class _Annotations:
         if row.get("ignore") in (1, True) and not row.get("iscrowd"):
             self._log.adjust("boxes_marked_ignore_kept", where, "ignore is 1; COCO's evaluation counts it like others")
 
-    def _find_fault(self, row: Any, image_id: Id | None, category_id: Id | None, box: object) -> tuple[str, str] | None:
+    def _find_fault(
+        self, row: Mapping[str, Any], image_id: Id | None, category_id: Id | None, box: object
+    ) -> tuple[str, str] | None:
         """Return why an annotation cannot be used: a reason to count it by, and the message; None if it can.
 
         `image_id` and `category_id` are those that the row means, None where it names none of the file.
         """
-        if not isinstance(row, dict):
-            return "bad_row", f"expected an object, found {short_repr(row)}"
         if image_id is None:
             expected = "expected the id of one of the images"
             return "unknown_image_id", f"image_id: {expected}, found {short_repr(row.get('image_id'))}"
@@ -305,16 +308,17 @@ def _find_box_fault(row: Mapping[str, Any], box: object) -> tuple[str, str] | No
     return None
 
 
-def _read_box(row: Any) -> tuple[Any, str]:
+def _read_box(row: Mapping[str, Any]) -> tuple[Any, str]:
     """Return the box of an annotation, unchecked, and the reason to count if it is not the bbox as it stands."""
-    box = get_field(row, "bbox")
-    segmentation = get_field(row, "segmentation")
+    box = row.get("bbox")
     if box is None or box == []:
-        around = segmentation_box(segmentation)
-        return (box, "") if around is None else (around, "boxes_from_segmentations")
+        around = segmentation_box(row.get("segmentation"))
+        if around is not None:
+            return around, "boxes_from_segmentations"
 
     # CVAT gives the box as drawn, before it was turned. Beside a polygon it is the box around that already.
-    rotation = get_field(get_field(row, "attributes"), "rotation")
-    if is_number(rotation) and rotation % 180 != 0 and not segmentation and is_box(box, MAX_COORDINATE):
+    rotation = get_field(row.get("attributes"), "rotation")
+    is_turned = is_number(rotation) and rotation % 180 != 0 and not row.get("segmentation")
+    if is_turned and is_box(box, MAX_COORDINATE) and min(box[2:]) >= 0:
         return rotated_box(box, rotation), "rotated_boxes_enclosed"
     return box, ""

@@ -3,7 +3,7 @@
     python benchmarks/fuzz.py --minutes 30 [--engine atheris|random] [--seed 0]
 
 Each execution parses and scores one text of at most 64 KB and fails, printing the text, on an exception, on a part out
-of its range, or on more than 50 ms of CPU time (the best of three; 500 ms under atheris, whose tracing costs). The
+of its range, or on more than 100 ms of CPU time (the best of three; 1 s under atheris, whose tracing costs). The
 engine atheris (pip install atheris) follows the coverage of visionr1; random, which needs nothing, splices and repeats
 what the dialects are made of. Exits with another status than 0 on a failure; the last line is a JSON object: engine,
 minutes, executions, slowest_ms.
@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 LIMIT_BYTES = 65_536
-LIMIT_SECONDS = {"random": 0.05, "atheris": 0.5}
+LIMIT_SECONDS = {"random": 0.1, "atheris": 1.0}
 
 TOKENS = [
     *'{}[]",:&-\\. \n\t\r0159',
@@ -62,6 +62,9 @@ TOKENS = [
         " " * 20,
         '{"bbox_2d": [1, 2, 30, 40], "label": "cat"}',
     ),
+    *("{'bbox': [1, 2, 30, 40], 'name': 'cat'}", '"label": "15" tv"}', "}, {", ": ", "'", "“", "”", "，", "/*", "//"),
+    *('{\\"bbox_2d\\": ', "[[1, 2], [30, 40]]", "(1,2),(30,40)", "<|box_start|>", "<|box_end|>", "x1=1, y1=2, "),
+    *("<cat><bbox>1, 2, 30, 40</bbox>", "cat[[1, 2, 30, 40]]\n", "<loc0001>", '{"objects": [', "\\boxed{2}"),
 ]
 
 

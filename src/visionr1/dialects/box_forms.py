@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import re
-import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from visionr1.dialects.loose_json import Object, read_number
 
@@ -24,17 +24,21 @@ _PLACEHOLDER = re.compile(
     re.IGNORECASE,
 )
 
+_LONGEST_KEY = 60
+
 Box = list[float]
 
 
 @dataclass(frozen=True, slots=True)
 class BoxValue:
-    """What the value of a box's key is: boxes, or none with the reason; none without a reason is a template."""
+    """What the value of a box's key is: boxes, none that can be read, or a template that the model repeats."""
 
     boxes: list[Box]
     form: str = ""
     """In words, if it is another than four numbers."""
-    problem: str = ""
+    is_template: bool = False
+    unread: object = None
+    """The value, if it holds no box that can be read."""
 
 
 def read_box(value: object) -> BoxValue:
@@ -50,14 +54,14 @@ def read_box(value: object) -> BoxValue:
         form = "a box as text"
     elif isinstance(value, list):
         if value and all(isinstance(part, str) and _PLACEHOLDER.fullmatch(part) for part in value):
-            return BoxValue([])
+            return BoxValue([], is_template=True)
         boxes = _read_box_list(value)
         form = "a box in another form"
     else:
         boxes = []
         form = ""
     if not boxes:
-        return BoxValue([], problem=f"bbox_2d is {reprlib.repr(value)}")
+        return BoxValue([], unread=value)
     return BoxValue(boxes, form)
 
 
@@ -142,5 +146,12 @@ def is_number(value: object) -> bool:
 
 
 def normalize_key(key: str) -> str:
-    """Return a key without case and punctuation."""
+    """Return a key without case and punctuation; nothing for one that is too long to be that of a box or a label."""
+    if len(key) > _LONGEST_KEY:
+        return ""
+    return _normalize(key)
+
+
+@lru_cache(maxsize=1024)
+def _normalize(key: str) -> str:
     return "".join(filter(str.isalnum, key)).lower()

@@ -29,6 +29,10 @@ class Items:
             self.known_faults.add((kind, item))
             self.faults.append(Fault(kind, item, detail))
 
+    def has_fault(self, kind: FaultKind) -> bool:
+        """Say if a fault of this kind is noted of the next item."""
+        return (kind, self.count) in self.known_faults
+
     def add(self, numbers: list[float] | None, label: str) -> None:
         """Add one complete item: its box in the dialect's coordinates, None for an item without a usable one."""
         position = self.count

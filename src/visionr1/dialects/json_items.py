@@ -33,6 +33,7 @@ LABEL_KEYS = (
 """Keys of a label, the best first."""
 _WRAPPERS = frozenset(("objects", "detections", "results", "items", "annotations", "predictions", "data", "answer"))
 _GEMINI_KEY = "box2d"
+_GEMINI_BOX = BoxValue([])
 _GEMINI = "box_2d is Gemini's key, whose boxes begin with y: they are not read, for their order cannot be known"
 
 
@@ -83,8 +84,10 @@ class _Finder:
         key, value = _find_boxes(item)
         if value is None:
             self.read_wrapper(item, in_list=in_list)
-        elif value.problem:
-            self.add_malformed(FaultKind.NOT_FOUR_NUMBERS, value.problem)
+        elif value is _GEMINI_BOX:
+            self.add_malformed(FaultKind.NOT_FOUR_NUMBERS, _GEMINI)
+        elif not value.boxes and not value.is_template:
+            self.add_malformed(FaultKind.NOT_FOUR_NUMBERS, f"{BOX} is {reprlib.repr(value.unread)}")
         else:
             self.add_boxes(item, key, value, label)
 
@@ -114,10 +117,10 @@ class _Finder:
         self.items.add(None, "")
 
     def read_wrapper(self, item: Object, *, in_list: bool) -> None:
-        """Read what an object without a box wraps; in a list of items it is itself one without a box."""
+        """Read what an object without a box wraps; in a list of items it is one without a box, unless it is empty."""
         count = self.items.count
         self.read_groups(item)
-        if self.items.count == count and in_list:
+        if self.items.count == count and in_list and item.pairs:
             self.add_malformed(FaultKind.NOT_FOUR_NUMBERS, f"{BOX} is None")
 
     def read_groups(self, item: Object) -> None:
@@ -167,7 +170,7 @@ class _Finder:
                 self.add_malformed(FaultKind.WRONG_KEYS, f"expected an object, found {reprlib.repr(value)}")
             else:
                 others.append(value)
-        if others:
+        if others and not self.items.has_fault(FaultKind.WRONG_KEYS):
             self.items.fault(FaultKind.WRONG_KEYS, f"expected objects alone, found {reprlib.repr(others[0])}")
 
 
@@ -179,7 +182,7 @@ def _find_boxes(item: Object) -> tuple[str, BoxValue | None]:
             best = key
     values = dict(item.pairs)
     if best and normalize_key(best) == _GEMINI_KEY and best != BOX:
-        return best, BoxValue([], problem=_GEMINI)
+        return best, _GEMINI_BOX
     if best:
         return best, read_box(values[best])
 

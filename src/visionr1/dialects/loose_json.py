@@ -62,7 +62,8 @@ _NUM_LIST, _OPEN, _CLOSE, _KEY_END, _BARE = 1, 2, 3, 10, 11
 _STRINGS = (4, 6, 8)
 """Groups of a token: a list of numbers, a bracket, a colon, a word; the bodies of strings in three kinds of quotes."""
 
-_CONTAINER = re.compile(r"[{\[｛［](?!\s*+[}\]])")
+# Not one that is empty, or holds neither key nor text nor list: `{2}`.
+_CONTAINER = re.compile(r"\[(?!\s*+\])|\{(?![\w\s.,;+-]*+\})|[｛［]")
 _SIBLING = re.compile(rf"{_SPACE}[,，]{_SPACE}[{{\[｛［]")
 _ONE_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
 _ESCAPED_KEY = re.compile(r"[{\[](?:\s|\\[nrt])*+\\+\"")

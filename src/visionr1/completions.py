@@ -31,6 +31,8 @@ TRUTH_FIELDS = ("boxes", "labels", "categories", "width", "height", "input_width
 """The fields of a truth that every row needs."""
 LARGEST_COORDINATE = 1e12
 """Coordinates are below this, so that areas can be computed."""
+MOST_INSTANCES = 10**9
+"""Numbers of instances are below this, so that they can be divided by."""
 OTHER_FIELDS = (
     *("sample_id", "image_id", "index", "text", "truncated", "num_instances"),
     *("step", "total", "advantage", "num_tokens", "error"),
@@ -141,6 +143,8 @@ def read_truth(fields: Mapping[str, object]) -> GroundTruth:
     num_instances = fields.get("num_instances")
     if num_instances is not None and (type(num_instances) is not int or num_instances < 0):
         raise _unexpected("num_instances", "a whole number from 0", num_instances)
+    if num_instances is not None and num_instances >= MOST_INSTANCES:
+        raise _unexpected("num_instances", f"a whole number below {MOST_INSTANCES}", num_instances)
     return GroundTruth(Boxes.of(boxes, labels), categories, size_wh, input_size_wh, num_instances)
 
 

@@ -362,7 +362,7 @@ def test_an_image_too_large_for_the_context_names_the_sample(
     for workers in (0, 1):
         assert run(SFT.replace("{model}", model.as_posix()), "run", "--set", f"workers={workers}") == 2
         message = capsys.readouterr().err
-        assert re.search(r"sample scene-0: the prompt takes \d+ tokens, \d+ of them for an image of 120x80", message)
+        assert re.search(r"sample scene-0: the prompt for an image of 120x80 pixels takes \d+ tokens", message)
         assert "but the model's context holds 16" in message
         shutil.rmtree(tmp_path / "run")
 

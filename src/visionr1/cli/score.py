@@ -179,7 +179,7 @@ def _read_option(text: str) -> tuple[str, Any]:
         raise RecipeError(f"--option {text}: expected KEY=VALUE")
     try:
         return name.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return name.strip(), value
 
 

@@ -66,7 +66,10 @@ class RowLog:
         `image` is the id of the image that the row belongs to, or is: it is left out. None: no image loses anything.
         """
         if self.on_bad == "raise":
-            raise DataError(f"{self.path}: {where}: {message}; correct it, or skip such rows (--on-bad skip)")
+            raise DataError(
+                f"{self.path}: {where}: {message}; correct it, or skip such rows "
+                "(--on-bad skip, in a recipe data.on_bad)"
+            )
         self._skipped[reason] += 1
         self._examples.setdefault(reason, f"{where}: {message}")
         if image is not None:

@@ -70,6 +70,8 @@ class DataSource(Section):
             raise refuse("one_category", 'false where source is "scenes" (scenes.queries)', self.one_category)
         if self.leave_out and self.source == "scenes":
             raise refuse("leave_out", 'none where source is "scenes"', list(self.leave_out))
+        if self.on_bad == "skip" and self.source == "scenes":
+            raise refuse("on_bad", '"raise" where source is "scenes", of which none is bad', self.on_bad)
         if self.reader and self.source == "scenes":
             raise refuse("reader", 'none where source is "scenes"', self.reader)
         return self

@@ -17,6 +17,8 @@ from visionr1.samples import Size
 
 JsonRows = list[Mapping[str, Any]]
 
+ROUNDING = 1e-3
+"""By so much a stored log-probability may be above 0."""
 FILE_ENDINGS = (".json", ".jsonl", ".predictions.jsonl")
 """Endings of a file of predictions in a folder, in the order they are looked for."""
 
@@ -220,7 +222,7 @@ def _read_prediction(row: Mapping[str, Any], where: str) -> Prediction:
         input_size_wh=input_size_wh,
         categories=tuple(categories),
         token_ends=_read_numbers(row, "token_ends", where),
-        token_logprobs=_read_numbers(row, "token_logprobs", where),
+        token_logprobs=_read_logprobs(row, where),
     )
 
 
@@ -235,6 +237,14 @@ def _read_size(row: Mapping[str, Any], where: str) -> Size | None:
     if not (is_pair and all(is_number(side) and side == int(side) > 0 for side in size)):
         raise DataError(f"{where}: input_size_wh: expected [width, height] in pixels, found {size!r:.60}")
     return int(size[0]), int(size[1])
+
+
+def _read_logprobs(row: Mapping[str, Any], where: str) -> tuple[float, ...]:
+    """Read the log-probabilities of tokens: none is above 0, but for rounding."""
+    values = _read_numbers(row, "token_logprobs", where)
+    if values and max(values) > ROUNDING:
+        raise DataError(f"{where}: token_logprobs: expected logarithms of probabilities, found {max(values)!r:.60}")
+    return values
 
 
 def _read_numbers(row: Mapping[str, Any], key: str, where: str) -> tuple[Any, ...]:

@@ -156,7 +156,7 @@ def _parse_recipe(text: str, path: Path) -> JsonRecord:
     """Parse the recipe of a run; DataError if it is no TOML, or if what the page shows of it has another form."""
     try:
         recipe = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # among them a number of more digits than Python reads
         raise DataError(f"{path} is not TOML: {error}") from error
 
     for name in ("model", "eval"):

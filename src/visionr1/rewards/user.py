@@ -17,11 +17,11 @@ from __future__ import annotations
 import inspect
 import math
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import create_model
+from pydantic import AfterValidator, create_model
 
 from visionr1.completions import OTHER_FIELDS, TRUTH_FIELDS
 from visionr1.dialects import Dialect
@@ -32,6 +32,23 @@ from visionr1.rewards.stages import BEGINNER, Stage
 from visionr1.samples import GroundTruth, Reply
 from visionr1.settings import Section
 
+
+def _refuse_not_finite(value: Any) -> Any:
+    """Return the value of an option whose type is not known; RecipeError if a number in it is NaN or infinite."""
+    inner: Iterable[Any] = ()
+    if isinstance(value, Mapping):
+        inner = value.values()
+    elif isinstance(value, list | tuple):
+        inner = value
+    for item in inner:
+        _refuse_not_finite(item)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RecipeError(f"expected a finite number, found {value}")
+    return value
+
+
+_FINITE = Annotated[Any, AfterValidator(_refuse_not_finite)]
+"""The type of an option that is not annotated: anything, but for numbers that are not finite, as everywhere."""
 ARGUMENTS = ("text", "reply", "truth", "stage")
 """Arguments that a function which scores a completion may take, by name."""
 _CHECKED_TYPES = {kind.__name__: kind for kind in (int, float, str, bool)}
@@ -118,6 +135,7 @@ def check_score(name: str, result: Any, reply: Reply | None) -> Score:
     for key, value in score.parts.items():
         check_part_name(name, key)
         parts[key] = check_number(f"{name}, part {key}", value)
+    _check_words(name, score)
     number_of_boxes = _check_optional(f"{name}, num_predicted", score.num_predicted)
     return replace(
         score,
@@ -127,6 +145,24 @@ def check_score(name: str, result: Any, reply: Reply | None) -> Score:
         plain_recall=_check_optional(f"{name}, plain_recall", score.plain_recall),
         plain_precision=_check_optional(f"{name}, plain_precision", score.plain_precision),
     )
+
+
+def _check_words(name: str, score: Score) -> None:
+    """Raise RecipeError if notes of a Score made by hand are no texts, or its reply, stage or pairs of another kind."""
+    notes = score.notes
+    if not isinstance(notes, list | tuple) or not all(isinstance(note, str) for note in notes):
+        raise RecipeError(f"{name}, notes: expected a tuple of texts, found {notes!r:.80}")
+    if not isinstance(score.note_kind, str):
+        raise RecipeError(f"{name}, note_kind: expected a text, found {score.note_kind!r:.80}")
+
+    kinds: tuple[tuple[str, Any, type], ...] = (
+        ("reply", score.reply, Reply),
+        ("stage", score.stage, Stage),
+        ("pairs", score.pairs, tuple),
+    )
+    for field_name, value, kind in kinds:
+        if value is not None and not isinstance(value, kind):
+            raise RecipeError(f"{name}, {field_name}: expected {kind.__name__} or None, found {value!r:.80}")
 
 
 def _check_optional(name: str, value: Any) -> float | None:
@@ -260,7 +296,7 @@ def _options_model(name: str, parameters: list[inspect.Parameter], but: tuple[st
         annotation = parameter.annotation
         if not isinstance(annotation, str):
             annotation = getattr(annotation, "__name__", "")
-        kind = _CHECKED_TYPES.get(annotation, Any)
+        kind = _CHECKED_TYPES.get(annotation, _FINITE)
 
         default = parameter.default
         if default is parameter.empty:

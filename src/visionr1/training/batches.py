@@ -60,8 +60,8 @@ class _Steps(Dataset[Any]):
             except DataError as error:
                 if draw.num_usable == 0:
                     raise DataError(
-                        f"{error}; replace it, or go on without it: --resume --set data.0.on_bad=skip "
-                        "(docs/faq.md#one-image-ends-a-run)"
+                        f"{error}; replace it or, of data in files, go on without it: "
+                        "--resume --set data.0.on_bad=skip (docs/faq.md#one-image-ends-a-run)"
                     ) from error
                 skipped.append(Skipped(draw.name(attempt), str(error)))
         raise DataError(f"none of {draw.num_usable} samples can be used; {skipped[-1].reason}")

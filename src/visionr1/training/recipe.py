@@ -263,7 +263,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError(f"cannot read recipe {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # among them a number of more digits than Python reads
         raise RecipeError(f"recipe {path} is not TOML: {error}") from error
 
     # Overrides name the phases, which are therefore made whole first.
@@ -401,7 +401,7 @@ def _parse_value(text: str, override: str) -> Any:
     """Read a value as TOML or, where it is none, as text, which then needs no quotes."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         # An opening quote or bracket shows that TOML was meant.
         if text.strip()[:1] in ("'", '"', "[", "{"):
             raise RecipeError(f"--set {override}: this value is not TOML: {error}") from error

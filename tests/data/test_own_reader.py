@@ -31,7 +31,10 @@ def test_its_bad_rows_are_errors_or_counted(tmp_path: Path) -> None:
     data = yolo_folder(tmp_path / "set", "1 .5 .5 .4\n7 .5 .5 .4 .2\n0 .1 .1 .2 .2\n")
     with pytest.raises(DataError, match=r"a: expected class cx cy width height, found '1 \.5 \.5 \.4'"):
         read_dataset(data, reader=reader)
-    assert read_dataset(data, reader=reader, on_bad="skip").report.skipped == {"bad_line": 2}
+    dataset = read_dataset(data, reader=reader, on_bad="skip")
+    assert dataset.report.skipped == {"bad_line": 2}
+    assert [sample.id for sample in dataset.samples] == ["b"]  # not a with one of its three boxes
+    assert truth_table(data, reader=reader, on_bad="skip").report.images_left_out == {"a": "bad_line"}
 
 
 def test_data_check_takes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,12 +31,15 @@ class BoxDataset:
 
     @classmethod
     def from_samples(cls, path: Path, samples: Iterable[Sample], report: ReadReport) -> BoxDataset:
-        """Return the data set of the samples that a reader made of the file or folder `path`; DataError if none."""
-        samples = tuple(samples)
+        """Return the data set of the samples that a reader made of the file or folder `path`; DataError if none.
+
+        Samples of images that the report says are left out (`RowLog.bad`) are none of it.
+        """
+        samples = tuple(sample for sample in samples if sample.image_key not in report.images_left_out)
         if not samples:
             reasons = "; ".join(report.lines())
             raise DataError(f"{path}: no image is left: {reasons or 'there is none'}")
-        return cls(samples, replace(table_of(samples), path=path), report)
+        return cls(samples, replace(table_of(samples), path=path, report=report), report)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -162,7 +162,12 @@ def test_a_folder_without_lists_is_one_split(split: str | None) -> None:
 
 def test_a_folder_without_lists_is_evaluated(capsys: pytest.CaptureFixture[str]) -> None:
     folder = DATA / "case_04/t_vocnolists"
-    assert score(capsys, folder, "--predictions", folder / "results.json")["metrics"]["AP"] == pytest.approx(1)
+    options = ["--predictions", str(folder / "results.json"), "--data", str(folder), "--resamples", "0", "--json"]
+    assert cli.main(["eval", *options]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["metrics"]["AP"] == pytest.approx(1)
+    assert "no lists in ImageSets/Main: split 'test' is all 1 annotations" in printed.err
+    assert "classes: the names in all of Annotations (1)" in printed.err
 
 
 def test_the_only_list_of_cvat_is_every_split(tmp_path: Path) -> None:

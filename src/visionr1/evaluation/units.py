@@ -60,8 +60,11 @@ class Unit:
 
     @classmethod
     def of_table(cls, name: str, table: BoxTable, **more: Any) -> Unit:
-        """Return the unit of annotations that were read without images, whose report matters if rows were skipped."""
-        report = table.report.lines() if table.report.skipped else []
+        """Return the unit of annotations whose images are not needed: its report matters if rows were skipped.
+
+        Notes are always kept.
+        """
+        report = table.report.lines() if table.report.skipped else list(table.report.notes)
         report += _note_crowds(table)
         left_out = frozenset(table.report.images_left_out)
         return cls(name=name, annotations=table, report=report, left_out=left_out, **more)

@@ -83,3 +83,19 @@ def test_faults(text: str, fault: FaultKind, boxes: int, malformed: int) -> None
 def test_labels_that_cannot_be_written(label: str) -> None:
     with pytest.raises(ValueError, match="this dialect cannot write"):
         GRIFFON.render(Boxes.of([[0, 0, 1, 1]], [label]), size_wh=SIZE, input_size_wh=SIZE)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{ONE}, {TWO}",
+        f"{ONE}\n{TWO}",
+        f"{ONE} and {TWO}",
+        f"{ONE.replace('-', ': ')}, {TWO.replace('-', ': ')}",
+        f"{ONE.replace('-', ' ')}; {TWO.replace('-', ' ')}",
+    ],
+)
+def test_labels_lose_the_marks_around_them(text: str) -> None:
+    reply = parse(text)
+    assert reply.boxes.labels == ("cat", "dog") and len(reply.boxes) == 2
+    assert not reply.well_formed

@@ -83,3 +83,61 @@ def test_faults(text: str, fault: FaultKind, boxes: int, malformed: int) -> None
 def test_labels_that_cannot_be_written(label: str) -> None:
     with pytest.raises(ValueError, match="this dialect cannot write"):
         INTERNVL.render(Boxes.of([[0, 0, 1, 1]], [label]), size_wh=SIZE, input_size_wh=SIZE)
+
+
+A, B = [100.0, 100.0, 300.0, 200.0], [500.0, 300.0, 700.0, 400.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "boxes"),
+    [
+        # Decoded without special tokens, as TRL and verl hand replies to a reward.
+        ("cat[[100, 200, 300, 400]]\ndog[[500, 600, 700, 800]]", [(A, "cat"), (B, "dog")]),
+        ("cat[[100, 200, 300, 400]]dog[[500, 600, 700, 800]]", [(A, "cat"), (B, "dog")]),
+        ("cat[[100, 200, 300, 400], [500, 600, 700, 800]]", [(A, "cat"), (B, "cat")]),
+        ("cat [100, 200, 300, 400] and dog [500, 600, 700, 800].", [(A, "cat"), (B, "dog")]),
+        ("- cat: [100, 200, 300, 400]\n- dog: [500, 600, 700, 800]", [(A, "cat"), (B, "dog")]),
+        # Boxes without their brackets, and as corners.
+        ("<ref>cat</ref><box>100 200 300 400</box>", [(A, "cat")]),
+        ("<ref>cat</ref><box>100, 200, 300, 400</box>", [(A, "cat")]),
+        (
+            "<ref>cat</ref><box>(100,200),(300,400)</box><ref>dog</ref><box>(500,600),(700,800)</box>",
+            [(A, "cat"), (B, "dog")],
+        ),
+        # The tags of DeepSeek-VL2 and Qwen2-VL, which count from 0 to 1000 too.
+        ("<|ref|>cat<|/ref|><|det|>[[100, 200, 300, 400]]<|/det|>", [(A, "cat")]),
+        ("<|object_ref_start|>cat<|object_ref_end|><|box_start|>(100,200),(300,400)<|box_end|>", [(A, "cat")]),
+        # JSON, in the space of the dialect.
+        ('```json\n[{"bbox_2d": [100, 200, 300, 400], "label": "cat"}]\n```', [(A, "cat")]),
+    ],
+)
+def test_other_forms_are_read_with_a_fault(text: str, boxes: list[tuple[list[float], str]]) -> None:
+    reply = parse(text)
+    assert list(zip(reply.boxes.xyxy.tolist(), reply.boxes.labels, strict=True)) == boxes
+    assert reply.num_malformed == 0 and not reply.well_formed
+    assert "truncated" not in [fault.kind for fault in reply.faults]
+
+
+def test_a_sentence_names_no_label_but_the_one_that_was_asked_for() -> None:
+    text = "The coordinates of the region this sentence describes are [100, 200, 300, 400]."
+    reply = INTERNVL.parse(text, size_wh=SIZE, input_size_wh=SIZE, categories=("the cat on the left",))
+    assert reply.boxes.labels == ("the cat on the left",) and reply.boxes.xyxy.tolist() == [A]
+
+
+@pytest.mark.parametrize("body", ["10, 20, 30", "somewhere", "10, 20, 30, 40, 50"])
+def test_a_box_that_cannot_be_read_counts_as_in_json(body: str) -> None:
+    reply = parse(f"<ref>cat</ref><box>{body}</box>")
+    assert (len(reply.boxes), reply.num_malformed) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_cut"),
+    [
+        ("cat[[100, 200, 300, 400], [500, 6", True),
+        ("cat[[100, 200, 300, 400]", True),
+        ("cat[[100, 200, 300, 400]]\nI see no [dog].", False),
+        ("I see nothing [at all", False),
+    ],
+)
+def test_only_an_open_bracket_is_cut_off(text: str, is_cut: bool) -> None:
+    assert ("truncated" in [fault.kind for fault in parse(text).faults]) is is_cut

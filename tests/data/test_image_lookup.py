@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from visionr1.data.image_lookup import ImageLookup
+from visionr1.data.image_lookup import ImageLookup, is_spelled_so
 
 SIZE = (40, 30)
 
@@ -88,7 +88,7 @@ def test_other_spellings_of_a_file_are_found(tmp_path: Path, name: str, file: st
     path = save(tmp_path / file)
     lookup = ImageLookup([tmp_path], [name])
     assert lookup.find(name, SIZE) == path
-    assert lookup.find(file, SIZE) == path and lookup.is_spelled_so(file, path)
+    assert lookup.find(file, SIZE) == path and is_spelled_so(file, path)
 
 
 def test_a_name_as_it_stands_comes_before_other_spellings(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from visionr1.boxes import clip_xyxy, xywh_to_xyxy
-from visionr1.data.image_lookup import NAME_FOLDER, ImageLookup
+from visionr1.data.image_lookup import NAME_FOLDER, ImageLookup, is_spelled_so
 from visionr1.data.row_log import ReadReport, RowLog, is_safe_name
 from visionr1.data.table import BoxTable, table_of
 from visionr1.errors import DataError
@@ -176,7 +176,7 @@ def _count_other_place(table: BoxTable, index: int, path: Path, images: ImageLoo
     if path == images.folders[0] / name:
         return
     reason = "images_in_other_folders"
-    if not images.is_spelled_so(name, path):
+    if not is_spelled_so(name, path):
         reason = "images_under_another_spelling"
     log.adjust(reason, _name_image(table, index), f"{name!r:.120} is {path}")
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -43,7 +43,7 @@ class ImageLookup:
     def __init__(self, folders: Sequence[Path], names: Iterable[str] = (), roots: Sequence[Path] = ()) -> None:
         self._listings: dict[Path, _Listing] = {}
         self._roots = roots
-        self._subfolders: list[Path] | None = None
+        self._subfolders_of_entry: dict[str, list[Path]] | None = None
         self.is_guess = len(folders) > 1
         """True if the folder is one of several where images usually are, so that a user may know better."""
 
@@ -75,13 +75,8 @@ class ImageLookup:
             return best  # reading it says how the size differs
 
         # Deeper in the data folder only if there is one such file, for folders of splits often number alike.
-        deeper = []
-        spellings = list(_spell(name, with_url_file=False))
-        for folder in self._list_subfolders():
-            path = self._find_below(folder, spellings)
-            if path is not None and _fits(path, size_wh):
-                deeper.append(path)
-        return deeper[0] if len(deeper) == 1 else None
+        deeper = {path for path in self._find_deeper(name) if _fits(path, size_wh)}
+        return deeper.pop() if len(deeper) == 1 else None
 
     def find_all(self, names: Sequence[str], sizes_wh: Sequence[Size]) -> list[Path | None]:
         """Return the file of each image, as `find`; None also where names that differ would mean the same file.
@@ -96,13 +91,9 @@ class ImageLookup:
                 names_of_path.setdefault(path, set()).add(name)
 
         for place, (name, path) in enumerate(zip(names, paths, strict=True)):
-            if path is not None and len(names_of_path[path]) > 1 and not self.is_spelled_so(name, path):
+            if path is not None and len(names_of_path[path]) > 1 and not is_spelled_so(name, path):
                 paths[place] = None
         return paths
-
-    def is_spelled_so(self, name: str, path: Path) -> bool:
-        """Return True if a file that was found is called as its name says, without another spelling."""
-        return any(path == folder / name for folder in (*self.folders, *self._list_subfolders()))
 
     def describe_others(self) -> str:
         """Return the words for where else than in the first folder images were looked for."""
@@ -129,7 +120,7 @@ class ImageLookup:
 
     def _walk(self, folder: Path, name: str) -> Path | None:
         """Follow a name with `/` part by part; None if there is no such file."""
-        *parents, last = [part for part in name.split("/") if part not in ("", ".")] or [""]
+        *parents, last = _split(name) or [""]
         for part in parents:
             entry = self._list(folder).match(part)
             if entry is None:
@@ -147,17 +138,30 @@ class ImageLookup:
             self._listings[folder] = _Listing(folder)
         return self._listings[folder]
 
-    def _list_subfolders(self) -> list[Path]:
-        """Return the folders below `roots`, and below an `images` among them, that are none of `folders`."""
-        if self._subfolders is None:
-            self._subfolders = []
-            for root in dict.fromkeys(self._roots):
-                below = list(_iterate_subfolders(root))
-                for folder in list(below):
-                    if folder.name.casefold() == "images":
-                        below += _iterate_subfolders(folder)
-                self._subfolders += [folder for folder in below if folder not in self.folders]
-        return self._subfolders
+    def _find_deeper(self, name: str) -> Iterator[Path]:
+        """Yield the files that a name means in the subfolders of `roots`."""
+        if self._subfolders_of_entry is None:
+            self._subfolders_of_entry = {}
+            for folder in self._list_subfolders():
+                for key in self._list(folder).entries_by_key():
+                    self._subfolders_of_entry.setdefault(key, []).append(folder)
+
+        # Only the folders that hold the first part, because all images may be missing and folders many.
+        for spelling in _spell(name, with_url_file=False):
+            first = next(iter(_split(spelling)), "")
+            for folder in self._subfolders_of_entry.get(_comparison_key(first), ()):
+                path = self._walk(folder, spelling)
+                if path is not None:
+                    yield path
+
+    def _list_subfolders(self) -> Iterator[Path]:
+        """Yield the folders below `roots`, and below an `images` among them, that are none of `folders`."""
+        for root in dict.fromkeys(self._roots):
+            for folder in _iterate_subfolders(root):
+                below = [folder]
+                if folder.name.casefold() == "images":
+                    below += _iterate_subfolders(folder)
+                yield from (path for path in below if path not in self.folders)
 
 
 class _Listing:
@@ -176,12 +180,27 @@ class _Listing:
             return name
 
         # Most names are there as they stand, so the keys are only made for the first that is not.
+        entries = self.entries_by_key().get(_comparison_key(name), ())
+        return entries[0] if len(entries) == 1 else None
+
+    def entries_by_key(self) -> Mapping[str, Sequence[str]]:
+        """Return the entries by the key under which they are compared."""
         if self._by_key is None:
             self._by_key = {}
             for entry in self._names:
                 self._by_key.setdefault(_comparison_key(entry), []).append(entry)
-        entries = self._by_key.get(_comparison_key(name), ())
-        return entries[0] if len(entries) == 1 else None
+        return self._by_key
+
+
+def is_spelled_so(name: str, path: Path) -> bool:
+    """Return True if a file that was found is called as its name says, without another spelling."""
+    parts = tuple(_split(name))
+    return path.parts[-len(parts) :] == parts
+
+
+def _split(name: str) -> list[str]:
+    """Return the parts of a name with `/` that say something."""
+    return [part for part in name.split("/") if part not in ("", ".")]
 
 
 def _comparison_key(name: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tracemalloc
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import Image
 from support.mutations import write_run
 from visionr1.cli import main
 from visionr1.report.image_views import NUM_IMAGES, choose_evenly_spaced
+from visionr1.report.record import read_run
 
 
 @pytest.fixture
@@ -86,3 +88,23 @@ def test_item_11_a_run_s_own_rollouts_are_scored_and_evaluated(run: Path, capsys
     assert [json.loads(line)["num_predicted"] for line in capsys.readouterr().out.splitlines()] == [0] * 4
     assert main(["eval", "--predictions", rollouts, "--dialect", "qwen25", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["counts"]["images"] == 4
+
+
+def test_c9_rollouts_are_read_row_by_row(run: Path) -> None:
+    """All of them were held: 56 MB of rows took 322 MB."""
+    row = {**json.loads((run / "rollouts.jsonl").read_text().partition("\n")[0]), "text": "x" * 2000}
+    with (run / "rollouts.jsonl").open("w", encoding="utf-8") as file:
+        for step in range(1, 2001):
+            for index in range(4):
+                sample = f"{step}-{index // 2}"
+                file.write(json.dumps({**row, "step": step, "sample_id": sample, "total": float(index)}) + "\n")
+        file.write('{"step": 2001, "text": "cut o')
+    tracemalloc.start()
+    record = read_run(run)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4e6
+    assert [(row["step"], row["sample_id"]) for row in record.rollouts] == [
+        (step, f"{step}-0") for step in (1, 1, 1000, 1000, 2000, 2000)
+    ]
+    assert record.unfinished == ["rollouts.jsonl"]

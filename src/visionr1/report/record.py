@@ -4,11 +4,12 @@ It reads `recipe.toml`, `versions.json`, `metrics.jsonl`, `evaluations.jsonl`, `
 results of `visionr1 eval` (`evaluation/*.json`, `BENCHMARK.json`) and of `visionr1 vqa` (`vqa/*.json`).
 """
 
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from visionr1.errors import DataError, naming
 from visionr1.evaluation.predictions import Prediction, read_files, replies_in
@@ -21,6 +22,8 @@ JsonRecord = Mapping[str, Any]
 
 NOT_NUMBERS = ("phase", "stage")
 """Fields of a row of metrics that are shown as they stand."""
+NUM_ROLLOUT_STEPS = 3
+"""Of so many steps the page shows rollouts."""
 TITLES = {"base": "Base", "sft": "SFT", "trained": "Vision-R1"}
 
 
@@ -64,6 +67,7 @@ class RunRecord:
     validations: Sequence[JsonRecord]
     """Evaluations during training."""
     rollouts: Sequence[JsonRecord]
+    """Of an early, a middle and a late step the completions of its first sample."""
     evaluations: Sequence[StoredEvaluation]
     """That of the model which training started from first, the others by name."""
     benchmarks: Mapping[str, JsonRecord]
@@ -102,7 +106,7 @@ def read_run(folder: Path) -> RunRecord:
         versions=_read_object(folder / "versions.json"),
         metrics=[_only_numbers(row) for row in _read_log(folder / "metrics.jsonl", unfinished)],
         validations=_read_log(folder / "evaluations.jsonl", unfinished),
-        rollouts=_read_log(folder / "rollouts.jsonl", unfinished),
+        rollouts=_read_shown_rollouts(folder / "rollouts.jsonl", unfinished),
         evaluations=_read_evaluations(folder / "evaluation", recipe.get("model", {}).get("path", "")),
         benchmarks=_read_benchmarks(folder),
         vqa=_read_vqa(folder / "vqa"),
@@ -123,15 +127,87 @@ def _read_log(path: Path, unfinished: list[str]) -> list[JsonRecord]:
     if is_cut_off:
         unfinished.append(path.name)
 
-    # Charts and tables rely on the step and on what are tables; every other field may be missing or wrong.
     for index, row in enumerate(rows, start=1):
-        step = row.get("step") if isinstance(row, dict) else None
-        if number(step) is None:
-            raise DataError(f"{path}, row {index}: step: expected a number, found {step!r}")
-        for key in ("counts", "protocol"):
-            if not isinstance(row.get(key, {}), dict):
-                raise DataError(f"{path}, row {index}: {key}: expected a table, found {row[key]!r:.80}")
+        _check_row(row, f"{path}, row {index}")
     return list(rows)
+
+
+def _check_row(row: Any, where: str) -> None:
+    """Raise DataError, which begins with `where`, if a field that charts and tables rely on is missing or wrong.
+
+    They rely on the step and on what are tables; every other field may be anything.
+    """
+    step = row.get("step") if isinstance(row, dict) else None
+    if number(step) is None:
+        raise DataError(f"{where}: step: expected a number, found {step!r:.80}")
+    for key in ("counts", "protocol"):
+        if not isinstance(row.get(key, {}), dict):
+            raise DataError(f"{where}: {key}: expected a table, found {row[key]!r:.80}")
+
+
+def _read_shown_rollouts(path: Path, unfinished: list[str]) -> list[JsonRecord]:
+    """Read the rollouts of the steps that the page shows, of each those of the first sample.
+
+    The file of a long run is larger than memory may be, so it is read row by row, and the shown rows a second time.
+    """
+    if not path.is_file():
+        return []
+    starts: dict[float, int] = {}
+    start = 0
+    with path.open("rb") as file:
+        for index, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                unfinished.append(path.name)
+                break
+            if line.strip():
+                starts.setdefault(_parse_rollout(line, f"{path}, row {index}")["step"], start)
+            start += len(line)
+
+        rows: list[JsonRecord] = []
+        for step in choose_first_to_last(sorted(starts), NUM_ROLLOUT_STEPS):
+            file.seek(starts[step])
+            rows += _read_group(file, path)
+    return rows
+
+
+def _read_group(file: IO[bytes], path: Path) -> list[JsonRecord]:
+    """Read the rows of one step from the place where `file` is, those of the first sample alone."""
+    group: list[JsonRecord] = []
+    for line in file:
+        # The last row may be cut off.
+        if not line.endswith(b"\n"):
+            break
+        if not line.strip():
+            continue
+        row = _parse_rollout(line, str(path))
+        if group and row["step"] != group[0]["step"]:
+            break
+        if not group or row.get("sample_id", "") == group[0].get("sample_id", ""):
+            group.append(row)
+    return group
+
+
+def _parse_rollout(line: bytes, where: str) -> JsonRecord:
+    """Parse and check one row; DataError, which begins with `where`, if it is none."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where} is not JSON: {error}") from error
+    _check_row(row, where)
+    checked: JsonRecord = row
+    return checked
+
+
+def choose_first_to_last(steps: Sequence[float], num_chosen: int) -> list[float]:
+    """Choose steps at equal distances, the first and the last among them; fewer if there are not so many."""
+    chosen: list[float] = []
+    if not steps:
+        return chosen
+    for index in range(num_chosen):
+        step = steps[index * (len(steps) - 1) // (num_chosen - 1)]
+        if step not in chosen:
+            chosen.append(step)
+    return chosen
 
 
 def _only_numbers(row: JsonRecord) -> JsonRecord:

@@ -7,14 +7,13 @@ from itertools import pairwise
 from visionr1.evaluation.table import merge_names
 from visionr1.report.charts import LineChart, Series, lay_out_line_chart
 from visionr1.report.formats import count, fixed, number, percent
-from visionr1.report.record import JsonRecord, RunRecord
+from visionr1.report.record import NUM_ROLLOUT_STEPS, JsonRecord, RunRecord, choose_first_to_last
 from visionr1.report.results import format_protocol
 from visionr1.report.tables import Cell, Table
 from visionr1.rewards.hacking import WINDOW, signs
 
 MAX_LINES = 5
 """Lines of one chart; `report.css` has as many colours."""
-NUM_ROLLOUT_STEPS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +276,7 @@ def choose_rollouts(run: RunRecord) -> list[Group]:
     # A group is what was sampled for one prompt; of the groups of a step the first one is shown.
     parts = list_reward_parts(run.metrics)
     groups = []
-    for step in _choose_first_to_last(sorted(rows_of_step), NUM_ROLLOUT_STEPS):
+    for step in choose_first_to_last(sorted(rows_of_step), NUM_ROLLOUT_STEPS):
         sample_id = rows_of_step[step][0].get("sample_id", "")
         group = [row for row in rows_of_step[step] if row.get("sample_id", "") == sample_id]
         group.sort(key=_read_total)
@@ -286,16 +285,6 @@ def choose_rollouts(run: RunRecord) -> list[Group]:
             Group(title, [_make_completion("Best", group[-1], parts), _make_completion("Worst", group[0], parts)])
         )
     return groups
-
-
-def _choose_first_to_last(steps: Sequence[float], num_chosen: int) -> list[float]:
-    """Choose steps at equal distances, the first and the last among them; fewer if there are not so many."""
-    chosen = []
-    for index in range(num_chosen):
-        step = steps[index * (len(steps) - 1) // (num_chosen - 1)]
-        if step not in chosen:
-            chosen.append(step)
-    return chosen
 
 
 def _read_total(row: JsonRecord) -> float:

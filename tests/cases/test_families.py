@@ -30,6 +30,7 @@ def evaluate(name: str, dialect: str, capsys: pytest.CaptureFixture[str]) -> tup
         ("internvl", "internvl", {}),
         # Decoded without special tokens, as TRL and verl do.
         ("internvl_stripped", "internvl", {"other_syntax": 4}),
+        ("internvl_stripped", "qwen3", {"surrounding_text": 4}),
         ("internvl", "qwen3", {"surrounding_text": 4}),  # tags from 0 to 1000, the space of qwen3
         ("qwen2vl", "qwen3", {"not_a_list": 4, "other_box_form": 4, "surrounding_text": 4}),
         ("qwen2vl", "internvl", {"not_a_list": 4, "other_box_form": 4, "other_syntax": 4}),
@@ -72,7 +73,7 @@ def test_a_list_of_four_numbers_alone_is_one_box(capsys: pytest.CaptureFixture[s
         ("qwen25_right", "qwen3", 16, "replies look like dialect qwen25 (pixels of the model's input)"),
         ("unit_floats", "qwen3", 16, "numbers from 0 to 1"),
         ("unit_floats", "qwen25", 16, "numbers from 0 to 1"),
-        ("internvl_stripped", "qwen3", 16, "replies look like dialect internvl"),
+        ("internvl_stripped", "qwen25", 16, "replies look like dialect qwen3 (0-1000)"),
         ("key_bbox", "qwen25", 16, "read bbox); replies look like dialect qwen3"),
         ("visual_rft", "qwen3", 16, "a box overlaps one of another label, '' where 'cat' is true"),
         ("gemini", "qwen3", 16, "Gemini's boxes (box_2d, y first, 0-1000), for which there is no dialect"),

@@ -193,3 +193,19 @@ def test_a_text_of_a_megabyte_is_read_in_one_pass(piece: str, name: str) -> None
     text = (piece * (1_000_000 // len(piece) + 1))[:1_000_000]
     reply = get_dialect(name).parse(text, size_wh=SIZE, input_size_wh=SIZE, categories=("cat", "dog"))
     assert len(reply.boxes) <= 1000 and len(reply.faults) < 10_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cat: [10, 20, 110, 220]\ndog: [210, 20, 310, 220]",
+        "cat[[10, 20, 110, 220]]\ndog[[210, 20, 310, 220]]",
+        "- **cat**: `[10, 20, 110, 220]`\n- **dog**: `[210, 20, 310, 220]`",
+        "The cat is at [10, 20, 110, 220] and the dog at [210, 20, 310, 220].",
+        "[{'bbox_2d': (10, 20, 110, 220), 'label': 'cat'}, {'bbox_2d': (210, 20, 310, 220), 'label': 'dog'}]",
+    ],
+)
+def test_labels_before_their_boxes_and_pythons_tuples(text: str) -> None:
+    reply = parse(text)
+    assert reply.boxes.xyxy.tolist() == [A, B] and reply.boxes.labels == ("cat", "dog")
+    assert not reply.well_formed

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from visionr1.dialects.loose_json import Object, read_number
+from visionr1.dialects.loose_json import Object, Word, read_number
 
 _CORNER_NAMES = (("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"), ("left", "top", "right", "bottom"))
 _SIDE_NAMES = (("x", "y", "width", "height"), ("x", "y", "w", "h"), ("left", "top", "width", "height"))
@@ -50,6 +50,8 @@ def read_box(value: object) -> BoxValue:
         boxes = [] if corners is None else [corners]
         form = "corners as keys"
     elif isinstance(value, str):
+        if isinstance(value, Word) and _PLACEHOLDER.fullmatch(value):
+            return BoxValue([], is_template=True)
         boxes = _read_text(value)
         form = "a box as text"
     elif isinstance(value, list):

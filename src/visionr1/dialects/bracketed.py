@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import re
-
 from visionr1.dialects.base import check_encodable
 from visionr1.dialects.items import Items
 from visionr1.dialects.json_items import add_json_items
 from visionr1.dialects.loose_json import read_values, unescape_whole
 from visionr1.dialects.other_forms import holds_json, name_other_form, read_words
-from visionr1.samples import FaultKind, normalize_label, normalized_labels
+from visionr1.samples import FaultKind
 
 EMPTY = "None"
 """The reply of these dialects where there is no object."""
-
-_BULLET = re.compile(r"(?:[-*•&,;.]|and\b|[0-9]{1,3}[.)])\s*", re.IGNORECASE)
-_MOST_WORDS = 8
-"""Of a label that was not asked for; a longer text before a box is prose."""
 
 
 def check_labels(labels: tuple[str, ...], marks: tuple[str, ...]) -> None:
@@ -38,23 +32,6 @@ def _find_problem(label: str, marks: tuple[str, ...]) -> str | None:
     if label.splitlines() != [label]:
         return "more than one line"
     return None
-
-
-def label_before(text: str, categories: tuple[str, ...]) -> str:
-    """Return the label in the text between two boxes, without its marks; empty if there is only prose or nothing.
-
-    It is the last line, `cat:`, `, dog` or `- cat -`, if that was asked for or is as short as a label.
-    """
-    lines = text.strip(" \t\r\n[],;&").splitlines()
-    if not lines:
-        return ""
-    label = _BULLET.sub("", lines[-1].strip(), count=1) if _BULLET.match(lines[-1].strip()) else lines[-1].strip()
-    label = label.rstrip(" -:=([").strip(" *\"'`")
-    if categories and normalize_label(label) in normalized_labels(categories):
-        return label
-    if len(categories) == 1 or len(label.split()) > _MOST_WORDS:
-        return ""
-    return label
 
 
 def read_other(text: str, items: Items, *, reads_norm1000: bool) -> None:

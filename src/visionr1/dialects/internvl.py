@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from visionr1.boxes import rescale_xyxy
-from visionr1.dialects.base import MAX_BOXES, NORM1000_WH, round_to_grid
-from visionr1.dialects.bracketed import EMPTY, check_labels, label_before, read_other
-from visionr1.dialects.brackets import BRACKETS, add_bracketed
+from visionr1.dialects.base import NORM1000_WH, round_to_grid
+from visionr1.dialects.bracketed import EMPTY, check_labels, read_other
+from visionr1.dialects.brackets import BRACKETS
 from visionr1.dialects.items import Items, skip_thought
+from visionr1.dialects.labelled import read_labelled
 from visionr1.dialects.other_forms import holds_json
-from visionr1.dialects.tags import INTEGER, TAGS, read_tags, with_plain_tags
+from visionr1.dialects.tags import TAGS, read_tags, with_plain_tags
 from visionr1.samples import Boxes, FaultKind, Reply, Size, Task, compose_text
 
 TEMPLATES: dict[Task, str] = {
@@ -67,32 +68,11 @@ class InternVL:
         elif holds_json(answer) or not BRACKETS.search(answer):
             read_other(answer, items, reads_norm1000=True)
         else:
-            _read_without_tags(answer, items)
+            read_labelled(answer, items)
+            items.fault(FaultKind.OTHER_SYNTAX, f"no <ref> and <box> around label and boxes: {text[:60]!r}")
         if items.count and answer != text:
             items.fault(FaultKind.OTHER_SYNTAX, f"tags of another family, or a thought: {text[:60]!r}")
         return items.reply(NORM1000_WH, size_wh)
-
-
-def _read_without_tags(text: str, items: Items) -> None:
-    """Read `label[[x1, y1, x2, y2], ...]`: the tags are special tokens, which many frameworks leave out of the text."""
-    label = ""
-    end = 0
-    for box in BRACKETS.finditer(text):
-        # Between the boxes of one list stands no label.
-        if items.count < MAX_BOXES:
-            before = text[end : box.start()]
-            label = label_before(before, items.categories) if before.strip("[], \t\r\n") else label
-        add_bracketed(items, box[0][1:-1], label, INTEGER)
-        end = box.end()
-    items.fault(FaultKind.OTHER_SYNTAX, f"no <ref> and <box> around label and boxes: {text[:60]!r}")
-
-    # It was cut off if the text ends in a bracket that opened before.
-    rest = text[end:].strip()
-    if rest.strip("] ,;"):
-        kind = FaultKind.TRUNCATED if "[" in rest else FaultKind.SURROUNDING_TEXT
-        items.fault(kind, f"after the last box: {rest[:60]!r}")
-    elif text.count("[") > text.count("]"):
-        items.fault(FaultKind.TRUNCATED, "the list does not end")
 
 
 DIALECT = InternVL()

@@ -21,17 +21,35 @@ from visionr1.samples import FaultKind
 BOX, LABEL = "bbox_2d", "label"
 BOX_KEYS = frozenset(
     (
-        *("bbox2d", "bbox", "box", "boundingbox", "position", "coordinates", "coordinate", "coords", "location"),
-        *("rect", "rectangle", "region", "box2d", "bboxes", "boxes", "boundingboxes", "positions", "bboxes2d"),
+        *(
+            "bbox2d",
+            "bbox",
+            "box",
+            "boundingbox",
+            "bndbox",
+            "box2d",
+            "boundingbox2d",
+            "boundingrect",
+            "rect",
+            "rectangle",
+        ),
+        *("position", "location", "region", "coordinates", "coordinate", "coords", "bboxcoordinates", "boxcoordinates"),
+        *("xyxy", "bboxxyxy", "bboxes", "boxes", "boundingboxes", "positions", "bboxes2d"),
     )
 )
 """Keys of a box, or of several of one label, without case and punctuation."""
 LABEL_KEYS = (
     *("label", "name", "category", "objectname", "class", "classname", "categoryname", "labelname", "object"),
-    *("description", "sublabel", "phrase"),
+    *("classlabel", "categorylabel", "title", "type", "tag", "text", "entity", "description", "sublabel", "phrase"),
 )
 """Keys of a label, the best first."""
-_WRAPPERS = frozenset(("objects", "detections", "results", "items", "annotations", "predictions", "data", "answer"))
+_WRAPPERS = frozenset(
+    (
+        *("objects", "detections", "results", "items", "annotations", "predictions", "data", "answer", "result"),
+        *("object", "output", "response", "finalanswer", "target", "targets", "image"),
+    )
+)
+"""Keys of what wraps items: they are no labels."""
 _GEMINI_KEY = "box2d"
 _GEMINI_BOX = BoxValue([])
 _GEMINI = "box_2d is Gemini's key, whose boxes begin with y: they are not read, for their order cannot be known"

@@ -8,6 +8,7 @@ whatever stands around the list, so that a broken reply is never read otherwise 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 import orjson
@@ -15,11 +16,13 @@ import orjson
 from visionr1.dialects.base import MAX_BOXES, NORM1000_WH, check_encodable, read_reply
 from visionr1.dialects.items import Items, skip_thought
 from visionr1.dialects.json_items import add_json_items
+from visionr1.dialects.labelled import read_labelled
 from visionr1.dialects.loose_json import Values, read_values, unescape_whole
 from visionr1.dialects.other_forms import name_other_form, read_words
 from visionr1.dialects.tags import read_tags, with_plain_tags
 from visionr1.samples import Fault, FaultKind, Reply, Size, compose_text
 
+_LABELLED = re.compile(r"\w[*\"'`]{0,3}[ \t]?[:=-]?[ \t]?[`]?\[{1,2}\s?[0-9]")
 _FENCE, _FENCE_END = "```json", "```"
 
 
@@ -139,6 +142,8 @@ def _salvage(text: str, body: str, items: Items, grid_wh: tuple[float, float]) -
     tagged = with_plain_tags(answer)
     if "<box>" in tagged and grid_wh == NORM1000_WH:
         read_tags(tagged, items)
+    if items.count == 0 and values.has_prose and _LABELLED.search(answer) and "{" not in answer:
+        read_labelled(answer, items)
     if items.count == 0:
         add_json_items(values, answer, items)
     if items.count == 0:

@@ -38,7 +38,7 @@ def _loose_string(opening: str, closing: str) -> str:
 
 _EMPTY_RUN = r"(?:(?:\{\s*+\}|\[\s*+\])[\s,]*+){2,}+"
 _NUMBER = r"-?+[0-9]++(?:\.[0-9]++)?+"
-_NUMBERS = rf"\[\s*+({_NUMBER}(?:\s*+,\s*+{_NUMBER})++)\s*+\]"
+_NUMBERS = rf"[\[(]\s*+({_NUMBER}(?:\s*+,\s*+{_NUMBER})++)\s*+[\])]"
 _WORD_START = r"[^\s{}\[\]｛｝［］,;:=，；、：\"'“”„‘’\\\u200b\u2060\ufeff]"
 _WORD_REST = r"[^\s{}\[\]｛｝［］,;:=，；、：\"“”„\\\u200b\u2060\ufeff]*+"
 _WORD = rf"{_WORD_START}{_WORD_REST}(?:[ \t]++{_WORD_START}{_WORD_REST})*+"

@@ -85,7 +85,9 @@ def test_rows_of_another_preset_ask_for_what_it_scores(
 
 def test_a_stored_image_is_fed_as_it_is(qwen25_folder: Path) -> None:
     prepare = load(EXAMPLES / "prepare.py")
-    policy, bounded = load_encoder(qwen25_folder), load_encoder(qwen25_folder, max_pixels=12800)
+    policy = load_encoder(qwen25_folder)
+    policy.image_processor.size = {"shortest_edge": 1600, "longest_edge": 14400}
+    bounded = load_encoder(qwen25_folder, max_pixels=12800)
     query = Query("detection", ("cat",))
     for size in ((640, 480), (30, 500), (1000, 999), (56, 57)):
         width, height = prepare.input_size(bounded, policy, Image.new("RGB", size), query)

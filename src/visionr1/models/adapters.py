@@ -10,6 +10,7 @@ A folder of adapters is peft's own: adapter_config.json, which names the base mo
 adapter_model.safetensors, whose metadata holds a checksum of the weights that the adapters belong to.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,13 +22,17 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from visionr1.errors import CheckpointError, RecipeError, needs_extra
-from visionr1.models.checksum import weights_checksum
+from visionr1.models.checksum import check_finite, weights_checksum
+from visionr1.models.folder.files import read_object
+from visionr1.models.folder.foreign import foreign
 from visionr1.models.settings import LoRASection
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 CHECKSUM = "base_checksum"
 PEFT_PREFIX = "base_model.model."
+MOST_RANK = 1 << 16
+"""Far beyond any rank that is used; a file that asks for more is damaged."""
 
 
 def has_adapters(model: nn.Module) -> bool:
@@ -111,14 +116,18 @@ def load_adapters(model: Any, folder: Path) -> None:
     Raises CheckpointError if a tensor is missing, too many or of another shape, or if the adapters
     belong to other weights than the model's.
     """
-    config = _read_config(folder)
+    settings = _read_settings(folder)
     try:
         with safe_open(folder / WEIGHTS_FILE, "pt") as file:
             checksum = (file.metadata() or {}).get(CHECKSUM)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot read the adapters in {folder}: {error}") from error
-    _inject(model, config)
+    check_finite(tensors.items(), folder)
+    _check_ranks(settings, tensors, folder)
+    config = _make_config(settings, _find_targets(model, tensors, folder), folder)
+    with foreign(f"the adapters in {folder}: {CONFIG_FILE}"):
+        _inject(model, config)
     if checksum not in (None, str(model.base_checksum)):
         raise CheckpointError(
             f"the adapters in {folder} belong to a base model with other weights than the one loaded; "
@@ -136,10 +145,10 @@ def load_adapters(model: Any, folder: Path) -> None:
 
 def base_folder(folder: Path) -> str:
     """Return the folder of the model that the adapters were trained on; CheckpointError if none is named."""
-    base = _read_config(folder).base_model_name_or_path
-    if not base:
+    base = _read_settings(folder).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
         raise CheckpointError(f"{folder / CONFIG_FILE}: expected the base model's folder in base_model_name_or_path")
-    return str(base)
+    return base
 
 
 def merged_weights(
@@ -173,18 +182,89 @@ def base_checksum(model: nn.Module) -> int:
     return weights_checksum(model.parameters())
 
 
-def _read_config(folder: Path) -> Any:
-    """Return peft's configuration in `folder`; CheckpointError if it cannot be read or is not of LoRA."""
+def _read_settings(folder: Path) -> dict[str, Any]:
+    """Return what adapter_config.json says; CheckpointError if it cannot be read or is not of LoRA."""
+    path = folder / CONFIG_FILE
+    settings = read_object(path)
+    if settings.get("peft_type") != "LORA":
+        raise CheckpointError(f"{path}: expected adapters of type LORA, found {settings.get('peft_type')!r:.80}")
+    rank, alpha = settings.get("r"), settings.get("lora_alpha", 8)
+    if type(rank) is not int or not 1 <= rank <= MOST_RANK:
+        raise CheckpointError(f"{path}: r: expected a rank from 1 to {MOST_RANK}, found {rank!r:.80}")
+    if type(alpha) not in (int, float) or not 0 < alpha < float("inf"):
+        raise CheckpointError(f"{path}: lora_alpha: expected a number above 0, found {alpha!r:.80}")
+    for name in ("rank_pattern", "alpha_pattern"):
+        _check_pattern(settings.get(name) or {}, name, path)
+    for name in ("use_dora", "layer_replication", "modules_to_save", "alora_invocation_tokens"):
+        if settings.get(name):
+            raise CheckpointError(
+                f"{path}: {name} is not supported; merge the adapters into their model with peft first"
+            )
+    return settings
+
+
+def _check_pattern(pattern: object, name: str, path: Path) -> None:
+    """Raise CheckpointError if ranks or alphas of single layers are not numbers by plain names.
+
+    peft takes the names for regular expressions, which of a foreign file may run for ever.
+    """
+    numbers: list[Any] = list(pattern.values()) if isinstance(pattern, dict) else [None]
+    keys: list[str] = list(pattern) if isinstance(pattern, dict) else []
+    are_numbers = all(type(value) in (int, float) and 0 < value <= MOST_RANK for value in numbers)
+    if not are_numbers or not all(re.fullmatch(r"[\w.]+", key) for key in keys):
+        raise CheckpointError(
+            f"{path}: {name}: expected numbers from 1 to {MOST_RANK} by the names of layers, found {pattern!r:.80}"
+        )
+
+
+def _find_targets(model: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> list[str]:
+    """Return the names of the layers that have adapters among the `tensors` of a folder.
+
+    Not those that its target_modules name, which may be a regular expression. Raises CheckpointError if one of them
+    is no linear layer of the model.
+    """
+    linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    targets = []
+    unknown = []
+    for tensor_name in sorted(tensors):
+        layer, is_adapter, _ = tensor_name.removeprefix(PEFT_PREFIX).partition(".lora_A.weight")
+        if is_adapter and layer in linear:
+            targets.append(layer)
+        elif is_adapter:
+            unknown.append(tensor_name)
+    if unknown or not targets:
+        raise CheckpointError(
+            f"the adapters in {folder} do not fit the model: expected lora_A of its linear layers in {WEIGHTS_FILE}, "
+            f"found {unknown[:3] or 'none'}"
+        )
+    return targets
+
+
+def _check_ranks(settings: Mapping[str, Any], tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Raise CheckpointError if the ranks of the `tensors` are not those of the settings, which decide their memory."""
+    ranks = {len(tensor) for name, tensor in tensors.items() if name.endswith(".lora_A.weight") and tensor.ndim}
+    stated = {settings["r"], *(settings.get("rank_pattern") or {}).values()}
+    if ranks and (not ranks <= stated or max(stated) > max(ranks)):
+        raise CheckpointError(
+            f"the adapters in {folder} do not fit the model or {CONFIG_FILE}: it says ranks {sorted(stated)}, but "
+            f"{WEIGHTS_FILE} holds {sorted(ranks)}"
+        )
+
+
+def _make_config(settings: Mapping[str, Any], targets: list[str], folder: Path) -> Any:
+    """Return peft's configuration of the checked `settings`, for adapters of the layers `targets`."""
     with needs_extra("train"):
-        from peft import LoraConfig, PeftConfig
-    try:
-        config = PeftConfig.from_pretrained(folder)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"cannot read {folder / CONFIG_FILE}: {error}") from error
-    if not isinstance(config, LoraConfig):
-        raise CheckpointError(f"{folder / CONFIG_FILE}: expected adapters of type LORA, found {config.peft_type}")
-    config.inference_mode = False
-    return config
+        from peft import LoraConfig
+    with foreign(f"{folder / CONFIG_FILE}"):
+        return LoraConfig(
+            r=settings["r"],
+            lora_alpha=settings.get("lora_alpha", 8),
+            use_rslora=settings.get("use_rslora") is True,
+            rank_pattern=settings.get("rank_pattern") or {},
+            alpha_pattern=settings.get("alpha_pattern") or {},
+            target_modules=targets,
+            base_model_name_or_path=settings.get("base_model_name_or_path"),
+        )
 
 
 def _inject(model: Any, config: Any) -> None:

@@ -1,9 +1,13 @@
-"""A checksum of weights, by which a folder of adapters, a checkpoint and a log of replies know their model again."""
+"""What is asked of weights as a whole: the checksum by which a folder of adapters, a checkpoint and a log of replies
+know their model again, and whether all of them are finite."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from visionr1.errors import CheckpointError
 
 _WORD = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Integers as wide as a weight, by its bytes."""
@@ -17,3 +21,25 @@ def weights_checksum(weights: Iterable[Tensor]) -> int:
         words = weight.view(_WORD[weight.element_size()])
         total += int(words.sum(dtype=torch.int64))
     return total
+
+
+@torch.no_grad()
+def find_not_finite(weights: Iterable[tuple[str, Tensor]]) -> list[str]:
+    """Return the names of the tensors in which a value is not finite."""
+    names = []
+    for name, weight in weights:
+        # A sum is not finite if a value is not, and needs no memory; it may also overflow.
+        total = weight.sum(dtype=torch.float32)
+        if not torch.isfinite(total) and not torch.isfinite(weight).all():
+            names.append(name)
+    return names
+
+
+def check_finite(weights: Iterable[tuple[str, Tensor]], folder: Path) -> None:
+    """Raise CheckpointError if a weight that was loaded from `folder` is not finite."""
+    names = find_not_finite(weights)
+    if names:
+        raise CheckpointError(
+            f"{len(names)} of the weights in {folder} hold NaN or infinity, the first {names[0]}: take another model, "
+            "or an earlier checkpoint of this one (docs/faq.md#weights-are-not-finite)"
+        )

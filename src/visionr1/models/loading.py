@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.utils.logging import disable_progress_bar
 
 from visionr1.assets import embedded_path
 from visionr1.dialects import Dialect, describe_dialects, get_dialect, resolve_dialect
-from visionr1.errors import CheckpointError, RecipeError
+from visionr1.errors import CheckpointError, DataError, ImageRefused, RecipeError
 from visionr1.models.adapters import base_folder, is_adapter_folder, load_adapters
 from visionr1.models.attention.tree import NAME as TREE_ATTENTION
+from visionr1.models.checksum import check_finite
 from visionr1.models.families import FAMILIES
 from visionr1.models.family import Family
 from visionr1.models.folder.files import INDEX, WEIGHTS, check_layer_counts, read_object, read_shapes
@@ -120,21 +122,33 @@ def _make_policy(
     """Return the policy of a `model` with what makes its prompts, from its folder."""
     folder, family, settings = opened.folder, opened.family, opened.settings
     written_in = _find_dialect(dialect, settings, opened.adapters or folder, opened.config.model_type, family)
-    if family is None:
-        processor = load_processor(folder, opened.config.model_type)
-        generic_path = GenericPath(model.config, processor, read_processor_files(folder))
-        generic_path.check_dialect(written_in, folder)
-        policy = Policy(model, processor.tokenizer, processor.image_processor, written_in, generic_path)
-    else:
-        policy = share_prefixes(model, folder, family, written_in)
+    with foreign(f"the model folder {folder}"):
+        if family is None:
+            processor = load_processor(folder, opened.config.model_type)
+            generic_path = GenericPath(model.config, processor, read_processor_files(folder))
+            generic_path.check_dialect(written_in, folder)
+            policy = Policy(model, processor.tokenizer, processor.image_processor, written_in, generic_path)
+        else:
+            policy = share_prefixes(model, folder, family, written_in)
+        is_default = not dialect and "dialect" not in settings
+        policy.write_in(dialect_for_template(written_in, policy.tokenizer, is_default=is_default))
+        _try_image(policy, folder)
 
-    is_default = not dialect and "dialect" not in settings
-    policy.write_in(dialect_for_template(written_in, policy.tokenizer, is_default=is_default))
     policy.template = template or settings.get("template", "")
     bound = max_pixels or settings.get("max_pixels")
     if bound:
         limit_pixels(policy, bound)
     return policy
+
+
+def _try_image(policy: Policy, folder: Path) -> None:
+    """Raise CheckpointError if not even an ordinary image can be fed to the model: then its folder is at fault."""
+    try:
+        policy.path.encode(Image.new("RGB", (224, 224)), "?")
+    except DataError as error:
+        if isinstance(error, ImageRefused) and error.__cause__ is None:
+            return  # its context is small, which smaller images may fit
+        raise CheckpointError(f"nothing can be fed to the model in {folder}: {error}") from error
 
 
 def share_prefixes(model: Any, folder: Path, family: Family, dialect: Dialect) -> Policy:
@@ -222,6 +236,7 @@ def _load_model(folder: Path, dtype: str) -> Any:
     wrong = {key: sorted(map(str, names)) for key, names in report.items() if names}
     if wrong:
         raise CheckpointError(f"the weights in {folder} do not fit its config.json: {wrong}")
+    check_finite(model.named_parameters(), folder)
     return model
 
 

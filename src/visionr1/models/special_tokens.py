@@ -6,16 +6,27 @@ import torch
 from torch import Tensor
 
 from visionr1.dialects import Dialect
+from visionr1.errors import CheckpointError
 from visionr1.samples import Boxes
 
 
 def end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """Return every token that ends a reply, first the one that training writes."""
+    """Return every token that ends a reply, first the one that training writes.
+
+    Raises CheckpointError if there is none, or if one is no token of the model.
+    """
     configured = model.generation_config.eos_token_id
     if not isinstance(configured, list):
         configured = [configured]
     ids = [tokenizer.eos_token_id, *configured]
-    return tuple(dict.fromkeys(i for i in ids if i is not None))
+    ids_of_end = tuple(dict.fromkeys(i for i in ids if i is not None))
+    vocabulary = model.config.get_text_config().vocab_size
+    if not ids_of_end or not all(type(i) is int and 0 <= i < vocabulary for i in ids_of_end):
+        raise CheckpointError(
+            "eos_token_id in tokenizer_config.json or generation_config.json: expected tokens that end a reply, whole "
+            f"numbers below {vocabulary}, found {list(ids_of_end)!r:.80}"
+        )
+    return ids_of_end
 
 
 def special_ids(tokenizer: Any, dialect: Dialect) -> set[int]:

@@ -36,6 +36,7 @@ def draw_tokens(logits: Tensor, sampling: Sampling, uniform: Tensor | None) -> t
         probabilities = truncate(logprobs, sampling).exp()
         mass = probabilities.cumsum(dim=-1)
         drawn = torch.searchsorted(mass, uniform[:, None] * mass[:, -1:])
+        drawn = drawn.clamp(max=logits.shape[-1] - 1)  # beyond it where logits are not finite, as a caller finds out
         possible = probabilities.gather(-1, drawn) > 0  # a parallel cumulative sum may fall by a rounding error
         tokens = torch.where(possible[:, 0], drawn[:, 0], tokens)
     return tokens, logprobs.gather(-1, tokens[:, None])[:, 0]

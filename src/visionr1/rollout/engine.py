@@ -4,8 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
+from visionr1.errors import CheckpointError
 from visionr1.models.policy import Policy
 from visionr1.models.prompts import Prompt
 
@@ -61,9 +63,15 @@ def make_completions(
 ) -> list[list[Completion]]:
     """Cut sampled tokens (N, T) and their log-probabilities to `lengths` (N,), and group them by prompt.
 
-    `truncated` (N,) says which rows have no end token.
+    `truncated` (N,) says which rows have no end token. Raises CheckpointError if a log-probability is not finite: then
+    the model's logits were not.
     """
     token_ids, logprobs = token_ids.cpu(), logprobs.cpu()
+    if not torch.isfinite(logprobs).all():
+        raise CheckpointError(
+            "the model's logits are not finite (NaN or infinite), so nothing can be sampled from it: its weights are "
+            "spoiled, or too large for the precision that it runs in (docs/faq.md#weights-are-not-finite)"
+        )
     replies = []
     for row, (length, cut_off) in enumerate(zip(lengths.tolist(), truncated.tolist(), strict=True)):
         ids = token_ids[row, :length]

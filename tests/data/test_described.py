@@ -146,3 +146,15 @@ def test_a_wrong_tree_is_named(tmp_path: Path, spoil: Callable[[Any], Any], mess
     file.unlink()
     with pytest.raises(DataError, match=r"expected annotations/v3det_2023_v1_category_tree\.json"):
         read_v3det(tmp_path)
+
+
+def test_an_image_that_lost_a_box_is_left_out_of_a_benchmark_too(tmp_path: Path) -> None:
+    folder = write_v3det(tmp_path)
+    change(
+        next(folder.rglob("v3det_2023_v1_val.json")),
+        lambda content: content["annotations"][0].update(bbox=["1", 2, 3, 4]),
+    )
+    whole = len(read_v3det(write_v3det(tmp_path / "whole")).samples)
+    found = read_v3det(folder, on_bad="skip")
+    assert list(found.report.images_left_out.values()) == ["bad_box"]
+    assert len(found.samples) == len(found.table) == whole - 1

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from support.random_models import plain_logprobs, sharpen
-from visionr1.completions import CompletionRow
 from visionr1.dialects import get_dialect
 from visionr1.errors import DataError
 from visionr1.models.loading import load_policy
@@ -22,7 +21,7 @@ from visionr1.rewards import Score
 from visionr1.rollout.engine import Completion
 from visionr1.samples import Boxes, GroundTruth, Sample
 from visionr1.training.learners import GroupWork, Reinforced, Supervised, make_learner
-from visionr1.training.outcomes import OVERLAP_STEPS, ZERO_STEPS, Outcome, OverlapWatch, ZeroRewardWatch
+from visionr1.training.outcomes import OVERLAP_STEPS, ZERO_STEPS, Outcome, OverlapWatch, Question, ZeroRewardWatch
 from visionr1.training.recipe import Recipe, parse_recipe
 from visionr1.training.stream import open_stream
 
@@ -302,12 +301,13 @@ def test_one_reward_keeps_a_run_quiet(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_run_whose_boxes_are_in_another_space_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
     truth = GroundTruth(Boxes.of([[64, 48, 128, 96]], ["cat"]), ("cat",), (640, 480), (1288, 952))
     text = get_dialect("qwen3").render(truth.boxes, size_wh=truth.size_wh, input_size_wh=truth.input_size_wh)
-    wrong = Outcome(CompletionRow(text=text, truth=truth).to_json(), {}, {}, None)
+    question = Question("1", 1, prompt=Any, truth=truth, reward="")  # type: ignore[arg-type]
+    wrong = Completion(torch.zeros(1, dtype=torch.long), text, torch.zeros(1), truncated=False)
 
     # The first steps alone are looked at, and one warning is enough.
     watch = OverlapWatch(get_dialect("qwen25"))
     for _ in range(OVERLAP_STEPS + 2):
-        watch.observe([wrong, wrong])
+        watch.observe([question], [[wrong, wrong]])
     (record,) = caplog.records
     assert "in all 6 completions of the first 3 steps no box overlaps a true one" in record.message
     assert "replies look like dialect qwen3 (0-1000)" in record.message
@@ -316,5 +316,5 @@ def test_a_run_whose_boxes_are_in_another_space_says_so_once(caplog: pytest.LogC
     caplog.clear()
     watch = OverlapWatch(get_dialect("qwen3"))
     for _ in range(OVERLAP_STEPS):
-        watch.observe([wrong])
+        watch.observe([question], [[wrong]])
     assert not caplog.records

@@ -57,11 +57,12 @@ class Replies:
         return replies
 
     def count_met(self, replies: Sequence[Reply]) -> int:
-        """Count the true boxes that a box of the same label overlaps by half or more."""
+        """Count the true boxes that a box of the same label overlaps by half or more; one category needs no label."""
         num_met = 0
         for reply, (_, truth) in zip(replies, self.completions, strict=True):
-            pairs = match(reply, truth, BEGINNER, "iou+label")
-            num_met += sum(pair.valid and pair.label_correct for pair in pairs)
+            needs_label = len(truth.categories) > 1
+            for pair in match(reply, truth, BEGINNER, "iou+label"):
+                num_met += pair.valid and (pair.label_correct or not needs_label)
         return num_met
 
     def find_other_label(self, replies: Sequence[Reply]) -> str:

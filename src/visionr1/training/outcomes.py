@@ -9,7 +9,7 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor
 
-from visionr1.completions import CompletionRow, completion_from_fields
+from visionr1.completions import CompletionRow
 from visionr1.dialects import Dialect
 from visionr1.models.prompts import Prompt
 from visionr1.rewards import Score
@@ -189,15 +189,16 @@ class OverlapWatch:
         self._dialect = dialect
         self._completions: list[tuple[str, GroundTruth]] = []
         self._steps = 0
-        self._is_over = dist.is_initialized() and dist.get_rank() > 0  # all ranks see the same, one says it
+        self._is_over = dist.is_initialized() and dist.get_rank() > 0  # one rank says it
 
-    def observe(self, outcomes: Sequence[Outcome]) -> None:
-        """Take in the outcomes of a step of all ranks, and warn after OVERLAP_STEPS steps."""
+    def observe(self, questions: Sequence[Question], groups: Sequence[Sequence[Completion]]) -> None:
+        """Take in this rank's completions of a step, and warn after OVERLAP_STEPS steps."""
         if self._is_over:
             return
-        for outcome in outcomes[: MOST_REPLIES - len(self._completions)]:
-            row = completion_from_fields(outcome.row)
-            self._completions.append((row.text, row.truth))
+        for question, group in zip(questions, groups, strict=True):
+            for completion in group:
+                if len(self._completions) < MOST_REPLIES:
+                    self._completions.append((completion.text, question.truth))
 
         # One box that meets a true one is enough for the space to be right.
         self._steps += 1

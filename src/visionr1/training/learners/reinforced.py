@@ -116,7 +116,7 @@ class Reinforced(Learner):
         outcomes = gather(make_outcomes(prepared, groups, scores, advantages, no_spread))
         self.observe(outcomes)
         self.zero_reward_watch.observe(outcomes, scores)
-        self.overlap_watch.observe(outcomes)
+        self.overlap_watch.observe(prepared, groups)
         scored = time.perf_counter()
 
         # The loss is a mean over completions, or over tokens, of the whole batch.

@@ -36,6 +36,7 @@ def save_policy(
     if policy.max_pixels:
         save_bounds(policy, folder)
     _save_settings(policy, folder)
+    give_usual_mode(folder)
 
 
 def save_trained(policy: Policy, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
@@ -46,10 +47,18 @@ def save_trained(policy: Policy, folder: Path, weights: Mapping[str, Tensor] | N
         save_policy(policy, folder, weights=weights)
 
 
+def give_usual_mode(folder: Path) -> None:
+    """Let others read the weights in `folder` as they may read what lies beside them: safetensors writes mode 0600."""
+    mode = (folder / DIALECT_FILE).stat().st_mode
+    for path in folder.rglob("*.safetensors"):
+        path.chmod(mode)
+
+
 def _save_adapters(policy: Policy, state: Mapping[str, Tensor], folder: Path) -> None:
     """Write a folder of adapters, which are loaded with the dialect and template that they were trained with."""
     save_adapters(policy.model, state, folder)
     _save_settings(policy, folder)
+    give_usual_mode(folder)
 
 
 def _save_settings(policy: Policy, folder: Path) -> None:

@@ -159,11 +159,13 @@ def _check_sizes(image_processor: Any, folder: Path) -> None:
     settings = dict(vars(image_processor))
     for name in ("size", "crop_size", "max_image_size", "pad_size", "patch_size"):
         value = settings.get(name)
-        if isinstance(value, Mapping):
-            settings.update(value)
+        if value is None or isinstance(value, int | float | str | list | tuple):
+            continue
+        del settings[name]
+        settings.update({key: size for key, size in dict(value).items() if size is not None})
     for name, largest in LARGEST.items():
         value = settings.get(name)
-        if value is None or isinstance(value, Mapping):
+        if value is None:
             continue
         if not isinstance(value, int) or not 1 <= value <= largest:
             raise CheckpointError(

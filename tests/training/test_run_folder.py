@@ -16,7 +16,7 @@ from visionr1.errors import CheckpointError, RecipeError, TrainingError
 from visionr1.files import read_json
 from visionr1.folders import whole_folder
 from visionr1.training.recipe import Recipe
-from visionr1.training.run_folder import LOGS, RunFolder
+from visionr1.training.run_folder import LOGS, STATE_FIELDS, RunFolder
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "metrics.jsonl", "final/model.safetensors", "recipe.toml"])
@@ -224,6 +224,8 @@ def test_a_checkpoint_that_cannot_be_read_is_named_with_the_one_before(tmp_path:
         lambda: torch.save({"position": tmp_path}, file),  # a class that may not be unpickled
         lambda: torch.save([], file),
         lambda: torch.save({"position": {}}, file),
+        lambda: torch.save({**{name: {} for name in STATE_FIELDS}, "position": {"step": 1}}, file),
+        lambda: torch.save({**{name: {} for name in STATE_FIELDS}, "log_lengths": {"metrics.jsonl": "x"}}, file),
         file.unlink,
     ):
         spoil()

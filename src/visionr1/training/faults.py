@@ -45,8 +45,9 @@ def stop_signals() -> Iterator[list[int]]:
     for name in STOPPING:
         number = getattr(signal, name, None)  # Windows has no SIGHUP
         # Under nohup SIGHUP is ignored, and stays so.
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            handlers[number] = signal.signal(number, receive)
+        if number is None or (name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN):
+            continue
+        handlers[number] = signal.signal(number, receive)
     try:
         yield received
     finally:

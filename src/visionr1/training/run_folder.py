@@ -27,6 +27,7 @@ import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from difflib import unified_diff
 from importlib.metadata import version
 from pathlib import Path
@@ -43,6 +44,7 @@ from visionr1.folders import interrupted, recover, remove_folder, sync, whole_fo
 from visionr1.models.policy import Policy
 from visionr1.models.saving import save_policy, save_trained
 from visionr1.training.recipe import Recipe, load_recipe, to_toml
+from visionr1.training.schedule import Position
 
 STATE_FILE = "trainer_state.pt"
 KEYS_OF_CODE = {
@@ -358,10 +360,21 @@ def _is_unreadable(error: Exception) -> bool:
 
 
 def _find_missing(state: Any) -> set[str]:
-    """Return the fields that a trainer state lacks, or that are no mappings."""
+    """Return the fields that a trainer state lacks, or that are not what they should be."""
     if not isinstance(state, dict):
         return {"everything"}
-    return {name for name in STATE_FIELDS if not isinstance(state.get(name), dict)}
+    missing = {name for name in STATE_FIELDS if not isinstance(state.get(name), dict)}
+    if missing:
+        return missing
+
+    # The place that the run had reached, and where its logs are cut.
+    position = state["position"]
+    names = {field.name for field in fields(Position)}
+    if position.keys() != names or not all(isinstance(value, int | float) for value in position.values()):
+        missing.add("position")
+    if not all(isinstance(length, int) and length >= 0 for length in state["log_lengths"].values()):
+        missing.add("log_lengths")
+    return missing
 
 
 def _versions() -> dict[str, Any]:

@@ -16,7 +16,10 @@ from hypothesis import settings
 
 SLOW = (
     "benchmarks",
+    "cases/test_attacks_models.py",
+    "cases/test_attacks_runs.py",
     "cases/test_ids_of_a_model.py",
+    "cases/test_runs_images.py",
     "models",
     "rollout",
     "training",

@@ -38,8 +38,10 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """One micro-batch, packed by a path: what its tokens are scored against. How it goes through the model is the
-    path's own affair: see `prefix.PackedRow` and `generic.BranchRows`."""
+    """One micro-batch, packed by a path: the tokens that are scored.
+
+    Each path adds what it needs to pass them through the model: see `packed.PackedRow` and `generic.BranchRows`.
+    """
 
     targets: Tensor
     """(N,) token id of each completion token."""

@@ -3,7 +3,7 @@
 Image and prompt go through the model once; the cache that this leaves is forked to the G completions, which go on from
 it side by side, padded on the right. This is exact, whatever the layers are: full attention, windows, recurrent states,
 convolutions, images whose tokens see each other. All it asks of a model is transformers' cache. It is somewhat slower
-than the row of `prefix.py`, which pads nothing and holds several samples.
+than the row of `packed`, which pads nothing and holds several samples.
 Axis letters: G completions of one prompt, R rows, T tokens, P of the prompt, N completion tokens in all, V vocabulary.
 """
 

@@ -1,6 +1,10 @@
-"""Fuzzing of every dialect and preset with hostile text, for as long as you like.
+"""Fuzzing of every dialect and preset with hostile text, for as long as you like, and of every reader of files.
 
     python benchmarks/fuzz.py --minutes 30 [--engine atheris|random] [--seed 0]
+    python benchmarks/fuzz.py --files 10000 [--readers coco,voc] [--seed 0]
+
+The second reads so many mutations of the files of each reader (see fuzz_files.py), prints a table, and each kind of
+traceback once. It exits with another status than 0 if there was one, or if a file was opened outside the folder.
 
 Each execution parses and scores one text of at most 64 KB and fails, printing the text, on an exception, on a part out
 of its range, or on more than 100 ms of CPU time (the best of three; 1 s under atheris, whose tracing costs). The
@@ -205,12 +209,34 @@ def run_atheris(stats: Stats, seed: int) -> None:
     atheris.Fuzz()
 
 
+def run_files(num_inputs: int, seed: int, names: set[str]) -> int:
+    """Read mutations of the files of each reader, print a table, and return the exit status."""
+    import fuzz_files
+
+    fuzz_files.limit_memory()
+    print(fuzz_files.TABLE_HEAD, flush=True)
+    is_clean = True
+    for target in fuzz_files.TARGETS:
+        if names and target.name not in names:
+            continue
+        outcome = fuzz_files.fuzz(target, num_inputs, seed)
+        print(outcome.row(), flush=True)
+        for text in (*outcome.tracebacks, *sorted(outcome.outside)):
+            print(text, file=sys.stderr)
+        is_clean = is_clean and not outcome.tracebacks and not outcome.outside
+    return 0 if is_clean else 1
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--engine", choices=("atheris", "random"), default="random")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--files", type=int, metavar="N", help="read N mutations of the files of each reader instead")
+    parser.add_argument("--readers", default="", metavar="A,B", help="with --files, these alone")
     args = parser.parse_args()
+    if args.files:
+        sys.exit(run_files(args.files, args.seed, set(filter(None, args.readers.split(",")))))
     stats = Stats(args.engine, args.minutes)
     {"atheris": run_atheris, "random": run_random}[args.engine](stats, args.seed)
     print(stats.line())

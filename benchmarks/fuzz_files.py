@@ -1,10 +1,10 @@
 """Mutations of every file that visionr1 reads, and what reading them costs; run by `benchmarks/fuzz.py --files`.
 
-Each target is a small folder that is read without an error. One of its files at a time is changed, half of the time in its
-bytes, else in its structure (a value replaced by an odd one, a key or a row dropped, repeated or moved), and the folder is
-read as a user would. It must be read, or refused by a VisionR1Error, within LIMIT_SECONDS; whatever else is raised is a
-traceback that a user would see. An audit hook notes every file that is opened outside the folder, every program and every
-connection.
+Each target is a small folder that is read without an error. One of its files at a time is changed, half of the time in
+its bytes, else in its structure (a value replaced by an odd one, a key or a row dropped, repeated or moved), and the
+folder is read as a user would. It must be read, or refused by a VisionR1Error, within LIMIT_SECONDS; whatever else is
+raised is a traceback that a user would see. An audit hook notes every file that is opened outside the folder, every
+program and every connection.
 """
 
 from __future__ import annotations
@@ -44,15 +44,71 @@ DIGITS = "@digits@"
 
 ODD: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 7, 0.5, -0.0, 1e-320, 1e30, 1e308, float("inf"), float("-inf"), float("nan")),
-    *(2**31, 2**63, 10**30, 10**400, "", " ", "7", "007", "1e5", "cat", "CAT ", "Ä", "A\u0308", "猫", "\u202ex", "\x1b[31mx"),
-    *("\ud800", "\udce9", "a\0b", "a\nb", "a" * 300, "[" * 2000, "{}", "../outside.png", "..\\outside.png", "@outside@"),
-    *("/dev/zero", "file:///etc/passwd", "http://localhost/1.jpg", "C:\\x.jpg", "con", ".", "/", "1.jpg", "%s%n", "{0}"),
+    *(
+        2**31,
+        2**63,
+        10**30,
+        10**400,
+        "",
+        " ",
+        "7",
+        "007",
+        "1e5",
+        "cat",
+        "CAT ",
+        "Ä",
+        "A\u0308",
+        "猫",
+        "\u202ex",
+        "\x1b[31mx",
+    ),
+    *(
+        "\ud800",
+        "\udce9",
+        "a\0b",
+        "a\nb",
+        "a" * 300,
+        "[" * 2000,
+        "{}",
+        "../outside.png",
+        "..\\outside.png",
+        "@outside@",
+    ),
+    *(
+        "/dev/zero",
+        "file:///etc/passwd",
+        "http://localhost/1.jpg",
+        "C:\\x.jpg",
+        "con",
+        ".",
+        "/",
+        "1.jpg",
+        "%s%n",
+        "{0}",
+    ),
     *([], [[]], [0], [1, 2, 3, 4], [4, 3, 2, 1], [1e308] * 4, [float("nan")] * 4, ["1", "2", "3", "4"], [None] * 4),
     *({}, {"$oid": "5"}, {"a": []}, [{}], DEEP, DIGITS),
 )
 """What a value is replaced by."""
 CHUNKS: tuple[bytes, ...] = (
-    *(b"\0", b"\xff", b"\xef\xbb\xbf", b"\xff\xfe", b"\n", b"\r", b'"', b"'", b"\\", b"[", b"]", b"{", b"}", b"<", b">", b"&"),
+    *(
+        b"\0",
+        b"\xff",
+        b"\xef\xbb\xbf",
+        b"\xff\xfe",
+        b"\n",
+        b"\r",
+        b'"',
+        b"'",
+        b"\\",
+        b"[",
+        b"]",
+        b"{",
+        b"}",
+        b"<",
+        b">",
+        b"&",
+    ),
     *(b",", b":", b"-", b".", b"e999", b"NaN", b"Infinity", b"null", b"\\ud800", b"\xe9", b"\x80", b"=", b"[[", b'"""'),
     *(b"<!DOCTYPE a>", b"]]>", b"\x1f\x8b", b"[" * 3000, b"9" * 5000, b" " * 3000, b"r\xff\xff\xff\x00", b"2\x86" * 60),
 )
@@ -140,7 +196,7 @@ def _read(target: Target, folder: Path, path: Path, outcome: Outcome, kinds: set
         outcome.read += 1
     except VisionR1Error:
         outcome.refused += 1
-    except (Exception, _TooSlow) as error:
+    except (Exception, _TooSlow) as error:  # noqa: BLE001 (what is looked for)
         outcome.num_tracebacks += 1
         last = traceback.extract_tb(error.__traceback__)[-1]
         kind = f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}"
@@ -514,7 +570,10 @@ def _write_predictions(folder: Path) -> None:
     _write_coco(folder / "set")
     row = {"image_id": 1, "sample_id": "1", "text": REPLY, "input_size_wh": [100, 80], "truncated": False}
     more = {"categories": ["cat"], "token_ids": [1, 2], "token_logprobs": [-0.5, -0.1], "token_ends": [5, 9]}
-    _write(folder / "replies.jsonl", [{"replies_of": {"model": "m", "dialect": "qwen25"}}, row, {**row, "image_id": 2, **more}])
+    _write(
+        folder / "replies.jsonl",
+        [{"replies_of": {"model": "m", "dialect": "qwen25"}}, row, {**row, "image_id": 2, **more}],
+    )
     results = [{"image_id": i, "category_id": 1, "bbox": [10, 10, 20, 20], "score": 0.9} for i in (1, 2)]
     _write(folder / "results.json", results)
 
@@ -528,7 +587,15 @@ def _read_predictions(folder: Path, name: str) -> None:
 
 def _write_completions(folder: Path) -> None:
     truth = {"boxes": [[10, 10, 30, 30]], "labels": ["cat"], "categories": ["cat", "dog"], "width": 100, "height": 80}
-    row = {"text": REPLY, **truth, "input_width": 100, "input_height": 80, "sample_id": "1", "index": 0, "num_instances": 1}
+    row = {
+        "text": REPLY,
+        **truth,
+        "input_width": 100,
+        "input_height": 80,
+        "sample_id": "1",
+        "index": 0,
+        "num_instances": 1,
+    }
     _write(folder / "rows.jsonl", [row, row])
 
 
@@ -552,7 +619,10 @@ def _read_recipe(folder: Path, name: str) -> None:
 def _write_run(folder: Path) -> None:
     _write_recipe(folder)
     (folder / "demo.toml").rename(folder / "recipe.toml")
-    steps = [{"step": step, "phase": "few", "loss": 0.1, "reward": 0.5, "seconds": 1.0, "learning_rate": 1e-5} for step in (1, 2, 3)]
+    steps = [
+        {"step": step, "phase": "few", "loss": 0.1, "reward": 0.5, "seconds": 1.0, "learning_rate": 1e-5}
+        for step in (1, 2, 3)
+    ]
     _write(folder / "metrics.jsonl", steps)
     truth = {"boxes": [[10, 10, 30, 30]], "labels": ["cat"], "categories": ["cat"], "width": 100, "height": 80}
     rollout = {"step": 1, "sample_id": "1", "image_id": 1, "index": 0, "text": REPLY, "total": 1.5, "advantage": 0.1}
@@ -590,7 +660,14 @@ def _read_results(folder: Path, name: str) -> None:
 def _write_pictures(folder: Path) -> None:
     noise = Image.effect_noise((40, 30), 60)
     color = Image.merge("RGB", (noise, noise.rotate(90, expand=False), noise))
-    for kind, ending in (("JPEG", "jpeg"), ("PNG", "png"), ("WEBP", "webp"), ("BMP", "bmp"), ("GIF", "gif"), ("PPM", "ppm")):
+    for kind, ending in (
+        ("JPEG", "jpeg"),
+        ("PNG", "png"),
+        ("WEBP", "webp"),
+        ("BMP", "bmp"),
+        ("GIF", "gif"),
+        ("PPM", "ppm"),
+    ):
         color.save(folder / f"color.{ending}", kind)
     for kind, ending in (("JPEG2000", "jp2"), ("AVIF", "avif")):
         with contextlib.suppress(OSError, KeyError):  # a Pillow without it

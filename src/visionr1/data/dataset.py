@@ -16,7 +16,7 @@ from visionr1.boxes import clip_xyxy, xywh_to_xyxy
 from visionr1.data.image_lookup import NAME_FOLDER, ImageLookup, is_spelled_so
 from visionr1.data.row_log import ReadReport, RowLog, is_safe_name
 from visionr1.data.table import BoxTable, table_of
-from visionr1.errors import DataError
+from visionr1.errors import DataError, short_repr
 from visionr1.images import image_size
 from visionr1.samples import Boxes, Query, Sample, Size
 
@@ -162,7 +162,7 @@ def _log_missing_image(table: BoxTable, index: int, images: ImageLookup, log: Ro
         expected = f"expected the image of {name:.120} in {images.folders[0]} (nothing is downloaded)"
     if not is_safe_name(name):
         reason = "unsafe_file_name"
-        message = f"file_name: expected a path below the image folder, found {name!r:.120}"
+        message = f"file_name: expected a path below the image folder, found {short_repr(name)}"
     elif images.is_guess:
         message = f"file_name: {expected}, found no such file there nor in {images.describe_others()}; {NAME_FOLDER}"
     else:
@@ -178,7 +178,7 @@ def _count_other_place(table: BoxTable, index: int, path: Path, images: ImageLoo
     reason = "images_in_other_folders"
     if not is_spelled_so(name, path):
         reason = "images_under_another_spelling"
-    log.adjust(reason, _name_image(table, index), f"{name!r:.120} is {path}")
+    log.adjust(reason, _name_image(table, index), f"{short_repr(name)} is {path}")
 
 
 def _read_size(table: BoxTable, index: int, image: Path, log: RowLog) -> Size | None:

@@ -11,7 +11,7 @@ from typing import Any
 from visionr1.boxes import is_number
 from visionr1.data.ids import Id, IdIndex, read_id
 from visionr1.dialects import Dialect, get_dialect, resolve_dialect
-from visionr1.errors import DataError
+from visionr1.errors import DataError, short_repr
 from visionr1.files import read_json, read_json_lines, write_text_atomic
 from visionr1.samples import Size
 
@@ -144,7 +144,7 @@ def read_rows(path: Path) -> JsonRows:
         raise DataError(f"{path}: expected a list of predictions, found a {type(rows).__name__}")
     for index, row in enumerate(rows):
         if not isinstance(row, dict):
-            raise DataError(f"{path}: row {index}: expected an object, found {row!r:.60}")
+            raise DataError(f"{path}: row {index}: expected an object, found {short_repr(row)}")
     return rows
 
 
@@ -206,13 +206,13 @@ def _read_prediction(row: Mapping[str, Any], where: str) -> Prediction:
     """Check a row field by field; DataError begins with `where`."""
     image_id = read_id(row.get("image_id"))
     if image_id is None:
-        raise DataError(f"{where}: image_id: expected the id of an image, found {row.get('image_id')!r:.60}")
+        raise DataError(f"{where}: image_id: expected the id of an image, found {short_repr(row.get('image_id'))}")
     if not isinstance(row.get("text"), str):
-        raise DataError(f"{where}: text: expected the reply as a string, found {row.get('text')!r:.60}")
+        raise DataError(f"{where}: text: expected the reply as a string, found {short_repr(row.get('text'))}")
     input_size_wh = _read_size(row, where)
     categories = row.get("categories") or []
     if not (isinstance(categories, list) and all(isinstance(name, str) for name in categories)):
-        raise DataError(f"{where}: categories: expected a list of names, found {categories!r:.60}")
+        raise DataError(f"{where}: categories: expected a list of names, found {short_repr(categories)}")
 
     return Prediction(
         image_id=image_id,
@@ -235,7 +235,7 @@ def _read_size(row: Mapping[str, Any], where: str) -> Size | None:
     # Pixels may come as 640.0, but not as 640.5.
     is_pair = isinstance(size, list) and len(size) == 2
     if not (is_pair and all(is_number(side) and side == int(side) > 0 for side in size)):
-        raise DataError(f"{where}: input_size_wh: expected [width, height] in pixels, found {size!r:.60}")
+        raise DataError(f"{where}: input_size_wh: expected [width, height] in pixels, found {short_repr(size)}")
     return int(size[0]), int(size[1])
 
 
@@ -243,7 +243,9 @@ def _read_logprobs(row: Mapping[str, Any], where: str) -> tuple[float, ...]:
     """Read the log-probabilities of tokens: none is above 0, but for rounding."""
     values = _read_numbers(row, "token_logprobs", where)
     if values and max(values) > ROUNDING:
-        raise DataError(f"{where}: token_logprobs: expected logarithms of probabilities, found {max(values)!r:.60}")
+        raise DataError(
+            f"{where}: token_logprobs: expected logarithms of probabilities, found {short_repr(max(values))}"
+        )
     return values
 
 
@@ -251,5 +253,5 @@ def _read_numbers(row: Mapping[str, Any], key: str, where: str) -> tuple[Any, ..
     """Read a list of numbers, empty where the row has none."""
     values = row.get(key) or []
     if not (isinstance(values, list) and all(map(is_number, values))):
-        raise DataError(f"{where}: {key}: expected a list of finite numbers, found {values!r:.60}")
+        raise DataError(f"{where}: {key}: expected a list of finite numbers, found {short_repr(values)}")
     return tuple(values)

@@ -12,7 +12,7 @@ from dataclasses import Field, asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from visionr1.errors import DataError, RecipeError
+from visionr1.errors import DataError, RecipeError, short_repr
 
 DETECTION_FIELDS = (
     "prompt",
@@ -394,13 +394,13 @@ def _read_stored(field_of_protocol: Field[Any], value: Any) -> Any:
         # A list, as JSON has it.
         if isinstance(value, list) and len(value) == 3 and all(type(number) is int for number in value):
             return tuple(value)
-        raise DataError(f"protocol.{key}: expected three whole numbers, found {value!r:.60}")
+        raise DataError(f"protocol.{key}: expected three whole numbers, found {short_repr(value)}")
     if get_origin(kind) is Literal:
         if isinstance(value, str) and value in get_args(kind):
             return value
-        raise DataError(f"protocol.{key}: expected one of {', '.join(get_args(kind))}, found {value!r:.60}")
+        raise DataError(f"protocol.{key}: expected one of {', '.join(get_args(kind))}, found {short_repr(value)}")
     if type(value) is not kind and not (kind is float and type(value) is int):
-        raise DataError(f"protocol.{key}: expected {kind.__name__}, found {value!r:.60}")
+        raise DataError(f"protocol.{key}: expected {kind.__name__}, found {short_repr(value)}")
     return value
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from visionr1.boxes import is_number
-from visionr1.errors import DataError
+from visionr1.errors import DataError, short_repr
 from visionr1.evaluation.protocols import Protocol
 from visionr1.evaluation.statistics import Resampler
 
@@ -95,18 +95,18 @@ def check_form(record: Mapping[str, Any]) -> None:
         kind = list if key == "prediction_files" else str
         value = record.get(key)
         if value is not None and not isinstance(value, kind):
-            raise DataError(f"{key}: expected {kind.__name__}, found {value!r:.60}")
+            raise DataError(f"{key}: expected {kind.__name__}, found {short_repr(value)}")
     for path in record.get("prediction_files") or ():
         if not isinstance(path, str):
-            raise DataError(f"prediction_files: expected paths, found {path!r:.60}")
+            raise DataError(f"prediction_files: expected paths, found {short_repr(path)}")
 
     for key in _FIELDS:
         value = record.get(key, {} if key in _OPTIONAL_FIELDS else None)
         if not isinstance(value, dict):
-            raise DataError(f"{key}: expected dict, found {value!r:.60}")
+            raise DataError(f"{key}: expected dict, found {short_repr(value)}")
     for name, ends in record.get("interval", {}).items():
         if not isinstance(ends, list) or len(ends) != 2:
-            raise DataError(f"interval of {name}: expected [low, high], found {ends!r:.60}")
+            raise DataError(f"interval of {name}: expected [low, high], found {short_repr(ends)}")
     Protocol.from_json(record["protocol"])
 
 
@@ -115,10 +115,10 @@ def _check_numbers(record: Mapping[str, Any]) -> None:
     for key in ("metrics", "counts", "faults"):
         for name, number in record.get(key, {}).items():
             if not is_number(number):
-                raise DataError(f"{key}: {name}: expected a finite number, found {number!r:.60}")
+                raise DataError(f"{key}: {name}: expected a finite number, found {short_repr(number)}")
     for name, ends in record.get("interval", {}).items():
         if not all(map(is_number, ends)):
-            raise DataError(f"interval of {name}: expected two finite numbers, found {ends!r:.60}")
+            raise DataError(f"interval of {name}: expected two finite numbers, found {short_repr(ends)}")
 
 
 def _is_table(rows: object) -> bool:

@@ -185,7 +185,7 @@ def _format_faults(result: Result) -> str:
 def _format_boxes_per_image(result: Result) -> str:
     """Return how many boxes were predicted, and how many there are; empty for a metric without boxes."""
     counts = result.counts
-    if "predicted_boxes" not in counts:
+    if not counts.get("images") or "predicted_boxes" not in counts or "true_boxes" not in counts:
         return ""
     predicted = counts["predicted_boxes"] / counts["images"]
     true = counts["true_boxes"] / counts["images"]
@@ -199,9 +199,10 @@ def _asked_for_fewer(result: Result) -> bool:
 
 def _format_categories_asked(result: Result) -> str:
     """Return how often a category was asked for, of all occasions to find one that is not there."""
-    if "categories_asked" not in result.counts:
+    counts = result.counts
+    if "categories_asked" not in counts or "categories_times_images" not in counts:
         return ""
-    return f"{result.counts['categories_asked']} / {result.counts['categories_times_images']}"
+    return f"{counts['categories_asked']} / {counts['categories_times_images']}"
 
 
 def _footer(results: Mapping[str, Result]) -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from visionr1.errors import DataError, naming
+from visionr1.errors import DataError, naming, short_repr
 from visionr1.evaluation.predictions import Prediction, read_files, replies_in
 from visionr1.evaluation.protocols import Protocol
 from visionr1.evaluation.result import check_form
@@ -22,6 +22,8 @@ JsonRecord = Mapping[str, Any]
 
 NOT_NUMBERS = ("phase", "stage")
 """Fields of a row of metrics that are shown as they stand."""
+ERROR_GROUPINGS = ("by_category", "by_size", "by_crowding")
+"""The fields of a result's errors that hold the counts of each group."""
 NUM_ROLLOUT_STEPS = 3
 """Of so many steps the page shows rollouts."""
 TITLES = {"base": "Base", "sft": "SFT", "trained": "Vision-R1"}
@@ -139,10 +141,10 @@ def _check_row(row: Any, where: str) -> None:
     """
     step = row.get("step") if isinstance(row, dict) else None
     if number(step) is None:
-        raise DataError(f"{where}: step: expected a number, found {step!r:.80}")
+        raise DataError(f"{where}: step: expected a number, found {short_repr(step)}")
     for key in ("counts", "protocol"):
         if not isinstance(row.get(key, {}), dict):
-            raise DataError(f"{where}: {key}: expected a table, found {row[key]!r:.80}")
+            raise DataError(f"{where}: {key}: expected a table, found {short_repr(row[key])}")
 
 
 def _read_shown_rollouts(path: Path, unfinished: list[str]) -> list[JsonRecord]:
@@ -237,7 +239,7 @@ def _parse_recipe(text: str, path: Path) -> JsonRecord:
 
     for name in ("model", "eval"):
         if not isinstance(recipe.get(name, {}), dict):
-            raise DataError(f"{path}: {name}: expected a table, found {recipe[name]!r:.80}")
+            raise DataError(f"{path}: {name}: expected a table, found {short_repr(recipe[name])}")
     phases = recipe.get("phase", [])
     if not _is_list_of_tables(phases) or not all(_is_list_of_tables(phase.get("data", [])) for phase in phases):
         raise DataError(f"{path}: expected tables [[phase]] and [[phase.data]]")
@@ -269,13 +271,28 @@ def _check_evaluation(record: JsonRecord, path: Path) -> None:
     with naming(f"{path} is no result of `visionr1 eval`"):
         for key in ("model", "data", "split"):
             if not isinstance(record.get(key), str):
-                raise DataError(f"{key}: expected str, found {record.get(key)!r:.60}")
+                raise DataError(f"{key}: expected str, found {short_repr(record.get(key))}")
         check_form(record)
 
         # Figures that are no numbers are left out by the page; the tables that hold them must be tables.
         by_category = record.get("per_category", {})
         if not isinstance(by_category, dict) or not all(isinstance(row, dict) for row in by_category.values()):
-            raise DataError(f"per_category: expected dict of dicts, found {by_category!r:.60}")
+            raise DataError(f"per_category: expected dict of dicts, found {short_repr(by_category)}")
+        _check_errors(record.get("errors", {}))
+
+
+def _check_errors(errors: object) -> None:
+    """Raise DataError if the errors of boxes of a result are not tables of counts, as the page reads them."""
+    if not isinstance(errors, dict) or (errors and not isinstance(errors.get("all"), dict)):
+        raise DataError(f"errors: expected dict with the counts of all boxes, found {short_repr(errors)}")
+    for key in ERROR_GROUPINGS:
+        group = errors.get(key, {})
+        if not isinstance(group, dict) or not all(isinstance(row, dict) for row in group.values()):
+            raise DataError(f"errors: {key}: expected dict of dicts, found {short_repr(group)}")
+
+    worst = errors.get("worst_images", [])
+    if not isinstance(worst, list) or not all(isinstance(row, dict) and "image_id" in row for row in worst):
+        raise DataError(f"errors: worst_images: expected dicts with image_id, found {short_repr(worst)}")
 
 
 def _read_predictions(path: Path) -> dict[str, list[Prediction]]:
@@ -301,7 +318,7 @@ def _read_benchmarks(folder: Path) -> dict[str, JsonRecord]:
         # The fields that all sets have in common stand once, in the record of the benchmark.
         for part, result in record["results"].items():
             if not isinstance(result, dict):
-                raise DataError(f"{path}: results of {part}: expected an object, found {result!r:.80}")
+                raise DataError(f"{path}: results of {part}: expected an object, found {short_repr(result)}")
             whole = {"model": "", "data": "", "split": "", **result}
             _check_evaluation(whole, folder / f"{path.stem}.json ({part})")
         benchmarks[path.stem] = record
@@ -316,9 +333,9 @@ def _read_vqa(folder: Path) -> dict[str, JsonRecord]:
         with naming(f"{path} is no result of `visionr1 vqa`"):
             for key in ("metrics", "counts", "protocol"):
                 if not isinstance(record.get(key, {}), dict):
-                    raise DataError(f"{key}: expected dict, found {record[key]!r:.60}")
+                    raise DataError(f"{key}: expected dict, found {short_repr(record[key])}")
             if not _is_list_of_tables(record.get("by_split", [])):
-                raise DataError(f"by_split: expected list of dicts, found {record['by_split']!r:.60}")
+                raise DataError(f"by_split: expected list of dicts, found {short_repr(record['by_split'])}")
         records[path.stem] = record
     return records
 

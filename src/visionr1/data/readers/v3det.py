@@ -63,6 +63,7 @@ def read_tree(path: Path, table: BoxTable) -> dict[int, frozenset[int]]:
     category_ids = IdIndex(table.category_ids)
     position_of_node: dict[Any, int] = {}
     for category_id, node in node_of_category.items():
+        _check_node(node, f"{path}: categoryid2treeid: {category_id}")
         identity = category_ids.find(category_id)
         if identity is not None:
             position_of_node[node] = positions[identity]
@@ -73,12 +74,20 @@ def read_tree(path: Path, table: BoxTable) -> dict[int, frozenset[int]]:
         if not isinstance(below, list):
             where = f"{path}: ancestor2descendant: {node}"
             raise DataError(f"{where}: expected a list of nodes, found {short_repr(below)}")
+        for other in below:
+            _check_node(other, f"{path}: ancestor2descendant: {node}")
 
         # Nodes that only group others are no categories.
         categories = frozenset(position_of_node[other] for other in below if other in position_of_node)
         if categories:
             descendants[position] = categories
     return descendants
+
+
+def _check_node(node: object, where: str) -> None:
+    """Raise DataError for what is no node of a tree: a number or a text."""
+    if not isinstance(node, int | str):
+        raise DataError(f"{where}: expected a node, found {short_repr(node)}")
 
 
 def _read_mapping(tree: Any, key: str, path: Path) -> Mapping[str, Any]:

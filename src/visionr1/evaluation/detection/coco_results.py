@@ -12,7 +12,7 @@ import numpy as np
 from visionr1.boxes import Array, is_box, is_number
 from visionr1.data.ids import Id, IdIndex
 from visionr1.data.table import BoxTable, Index, map_positions
-from visionr1.errors import DataError
+from visionr1.errors import DataError, short_repr
 from visionr1.evaluation.detection.coco import Detections
 from visionr1.evaluation.predictions import JsonRows
 
@@ -61,7 +61,7 @@ def merge_detections(files: Mapping[Path, JsonRows], table: BoxTable) -> tuple[D
         raise DataError(
             f"{path}: category_id: expected the id of a category, such as {table.category_ids[0]!r} for "
             f"{table.categories[0]!r}, in any row, found none in {num_unknown}, but "
-            f"{first_row.get('category_id')!r:.60}; correct them"
+            f"{short_repr(first_row.get('category_id'))}; correct them"
         )
     return merged, num_unknown
 
@@ -148,12 +148,12 @@ def _find_fault(rows: JsonRows, images: IdIndex, path: Path, data: Path) -> Data
 def _describe_fault(row: Mapping[str, Any], images: IdIndex, data: Path) -> str:
     """Say in words why a row is bad; empty if it is not."""
     if row.get("image_id") not in images:
-        return f"image_id: expected the id of an image of {data}, found {row.get('image_id')!r:.60}"
+        return f"image_id: expected the id of an image of {data}, found {short_repr(row.get('image_id'))}"
     if "bbox" not in row:
         return f"expected a bbox (COCO results) or a text (replies), found only {', '.join(map(repr, row))}"
     box, score = row["bbox"], row.get("score")
     if not is_box(box):
-        return f"bbox: expected four finite numbers [x, y, width, height], found {box!r:.80}"
+        return f"bbox: expected four finite numbers [x, y, width, height], found {short_repr(box)}"
     if not is_number(score):
-        return f"score: expected a finite number, found {score!r:.60}"
+        return f"score: expected a finite number, found {short_repr(score)}"
     return ""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from visionr1.boxes import Array, giou_matrix, iou_matrix, is_box, is_number, xywh_to_xyxy
 from visionr1.data.ids import Id, IdIndex
 from visionr1.dialects import Dialect
-from visionr1.errors import DataError
+from visionr1.errors import DataError, short_repr
 from visionr1.evaluation.asking import ask
 from visionr1.evaluation.detection.replies import count_faults, count_replies, input_size_of
 from visionr1.evaluation.predictions import JsonRows, Prediction
@@ -213,7 +213,7 @@ class _Places:
         identity = self._ids.find(sample_id)
         if identity is None:
             example = next(iter(self._places), "")
-            found = f"sample_id {sample_id!r:.80}"
+            found = f"sample_id {short_repr(sample_id)}"
             raise DataError(f"{what} has {found}, which is not of the set; its ids are like {example!r}")
         return self._places[identity]
 
@@ -249,9 +249,11 @@ def _read_boxes(files: Mapping[Path, JsonRows], samples: Sequence[Sample], proto
             box = row.get("bbox")
             score = row.get("score", 1.0)
             if not is_box(box):
-                raise DataError(f"{where}: bbox: expected four finite numbers [x, y, width, height], found {box!r:.80}")
+                raise DataError(
+                    f"{where}: bbox: expected four finite numbers [x, y, width, height], found {short_repr(box)}"
+                )
             if not is_number(score):
-                raise DataError(f"{where}: score: expected a finite number, found {score!r:.60}")
+                raise DataError(f"{where}: score: expected a finite number, found {short_repr(score)}")
             if score >= protocol.min_score:
                 scored[place].append((score, box))
 

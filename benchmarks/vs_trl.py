@@ -282,7 +282,7 @@ def run_trl(pipe: Connection, work: Work) -> None:
         pipe.send(json.dumps({key: value for key, value in settings.items() if key != "generation_kwargs"}))
         trainer = TimedTrainer(
             model=AutoModelForImageTextToText.from_pretrained(
-                work.model, dtype=torch.float32, attn_implementation="sdpa"
+                work.model, dtype=torch.float32, attn_implementation="sdpa", trust_remote_code=False
             ),
             processing_class=load_processor(work.model),
             reward_funcs=[*reward_functions(), visionr1_checksum],

@@ -106,3 +106,34 @@ def test_a_command_starts_without_the_libraries_it_may_need() -> None:
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == ""
+
+
+REPOSITORY = Path(__file__).parents[1]
+LOADERS = {"from_pretrained", "from_config"}
+NO_CODE = {"PeftModel"}
+"""Classes whose `from_pretrained` runs no code of a folder, and takes no word on it."""
+
+
+def loads_without_refusing_code(call: ast.Call) -> bool:
+    """Return True for a call of transformers that would ask on the terminal whether to run a folder's code."""
+    function = call.func
+    if not isinstance(function, ast.Attribute) or function.attr not in LOADERS:
+        return False
+    if isinstance(function.value, ast.Name) and function.value.id in NO_CODE:
+        return False
+    for keyword in call.keywords:
+        if keyword.arg == "trust_remote_code":
+            return not (isinstance(keyword.value, ast.Constant) and keyword.value.value is False)
+        if keyword.arg is None and isinstance(keyword.value, ast.Name) and keyword.value.id == "LOCAL":
+            return False
+    return True
+
+
+@pytest.mark.parametrize("folder", ["src", "examples", "benchmarks", "tests"])
+def test_nobody_lets_transformers_ask_whether_to_run_code(folder: str) -> None:
+    asking = []
+    for path in sorted((REPOSITORY / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and loads_without_refusing_code(node):
+                asking.append(f"{path.relative_to(REPOSITORY)}:{node.lineno}")
+    assert asking == []

@@ -96,3 +96,13 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"^cannot write .*file/below/a\.txt: Not a directory$"):
         write_text_atomic(tmp_path / "file" / "below" / "a.txt", "")
+
+
+def test_what_a_kill_left_of_a_write_goes_with_the_next_one(tmp_path: Path) -> None:
+    for name in (".a.json.abcd1234", ".b.json.abcd1234", ".a.json.new_1234"):
+        (tmp_path / name).write_text("half")
+    for name in (".a.json.abcd1234", ".b.json.abcd1234"):
+        os.utime(tmp_path / name, (0, 0))
+    write_json_atomic(tmp_path / "a.json", 1)
+    # Another file's is left, and a new one may be of a process that is writing now.
+    assert {path.name for path in tmp_path.iterdir()} == {"a.json", ".b.json.abcd1234", ".a.json.new_1234"}

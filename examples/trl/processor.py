@@ -25,4 +25,5 @@ def load_processor(model: str):
     if is_torchvision_available():
         return AutoProcessor.from_pretrained(model, trust_remote_code=False)
     tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
-    return ImageProcessor(Qwen2VLImageProcessorPil.from_pretrained(model), tokenizer, tokenizer.chat_template)
+    image_processor = Qwen2VLImageProcessorPil.from_pretrained(model, trust_remote_code=False)
+    return ImageProcessor(image_processor, tokenizer, tokenizer.chat_template)

@@ -6,8 +6,10 @@ To write: a temporary name beside, fsync, rename.
 import gc
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
@@ -16,11 +18,15 @@ import orjson
 
 from visionr1.errors import DataError
 
+WRITING_SECONDS = 3600
+"""A temporary file of this age is of a process that was killed."""
+
 
 def write_bytes_atomic(path: Path, content: bytes) -> None:
     """Write `content` to `path`, creating its folder; a reader never sees a part of it. OSError that names the file."""
     with naming_written(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left_over(path)
         with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)
             try:
@@ -32,6 +38,15 @@ def write_bytes_atomic(path: Path, content: bytes) -> None:
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
+
+
+def _remove_left_over(path: Path) -> None:
+    """Remove the temporary files that kills left of writing `path`, but none that another process may be writing."""
+    oldest = time.time() - WRITING_SECONDS
+    for file in path.parent.glob(f".{escape(path.name)}.????????"):
+        with suppress(OSError):
+            if file.stat().st_mtime < oldest:
+                file.unlink()
 
 
 def write_text_atomic(path: Path, text: str) -> None:

@@ -13,8 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from visionr1.cli import main
 from visionr1.errors import CheckpointError
+from visionr1.models.adapters import attach, has_adapters
 from visionr1.models.loading import load_policy
-from visionr1.models.saving import save_policy
+from visionr1.models.saving import save_policy, save_trained
+from visionr1.models.settings import LoRASection
 
 
 @pytest.fixture
@@ -54,6 +56,12 @@ HOSTILE: list[tuple[str, dict[str, Any] | str]] = [
     ("config.json", {"text_config": {"model_type": "qwen3_vl_text", "num_hidden_layers": 10**6}}),
     ("config.json", {"text_config": {"model_type": "qwen3_vl_text", "hidden_size": "big"}}),
     ("config.json", {"text_config": {"model_type": "qwen3_vl_text", "num_attention_heads": 0}}),
+    ("config.json", {"text_config": {"model_type": "qwen3_vl_text", "num_experts": 10**7}}),
+    ("config.json", {"text_config": {"model_type": "qwen3_vl_text", "num_experts": [64, "x"]}}),
+    ("config.json", {"quantization_config": {"quant_method": "evil"}}),
+    ("config.json", {"quantization_config": {"bits": 4}}),
+    ("config.json", {"quantization_config": ["evil"]}),
+    ("config.json", {"quantization_config": {"quant_method": ["gptq"]}}),
     ("tokenizer.json", "{}"),
     ("tokenizer.json", "not JSON"),
     ("tokenizer_config.json", "[]"),
@@ -105,3 +113,78 @@ def test_c6_saved_weights_can_be_read_by_others(folder: Path, tmp_path: Path) ->
 def test_a_hostile_folder_ends_a_command_with_2(folder: Path, tmp_path: Path) -> None:
     (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
     assert main(["predict", str(tmp_path / "a.png"), "--categories", "cat", "--model", str(folder)]) == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"attn_implementation": "user/repo"},
+        {"_attn_implementation": "kernels-community/flash-attn"},
+        {"experts_implementation": "user/repo"},
+        {"attn_implementation": {"text_config": "user/repo"}},
+        {"vision_config": {"_attn_implementation_internal": "user/repo@main:f"}},
+    ],
+    ids=str,
+)
+def test_c14_attention_from_the_hub_is_never_fetched(folder: Path, change: dict[str, Any]) -> None:
+    """transformers fetches `user/repo`, with the package `kernels`, and of one account asks nobody."""
+    edit(folder / "config.json", change)
+    with pytest.raises(CheckpointError, match="names code on the hub"):
+        load_policy(folder)
+
+
+@pytest.fixture
+def adapter_folder(qwen3_folder: Path, tmp_path: Path) -> Path:
+    policy = load_policy(qwen3_folder)
+    attach(policy.model, LoRASection(rank=2), seed=0, base=str(qwen3_folder))
+    save_trained(policy, tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+HOSTILE_ADAPTERS: list[dict[str, Any]] = [
+    {"r": 0},
+    {"r": "x"},
+    {"r": True},
+    {"r": 1.5},
+    {"r": 10**9},
+    {"r": 10**400},
+    {"r": 3},
+    {"lora_alpha": "x"},
+    {"lora_alpha": 1e400},
+    {"lora_alpha": -1},
+    {"rank_pattern": {"(([a-z_.0-9]+)+)+!": 2}},
+    {"rank_pattern": {"q_proj": 10**9}},
+    {"rank_pattern": ["q_proj"]},
+    {"alpha_pattern": {"q_proj": None}},
+    {"layer_replication": [[0, 10**6]]},
+    {"use_dora": True},
+    {"modules_to_save": ["lm_head"]},
+    {"peft_type": "MEGATRON"},
+    {"peft_type": None},
+    {"base_model_name_or_path": "user/repo"},
+    {"base_model_name_or_path": ["a"]},
+    {"base_model_name_or_path": "\0"},
+]
+HARMLESS_SETTINGS: list[dict[str, Any]] = [
+    {"target_modules": "(([a-z_.0-9]+)+)+!"},
+    {"target_modules": ["nothing"]},
+    {"target_modules": 7},
+    {"layers_pattern": "(a+)+$", "layers_to_transform": [10**9]},
+    {"megatron_core": "os", "megatron_config": {"a": 1}},
+    {"auto_mapping": {"base_model_class": "evil.C", "parent_library": "os"}},
+]
+"""What is not read: the layers are those of the weights."""
+
+
+@pytest.mark.parametrize("change", HOSTILE_ADAPTERS, ids=lambda change: next(iter(change)))
+def test_b1_hostile_adapters_are_one_line(adapter_folder: Path, change: dict[str, Any]) -> None:
+    edit(adapter_folder / "adapter_config.json", change)
+    with pytest.raises(CheckpointError):
+        load_policy(adapter_folder)
+
+
+@pytest.mark.parametrize("change", HARMLESS_SETTINGS, ids=lambda change: next(iter(change)))
+def test_b12_patterns_of_adapters_are_not_read(adapter_folder: Path, change: dict[str, Any]) -> None:
+    """A regular expression as target_modules ran for over 30 seconds."""
+    edit(adapter_folder / "adapter_config.json", change)
+    assert has_adapters(load_policy(adapter_folder).model)

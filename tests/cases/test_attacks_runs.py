@@ -7,6 +7,7 @@ import errno
 import os
 import signal
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def test_a6_a_model_with_a_weight_that_is_not_finite_is_not_trained(
     weights[name].view(-1)[0] = float("nan")
     save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
     assert main(["train", recipe, "--run-dir", str(tmp_path / "run"), "--model", str(model)]) == 2
-    assert "not finite" in capsys.readouterr().err
+    assert "1 of the weights in" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
@@ -208,3 +209,66 @@ def test_c10_a_lost_connection_ends_a_run_with_a_checkpoint(
     monkeypatch.setattr(RunFolder, "append", hang_up)
     assert main(["train", recipe, "--run-dir", str(tmp_path / "run"), "--set", "train.steps=9"]) == 130
     assert (tmp_path / "run/checkpoints/step_2").is_dir()
+
+
+def _drop_optimizer_parts(state: dict[str, Any]) -> None:
+    state["optimizer"]["parts"] = []
+
+
+def _cut_a_moment(state: dict[str, Any]) -> None:
+    state["optimizer"]["parts"][0]["state"][0]["exp_avg"] = torch.zeros(3)
+
+
+def _number_a_weight_too_high(state: dict[str, Any]) -> None:
+    states = state["optimizer"]["parts"][0]["state"]
+    states[10**6] = states[0]
+
+
+def _drop_groups(state: dict[str, Any]) -> None:
+    state["optimizer"]["parts"][0]["param_groups"] = None
+
+
+def _add_masters(state: dict[str, Any]) -> None:
+    state["optimizer"]["masters"] = [torch.zeros(3)]
+
+
+def _empty_the_optimizer(state: dict[str, Any]) -> None:
+    state["optimizer"] = {}
+
+
+def _go_beyond_the_phases(state: dict[str, Any]) -> None:
+    state["position"]["phase"] = 7
+
+
+def _go_back_before_the_beginning(state: dict[str, Any]) -> None:
+    state["position"]["phase_step"] = -1
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        _drop_optimizer_parts,
+        _cut_a_moment,
+        _number_a_weight_too_high,
+        _drop_groups,
+        _add_masters,
+        _empty_the_optimizer,
+        _go_beyond_the_phases,
+        _go_back_before_the_beginning,
+    ],
+)
+def test_b1_a_state_that_does_not_fit_is_named(
+    recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], spoil: Callable[[dict[str, Any]], None]
+) -> None:
+    run = tmp_path / "run"
+    arguments = ["train", recipe, "--run-dir", str(run), "--set", "checkpoint.every=1"]
+    with killed_at(2, "metrics.jsonl"):
+        main(arguments)
+    file = run / "checkpoints/step_1/trainer_state.pt"
+    state = torch.load(file, weights_only=True)
+    spoil(state)
+    torch.save(state, file)
+    assert main([*arguments, "--resume"]) == 2
+    message = capsys.readouterr().err
+    assert f"{file} does not fit the model and recipe of this run" in message
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 2

@@ -81,3 +81,9 @@ def test_a_label_that_the_dialect_cannot_write_fails(tmp_path: Path, dialect: st
     (failure,) = check_data(dataset, get_dialect(dialect)).failures
     assert finding in failure and failure.endswith("rename the category, or choose another dialect")
     assert check_data(dataset, get_dialect("qwen25")).failures == ()
+
+
+def test_an_image_with_more_boxes_than_are_read_says_why_it_fails(tmp_path: Path) -> None:
+    (failure,) = check_data(tiny_set(tmp_path, [[5, 5, 20, 20]] * 1001), get_dialect("qwen25")).failures
+    assert "1001 true boxes, and of a reply 1000 are read" in failure
+    assert check_data(tiny_set(tmp_path, [[5, 5, 20, 20]] * 1000), get_dialect("qwen25")).failures == ()

@@ -223,7 +223,7 @@ def _decoder(tokenizer: Any, width: int, layers: int) -> dict[str, Any]:
 def _write(folder: Path, config: Any, *processors: Any) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = AutoModelForImageTextToText.from_config(config)
+        model = AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
         if config.model_type == "gemma3":
             # It begins at zero, with which images would say nothing.
             torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight, std=0.05)

@@ -18,6 +18,7 @@ from visionr1.boxes import iou_matrix
 from visionr1.data.dataset import BoxDataset
 from visionr1.data.oddities import find_faults, find_notes
 from visionr1.dialects import Dialect
+from visionr1.dialects.base import MAX_BOXES
 from visionr1.errors import DataError, naming
 from visionr1.rewards import Reward, Score
 from visionr1.rewards.stages import ADVANCED, BEGINNER
@@ -158,6 +159,11 @@ def _have_equal_labels(a: Boxes, b: Boxes) -> bool:
 
 def _describe_loss(sample: Sample, reply: Reply) -> str:
     """Return how the rendered truth differs from what was read back."""
+    if len(sample.truth) > MAX_BOXES:
+        return (
+            f"sample {sample.id}: {len(sample.truth)} true boxes, and of a reply {MAX_BOXES} are read, so none can be "
+            "right: cut the image into parts, or leave it out (docs/faq.md#an-image-has-more-than-1000-boxes)"
+        )
     kinds = [str(fault.kind) for fault in reply.faults]
     return (
         f"sample {sample.id}: {len(sample.truth)} true boxes were rendered, "

@@ -13,17 +13,18 @@ import torch
 from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+from transformers.quantizers import AutoHfQuantizer
 from transformers.utils.logging import disable_progress_bar
 
 from visionr1.assets import embedded_path
 from visionr1.dialects import Dialect, describe_dialects, get_dialect, resolve_dialect
-from visionr1.errors import CheckpointError, DataError, ImageRefused, RecipeError
+from visionr1.errors import CheckpointError, DataError, ImageRefused, RecipeError, short_repr
 from visionr1.models.adapters import base_folder, is_adapter_folder, load_adapters
 from visionr1.models.attention.tree import NAME as TREE_ATTENTION
 from visionr1.models.checksum import check_finite
 from visionr1.models.families import FAMILIES
 from visionr1.models.family import Family
-from visionr1.models.folder.files import INDEX, WEIGHTS, check_layer_counts, read_object, read_shapes
+from visionr1.models.folder.files import INDEX, WEIGHTS, check_layer_counts, check_no_hub_code, read_object, read_shapes
 from visionr1.models.folder.foreign import foreign
 from visionr1.models.folder.processor import (
     LOCAL,
@@ -201,6 +202,8 @@ def _load_config(folder: Path, given: str, *, needs_weights: bool) -> Any:
         raise CheckpointError(f"no model in {folder}: config.json is missing{hint}")
     content = read_object(folder / "config.json")
     _check_type(content, folder)
+    check_no_hub_code(content, folder / "config.json")
+    _check_quantization(content, folder)
     has_weights = needs_weights or any((folder / name).is_file() for name in (WEIGHTS, INDEX))
     num_weights = len(read_shapes(folder)) if has_weights else MOST_LAYERS
     check_layer_counts(content, num_weights, folder / "config.json")
@@ -224,6 +227,24 @@ def _check_type(content: Mapping[str, Any], folder: Path) -> None:
     raise CheckpointError(
         f"{folder} holds a model of type {model_type!r:.80}, which reads no images; known best: {', '.join(FAMILIES)}"
     )
+
+
+def _check_quantization(content: Mapping[str, Any], folder: Path) -> None:
+    """Raise CheckpointError if config.json says that the weights are quantized in no way that transformers knows.
+
+    It would warn, and take the quantized numbers for the weights themselves.
+    """
+    for part in (content, content.get("text_config")):
+        settings = part.get("quantization_config") if isinstance(part, dict) else None
+        if settings is None:
+            continue
+        with foreign(f"{folder / 'config.json'}: quantization_config"):
+            is_known = AutoHfQuantizer.supports_quant_method(settings)
+        if not is_known:
+            raise CheckpointError(
+                f"{folder / 'config.json'}: quantization_config: transformers knows no quant_method "
+                f"{short_repr(settings.get('quant_method'))}; use the model's weights that are not quantized"
+            )
 
 
 def _load_model(folder: Path, dtype: str) -> Any:

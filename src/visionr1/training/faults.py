@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from visionr1.errors import TrainingError
+from visionr1.errors import CheckpointError, TrainingError
 from visionr1.training.distributed import gather
 
 STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
@@ -75,6 +75,22 @@ def explain_lost_workers() -> Iterator[None]:
         raise TrainingError(
             f"a worker process that prepares images was killed, perhaps for memory ({reason}); continue with --resume, "
             "and with fewer `workers` if it happens again (docs/faq.md#a-worker-was-killed)"
+        ) from error
+
+
+@contextmanager
+def explain_unfit_state(checkpoint: Path) -> Iterator[None]:
+    """Turn the errors of loading the state in `checkpoint` into CheckpointError: it is of another model or version."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{checkpoint / 'trainer_state.pt'} does not fit the model and recipe of this run "
+            f"({type(error).__name__}: {reason:.300}): it is of another run or version; put back the file that belongs "
+            f"to it, or delete {checkpoint}, and --resume goes on from the one before"
         ) from error
 
 

@@ -7,7 +7,7 @@ are scaled to the size of AdamW's, so one learning rate serves both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -85,11 +85,31 @@ class Optimizer:
             parameters: list[nn.Parameter] = []
             for group in part.param_groups:
                 parameters.extend(group["params"])
+            check_state(full_state, parameters)
             part.load_state_dict(shard_for_rank(full_state, parameters))
 
         for (weight, master), saved_master in zip(self.masters, state["masters"], strict=True):
+            check_shape(saved_master, master)
             master.copy_(saved_master)
             weight.copy_(master)
+
+
+def check_state(state: Mapping[str, Any], parameters: Sequence[Tensor]) -> None:
+    """Raise ValueError if a part's full state is not of `parameters`: torch itself looks at their number alone."""
+    for index, values in state["state"].items():
+        if not 0 <= index < len(parameters):
+            raise ValueError(f"expected the state of {len(parameters)} weights, found one of number {index}")
+        for value in values.values():
+            if isinstance(value, Tensor) and value.ndim:
+                check_shape(value, parameters[index])
+
+
+def check_shape(value: Tensor, parameter: Tensor) -> None:
+    """Raise ValueError if `value`, of a saved state, has not the shape of its parameter."""
+    if value.shape != parameter.shape:
+        raise ValueError(
+            f"expected the state of a weight of shape {tuple(parameter.shape)}, found {tuple(value.shape)}"
+        )
 
 
 def make_optimizer(model: nn.Module, settings: OptimizerSection) -> Optimizer:

@@ -20,6 +20,14 @@ class Position:
     phase_step: int = 0
     phase_seconds: float = 0.0
 
+    def check(self, num_phases: int) -> None:
+        """Raise ValueError if a run of `num_phases` cannot be there."""
+        numbers = (self.step, self.phase, self.phase_step)
+        if not all(isinstance(number, int) and number >= 0 for number in numbers) or self.phase_seconds < 0:
+            raise ValueError(f"expected a position of whole numbers from 0 on, found {self}")
+        if self.phase >= num_phases:
+            raise ValueError(f"expected a position in one of {num_phases} phases, found phase {self.phase}")
+
     def enter(self, phase: int) -> None:
         """Go on to the beginning of `phase`, unless it is the one that the run is in."""
         if phase > self.phase:

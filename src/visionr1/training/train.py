@@ -22,7 +22,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import nn
 
-from visionr1.errors import CheckpointError, RecipeError, TrainingError
+from visionr1.errors import RecipeError, TrainingError
 from visionr1.folders import whole_folder
 from visionr1.models.attention.block_sparse import compiling_long_rows
 from visionr1.models.loading import load_policy, model_folder
@@ -46,8 +46,7 @@ from visionr1.training.faults import (
     check_weights,
     explain_lost_workers,
     explain_not_finite,
-    find_not_finite_weights,
-    name_tensors,
+    explain_unfit_state,
     stop_signals,
 )
 from visionr1.training.learners import Learner, Metrics, make_learner
@@ -164,11 +163,6 @@ def start(
         device = recipe.model.device
     policy = load(recipe, checkpoint or initial, initial, device)
     make_trainable(policy, recipe.model, recipe.lora, seed=recipe.seed)
-    if names := find_not_finite_weights(policy.model):
-        raise CheckpointError(
-            f"{checkpoint or initial}: {name_tensors(names)} not finite (NaN or infinite), and such a model cannot be "
-            "trained; use another model or an earlier checkpoint of it"
-        )
     policy.model.eval()  # to stay: with dropout, the policy that samples would not be the one that is scored
     optimizer = make_optimizer(policy.model, recipe.optimizer)
 
@@ -185,9 +179,11 @@ def start(
     if checkpoint:
         state = folder.read_state(checkpoint)
         check_data_unchanged(state["data"], data, checkpoint)
-        optimizer.load_state_dict(state["optimizer"])
-        learner.load_state_dict(state["learner"])
-        position = Position(**state["position"])
+        with explain_unfit_state(checkpoint):
+            optimizer.load_state_dict(state["optimizer"])
+            learner.load_state_dict(state["learner"])
+            position = Position(**state["position"])
+            position.check(len(recipe.phases))
         log_lengths = state["log_lengths"]
     folder.cut_logs(log_lengths)
     accelerator.wait_for_everyone()

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from accelerate import Accelerator, DistributedType
 from torch import Tensor, nn
 
-from visionr1.training.optimizers import Optimizer
+from visionr1.training.optimizers import Optimizer, check_state
 
 
 class ShardedOptimizer(Optimizer):
@@ -77,6 +77,10 @@ class ShardedOptimizer(Optimizer):
         for weights, group, saved_group in zip(self.weights, self.param_groups, saved["param_groups"], strict=True):
             (shard,) = group["params"]
             shard_state = self.parts[0].state[shard]
+
+            by_number = dict(zip(saved_group["params"], weights, strict=True))
+            for number, weight in by_number.items():
+                check_state({"state": {0: saved["state"].get(number, {})}}, [weight])
 
             # The group keeps its shard as its parameter; learning rate and the like are the saved ones.
             settings = {name: value for name, value in saved_group.items() if name != "params"}

@@ -5,6 +5,7 @@ transformers finds that it is wrong: layer counts beyond the weights, for exampl
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
 LAYER_COUNTS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer", "depth", "num_blocks", "encoder_layers")
 """Keys of configurations that say how many modules are built one after the other."""
+EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "n_shared_experts", "moe_num_experts")
+MOST_EXPERTS = 1 << 12
+"""Of a layer; released models have hundreds. Experts may lie in one tensor, so weights do not bound their number."""
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -61,14 +65,42 @@ def read_shapes(folder: Path) -> Shapes:
 
 
 def check_layer_counts(config: Mapping[str, Any], num_weights: int, path: Path) -> None:
-    """Raise CheckpointError if `config`, read from `path`, has more layers anywhere than there are weights."""
+    """Raise CheckpointError if `config`, read from `path`, has more layers anywhere than there are weights.
+
+    Nor may a layer have more experts than any model has.
+    """
     for name, value in _walk(config):
+        if name in EXPERT_COUNTS:
+            _check_experts(name, value, path)
         if name not in LAYER_COUNTS or value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= num_weights:
             raise CheckpointError(
                 f"{path}: {name}: expected a number of layers, of which there are at most as many as there are "
                 f"weights ({num_weights}), found {json.dumps(value):.80}"
+            )
+
+
+def check_no_hub_code(config: Mapping[str, Any], path: Path) -> None:
+    """Raise CheckpointError if `config`, read from `path`, names code on the hub.
+
+    transformers takes `user/repo` as attn_implementation for code that it fetches and runs, without asking.
+    """
+    for name, value in _walk(config):
+        if re.fullmatch(r"\w*_implementation(_internal)?", name) and "/" in json.dumps(value):
+            raise CheckpointError(
+                f"{path}: {name}: names code on the hub ({json.dumps(value):.80}), which visionr1 never fetches; take "
+                "the key out of the file"
+            )
+
+
+def _check_experts(name: str, value: Any, path: Path) -> None:
+    """Raise CheckpointError if a number of experts, or one of several (for texts, for images), is none."""
+    counts = value if isinstance(value, list) else [value]
+    for count in counts:
+        if count is not None and (type(count) is not int or not 0 <= count <= MOST_EXPERTS):
+            raise CheckpointError(
+                f"{path}: {name}: expected a number of experts from 0 to {MOST_EXPERTS}, found {json.dumps(value):.80}"
             )
 
 

@@ -136,7 +136,7 @@ def _read_replies(path: Path, expected: Mapping[str, Any]) -> list[Prediction]:
     try:
         first, *rows = [json.loads(line) for line in lines]
         replies_of = first["replies_of"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise DataError(f"{path} is no part of an evaluation ({error}); delete it to begin anew") from error
     check_same(path, "replies", expected, replies_of)
     return read_predictions(rows, path)
@@ -147,7 +147,7 @@ def _read_replies_of(path: Path) -> object:
     with path.open("rb") as file:
         try:
             return json.loads(file.readline())["replies_of"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, RecursionError, KeyError, TypeError):
             return None
 
 

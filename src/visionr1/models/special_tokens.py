@@ -13,20 +13,22 @@ from visionr1.samples import Boxes
 def end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     """Return every token that ends a reply, first the one that training writes.
 
-    Raises CheckpointError if there is none, or if one is no token of the model.
+    Settings may name tokens that the model does not have, as transformers' defaults do: they are left out. Raises
+    CheckpointError if nothing is left, or if a setting is no token.
     """
     configured = model.generation_config.eos_token_id
     if not isinstance(configured, list):
         configured = [configured]
     ids = [tokenizer.eos_token_id, *configured]
-    ids_of_end = tuple(dict.fromkeys(i for i in ids if i is not None))
+    named = [i for i in ids if i is not None]
     vocabulary = model.config.get_text_config().vocab_size
-    if not ids_of_end or not all(type(i) is int and 0 <= i < vocabulary for i in ids_of_end):
+    are_numbers = all(type(i) is int and i >= 0 for i in named)
+    if not are_numbers or not any(i < vocabulary for i in named):
         raise CheckpointError(
             "eos_token_id in tokenizer_config.json or generation_config.json: expected tokens that end a reply, whole "
-            f"numbers below {vocabulary}, found {list(ids_of_end)!r:.80}"
+            f"numbers below {vocabulary}, found {named!r:.80}"
         )
-    return ids_of_end
+    return tuple(dict.fromkeys(i for i in named if i < vocabulary))
 
 
 def special_ids(tokenizer: Any, dialect: Dialect) -> set[int]:

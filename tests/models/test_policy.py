@@ -8,7 +8,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from support.random_models import make_prompts
-from visionr1.errors import CheckpointError, DataError, ImageRefused, RecipeError
+from visionr1.errors import CheckpointError, DataError, RecipeError
 from visionr1.models.families.qwen25_vl import embed_patches
 from visionr1.models.loading import load_policy
 from visionr1.models.policy import Policy
@@ -202,18 +202,3 @@ def test_no_reply_may_hold_image_or_special_tokens(model_folder: Path) -> None:
     logits = policy.logits(torch.zeros(2, policy.config.get_text_config().hidden_size))
     assert logits[:, sorted(suppressed)].isinf().all()
     assert int(logits.isfinite().sum()) == 2 * (vocabulary - len(suppressed))
-
-
-def test_a_size_is_encoded_once_however_many_queries(qwen_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    policy = load_policy(qwen_folder)
-    encode, sizes = policy.path.encode, []
-    monkeypatch.setattr(policy.path, "encode", lambda image, text: sizes.append(image.size) or encode(image, text))
-    for name in ("cat", "dog", "a very much longer name of a thing"):
-        policy.check_image((120, 80), Query("referring", (name,)))
-        policy.check_image((80, 80), Query("referring", (name,)))
-    assert sizes == [(120, 80), (80, 80)]
-    with pytest.raises(ImageRefused, match="1000x2 pixels cannot be fed"):
-        policy.check_image((1000, 2), CAT)
-    policy.config.get_text_config().max_position_embeddings = 40
-    with pytest.raises(ImageRefused, match="the model's context holds 40"):
-        policy.check_image((120, 80), Query("referring", ("word " * 40,)))

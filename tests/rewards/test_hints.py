@@ -8,7 +8,7 @@ import pytest
 from visionr1.cli import main
 from visionr1.completions import CompletionRow
 from visionr1.dialects import get_dialect
-from visionr1.rewards.hints import Replies, commonest_fault, explain_no_overlap, find_other_space
+from visionr1.rewards.hints import RepliesWithTruth, commonest_fault, explain_no_overlap, find_other_space
 from visionr1.samples import Boxes, GroundTruth
 
 SIZE, SEEN = (640, 480), (1288, 952)
@@ -19,8 +19,8 @@ def written(dialect: str) -> str:
     return get_dialect(dialect).render(TRUTH.boxes, size_wh=SIZE, input_size_wh=SEEN)
 
 
-def replies(text: str, dialect: str, **more: bool) -> Replies:
-    return Replies(get_dialect(dialect), [(text, TRUTH)] * 3, **more)
+def replies(text: str, dialect: str, **more: bool) -> RepliesWithTruth:
+    return RepliesWithTruth(get_dialect(dialect), [(text, TRUTH)] * 3, **more)
 
 
 @pytest.mark.parametrize("dialect", ["qwen25", "qwen3", "internvl", "griffon", "think+qwen3", "open-think+qwen25"])
@@ -52,7 +52,7 @@ def test_no_space_is_named_that_meets_nothing(text: str) -> None:
 def test_an_empty_answer_that_is_well_formed_needs_no_words() -> None:
     assert explain_no_overlap(replies("[]", "qwen25")) == ""
     no_object = GroundTruth(Boxes.empty(), ("cat",), SIZE, SEEN)
-    assert explain_no_overlap(Replies(get_dialect("qwen25"), [("nothing", no_object)])) == ""
+    assert explain_no_overlap(RepliesWithTruth(get_dialect("qwen25"), [("nothing", no_object)])) == ""
 
 
 def test_the_commonest_fault_is_that_of_most_replies() -> None:

@@ -97,7 +97,7 @@ def _explain_os_error(error: OSError) -> str:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Return whether an error is Python's or torch's for memory that ran out, on the CPU or a GPU."""
+    """Return True for Python's and torch's errors for memory that ran out, on the CPU or a GPU."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"

@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> None:
     """
     from visionr1.dialects import resolve_dialect
     from visionr1.rewards import PRESETS, FixedStages
-    from visionr1.rewards.hints import MOST_REPLIES, Replies, explain_no_overlap
+    from visionr1.rewards.hints import MOST_REPLIES, RepliesWithTruth, explain_no_overlap
     from visionr1.rewards.score_rows import score_rows, to_json
 
     if args.image and (not args.explain or args.preset != "paper"):
@@ -138,7 +138,7 @@ def run(args: argparse.Namespace) -> None:
             elif len(completions) < MOST_REPLIES:
                 completions.append((scored.row.text, scored.row.truth))
 
-    hint = explain_no_overlap(Replies(resolve_dialect(args.dialect), completions))
+    hint = explain_no_overlap(RepliesWithTruth(resolve_dialect(args.dialect), completions))
     if hint:
         print(printable_line(f"{args.rows}: {hint}"), file=sys.stderr)
     _check_counts(args.rows, counts)

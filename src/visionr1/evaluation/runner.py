@@ -20,10 +20,10 @@ from visionr1.errors import DataError
 from visionr1.evaluation.predictions import Prediction
 from visionr1.evaluation.protocols import Protocol
 from visionr1.images import image_size
-from visionr1.models.checksum import weights_checksum
 from visionr1.models.loading import load_policy
 from visionr1.models.policy import Policy
 from visionr1.models.prompts import Prompt
+from visionr1.models.weights import weights_checksum
 from visionr1.progress import Bar
 from visionr1.rollout.engine import Completion, Sampling
 from visionr1.rollout.engines.builtin import generate

@@ -22,10 +22,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from visionr1.errors import CheckpointError, RecipeError, needs_extra
-from visionr1.models.checksum import check_finite, weights_checksum
 from visionr1.models.folder.files import read_object
 from visionr1.models.folder.foreign import foreign
 from visionr1.models.settings import LoRASection
+from visionr1.models.weights import check_finite, weights_checksum
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"

@@ -21,7 +21,6 @@ from visionr1.dialects import Dialect, describe_dialects, get_dialect, resolve_d
 from visionr1.errors import CheckpointError, DataError, ImageRefused, RecipeError, short_repr
 from visionr1.models.adapters import base_folder, is_adapter_folder, load_adapters
 from visionr1.models.attention.tree import NAME as TREE_ATTENTION
-from visionr1.models.checksum import check_finite
 from visionr1.models.families import FAMILIES
 from visionr1.models.family import Family
 from visionr1.models.folder.files import INDEX, WEIGHTS, check_layer_counts, check_no_hub_code, read_object, read_shapes
@@ -38,6 +37,7 @@ from visionr1.models.image_bounds import limit_pixels
 from visionr1.models.paths.generic import GenericPath
 from visionr1.models.paths.packed import PackedPath
 from visionr1.models.policy import Policy
+from visionr1.models.weights import check_finite
 
 DIALECT_FILE = "visionr1.json"
 MOST_LAYERS = 1024

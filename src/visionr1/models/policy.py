@@ -18,10 +18,7 @@ from visionr1.dialects import Dialect, instruction
 from visionr1.models.prompts import Prompt
 from visionr1.models.rows import Group, Rows
 from visionr1.models.special_tokens import end_ids, special_ids, suppressed_ids
-from visionr1.samples import Query, Size
-
-BOUNDARY_TOKENS = 16
-"""By so many tokens a text in a prompt may differ from the text alone, where it touches what stands around it."""
+from visionr1.samples import Query
 
 
 class ForwardPath(Protocol):
@@ -84,7 +81,6 @@ class Policy:
         self.path = path
         self.config = model.config
         self.eos_ids = end_ids(model, tokenizer)
-        self._checked: dict[Size, int] = {}  # tokens of a prompt beside the query's, by the size of the image
         self.write_in(dialect)
 
     def write_in(self, dialect: Dialect) -> None:
@@ -118,19 +114,6 @@ class Policy:
         Raises ImageRefused if the image cannot be resized or the prompt leaves no room for a reply.
         """
         return self.path.encode(image, instruction(query, self.dialect, template or self.template))
-
-    def check_image(self, size_wh: Size, query: Query, template: str = "") -> None:
-        """Raise ImageRefused if an image of this size cannot be fed to the model with `query`.
-
-        An empty image stands for it, which is encoded once for each size: for further queries their text is counted.
-        """
-        text = instruction(query, self.dialect, template or self.template)
-        num_text = len(self.tokenizer.encode(text, add_special_tokens=False))
-        rest = self._checked.get(size_wh)
-        if rest is not None and rest + num_text + BOUNDARY_TOKENS < self.context:
-            return
-        prompt = self.path.encode(Image.new("RGB", size_wh), text)
-        self._checked[size_wh] = len(prompt.input_ids) - num_text
 
     def encode_reply(self, text: str) -> Tensor:
         """Return the token ids (T,) of a reply, its end token included."""

@@ -24,7 +24,7 @@ MOST_REPLIES = 200
 """Replies that are looked at: enough to see what most of them have."""
 LEAST_SHARE = 0.2
 """Of the true boxes, that must be met in another space for it to be named."""
-_ASKING = "docs/faq.md#every-score-is-0-and-there-are-boxes"
+_FAQ = "docs/faq.md#every-score-is-0-and-there-are-boxes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class OtherSpace:
 
 
 @dataclass(frozen=True, slots=True)
-class Replies:
+class RepliesWithTruth:
     """Completions with their truths, in a dialect; a truth whose `input_size_wh` is not known has the image's."""
 
     dialect: Dialect
@@ -85,7 +85,7 @@ def count_in_words(space: OtherSpace) -> str:
     return f"so read, {space.num_met} of {space.num_true} true boxes would be met"
 
 
-def explain_no_overlap(replies: Replies, figure: Callable[[OtherSpace], str] = count_in_words) -> str:
+def explain_no_overlap(replies: RepliesWithTruth, figure: Callable[[OtherSpace], str] = count_in_words) -> str:
     """Return one line that says why no box meets a true one; empty if one does, or if there is nothing to say.
 
     `figure` says, in words, how good the replies would be in another space.
@@ -106,7 +106,7 @@ def explain_no_overlap(replies: Replies, figure: Callable[[OtherSpace], str] = c
     other = find_other_space(replies)
     if other is not None:
         parts.append(f"replies look like {other.description}: {figure(other)} (a hint, no result)")
-    return f"{'; '.join(parts)} ({_ASKING})"
+    return f"{'; '.join(parts)} ({_FAQ})"
 
 
 def commonest_fault(replies: Sequence[Reply]) -> str:
@@ -129,7 +129,7 @@ def commonest_fault(replies: Sequence[Reply]) -> str:
     return f"the commonest fault, in {counts[kind]} of {len(replies)} replies: {in_words} ({examples[kind].detail})"
 
 
-def find_other_space(replies: Replies) -> OtherSpace | None:
+def find_other_space(replies: RepliesWithTruth) -> OtherSpace | None:
     """Return the space in which most true boxes are met; of several the one that fits the text best.
 
     None if LEAST_SHARE of them are met in no other.
@@ -150,7 +150,7 @@ def find_other_space(replies: Replies) -> OtherSpace | None:
     return best
 
 
-def _other_spaces(replies: Replies) -> Iterator[tuple[Dialect, str]]:
+def _other_spaces(replies: RepliesWithTruth) -> Iterator[tuple[Dialect, str]]:
     """Yield the dialects there are but the replies' own, then spaces that no dialect has, each with its description."""
     inner = replies.dialect
     if isinstance(inner, Think):

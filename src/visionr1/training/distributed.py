@@ -94,7 +94,7 @@ class Trained(nn.Module):
 
 
 def is_sharded(accelerator: Accelerator) -> bool:
-    """Return whether the optimizer's state, at least, is sharded over the ranks: by FSDP2 or ZeRO-2."""
+    """Return True if the optimizer's state, at least, is sharded over the ranks: by FSDP2 or ZeRO-2."""
     return bool(accelerator.is_fsdp2 or accelerator.distributed_type == DistributedType.DEEPSPEED)
 
 

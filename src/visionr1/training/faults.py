@@ -9,17 +9,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from visionr1.errors import CheckpointError, TrainingError
+from visionr1.models.weights import find_not_finite, name_tensors
 from visionr1.training.distributed import gather
 
 STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
 """Signals after which a run stops with a checkpoint; SIGHUP comes when a terminal or an ssh connection is lost."""
-MAX_NAMED = 3
-"""So many tensors are named in a message."""
 
 
 @contextmanager
@@ -56,7 +54,7 @@ def stop_signals() -> Iterator[list[int]]:
 
 
 def is_lost_worker(error: BaseException) -> bool:
-    """Return whether `error` is torch's for a DataLoader worker that has died.
+    """Return True for torch's error for a DataLoader worker that has died.
 
     It is raised by a signal handler, wherever the process is at that moment.
     """
@@ -96,18 +94,14 @@ def explain_unfit_state(checkpoint: Path) -> Iterator[None]:
 
 def find_not_finite_weights(model: nn.Module) -> list[str]:
     """Return the names of the parameters with a value that is not finite, of all ranks' shards, on each rank."""
-    names = []
-    finite: list[Tensor] = []
-    for name, parameter in model.named_parameters():
-        # Of a sharded tensor each rank looks at its own part.
-        values = parameter.to_local() if isinstance(parameter, DTensor) else parameter
-        names.append(name)
-        finite.append(torch.isfinite(values.detach()).all())
+    names = find_not_finite(_local_shards(model))
+    return list(dict.fromkeys(gather(names)))  # each once: a weight may have shards on several ranks
 
-    # One transfer from the device for all of them.
-    flags = torch.stack(finite).tolist() if finite else []
-    not_finite = [name for name, is_finite in zip(names, flags, strict=True) if not is_finite]
-    return list(dict.fromkeys(gather(not_finite)))
+
+def _local_shards(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield every parameter by its name, of a sharded one the part that this rank holds."""
+    for name, parameter in model.named_parameters():
+        yield name, parameter.to_local() if isinstance(parameter, DTensor) else parameter
 
 
 def check_weights(model: nn.Module, step: int, checkpoint: Path | None) -> None:
@@ -122,16 +116,6 @@ def check_weights(model: nn.Module, step: int, checkpoint: Path | None) -> None:
             f"last checkpoint: {checkpoint or 'none'}. --resume repeats the steps after it; start a new run with a "
             "lower learning rate, from a checkpoint by --model (docs/faq.md#weights-are-not-finite)"
         )
-
-
-def name_tensors(names: Sequence[str]) -> str:
-    """Return how many weights these are, and the first of them: "63 weights (a, b, c, ...) are"."""
-    listed = ", ".join(names[:MAX_NAMED])
-    if len(names) > MAX_NAMED:
-        listed += ", ..."
-    if len(names) == 1:
-        return f"1 weight ({listed}) is"
-    return f"{len(names)} weights ({listed}) are"
 
 
 def explain_not_finite(

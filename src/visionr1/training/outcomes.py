@@ -14,7 +14,7 @@ from visionr1.dialects import Dialect
 from visionr1.models.prompts import Prompt
 from visionr1.rewards import Score
 from visionr1.rewards.hacking import Counts, count
-from visionr1.rewards.hints import MOST_REPLIES, Replies, explain_no_overlap
+from visionr1.rewards.hints import MOST_REPLIES, RepliesWithTruth, explain_no_overlap
 from visionr1.rollout.engine import Completion
 from visionr1.samples import GroundTruth
 
@@ -202,7 +202,7 @@ class OverlapWatch:
 
         # One box that meets a true one is enough for the space to be right.
         self._steps += 1
-        hint = explain_no_overlap(Replies(self._dialect, self._completions))
+        hint = explain_no_overlap(RepliesWithTruth(self._dialect, self._completions))
         if not hint:
             self._is_over = True
         elif self._steps == OVERLAP_STEPS:

@@ -105,7 +105,7 @@ class RunFolder:
             self._check_free()
 
     def is_finished(self, recipe: Recipe) -> bool:
-        """Return whether a run by this very recipe has left final/, the last that it writes.
+        """Return True if a run by this very recipe has left final/, the last that it writes.
 
         Raises RecipeError if the run's recipe cannot be read.
         """
@@ -352,7 +352,7 @@ def _fixed_text(recipe: Recipe) -> str:
 
 
 def _is_unreadable(error: Exception) -> bool:
-    """Return whether a file could not be opened or read, whatever is in it."""
+    """Return True for an error of opening or reading a file, whatever is in it."""
     if isinstance(error, FileNotFoundError):
         return False
     # torch maps the file into memory, and says by a RuntimeError that it cannot.

@@ -44,7 +44,7 @@ def read_list(text: str) -> list[object] | None:
 
 
 def says_no_object(answer: str, items: list[object] | None) -> bool:
-    """Return whether a reply says that there is no object: None or an empty list, bare or in a fence."""
+    """Return True if a reply says that there is no object: None or an empty list, bare or in a fence."""
     bare = next(blocks(answer, "```", "```"), answer).removeprefix("json")
     return items == [] or normalize_answer(bare) == "none" or read_list(bare) == []
 

@@ -1,7 +1,9 @@
-"""What is asked of weights as a whole: the checksum by which a folder of adapters, a checkpoint and a log of replies
-know their model again, and whether all of them are finite."""
+"""All weights of a model together: their checksum, and those that are not finite.
 
-from collections.abc import Iterable
+By the checksum a folder of adapters, a checkpoint and a log of replies know their model again.
+"""
+
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -11,6 +13,8 @@ from visionr1.errors import CheckpointError
 
 _WORD = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Integers as wide as a weight, by its bytes."""
+MAX_NAMED = 3
+"""So many tensors are named in a message."""
 
 
 @torch.no_grad()
@@ -40,6 +44,16 @@ def check_finite(weights: Iterable[tuple[str, Tensor]], folder: Path) -> None:
     names = find_not_finite(weights)
     if names:
         raise CheckpointError(
-            f"{len(names)} of the weights in {folder} hold NaN or infinity, the first {names[0]}: take another model, "
-            "or an earlier checkpoint of this one (docs/faq.md#weights-are-not-finite)"
+            f"{folder}: {name_tensors(names)} not finite (NaN or infinite): take another model, or an earlier "
+            "checkpoint of this one (docs/faq.md#weights-are-not-finite)"
         )
+
+
+def name_tensors(names: Sequence[str]) -> str:
+    """Return how many weights these are, and the first of them: "63 weights (a, b, c, ...) are"."""
+    listed = ", ".join(names[:MAX_NAMED])
+    if len(names) > MAX_NAMED:
+        listed += ", ..."
+    if len(names) == 1:
+        return f"1 weight ({listed}) is"
+    return f"{len(names)} weights ({listed}) are"

@@ -19,6 +19,7 @@ SLOW = (
     "benchmarks",
     "cases/test_attacks_models.py",
     "cases/test_attacks_runs.py",
+    "cases/test_coco_models.py",
     "cases/test_ids_of_a_model.py",
     "cases/test_runs_images.py",
     "models",

@@ -370,23 +370,6 @@ def test_a_set_of_a_fuzzer_is_scored() -> None:
 # ---- case 19: the check passed what eval and train then died of ----------------------------------------------------
 
 
-def test_an_image_that_the_model_cannot_take_is_found_beforehand(capsys: pytest.CaptureFixture[str]) -> None:
-    """2400x8 among ordinary images: "absolute aspect ratio must be smaller than 200", in the middle of a run."""
-    assert check("case_19/a_aspect", capsys)[0] == 0  # nothing is wrong with the file
-    status, printed = check("case_19/a_aspect", capsys, "--model", "tiny")
-    assert status == 2 and printed.count("FAILED") == 1
-    assert "FAILED sample 3: " in printed and "2400x8" in printed
-
-
-def test_the_check_takes_the_dialect_and_the_sizes_of_the_model(capsys: pytest.CaptureFixture[str]) -> None:
-    folder = "case_12/p_fiftyone"
-    status, printed = check(folder, capsys, "--model", "tiny")
-    assert status == 0 and "3.0000 of 3" in printed
-    assert check(folder, capsys, "--model", "tiny", "--dialect", "internvl")[0] in (0, 2)
-    status, printed = check(folder, capsys, "--model", "no-such-model")
-    assert status == 2 and "no-such-model" in printed
-
-
 @pytest.mark.parametrize("case", ["a_zero", "y_big"])
 def test_a_picture_that_cannot_be_read_fails_the_check(case: str, capsys: pytest.CaptureFixture[str]) -> None:
     status, printed = check(f"case_19/{case}", capsys)

@@ -106,22 +106,6 @@ def test_the_folder_of_the_images_can_be_named(tmp_path: Path, capsys: pytest.Ca
     assert status == 2
 
 
-def test_eval_and_compare_read_the_images_that_were_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "labels/export.json"
-    file.parent.mkdir()
-    shutil.copy(CASES / "case_12/p_fiftyone/labels.json", file)
-    pictures = tmp_path / "far/away/pictures"
-    shutil.copytree(CASES / "case_12/p_fiftyone/data", pictures)
-
-    stored = []
-    for out in ("a", "b"):
-        command = ["eval", "--model", "tiny", "--data", str(file), "--images", str(pictures), "--on-bad", "skip"]
-        assert cli.main([*command, "--max-new-tokens", "2", "--out", str(tmp_path / out)]) == 0
-        stored += [str(path) for path in (tmp_path / out / "evaluation").glob("*.json")]
-    assert cli.main(["compare", *stored]) == 0
-    assert "paired over the images" in capsys.readouterr().out
-
-
 def test_a_recipe_names_the_folder_of_the_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["train", "tiny", "--dry-run", "--data", str(tmp_path), "--images", str(tmp_path)]
     assert cli.main(command) == 0

@@ -8,15 +8,17 @@ in braces), unless it stands in a list as an item does.
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from visionr1.dialects.base import MAX_BOXES
 from visionr1.dialects.box_forms import BoxValue, is_number, normalize_key, read_box, read_corners
 from visionr1.dialects.items import Items
-from visionr1.dialects.loose_json import Object, Values, Word, is_json
-from visionr1.samples import FaultKind
+from visionr1.dialects.loose_json import Object, Values, Word, is_json, read_number, read_values
+from visionr1.samples import FaultKind, normalize_label, normalized_labels
 
 BOX, LABEL = "bbox_2d", "label"
 BOX_KEYS = frozenset(
@@ -41,8 +43,11 @@ BOX_KEYS = frozenset(
 LABEL_KEYS = (
     *("label", "name", "category", "objectname", "class", "classname", "categoryname", "labelname", "object"),
     *("classlabel", "categorylabel", "title", "type", "tag", "text", "entity", "description", "sublabel", "phrase"),
+    *("labels", "caption", "ref", "objecttype", "objectclass", "item", "element"),
 )
 """Keys of a label, the best first."""
+_OPENING_QUOTES = "\"'“‘`«「『＂"
+_CLOSING_QUOTES = "\"'”’`»」』＂"
 _WRAPPERS = frozenset(
     (
         *("objects", "detections", "results", "items", "annotations", "predictions", "data", "answer", "result"),
@@ -50,6 +55,11 @@ _WRAPPERS = frozenset(
     )
 )
 """Keys of what wraps items: they are no labels."""
+_NO_BOX_KEYS = frozenset(("color", "colour", "rgba", "rgb", "imagesize", "size", "padding", "margin"))
+"""Keys whose value is no box, though it may be four numbers."""
+_NONE = re.compile(r"(?:none|null|nil|nothing|n/?a|empty|not? .{0,60}|无|没有.{0,60})?[.。]?", re.IGNORECASE)
+"""A label, or a text in place of an item, that says there is no object."""
+_JSON_TEXT = re.compile(r"\s*+(?:```\w*+\s*+)?[\[{]")
 _GEMINI_KEY = "box2d"
 _GEMINI_BOX = BoxValue([])
 _GEMINI = "box_2d is Gemini's key, whose boxes begin with y: they are not read, for their order cannot be known"
@@ -77,6 +87,8 @@ class _Finder:
 
     text: str
     items: Items
+    is_nested: bool = False
+    """The text stood in a text of another one."""
 
     def read_value(self, value: object, *, in_list: bool, label: str = "") -> None:
         """Read an object or a list; `in_list` if it stands in a list of items."""
@@ -102,6 +114,8 @@ class _Finder:
         key, value = _find_boxes(item)
         if value is None:
             self.read_wrapper(item, in_list=in_list)
+        elif value.unread in (None, []) and not value.boxes and _names_nothing(item):
+            return  # it says that there is no object
         elif value is _GEMINI_BOX:
             self.add_malformed(FaultKind.NOT_FOUR_NUMBERS, _GEMINI)
         elif not value.boxes and not value.is_template:
@@ -111,14 +125,15 @@ class _Finder:
 
     def add_boxes(self, item: Object, key: str, value: BoxValue, outer_label: str) -> None:
         """Add the boxes of an item; none for a template that the model repeats."""
-        label, faults = _read_label(item, key, outer_label)
+        label, faults = _read_label(item, key, outer_label, self.items.categories)
+        labels = _find_labels(item, len(value.boxes)) or [label] * len(value.boxes)
         beginning = repr(self.text[item.start : item.start + 80])
         if value.form:
             faults.append((FaultKind.OTHER_BOX_FORM, f"{value.form}: {beginning}"))
         if not is_json(self.text[item.start : item.end]):
             faults.append((FaultKind.OTHER_SYNTAX, f"no JSON, but read: {beginning}"))
-        for box in value.boxes:
-            self.add_box(box, label, faults)
+        for box, name in zip(value.boxes, labels, strict=True):
+            self.add_box(box, name, faults)
 
     def add_box(self, box: list[float], label: str, faults: list[tuple[FaultKind, str]]) -> None:
         """Add one box with its faults."""
@@ -138,7 +153,8 @@ class _Finder:
         """Read what an object without a box wraps; in a list of items it is one without a box, unless it is empty."""
         count = self.items.count
         self.read_groups(item)
-        if self.items.count == count and in_list and item.pairs:
+        is_empty = any(element == [] for _, element in item.pairs)
+        if self.items.count == count and in_list and item.pairs and not is_empty:
             self.add_malformed(FaultKind.NOT_FOUR_NUMBERS, f"{BOX} is None")
 
     def read_groups(self, item: Object) -> None:
@@ -149,20 +165,36 @@ class _Finder:
                 if normalize_key(key) in BOX_KEYS | _WRAPPERS:
                     label = ""
                 self.read_value(value, in_list=False, label=label)
+            elif isinstance(value, str):
+                self.read_text(value)
+
+    def read_text(self, text: str) -> bool:
+        """Read a list or an object that was written into a text; say if it has an item."""
+        count = self.items.count
+        if not self.is_nested and _JSON_TEXT.match(text):
+            self.items.fault(FaultKind.OTHER_SYNTAX, f"JSON in a text, but read: {text[:60]!r}")
+            nested = _Finder(text, self.items, is_nested=True)
+            for value, in_list in read_values(text).whole:
+                nested.read_value(value, in_list=in_list)
+        return self.items.count > count
 
     def read_bare(self, values: list[object], label: str) -> None:
         """Read a list: a box itself, perhaps with its label among the numbers, or a list of items."""
         names = []
         numbers = []
         for value in values:
-            if isinstance(value, str) and not isinstance(value, Word):
+            if isinstance(value, str) and not isinstance(value, Word) and read_number(value.strip()) is None:
                 names.append(value)
             elif is_number(value):
                 numbers.append(value)
 
         # A box may have its label beside the numbers, or be written in one of the other forms.
         box: BoxValue | None = None
-        if len(names) == 1 and len(values) == 5:
+        boxes = [value for value in values if isinstance(value, list)]
+        if len(names) == 1 and len(values) == 2 and boxes:
+            label = names[0]
+            box = read_box(boxes[0])
+        elif len(names) == 1 and len(values) == 5:
             label = names[0]
             box = read_box(numbers)
         elif not names and len(values) in (2, 4, 5, 8):
@@ -182,9 +214,11 @@ class _Finder:
                 self.read_value(value, in_list=True, label=label)
                 continue
 
-            # A stray quote may have swallowed an item.
+            # An item may be written into a text, or a stray quote may have swallowed one.
             is_text = isinstance(value, str) and not isinstance(value, Word)
-            if is_text and (not holds_items or BOX in str(value)):
+            if is_text and self.read_text(str(value)):
+                continue
+            if is_text and (not holds_items or BOX in str(value)) and not _NONE.fullmatch(str(value)):
                 self.add_malformed(FaultKind.WRONG_KEYS, f"expected an object, found {reprlib.repr(value)}")
             else:
                 others.append(value)
@@ -205,12 +239,33 @@ def _find_boxes(item: Object) -> tuple[str, BoxValue | None]:
         return best, read_box(values[best])
 
     # A value whose key was lost, then corners as keys of the item.
-    if isinstance(values.get(""), list):
-        return "", read_box(values[""])
+    lost = values.get("")
+    if isinstance(lost, list) and not any(isinstance(element, Object) for element in lost):
+        return "", read_box(lost)
     corners = read_corners(item)
     if corners is not None:
         return "", BoxValue([corners], "corners as keys")
+
+    # The only four numbers beside a label, under whatever key.
+    boxes = [pair for pair in item.pairs if _is_other_box(*pair)]
+    if len(boxes) == 1 and _find_label(item)[1]:
+        return boxes[0][0], read_box(boxes[0][1])
     return "", None
+
+
+def _is_other_box(key: str, value: object) -> bool:
+    """Say if a value is four numbers, under a key that may be that of a box."""
+    is_box = isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
+    return is_box and normalize_key(key) not in _NO_BOX_KEYS
+
+
+def _names_nothing(item: Object) -> bool:
+    """Say if an item's label says that there is no object."""
+    labels = [value for key, value in item.pairs if normalize_key(key) in LABEL_KEYS]
+    for label in labels:
+        if label is not None and not (isinstance(label, str) and _NONE.fullmatch(label)):
+            return False
+    return bool(labels)
 
 
 def _is_box_key(key: str, value: object) -> bool:
@@ -242,10 +297,14 @@ def _split_repeated(item: Object) -> list[Object]:
     return [Object(item.start, item.pairs[start : start + length], item.start) for start in starts]
 
 
-def _read_label(item: Object, box_key: str, outer_label: str) -> tuple[str, list[tuple[FaultKind, str]]]:
+def _read_label(
+    item: Object, box_key: str, outer_label: str, categories: Sequence[str]
+) -> tuple[str, list[tuple[FaultKind, str]]]:
     """Return an item's label, empty if it has none, and what is wrong with its keys."""
     keys = [key for key, _ in item.pairs]
     label_key, label = _find_label(item)
+    if not label:
+        label_key, label = _find_category(item, categories)
     faults: list[tuple[FaultKind, str]] = []
     if not label and outer_label:
         label = outer_label
@@ -254,7 +313,8 @@ def _read_label(item: Object, box_key: str, outer_label: str) -> tuple[str, list
     other_keys = [key for key, wanted in ((box_key, BOX), (label_key, LABEL)) if key and key != wanted]
     if other_keys:
         faults.append((FaultKind.OTHER_KEY, f"expected {BOX} and {LABEL}, read {', '.join(other_keys):.60}"))
-    if len(keys) != 2 or box_key not in keys or label_key not in keys:
+    is_text = isinstance(dict(item.pairs).get(label_key), str)
+    if len(keys) != 2 or box_key not in keys or not is_text:
         detail = f"expected exactly bbox_2d and a non-empty label, found keys {sorted(keys)[:6]}"
         faults.append((FaultKind.WRONG_KEYS, detail))
     return label, faults
@@ -266,6 +326,8 @@ def _find_label(item: Object) -> tuple[str, str]:
     for key, value in item.pairs:
         if isinstance(value, list) and len(value) == 1:
             value = value[0]
+        if isinstance(value, Object) and normalize_key(key) in LABEL_KEYS and len(value.pairs) == 1:
+            value = value.pairs[0][1]
         if isinstance(value, str) and value.strip():
             name = LABEL if key == LABEL else normalize_key(key)
             labels.setdefault(name, (key, _strip_quotes(value)))
@@ -275,8 +337,30 @@ def _find_label(item: Object) -> tuple[str, str]:
     return "", ""
 
 
+def _find_category(item: Object, categories: Sequence[str]) -> tuple[str, str]:
+    """Return the key, whatever it is, whose text is a category that was asked for, and the text; else both empty."""
+    known = normalized_labels(tuple(categories))
+    for key, value in item.pairs:
+        if isinstance(value, str) and normalize_label(_strip_quotes(value)) in known:
+            return key, _strip_quotes(value)
+    return "", ""
+
+
+def _find_labels(item: Object, num_boxes: int) -> list[str]:
+    """Return the labels of an item that lists as many as boxes, `{"boxes": [..], "labels": [..]}`; else none."""
+    for key, value in item.pairs:
+        if normalize_key(key) in LABEL_KEYS and isinstance(value, list) and len(value) == num_boxes > 1:
+            labels = [name for name in value if isinstance(name, str)]
+            return labels if len(labels) == num_boxes else []
+    return []
+
+
 def _strip_quotes(label: str) -> str:
-    """Return a label without quotes around it."""
-    if len(label) > 2 and label[0] in "\"'“‘" and label[-1] in "\"'”’":
+    """Return a label without quotes around it, or the end of such."""
+    if len(label) > 2 and label[0] in _OPENING_QUOTES and label[-1] in _CLOSING_QUOTES:
         return label[1:-1]
+    stripped = label.rstrip()
+    if len(stripped) > 1 and stripped[-1] in _CLOSING_QUOTES and not any(map(stripped[:-1].count, _CLOSING_QUOTES)):
+        digit_before = stripped[-2].isdigit()  # 15" is a length
+        return stripped if digit_before or stripped[-2] == "s" else stripped[:-1]
     return str(label)

@@ -6,6 +6,7 @@ that a reader can see a key that is given twice. What is valid JSON is read as a
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ MAX_DEPTH = 64
 """Containers beyond this depth are passed over: no reply nests so deep, and time must stay linear."""
 
 _SPACE = r"[\s\u200b\u2060\ufeff]*+"
-_COLON = r"[:=：]"
+_COLON = r"(?:=>|[:=：])"
 _COMMA = r"[,;，；、]"
 
 # Where the next item begins, inside a string that was never closed: `}, {`, `{"bbox_2d":`, or `}]` at the text's end.
@@ -38,25 +39,31 @@ def _loose_string(opening: str, closing: str) -> str:
 
 _EMPTY_RUN = r"(?:(?:\{\s*+\}|\[\s*+\])[\s,]*+){2,}+"
 _NUMBER = r"-?+[0-9]++(?:\.[0-9]++)?+"
-_NUMBERS = rf"[\[(]\s*+({_NUMBER}(?:\s*+,\s*+{_NUMBER})++)\s*+[\])]"
+_NUMBER_LIST = rf"{_NUMBER}(?:\s*+,\s*+{_NUMBER})++"
+_NUMBERS = rf"[\[(]\s*+{_NUMBER_LIST}\s*+[\])]"
 _WORD_START = r"[^\s{}\[\]｛｝［］,;:=，；、：\"'“”„‘’\\\u200b\u2060\ufeff]"
 _WORD_REST = r"[^\s{}\[\]｛｝［］,;:=，；、：\"“”„\\\u200b\u2060\ufeff]*+"
 _WORD = rf"{_WORD_START}{_WORD_REST}(?:[ \t]++{_WORD_START}{_WORD_REST})*+"
 _COMMENT = r"//[^\r\n]*+|/\*(?:[^*]++|\*(?!/))*+(?:\*/)?+|\#[ ][^\r\n]*+"
+# The quote that ends a key whose opening quote was lost, and what a stray quote stands before: a list of numbers, or
+# a key of an item whose closing quote was lost.
+_KEY_QUOTE = rf"""["'”](?={_SPACE}[:：])"""
+_STRAY_QUOTE = rf"""["“](?={_NUMBERS}{_SPACE}[,}}]|(?:bbox_2d|bbox|label){_SPACE}[:：])"""
 _STRICT_STRING = r'"((?:[^"\\]++|\\.)*+)(")?+'
 
 
-def _tokens(double_quoted: str) -> re.Pattern[str]:
+def _tokens(double_quoted: str, stray: str = "") -> re.Pattern[str]:
     """Return the pattern of one token behind white space; `_Reader.handlers` says what its groups are."""
     single_quoted = _loose_string("'‘", "'’")
     curly = _loose_string("“”„", '“”"')
+    numbers = rf"[\[(]\s*+({_NUMBER_LIST})\s*+[\])]"
     brackets = r"([{\[｛［])|([}\]｝］])"
     strings = f"{double_quoted}|{single_quoted}|{curly}"
-    rest = rf"{_COMMA}++|({_COLON}++)|(?:{_COMMENT})|({_WORD})|\\[^{{}}\[\]]|."
-    return re.compile(f"{_SPACE}(?:{_EMPTY_RUN}|{_NUMBERS}|{brackets}|{strings}|{rest})", re.DOTALL)
+    rest = rf"{_COMMA}++|\((?=\()|({_COLON}++)|(?:{_COMMENT})|({_WORD})(?:{_KEY_QUOTE})?+|\\[^{{}}\[\]]|."
+    return re.compile(f"{_SPACE}(?:{_EMPTY_RUN}|{numbers}|{brackets}|{stray}{strings}|{rest})", re.DOTALL)
 
 
-_LOOSE = _tokens(_loose_string('"', '"“”'))
+_LOOSE = _tokens(_loose_string('"', '"“”'), stray=f"{_STRAY_QUOTE}|")
 _STRICT = _tokens(_STRICT_STRING)
 _NUM_LIST, _OPEN, _CLOSE, _KEY_END, _BARE = 1, 2, 3, 10, 11
 _STRINGS = (4, 6, 8)
@@ -64,6 +71,7 @@ _STRINGS = (4, 6, 8)
 
 # Not one that is empty, or holds neither key nor text nor list: `{2}`.
 _CONTAINER = re.compile(r"\[(?!\s*+\])|\{(?![\w\s.,;+-]*+\})|[｛［]")
+_NEXT_PAIR = re.compile(rf"""{_SPACE}{_COMMA}{_SPACE}["'“]?+\w{{1,40}}+["'”]?+{_SPACE}[:：]""")
 _SIBLING = re.compile(rf"{_SPACE}[,，]{_SPACE}[{{\[｛［]")
 _ONE_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
 _ESCAPED_KEY = re.compile(r"[{\[](?:\s|\\[nrt])*+\\+\"")
@@ -139,6 +147,8 @@ def read_values(text: str, *, strict: bool = False) -> Values:
 
 def unescape_whole(text: str) -> str:
     """Return a text that was escaped as a whole, `[{\\"bbox_2d\\": ...`, as it was before; any other as it is."""
+    if "&quot;" in text:
+        text = html.unescape(text)
     for _ in range(3):
         if not _ESCAPED_KEY.search(text):
             break
@@ -269,8 +279,15 @@ class _Reader:
         if isinstance(top, Object) is is_brace:
             self.pop(end)
             return
-        if isinstance(top, Object) and top.joins_numbers:
+        has_brace = isinstance(top, Object) and self.text[top.start] in "{｛"
+        if isinstance(top, Object) and top.joins_numbers and has_brace:
             top.joins_numbers = False
+            return
+
+        # A wrong bracket before the next key ends a list at most, never the item.
+        if _NEXT_PAIR.match(self.text, end) and (has_brace or is_brace):
+            if not isinstance(top, Object):
+                self.pop(end)
             return
 
         # A bracket of another kind than the innermost: close all up to its own, if there is one.
@@ -307,8 +324,13 @@ class _Reader:
         elif isinstance(value, str):
             top.key = str(value)
         elif isinstance(value, list):
-            # A value whose key was lost.
-            top.pairs.append(("", value))
+            # A value whose key was lost, or the colon behind it; or the second of two points, `(1, 2), (3, 4)`.
+            last_key, last = top.pairs[-1] if top.pairs else ("", None)
+            if top.key is None and isinstance(last, list) and len(last) == len(value) == 2:
+                top.pairs[-1] = (last_key, [*last, *value])
+                return
+            top.pairs.append((top.key or "", value))
+            top.key = None
         elif isinstance(value, int | float) and top.pairs:
             _join_number(top, value)
 
@@ -324,7 +346,7 @@ class _Reader:
         # A box was not closed: the key is that of the object around it. Else an object begins without its brace.
         key = str(top.pop())
         around = self.stack[-2] if len(self.stack) > 1 else None
-        if isinstance(around, Object) and not any(isinstance(value, Object) for value in top):
+        if isinstance(around, Object) and top and not any(isinstance(value, Object) for value in top):
             self.pop(0)
             around.key = key
             around.has_colon = True

@@ -14,6 +14,9 @@ from scipy.optimize import linear_sum_assignment
 
 Array = NDArray[np.float64]
 
+MAX_COORDINATE = 1e9
+"""More pixels than any image has in a row: such a number in an annotation is a mistake."""
+
 
 def is_number(value: object, below: float = 1e300) -> TypeGuard[float]:
     """Return True for a finite JSON number whose size is less than `below`; true and false are none."""

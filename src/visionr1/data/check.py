@@ -85,19 +85,11 @@ def check_data(
     reply_lengths: list[int] = []
     below = dict.fromkeys(THRESHOLDS, 0)
     for sample in dataset.samples:
-        # The image as it is in training.
         try:
-            sample.load_image()
-            with naming(f"sample {sample.id}"):
-                truth = sample.ground_truth(input_size(sample))
+            truth = _load_truth(sample, input_size)
+            text = _render_truth(sample, truth, dialect)
         except DataError as error:
             failures.append(str(error))
-            continue
-        try:
-            text = dialect.render(sample.truth, size_wh=truth.size_wh, input_size_wh=truth.input_size_wh)
-        except ValueError as error:
-            remedy = "rename the category, or choose another dialect"
-            failures.append(f"sample {sample.id}: {error}; {remedy}")
             continue
 
         # The truth as a reply, read and scored as one that a model wrote.
@@ -115,9 +107,6 @@ def check_data(
         for threshold in THRESHOLDS:
             below[threshold] += int((ious < threshold).sum())
 
-    mean_total = 0.0
-    if totals:
-        mean_total = sum(totals) / len(totals)
     box_counts = [len(sample.truth) for sample in dataset.samples]
     return DataCheck(
         images=len(box_counts),
@@ -126,12 +115,28 @@ def check_data(
         largest_count=max(box_counts),
         longest_reply=max(reply_lengths, default=0),
         below=below,
-        mean_total=mean_total,
+        mean_total=sum(totals) / max(1, len(totals)),
         per_category=_count_boxes(dataset),
         failures=tuple(failures),
         faults=tuple(find_faults(dataset)),
         notes=tuple(find_notes(dataset)),
     )
+
+
+def _load_truth(sample: Sample, input_size: Callable[[Sample], Size]) -> GroundTruth:
+    """Decode the image of a sample as training does, and return its truth; DataError names the sample."""
+    sample.load_image()
+    with naming(f"sample {sample.id}"):
+        return sample.ground_truth(input_size(sample))
+
+
+def _render_truth(sample: Sample, truth: GroundTruth, dialect: Dialect) -> str:
+    """Return the true boxes as a reply; DataError, which names the sample, if the dialect cannot write a label."""
+    try:
+        return dialect.render(sample.truth, size_wh=truth.size_wh, input_size_wh=truth.input_size_wh)
+    except ValueError as error:
+        remedy = "rename the category, or choose another dialect"
+        raise DataError(f"sample {sample.id}: {error}; {remedy}") from error
 
 
 def _score_first_boxes(reward: Reward, reply: Reply, truth: GroundTruth) -> Score:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
 
-from visionr1.boxes import is_box, is_number
+from visionr1.boxes import MAX_COORDINATE, is_box, is_number
 from visionr1.data.ids import Id
 from visionr1.data.image_lookup import ImageLookup
 from visionr1.data.row_log import OnBad, ReadReport, RowLog, is_file, is_safe_name
@@ -192,4 +192,4 @@ def checked_box(box: object) -> list[float]:
 
 def _is_side(value: object) -> TypeGuard[int | float]:
     """Return True for a number of pixels that a picture can have along one side."""
-    return is_number(value) and 1 <= value < 10**9
+    return is_number(value, MAX_COORDINATE) and value >= 1

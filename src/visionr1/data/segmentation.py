@@ -9,9 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from visionr1.boxes import is_number
-
-MAX_COORDINATE = 1e9
+from visionr1.boxes import MAX_COORDINATE, is_number
 
 
 def segmentation_box(segmentation: object) -> list[float] | None:

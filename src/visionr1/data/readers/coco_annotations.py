@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from visionr1.boxes import is_box, is_number
+from visionr1.boxes import MAX_COORDINATE, is_box, is_number
 from visionr1.data.ids import Id, IdIndex, read_id
 from visionr1.data.row_log import RowLog, get_field
 from visionr1.data.segmentation import rotated_box, segmentation_box
@@ -28,10 +28,6 @@ from visionr1.errors import DataError, short_repr
 from visionr1.files import read_json
 from visionr1.samples import Size
 
-MAX_SIDE = 1 << 31
-"""More pixels than any image has in a row: such a width is a mistake."""
-MAX_COORDINATE = 1e9
-"""Likewise for the numbers of a box."""
 _LVIS_KEYS = ("neg_category_ids", "not_exhaustive_category_ids")
 
 
@@ -196,7 +192,7 @@ def _read_side(side: object) -> int | None:
     """Return a number of pixels, 640 or 640.0; 0 for null, as which many tools write what they do not know."""
     if side is None:
         return 0
-    if not is_number(side, MAX_SIDE) or side < 0 or side != math.floor(side):
+    if not is_number(side, MAX_COORDINATE) or side < 0 or side != math.floor(side):
         return None
     return int(side)
 

@@ -60,3 +60,17 @@ def test_every_id_finds_itself(ids: list[str]) -> None:
     ids = list(dict.fromkeys(filter(None, ids)))
     index = IdIndex(ids)
     assert [index.find(identity) for identity in ids] == ids
+
+
+def test_ids_with_a_sign_are_numbers_too() -> None:
+    ids = IdIndex(["-1", "-02"])
+    assert [ids.find(-1), ids.find("-1"), ids.find(-2), ids.find(1)] == ["-1", "-1", "-02", None]
+
+
+def test_letters_composed_or_not_mean_the_only_id_of_them() -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    assert IdIndex([decomposed]).find(composed) == decomposed
+    both = IdIndex([decomposed, composed])
+    assert [both.find(composed), both.find(decomposed)] == [composed, decomposed]
+    halfway = IdIndex(["\u1eb7", "\u0103\u0323"])
+    assert halfway.find("a\u0323\u0306") is None

@@ -44,6 +44,14 @@ class GroundingDataset:
     report: ReadReport
 
 
+class _UnusableImage(DataError):
+    """An image that a row cannot be used with; `reason` is what such rows are counted by."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class GroundingRows:
     """Turn rows into samples. `with_images` demands the image files; scoring a file of predictions needs none."""
 
@@ -53,6 +61,17 @@ class GroundingRows:
         self._lookup: ImageLookup | None = None
         self._lookups: list[ImageLookup] = []
         self._samples: dict[str, Sample] = {}
+        self._reasons: dict[Id, str] = {}
+
+    def bad(self, reason: str, where: str, message: str, *, identity: str, image_id: Id = "") -> None:
+        """Log a row that cannot be used (`RowLog.bad`), and that its sample is left out; `image_id` is "" if unknown.
+
+        The sample of an id that another row has already is not left out.
+        """
+        self.log.bad(reason, where, message)
+        if identity not in self._samples:
+            self.log.samples_left_out.add(identity)
+            self._reasons.setdefault(image_id, reason)
 
     def add(
         self,
@@ -68,7 +87,7 @@ class GroundingRows:
         """Add one sample; `image` is a file name below an image folder or the bytes of a file, `xyxy` in pixels."""
         if not isinstance(expression, str) or not expression.strip():
             message = f"expected an expression, found {short_repr(expression)}"
-            self.log.bad("rows_without_expression", where, message)
+            self.bad("rows_without_expression", where, message, identity=identity, image_id=image_id)
             return
 
         # Line breaks and double blanks would not survive a dialect.
@@ -76,7 +95,7 @@ class GroundingRows:
         try:
             truth = Boxes.of([checked_box(box) for box in xyxy], [name] * len(xyxy))
         except DataError as error:
-            self.log.bad("bad_box", where, str(error))
+            self.bad("bad_box", where, str(error), identity=identity, image_id=image_id)
             return
 
         self.add_query(
@@ -103,13 +122,13 @@ class GroundingRows:
         """Add one sample of any query, whose boxes are checked."""
         if identity in self._samples:
             message = f"id: expected one that no other row has, found {short_repr(identity)} again"
-            self.log.bad("duplicate_ids", where, message)
+            self.bad("duplicate_ids", where, message, identity=identity, image_id=image_id)
             return
-        content = image if isinstance(image, bytes) else self._find_image(where, image)
-        if content is None:
-            return
-        size = self._read_size(where, content, size_wh)
-        if size is None:
+        try:
+            content = image if isinstance(image, bytes) else self._find_image(image)
+            size = self._read_size(where, content, size_wh)
+        except _UnusableImage as error:
+            self.bad(error.reason, where, str(error), identity=identity, image_id=image_id)
             return
 
         # Without images the bytes would fill memory for nothing; the name is enough.
@@ -126,14 +145,19 @@ class GroundingRows:
         if not self._samples:
             reasons = "; ".join(self.log.report().lines())
             raise DataError(f"{self.log.path}: no usable row; {reasons or 'it has none'}")
+
+        # An image is left out if no row of it is left.
+        images = {sample.image_key for sample in self._samples.values()}
+        for image_id, reason in self._reasons.items():
+            if image_id != "" and image_id not in images:
+                self.log.images_left_out.setdefault(image_id, reason)
         return GroundingDataset(tuple(self._samples.values()), self.log.path, self.log.report())
 
-    def _find_image(self, where: str, name: object) -> Path | None:
-        """Return the path of an image; None, logged, if its name is unsafe or, where it is needed, it is missing."""
+    def _find_image(self, name: object) -> Path:
+        """Return the path of an image; _UnusableImage if its name is unsafe or, where it is needed, it is missing."""
         if not isinstance(name, str) or not is_safe_name(name):
             message = f"image: expected a path below its folder, found {short_repr(name)}"
-            self.log.bad("unsafe_file_name", where, message)
-            return None
+            raise _UnusableImage("unsafe_file_name", message)
 
         # The folder in which the first image was found is that of all.
         parent = self.log.path.parent
@@ -145,8 +169,8 @@ class GroundingRows:
         if path is None and self._with_images:
             folders = ", ".join(filter(None, IMAGE_FOLDERS))
             tried = f"{parent} or the folder above it, below {folders}"
-            self.log.bad("missing_image", where, f"image: expected {name} in {tried}; found no such file")
-            return None
+            message = f"image: expected {name} in {tried}; found no such file"
+            raise _UnusableImage("missing_image", message)
         return path or parent / name
 
     def _choose_folder(self, name: str) -> ImageLookup | None:
@@ -161,8 +185,11 @@ class GroundingRows:
                 return lookup
         return None
 
-    def _read_size(self, where: str, image: Path | bytes, size_wh: tuple[object, object]) -> Size | None:
-        """Return width and height as the row gives them, else from the image, upright, else unknown: (0, 0)."""
+    def _read_size(self, where: str, image: Path | bytes, size_wh: tuple[object, object]) -> Size:
+        """Return width and height as the row gives them, else from the image, upright, else unknown: (0, 0).
+
+        Raises _UnusableImage if the image has to say, and cannot be read.
+        """
         width, height = size_wh
         if _is_side(width) and _is_side(height):
             return int(width), int(height)
@@ -176,8 +203,7 @@ class GroundingRows:
         try:
             return image_size(image, name="its bytes" if isinstance(image, bytes) else None)
         except DataError as error:
-            self.log.bad("unreadable_image", where, f"image: no width and height, and {error}")
-            return None
+            raise _UnusableImage("unreadable_image", f"image: no width and height, and {error}") from error
 
 
 def checked_box(box: object) -> list[float]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from visionr1.samples import compose_text
+
 Id = int | str
 
 MAX_DIGITS = 100
@@ -28,12 +30,13 @@ class IdIndex:
 
     Ids that are written alike are one: 7, 7.0 and "7". An id that is not there as it is written means the only one of
     the same number: 7 means "0007", because many tools make numbers of file names. Where the file has "01" and "1",
-    "001" means neither.
+    "001" means neither. So does a text mean the only id of the same letters, composed or not (macOS's names).
     """
 
     def __init__(self, ids: Iterable[Id] = ()) -> None:
         self._id_by_spelling: dict[Id, Id] = {}
         self._id_by_number: dict[int, Id | None] = {}
+        self._id_by_letters: dict[str, Id | None] = {}
         for identity in ids:
             self.add(identity)
 
@@ -49,6 +52,9 @@ class IdIndex:
         if number is not None:
             is_first = number not in self._id_by_number
             self._id_by_number[number] = identity if is_first else None
+        elif isinstance(identity, str) and not identity.isascii():
+            letters = compose_text(identity)
+            self._id_by_letters[letters] = identity if letters not in self._id_by_letters else None
         return True
 
     def find(self, value: object) -> Id | None:
@@ -64,7 +70,9 @@ class IdIndex:
         if spelling in self._id_by_spelling:
             return self._id_by_spelling[spelling]
         number = _read_number(identity)
-        return None if number is None else self._id_by_number.get(number)
+        if number is not None:
+            return self._id_by_number.get(number)
+        return self._id_by_letters.get(compose_text(str(identity)))
 
     def __contains__(self, value: object) -> bool:
         return self.find(value) is not None
@@ -84,6 +92,7 @@ def _read_number(identity: Id) -> int | None:
         return identity
 
     # isdecimal alone would also take the digits of other scripts.
-    if identity.isascii() and identity.isdecimal() and len(identity) <= MAX_DIGITS:
+    digits = identity.removeprefix("-")
+    if digits.isascii() and digits.isdecimal() and len(digits) <= MAX_DIGITS:
         return int(identity)
     return None

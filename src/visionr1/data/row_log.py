@@ -23,6 +23,8 @@ class ReadReport:
     examples: Mapping[str, str] = field(default_factory=dict)
     images_left_out: Mapping[Id, str] = field(default_factory=dict)
     """The images that are not used, by id, each with the reason that its first bad row was skipped for."""
+    samples_left_out: frozenset[str] = frozenset()
+    """The ids of samples that bad rows cost, where a row is a sample of its own."""
     notes: tuple[str, ...] = ()
     """Choices of the reader that a user should know, such as the list that the classes come from."""
 
@@ -55,6 +57,7 @@ class RowLog:
         self.path = path
         self.on_bad = on_bad
         self.images_left_out: dict[Id, str] = dict(report.images_left_out)
+        self.samples_left_out: set[str] = set(report.samples_left_out)
         self._skipped: Counter[str] = Counter(report.skipped)
         self._adjusted: Counter[str] = Counter(report.adjusted)
         self._examples: dict[str, str] = dict(report.examples)
@@ -91,6 +94,7 @@ class RowLog:
             adjusted=dict(self._adjusted),
             examples=dict(self._examples),
             images_left_out=dict(self.images_left_out),
+            samples_left_out=frozenset(self.samples_left_out),
             notes=tuple(self._notes),
         )
 

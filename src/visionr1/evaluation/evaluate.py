@@ -34,6 +34,7 @@ from visionr1.evaluation.metrics.detection import DETECTION
 from visionr1.evaluation.predictions import (
     Prediction,
     drop_images,
+    drop_samples,
     is_replies,
     predictions_file,
     read_files,
@@ -354,6 +355,8 @@ class _Job:
             raise DataError(f"{files[0]}: its rows carry no true boxes; say with --data what has them")
         if unit.left_out:
             rows = drop_images(rows, unit.left_out, unit.table.image_ids)
+        if unit.samples_left_out:
+            rows = drop_samples(rows, unit.samples_left_out, [sample.id for sample in unit.samples])
         if not hold_replies:
             protocols = self.protocols(boxes=True)
             if any(protocol.limit for protocol in protocols.values()):

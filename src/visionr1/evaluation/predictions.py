@@ -118,6 +118,19 @@ def drop_images(
     return kept
 
 
+def drop_samples(
+    files: Mapping[Path, JsonRows], left_out: Collection[str], sample_ids: Iterable[str]
+) -> dict[Path, JsonRows]:
+    """Return the rows of each file without those of samples that are `left_out` of the data, which has `sample_ids`."""
+    kept_ids = set(sample_ids)
+    dropped = set(left_out) - kept_ids
+    all_ids = IdIndex([*kept_ids, *dropped])
+    kept: dict[Path, JsonRows] = {}
+    for path, rows in files.items():
+        kept[path] = [row for row in rows if all_ids.find(row.get("sample_id")) not in dropped]
+    return kept
+
+
 def _check_one_evaluation(files: Mapping[Path, JsonRows], headers: Mapping[Path, Mapping[str, Any]]) -> None:
     """Raise DataError if some files hold replies and others boxes, or if their first rows differ."""
     path_by_kind: dict[bool, Path] = {}

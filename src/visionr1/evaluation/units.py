@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+from visionr1.data.grounding import GroundingDataset
 from visionr1.data.ids import Id
 from visionr1.data.row_log import ReadReport
 from visionr1.data.table import BoxTable, table_of
@@ -45,6 +46,8 @@ class Unit:
     report: Sequence[str] = ()
     notes: Sequence[str] = ()
     left_out: Collection[Id] = frozenset()
+    samples_left_out: Collection[str] = frozenset()
+    """Likewise the ids of samples, where a row is a sample of its own."""
 
     @classmethod
     def of_dataset(cls, name: str, dataset: AnnotatedSamples, **more: Any) -> Unit:
@@ -55,6 +58,20 @@ class Unit:
             samples=dataset.samples,
             report=[*dataset.report.lines(), *_note_crowds(dataset.table)],
             left_out=frozenset(dataset.report.images_left_out),
+            samples_left_out=dataset.report.samples_left_out,
+            **more,
+        )
+
+    @classmethod
+    def of_rows(cls, name: str, dataset: GroundingDataset, **more: Any) -> Unit:
+        """Return the unit of rows with an expression each; `more` are other fields."""
+        report = dataset.report
+        return cls(
+            name=name,
+            samples=dataset.samples,
+            report=report.lines(),
+            left_out=frozenset(report.images_left_out),
+            samples_left_out=report.samples_left_out,
             **more,
         )
 

@@ -67,7 +67,7 @@ def _add_rows(rows: GroundingRows, content: Iterable[Any]) -> None:
     for index, row in enumerate(content):
         where = f"row {index}"
         if not isinstance(row, dict):
-            rows.log.bad("bad_row", where, f"expected an object, found {short_repr(row)}")
+            rows.bad("bad_row", where, f"expected an object, found {short_repr(row)}", identity=str(index))
             continue
 
         # VLM-R1's keys, or Shikra's and Griffon's.

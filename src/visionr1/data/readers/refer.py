@@ -209,15 +209,18 @@ def _add_ref(rows: GroundingRows, where: str, ref: Mapping[str, Any], instances:
     if image_id is None:
         message = f"image_id: expected an image of {instances.path}, found {short_repr(ref.get('image_id'))}"
         rows.log.bad("unknown_image_id", where, message)
+        _leave_out_sentences(rows, ref)
         return
 
     boxes = _find_boxes(ref.get("ann_id"), instances, rows.log, where)
     if boxes is None:
+        _leave_out_sentences(rows, ref)
         return
     sentences = ref.get("sentences")
     if not is_object_list(sentences):
         message = f"sentences: expected a list of objects, found {short_repr(sentences)}"
         rows.log.bad("bad_sentences", where, message)
+        _leave_out_sentences(rows, ref)
         return
 
     # Every sentence asks for the same boxes of the same image.
@@ -237,6 +240,15 @@ def _add_ref(rows: GroundingRows, where: str, ref: Mapping[str, Any], instances:
             xyxy=boxes,
             size_wh=(width, height),
         )
+
+
+def _leave_out_sentences(rows: GroundingRows, ref: Mapping[str, Any]) -> None:
+    """Keep the ids of a ref's sentences as those of samples that are left out."""
+    sentences = ref.get("sentences")
+    for sentence in sentences if isinstance(sentences, list) else []:
+        sentence_id = read_id(get_field(sentence, "sent_id"))
+        if sentence_id is not None:
+            rows.log.samples_left_out.add(str(sentence_id))
 
 
 def _find_boxes(ann_id: object, instances: _Instances, log: RowLog, where: str) -> list[list[float]] | None:

@@ -65,7 +65,8 @@ def read_vlm_r1(path: Path, *, split: str | None = None, on_bad: OnBad = "raise"
             pairs = read_pairs(row)
             image = read_image(row)
         except DataError as error:
-            rows.log.bad("bad_row", where, str(error))
+            image = _find_image_name(row)
+            rows.bad("bad_row", where, str(error), identity=str(index), image_id=image)
             continue
         for number, pair in enumerate(pairs):
             identity = str(index)
@@ -81,13 +82,21 @@ def read_vlm_r1(path: Path, *, split: str | None = None, on_bad: OnBad = "raise"
     return BoxDataset.from_samples(path, samples, rows.log.report())
 
 
+def _find_image_name(row: object) -> str:
+    """Return the file name of the image of a row that cannot be used; "" if it names none."""
+    try:
+        return read_image(row) if isinstance(row, dict) else ""
+    except DataError:
+        return ""
+
+
 def _add_pair(rows: GroundingRows, pair: Pair, image: str, identity: str) -> None:
     """Add the sample of one question and its answer, or log why it cannot be used."""
     where = f"row {identity}"
     try:
         query, truth = _read_pair(pair)
     except DataError as error:
-        rows.log.bad("bad_row", where, str(error))
+        rows.bad("bad_row", where, str(error), identity=identity, image_id=image)
         return
     rows.add_query(where, identity=identity, image=image, image_id=image, query=query, truth=truth)
 

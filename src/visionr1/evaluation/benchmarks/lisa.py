@@ -14,7 +14,7 @@ def find_lisa_split(folder: Path, split: str | None, reading: Reading) -> FoundU
     """Read one split, test unless told otherwise."""
     name = split or "test"
     dataset = read_grounding_file(find_lisa(folder, name), with_images=reading.with_images, on_bad=reading.on_bad)
-    return FoundUnits([name], [Unit(name=name, samples=dataset.samples, report=dataset.report.lines())])
+    return FoundUnits([name], [Unit.of_rows(name, dataset)])
 
 
 BENCHMARK = Benchmark(name="lisa", find=find_lisa_split, metric=REC)

@@ -30,7 +30,7 @@ def find_refer(
     units = []
     for key, dataset in datasets.items():
         notes = note_if_fewer(len(dataset.samples), num_expressions.get(key), "expressions")
-        units.append(Unit(name=key, samples=dataset.samples, report=dataset.report.lines(), notes=notes))
+        units.append(Unit.of_rows(key, dataset, notes=notes))
     return FoundUnits([unit.name for unit in units], units, missing)
 
 

@@ -275,12 +275,19 @@ def test_a_box_that_cvat_turned_is_enclosed(capsys: pytest.CaptureFixture[str]) 
     assert read_dataset(CASES / "case_15/s_rot").samples[0].truth.xyxy.tolist() == [[40, 10, 60, 70]]
 
 
+def test_degrees_may_be_written_as_text(tmp_path: Path) -> None:
+    """So do tools that read the attributes from XML."""
+    rows = [{"image_id": 1, "category_id": 1, "bbox": [20, 30, 60, 20], "attributes": {"rotation": "-90.0"}}]
+    assert read_dataset(write(tmp_path, annotations=rows)).table.xywh.tolist() == [[40, 10, 20, 60]]
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"attributes": {"rotation": 0.0}},
         {"attributes": {"rotation": 180}},
-        {"attributes": {"rotation": "90"}},
+        {"attributes": {"rotation": "upright"}},
+        {"attributes": {"rotation": "180.0"}},
         {"attributes": {"rotation": float("nan")}},
         {"attributes": [90]},
         {"attributes": {"rotation": 30.0}, "segmentation": [[10, 10, 60, 10, 60, 50, 10, 50]]},  # enclosed already

@@ -69,6 +69,8 @@ SPELLINGS = [
     ("1.png", "1.PNG"),
     ("Images/A.png", "images/a.png"),
     ("./images/1.png", "images/1.png"),
+    ("my%20cat.png", "my cat.png"),
+    ("images%5C1%23.png", "images/1#.png"),
     ("images//1.png", "images/1.png"),
     ("http://host/bucket/a/1.png", "1.png"),
     ("http://images.cocodataset.org/train2017/1.png", "train2017/1.png"),

@@ -196,3 +196,37 @@ def test_a_list_is_read_as_python_or_json_quotes_it(read: Any, written: str, nam
     given = (names or ("dog",))[0]
     (sample,) = read(row(f"the following objects: {written}.", items(([1, 2, 3, 4], given)))).samples
     assert sample.query.categories == (names or ("dog",))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"images": [{"path": "2.jpg"}]},
+        {"images": [{"bytes": None, "path": "2.jpg"}]},
+        {"image": {"url": "2.jpg"}},
+        {"parts": {"type": "image", "image": "2.jpg"}},
+        {"parts": {"type": "image_url", "image_url": {"url": "2.jpg"}}},
+        {"parts": {"type": "image_url", "image_url": "2.jpg"}},
+    ],
+)
+@pytest.mark.parametrize(
+    ("key", "speaker", "text", "speakers"),
+    [
+        ("messages", "role", "content", ("user", "assistant")),
+        ("conversations", "role", "content", ("user", "assistant")),
+        ("conversations", "from", "value", ("User", "Assistant")),
+        ("messages", "from", "value", ("human ", "GPT")),
+    ],
+)
+def test_turns_and_images_under_the_keys_of_other_tools(
+    read: Any, more: dict[str, Any], key: str, speaker: str, text: str, speakers: tuple[str, str]
+) -> None:
+    """ms-swift, LLaVA and the API of OpenAI name them otherwise, or mix the names."""
+    rest = dict(more)
+    question: Any = [{"type": "text", "text": asking("cat")}]
+    if "parts" in rest:
+        question.insert(0, rest.pop("parts"))
+    answer = items(([1, 2, 3, 4], "cat"))
+    talk = [{speaker: speakers[0], text: question}, {speaker: speakers[1], text: answer}]
+    (sample,) = read({key: talk, **rest}).samples
+    assert len(sample.truth) == 1 and sample.query.categories == ("cat",)

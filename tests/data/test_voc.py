@@ -125,9 +125,10 @@ def test_names_of_macos_are_found_as_their_list_writes_them(tmp_path: Path) -> N
 
 
 def test_a_picture_of_another_name_is_counted_where_both_are_there(tmp_path: Path) -> None:
-    root = write(tmp_path, a=annotation(filename="b.jpg"), b=annotation(filename="b.jpg"))
+    root = write(tmp_path, a=annotation(filename="c.jpg"), b=annotation(filename="b.jpg"))
+    Image.new("RGB", (40, 30)).save(root / "JPEGImages/c.jpg")
     data = read_dataset(root)
-    assert [sample.image for sample in data.samples] == [root / "JPEGImages/b.jpg"] * 2
+    assert [sample.image for sample in data.samples] == [root / "JPEGImages/c.jpg", root / "JPEGImages/b.jpg"]
     assert data.report.adjusted == {"pictures_of_another_name": 1}
 
 

@@ -4,6 +4,7 @@ A folder is listed once, so a set of 100,000 names costs a hundred thousand dict
 the file system for each folder. A name is looked up as it stands first, then as other systems and tools spell it:
 
 - `images\\1.jpg`: Windows' separator (Label Studio, labelme);
+- `my%20cat.jpg`: quoted as in a URL;
 - `1.jpg` for `1.JPG`, and composed for decomposed letters (macOS); not if two files differ in that alone;
 - `http://host/train2017/1.jpg`: `train2017/1.jpg` or `1.jpg`, if it lies there. Nothing is fetched.
 
@@ -218,6 +219,8 @@ def _spell(name: str, *, with_url_file: bool = True) -> Iterator[str]:
     yield name
     if "\\" in name:
         yield name.replace("\\", "/")
+    if "%" in name and is_safe_name(unquote(name)):
+        yield unquote(name).replace("\\", "/")
 
 
 def _spell_url(url: str, *, with_file: bool) -> Iterator[str]:

@@ -104,12 +104,16 @@ class BoxTable:
 
     def check_names(self) -> None:
         """Raise DataError if two categories have one name as labels are compared (strip, casefold)."""
-        counts = Counter(map(normalize_label, self.categories))
-        for name, count in counts.items():
-            if count > 1:
+        spellings: dict[str, list[str]] = {}
+        for name in self.categories:
+            spellings.setdefault(normalize_label(name), []).append(name)
+        for name, names in spellings.items():
+            if len(names) > 1:
+                differing = list(dict.fromkeys(names))
+                written = f" (as {', '.join(map(repr, differing[:4]))})" if len(differing) > 1 else ""
                 raise DataError(
-                    f"{self.path}: categories: {count} categories are called {name!r}, so that a label does not "
-                    "say which is meant; give each its own name"
+                    f"{self.path}: categories: {len(names)} categories are called {name!r}{written}, so that a label "
+                    "does not say which is meant; give each its own name, or all of one kind the same"
                 )
 
     def label_indexes(self, asked: Iterable[Sequence[str]]) -> dict[tuple[str, ...], dict[str, int]]:

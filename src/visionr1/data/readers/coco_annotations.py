@@ -304,6 +304,16 @@ def _find_box_fault(row: Mapping[str, Any], box: object) -> tuple[str, str] | No
     return None
 
 
+def _read_number(value: object) -> float:
+    """Return a finite number, also one that is written as text; 0 for anything else."""
+    if isinstance(value, str) and len(value) <= 30:
+        try:
+            value = float(value)
+        except ValueError:
+            return 0.0
+    return float(value) if is_number(value) else 0.0
+
+
 def _read_box(row: Mapping[str, Any]) -> tuple[Any, str]:
     """Return the box of an annotation, unchecked, and the reason to count if it is not the bbox as it stands."""
     box = row.get("bbox")
@@ -313,8 +323,8 @@ def _read_box(row: Mapping[str, Any]) -> tuple[Any, str]:
             return around, "boxes_from_segmentations"
 
     # CVAT gives the box as drawn, before it was turned. Beside a polygon it is the box around that already.
-    rotation = get_field(row.get("attributes"), "rotation")
-    is_turned = is_number(rotation) and rotation % 180 != 0 and not row.get("segmentation")
+    rotation = _read_number(get_field(row.get("attributes"), "rotation"))
+    is_turned = rotation % 180 != 0 and not row.get("segmentation")
     if is_turned and is_box(box, MAX_COORDINATE) and min(box[2:]) >= 0:
         return rotated_box(box, rotation), "rotated_boxes_enclosed"
     return box, ""

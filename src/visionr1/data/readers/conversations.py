@@ -2,21 +2,25 @@
 
 VLM-R1 and Qwen write `{"image", "conversations": [{"from": "human", "value"}, {"from": "gpt", "value"}, ...]}`;
 ms-swift and others `{"images": [...], "messages": [{"role": "user", "content"}, {"role": "assistant", "content"}]}`,
-where a content may be a list of parts, `{"type": "text", "text"}` and `{"type": "image", "image"}`. Turns of the system
-are passed over.
+where a content may be a list of parts, `{"type": "text", "text"}` and `{"type": "image", "image"}` or `{"type":
+"image_url", "image_url": {"url"}}`, and an image an object, `{"path"}`. Turns of the system are passed over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from visionr1.data.row_log import get_field, is_object_list
 from visionr1.errors import DataError, short_repr
 
-_KINDS = (("conversations", "from", "value"), ("messages", "role", "content"))
-"""The keys of the turns, and those of a turn's speaker and of its text."""
+_TURNS = ("conversations", "messages")
+_SPEAKER = ("from", "role")
+_TEXT = ("value", "content")
+_IMAGE_PARTS = ("image", "image_url")
+_PATH = ("path", "url", "image")
+"""The keys of the turns, of a turn's speaker and text, of a part that is an image, of an image that is an object."""
 _ASKS = ("human", "user")
 _ANSWERS = ("gpt", "assistant")
 
@@ -33,16 +37,20 @@ class Pair:
 
 def read_pairs(row: object) -> list[Pair]:
     """Return the pairs of a row's conversation, at least one; DataError if turns do not alternate, or lack text."""
-    turns_key, speaker_key, text_key = _find_keys(row)
+    turns_key = _TURNS[0]
+    if get_field(row, _TURNS[0]) is None and get_field(row, _TURNS[1]) is not None:
+        turns_key = _TURNS[1]
     turns = get_field(row, turns_key)
     if not is_object_list(turns):
         raise DataError(f"{turns_key}: expected a list of turns, found {short_repr(turns)}")
 
     spoken = []
     for turn in turns:
-        speaker = turn.get(speaker_key)
+        speaker = _get_first(turn, _SPEAKER)
+        if isinstance(speaker, str):
+            speaker = speaker.strip().lower()
         if speaker != "system":
-            spoken.append((speaker, _read_text(turn.get(text_key))))
+            spoken.append((speaker, _read_text(_get_first(turn, _TEXT))))
 
     # Even turns ask, odd ones answer; a question at the end is not answered.
     pairs = []
@@ -59,22 +67,25 @@ def read_pairs(row: object) -> list[Pair]:
 
 def read_image(row: Mapping[str, Any]) -> str:
     """Return the file name of a row's only image, which may stand in a list; DataError if it has another number."""
-    images = row.get("image", row.get("images"))
+    images = _get_first(row, ("image", "images"))
     if images is None:
-        images = _find_images_in_parts(row.get("messages"))
+        images = _find_images_in_parts(_get_first(row, _TURNS))
+    image = images
     if isinstance(images, list) and len(images) == 1:
-        images = images[0]
-    if not isinstance(images, str):
+        image = images[0]
+    if isinstance(image, dict):
+        image = _get_first(image, _PATH)
+    if not isinstance(image, str):
         raise DataError(f"image: expected one image, found {short_repr(images)}")
-    return images
+    return image
 
 
-def _find_keys(row: object) -> tuple[str, str, str]:
-    """Return the keys under which a row has its turns, and a turn its speaker and text; VLM-R1's if it has none."""
-    for keys in _KINDS:
-        if get_field(row, keys[0]) is not None:
-            return keys
-    return _KINDS[0]
+def _get_first(row: Mapping[str, Any], keys: Sequence[str]) -> Any:
+    """Return the value under the first of `keys` that a row has; None if it has none of them."""
+    for key in keys:
+        if row.get(key) is not None:
+            return row[key]
+    return None
 
 
 def _read_text(content: object) -> str | None:
@@ -91,8 +102,9 @@ def _find_images_in_parts(turns: object) -> list[object]:
     """Return the images that stand among the parts of turns."""
     images = []
     for turn in turns if is_object_list(turns) else []:
-        parts = turn.get("content")
+        parts = _get_first(turn, _TEXT)
         for part in parts if is_object_list(parts) else []:
-            if part.get("image") is not None:
-                images.append(part["image"])
+            image = _get_first(part, _IMAGE_PARTS)
+            if image is not None:
+                images.append(image)
     return images

@@ -9,7 +9,7 @@ be used is left out with it. The classes are those of a label map beside `Annota
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,7 @@ from visionr1.data.readers.voc_xml import NO_OBJECTS, Annotation, read_annotatio
 from visionr1.data.row_log import OnBad, RowLog, is_safe_name
 from visionr1.data.table import BoxTable, map_positions
 from visionr1.errors import DataError
+from visionr1.samples import normalize_label
 
 CATEGORIES = tuple(
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep "
@@ -67,7 +68,7 @@ def read_voc(
         annotation = _read_entry(entry, log)
         if annotation is not None:
             annotations[entry.name] = annotation
-            pictures[entry.name] = entry.picture or _find_picture(entry.name, annotation, images, log)
+            pictures[entry.name] = entry.picture or _find_picture(entry.name, annotation, xml_files, images, log)
     if not annotations:
         raise DataError(f"{path}: no usable annotation; {'; '.join(log.report().lines()) or 'it has none'}")
 
@@ -111,10 +112,13 @@ def _is_unicode(name: str) -> bool:
     return True
 
 
-def _find_picture(name: str, annotation: Annotation, images: ImageLookup, log: RowLog) -> str:
+def _find_picture(
+    name: str, annotation: Annotation, xml_names: Container[str], images: ImageLookup, log: RowLog
+) -> str:
     """Return the name of an image's picture: `<filename>`, else that of the XML file itself, counted.
 
-    Where two pictures have these names, it is that of `<filename>`, counted too.
+    Where two pictures have these names, it is that of `<filename>`, counted too, unless that is the picture of another
+    XML file (`xml_names`): then this one was copied from it.
     """
     parent, _, stem = name.rpartition("/")
     file_name = annotation.file_name
@@ -122,8 +126,11 @@ def _find_picture(name: str, annotation: Annotation, images: ImageLookup, log: R
     for place in places:
         if not is_safe_name(place) or not images.find(place, annotation.size_wh):
             continue
-        is_same_name = place.rpartition("/")[2].rpartition(".")[0] == stem
+        place_name = place.rpartition(".")[0]
+        is_same_name = normalize_label(place_name.rpartition("/")[2]) == normalize_label(stem)
         other = None if is_same_name else find_picture(images, name, annotation.size_wh)
+        if other is not None and place_name in xml_names:
+            break
         if other is not None:
             message = f"<filename> is {file_name!r:.120}, though {other} is there too"
             log.adjust("pictures_of_another_name", f"{stem}.xml", message)

@@ -2,13 +2,14 @@
 
 The layout is that of VOC's own years, with what tools and users make of it: XML in subfolders and `.XML` (CVAT,
 datumaro), names with blanks, quoted or with a flag behind them (VOC's lists by class), pictures in `images/`, label
-maps, no lists at all (LabelImg). Hidden files, such as macOS's `._a.xml`, are left out everywhere.
+maps, no lists at all (LabelImg), XML beside the pictures, in a folder for each split (Roboflow). Hidden files, such as
+macOS's `._a.xml`, are left out everywhere.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from visionr1.data.readers.base import CHOOSE_SPLIT
 from visionr1.data.readers.voc_xml import decode_text, read_bytes
 from visionr1.data.row_log import RowLog, is_safe_name
 from visionr1.errors import DataError
-from visionr1.samples import Size, compose_text
+from visionr1.samples import Size, compose_text, normalize_label
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 """Endings of pictures, in the order in which they are tried."""
@@ -25,7 +26,12 @@ CLASS_FILES = ("labelmap.txt", "label_map.txt", "labels.txt")
 """Lists of classes beside `Annotations/`: of CVAT and datumaro, of older datumaro, of others."""
 
 _IMAGE_FOLDERS = ("jpegimages", "images", "jpgimages", "pngimages", "imgs", "img")
-_SPLIT_ALIASES = {"valid": ("valid", "val"), "validation": ("validation", "val"), "val": ("val", "valid")}
+_SPLITS = ("train", "val", "valid", "validation", "test")
+_SPLIT_ALIASES = {
+    "valid": ("valid", "val", "validation"),
+    "validation": ("validation", "val", "valid"),
+    "val": ("val", "valid", "validation"),
+}
 _FLAGS = ("1", "0", "-1")
 _MAX_LIST_BYTES = 256 << 20
 _MAX_DEPTH = 32
@@ -45,16 +51,30 @@ class Listed(NamedTuple):
 
 
 def find_annotations_folder(path: Path) -> Path | None:
-    """Return `Annotations/`, or `annotations/` if XML and no JSON is in it; None if there is neither."""
+    """Return `Annotations/`, in any case; else the folder itself if XML lies in it or in the folders of its splits.
+
+    None if there is neither. Where JSON lies beside the XML, only `Annotations/` in VOC's own spelling is taken.
+    """
     folder = path / "Annotations"
     if folder.is_dir():
         return folder
 
     # COCO's users call the folder of their JSON so.
-    folder = path / "annotations"
-    if next(folder.glob("*.[xX][mM][lL]"), None) and not next(folder.glob("*.json"), None):
-        return folder
+    for folder in (path / "annotations", path / "ANNOTATIONS", path):
+        if _holds_xml_alone(folder):
+            return folder
     return None
+
+
+def _holds_xml_alone(folder: Path) -> bool:
+    """Return True if XML and no JSON lies in a folder or in those of its splits."""
+    folders = [folder]
+    for name in _SPLITS:
+        folders += [folder / name, folder / name.capitalize()]
+    if any(next(each.glob("*.json"), None) for each in folders):
+        return False
+    xml_files = (file for each in folders for file in each.glob("*.[xX][mM][lL]"))
+    return any(not file.name.startswith(".") for file in xml_files)
 
 
 def list_xml_files(folder: Path) -> dict[str, Path]:
@@ -84,7 +104,9 @@ def find_images(path: Path, annotations: Path, image_dir: Path | None) -> ImageL
         return ImageLookup([image_dir])
     folders = [entry for entry in path.iterdir() if entry.name.casefold() in _IMAGE_FOLDERS and entry.is_dir()]
     folders.sort(key=lambda folder: (_IMAGE_FOLDERS.index(folder.name.casefold()), folder.name))
-    return ImageLookup([*(folders or [path / "JPEGImages"]), path, annotations])
+    if not folders and annotations != path:
+        folders = [path / "JPEGImages"]
+    return ImageLookup([*folders, path, annotations])
 
 
 def find_picture(images: ImageLookup, name: str, size_wh: Size = (0, 0)) -> str | None:
@@ -98,21 +120,31 @@ def find_picture(images: ImageLookup, name: str, size_wh: Size = (0, 0)) -> str 
 def list_split(
     path: Path, split: str | None, xml_files: Mapping[str, Path], images: ImageLookup, log: RowLog
 ) -> list[Listed]:
-    """Return the images of a split; all that have an XML file if none is asked for, or if the folder has no lists.
+    """Return the images of a split; all that have an XML file if none is asked for, or if the folder has no splits.
 
-    Raises DataError if there are lists and none is of the split; an entry that names nothing, or an image again, is a
-    bad row.
+    Splits are lists of names, or else folders of XML. Raises DataError if there are some and none is of the split; an
+    entry that names nothing, or an image again, is a bad row.
     """
     everything = [Listed(name, file, file.name) for name, file in xml_files.items()]
     if split is None:
         return everything
-    file = _find_list(path, split)
+    folders = _find_split_folders(xml_files)
+    file = _find_list(path, split, folders)
+    if file is None and folders:
+        folder = _choose_split(path, split, folders, "the folders of XML")
+        log.note(f"split {split!r}: the XML files in {folder}/")
+        return [entry for entry in everything if entry.name.startswith(f"{folder}/")]
     if file is None:
         link = "docs/faq.md#train-and-eval-read-the-same-images-of-my-folder"
         log.note(f"no lists in ImageSets/Main: split {split!r} is all {len(everything)} annotations ({link})")
         return everything
 
     log.note(f"split {split!r}: {file.relative_to(path)}")
+    return _read_list(path, file, xml_files, images, log)
+
+
+def _read_list(path: Path, file: Path, xml_files: Mapping[str, Path], images: ImageLookup, log: RowLog) -> list[Listed]:
+    """Return the images that a list of a folder names, as `list_split`."""
     lines = _read_lines(file)
     if not lines:
         raise DataError(f"{file}: expected names of images, one a line, found none")
@@ -142,9 +174,13 @@ def list_split(
 
 
 def find_splits(path: Path) -> tuple[str, ...]:
-    """Return the usual splits that a folder has lists of; VOC's own also has lists by class, of the same images."""
-    lists = _find_lists(path)
-    return tuple(split for split in ("train", "val", "valid", "test") if split in lists)
+    """Return the usual splits of a folder; VOC's own also has lists by class, of the same images."""
+    names: Iterable[str] = _find_lists(path)
+    annotations = find_annotations_folder(path)
+    if not names and annotations is not None:
+        names = _find_split_folders(list_xml_files(annotations))
+    present = {name.casefold() for name in names}
+    return tuple(split for split in _SPLITS if split in present)
 
 
 def read_class_list(path: Path) -> tuple[str, list[str]] | None:
@@ -157,7 +193,7 @@ def read_class_list(path: Path) -> tuple[str, list[str]] | None:
         if not file.is_file():
             continue
         names = []
-        for line in _read_lines(file).values():
+        for line in map(str.strip, _read_lines(file).values()):
             if not line.startswith("#"):
                 name = line.rsplit(":", 3)[0].strip() if line.count(":") >= 3 else line
                 names.append(compose_text(name))
@@ -174,46 +210,70 @@ class _Entries:
         self._xml_files = xml_files
         self._images = images
 
-        # A name without its folder means the only XML file of that name; macOS decomposes letters.
+        # A name without its folder means the only XML file of that name; macOS decomposes letters, Windows has no case.
         self._names_by_spelling: dict[str, set[str]] = {}
         for name in xml_files:
             for spelling in (name, name.rpartition("/")[2]):
-                self._names_by_spelling.setdefault(compose_text(spelling), set()).add(name)
+                self._names_by_spelling.setdefault(normalize_label(spelling), set()).add(name)
 
     def find(self, line: str, where: str) -> Listed | None:
         """Return what a line names: the whole of it first, then without quotes; None for nothing."""
+        if line in self._xml_files:
+            return Listed(line, self._xml_files[line], where)
         if not is_safe_name(line):
             return None
-
-        # datumaro and CVAT quote names with blanks.
-        texts = [line]
-        if line.startswith('"') and line.find('"', 1) > 1:
-            texts.append(line[1 : line.rfind('"')])
-        for text in texts:
+        for text in _unquote(line.strip()):
             names = _shorten(text)
             for name in names:
-                candidates = self._names_by_spelling.get(compose_text(name), set())
-                if name not in self._xml_files and len(candidates) == 1:
-                    (name,) = candidates
-                if name in self._xml_files:
-                    return Listed(name, self._xml_files[name], where)
+                xml_name = self._find_xml(name)
+                if xml_name is not None:
+                    return Listed(xml_name, self._xml_files[xml_name], where)
 
             # No XML, but a picture of this name or without its ending.
             for name in names:
                 picture = name if self._images.find(name) else find_picture(self._images, name)
                 if picture is not None:
-                    return Listed(picture.rpartition(".")[0] or picture, None, where, picture)
+                    return self._find_listed(picture, where)
         return None
+
+    def _find_xml(self, name: str) -> str | None:
+        """Return the name of the XML file that `name` means, as it stands or the only one of other spelling."""
+        if name in self._xml_files:
+            return name
+        candidates = self._names_by_spelling.get(normalize_label(name), set())
+        return next(iter(candidates)) if len(candidates) == 1 else None
+
+    def _find_listed(self, picture: str, where: str) -> Listed:
+        """Return the image of a picture: only pictures may lie in subfolders; if it has no XML, it has no objects."""
+        name = picture.rpartition(".")[0] or picture
+        xml_name = self._find_xml(name.rpartition("/")[2])
+        if xml_name is not None and "/" not in xml_name:
+            return Listed(xml_name, self._xml_files[xml_name], where, picture)
+        return Listed(name, None, where, picture)
 
 
 def _cut_flag(line: str) -> str:
     """Return a line without the flag that lists by class have behind each name; "" if it has none."""
     *name, flag = line.rsplit(maxsplit=1)
-    return name[0] if name and flag in _FLAGS else ""
+    return name[0].strip() if name and flag in _FLAGS else ""
+
+
+def _unquote(line: str) -> list[str]:
+    """Return a line, and what it is without the quotes in which datumaro and CVAT put names with blanks."""
+    texts = [line]
+    quote = line[0]
+    if quote in "\"'" and line.find(quote, 1) > 1:
+        inside = line[1 : line.rfind(quote)]
+        texts += [inside, inside.replace(f"\\{quote}", quote)]
+    return texts
 
 
 def _shorten(name: str) -> list[str]:
-    """Return a name without the folder of pictures or XML that it begins with, as it is and without its ending."""
+    """Return a name without the folder of pictures or XML that it begins with, as it is and without its ending.
+
+    Separators are `/`, as on the disk; parts that say nothing (`./`) are left out.
+    """
+    name = "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
     folder, _, rest = name.partition("/")
     if rest and folder.casefold() in (*_IMAGE_FOLDERS, "annotations"):
         name = rest
@@ -223,17 +283,35 @@ def _shorten(name: str) -> list[str]:
     return [name]
 
 
-def _find_list(path: Path, split: str) -> Path | None:
-    """Return the list of a split, or the only list if that is CVAT's default.txt; None if there is no list at all."""
+def _find_list(path: Path, split: str, folders: Sequence[str]) -> Path | None:
+    """Return the list of a split, or the only list if that is CVAT's default.txt; None if there is no list at all.
+
+    Where the splits are `folders`, a list of all of them says nothing.
+    """
     lists = _find_lists(path)
     if not lists or list(lists) == ["default"]:
-        return lists.get("default")
+        return None if folders else lists.get("default")
+    return lists[_choose_split(path, split, list(lists), "ImageSets/Main")]
 
-    for name in _SPLIT_ALIASES.get(split, (split,)):
-        if name in lists:
-            return lists[name]
-    known = ", ".join(list(lists)[:9])
-    raise DataError(f"{path}: expected split {split!r} in ImageSets/Main, found {known}; {CHOOSE_SPLIT}")
+
+def _choose_split(path: Path, split: str, names: Sequence[str], place: str) -> str:
+    """Return the name of the list or folder of a split, in any case; DataError if none is of it."""
+    for alias in _SPLIT_ALIASES.get(split, (split,)):
+        if alias in names:
+            return alias
+        same = [name for name in names if name.casefold() == alias.casefold()]
+        if len(same) == 1:
+            return same[0]
+    known = ", ".join(names[:9])
+    raise DataError(f"{path}: expected split {split!r} in {place}, found {known}; {CHOOSE_SPLIT}")
+
+
+def _find_split_folders(xml_files: Iterable[str]) -> list[str]:
+    """Return the folders that the XML files lie in if these are splits by their names, each in one; else none."""
+    folders = list(dict.fromkeys(name.partition("/")[0] if "/" in name else "" for name in xml_files))
+    if folders and all(folder.casefold() in _SPLITS for folder in folders):
+        return folders
+    return []
 
 
 def _find_lists(path: Path) -> dict[str, Path]:
@@ -249,7 +327,10 @@ def _find_lists(path: Path) -> dict[str, Path]:
 
 
 def _read_lines(file: Path) -> dict[int, str]:
-    """Return the lines of a text file that are not blank, by their number from 1; DataError if it is no text."""
+    """Return the lines of a text file that are not blank, by their number from 1; DataError if it is no text.
+
+    Blanks around a name are part of the line, because they may be part of the name.
+    """
     try:
         text = decode_text(read_bytes(file, _MAX_LIST_BYTES))
     except (LookupError, UnicodeError) as error:
@@ -257,4 +338,4 @@ def _read_lines(file: Path) -> dict[int, str]:
 
     # A newline alone ends a line: names may hold other characters that break lines, such as U+2028.
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    return {number: line.strip() for number, line in enumerate(lines, 1) if line.strip()}
+    return {number: line for number, line in enumerate(lines, 1) if line.strip()}

@@ -36,6 +36,8 @@ _ENCODING = re.compile(
     r"shift_jisx0213|euc_jp|iso2022_jp|euc_kr|johab|hz"
 )
 """Python's names of encodings of text, without those that are escapes of it, such as utf-7 and punycode."""
+_ALIASES = {"windows-31j": "cp932", "x-sjis": "cp932", "x-gbk": "gbk", "x-euc-jp": "euc_jp", "x-mac-roman": "mac_roman"}
+"""Names of encodings that other systems write and Python does not know; Windows' own are its code pages."""
 _SUPERSETS = {"gb2312": "gb18030", "gbk": "gb18030", "big5": "big5hkscs", "shift_jis": "cp932", "euc_kr": "cp949"}
 """Encodings that tools write under an older name."""
 
@@ -108,7 +110,9 @@ def decode_text(content: bytes) -> str:
     declaration = _DECLARATION.match(content.lstrip())
     if declaration is None or declaration[1].lower().startswith((b"utf-16", b"utf-32", b"ucs-")):
         return content.decode()
-    encoding = codecs.lookup(declaration[1].decode()).name
+    declared = declaration[1].decode().lower()
+    declared = _ALIASES.get(declared, declared.replace("windows-", "cp"))
+    encoding = codecs.lookup(declared).name
     if not _ENCODING.fullmatch(encoding):
         raise LookupError(f"{encoding} is not an encoding of text")
     try:
@@ -147,7 +151,7 @@ def _parse(path: Path) -> ElementTree.Element:
 
     # The parser takes text as it is, whatever encoding the declaration names.
     try:
-        root = ElementTree.fromstring(text)
+        root = ElementTree.fromstring(text.lstrip())
     except (ElementTree.ParseError, ValueError) as error:
         raise DataError(f"{path} is not XML: {error}") from error
     if root.tag.lower() != "annotation":

@@ -24,6 +24,8 @@ _CORNER_NAMES = (
 )
 _POINT_NAMES = (("topleft", "bottomright"), ("upperleft", "lowerright"), ("lefttop", "rightbottom"))
 _SIDE_NAMES = (("x", "y", "width", "height"), ("x", "y", "w", "h"), ("left", "top", "width", "height"))
+CORNER_KEYS = frozenset(name for names in (*_CORNER_NAMES, *_SIDE_NAMES) for name in names)
+"""Keys of a side or a corner, without case and punctuation."""
 _NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
 _ONLY_NUMBERS = re.compile(r"[\s\d.,;:()\[\]{}<>eE+-]+", re.ASCII)
 _PLACEHOLDER = re.compile(
@@ -82,10 +84,17 @@ def _is_template(value: object) -> bool:
     if not isinstance(value, list) or not value:
         return False
 
-    # Words without quotes are names, whichever they are; texts only if they are names of coordinates.
+    # Words without quotes or in braces are names, whichever they are; texts only if they are names of coordinates.
     if all(isinstance(part, Word) and not any(map(str.isdecimal, part)) for part in value):
         return True
-    return all(isinstance(part, str) and is_placeholder(part) for part in value)
+    return all(_is_name(part) for part in value)
+
+
+def _is_name(value: object) -> bool:
+    """Say if a value names a coordinate, `"x1"` or `{x1}`."""
+    if isinstance(value, Object):
+        return not value.pairs and value.key is not None
+    return isinstance(value, str) and is_placeholder(value)
 
 
 def is_placeholder(text: str, least_parts: int = 1) -> bool:

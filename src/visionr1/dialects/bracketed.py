@@ -5,6 +5,7 @@ from __future__ import annotations
 from visionr1.dialects.base import check_encodable
 from visionr1.dialects.items import Items
 from visionr1.dialects.json_items import add_json_items
+from visionr1.dialects.key_lines import read_key_lines
 from visionr1.dialects.loose_json import read_values, unescape_whole
 from visionr1.dialects.other_forms import holds_json, name_other_form, read_words
 from visionr1.samples import FaultKind
@@ -48,6 +49,8 @@ def read_other(text: str, items: Items, *, reads_norm1000: bool) -> None:
     if holds_json(text):
         answer = unescape_whole(text)
         add_json_items(read_values(answer), answer, items)
+    if items.count == 0:
+        read_key_lines(text, items)
     if items.count == 0:
         read_words(text, items)
     if items.count:

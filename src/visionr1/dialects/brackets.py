@@ -11,7 +11,16 @@ from visionr1.samples import FaultKind
 BRACKETS = re.compile(r"\[[^\[\]]*+\]")
 """A complete box: brackets without a bracket inside."""
 
+_SEMICOLONS = re.compile(r"(?<=\d)\s?;\s?(?=\d)")
+_BOX_AND_SEMICOLON = re.compile(r"\[\[\s?\d{1,4}(?:,\s?\d{1,4}){3}\s?;")
 _NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
+
+
+def split_boxes(text: str) -> str:
+    """Return `text` with CogVLM's boxes of one list, `[[x1,y1,x2,y2;x1,y1,x2,y2]]`, in brackets of their own."""
+    if ";" in text and _BOX_AND_SEMICOLON.search(text):
+        return _SEMICOLONS.sub("],[", text)
+    return text
 
 
 def add_bracketed(items: Items, box: str, label: str, form: re.Pattern[str]) -> None:

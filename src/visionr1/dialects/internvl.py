@@ -13,8 +13,9 @@ from typing import ClassVar
 from visionr1.boxes import rescale_xyxy
 from visionr1.dialects.base import NORM1000_WH, round_to_grid
 from visionr1.dialects.bracketed import EMPTY, check_labels, read_other
-from visionr1.dialects.brackets import BRACKETS
+from visionr1.dialects.brackets import BRACKETS, split_boxes
 from visionr1.dialects.items import Items, skip_thought
+from visionr1.dialects.key_lines import read_key_lines
 from visionr1.dialects.labelled import read_labelled
 from visionr1.dialects.other_forms import holds_json
 from visionr1.dialects.tags import TAGS, read_tags, with_plain_tags
@@ -62,13 +63,15 @@ class InternVL:
     def parse(self, text: str, *, size_wh: Size, input_size_wh: Size, categories: Sequence[str] = ()) -> Reply:
         """See `Dialect.parse`. Boxes whose list was cut off count as far as they are complete."""
         items = Items(tuple(categories))
-        answer = with_plain_tags(skip_thought(text))
+        answer = with_plain_tags(split_boxes(skip_thought(text)))
         if "<box>" in answer:
             read_tags(answer, items)
         elif holds_json(answer) or not BRACKETS.search(answer):
             read_other(answer, items, reads_norm1000=True)
         else:
-            read_labelled(answer, items)
+            read_key_lines(answer, items)
+            if not items.count:
+                read_labelled(answer, items)
             items.fault(FaultKind.OTHER_SYNTAX, f"no <ref> and <box> around label and boxes: {text[:60]!r}")
         if items.count and answer != text:
             items.fault(FaultKind.OTHER_SYNTAX, f"tags of another family, or a thought: {text[:60]!r}")

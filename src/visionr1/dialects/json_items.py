@@ -81,6 +81,16 @@ def add_json_items(values: Values, text: str, items: Items) -> None:
             finder.read_groups(container)
 
 
+def add_item(item: Object, label: str, items: Items) -> None:
+    """Add one object that is no JSON, if it has a box; `label` is its label if it has none of its own.
+
+    Words under the key of a box are prose, and no prediction.
+    """
+    _, value = _find_boxes(item)
+    if value is not None and (value.boxes or value is _GEMINI_BOX):
+        _Finder("", items).read_object(item, in_list=False, label=label)
+
+
 @dataclass(frozen=True, slots=True)
 class _Finder:
     """Add the items of JSON values to those of a reply; `label` is the key that a value stands under."""

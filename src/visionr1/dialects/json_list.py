@@ -14,15 +14,18 @@ from collections.abc import Sequence
 import orjson
 
 from visionr1.dialects.base import MAX_BOXES, NORM1000_WH, check_encodable, read_reply
+from visionr1.dialects.brackets import split_boxes
 from visionr1.dialects.items import Items, skip_thought
 from visionr1.dialects.json_items import add_json_items
+from visionr1.dialects.key_lines import read_key_lines
 from visionr1.dialects.labelled import read_labelled
 from visionr1.dialects.loose_json import Values, read_values, unescape_whole
 from visionr1.dialects.other_forms import name_other_form, read_words
 from visionr1.dialects.tags import read_tags, with_plain_tags
 from visionr1.samples import Fault, FaultKind, Reply, Size, compose_text
 
-_LABELLED = re.compile(r"\w[*\"'`]{0,3}[ \t]?[:=-]?[ \t]?[`]?\[{1,2}\s?[0-9]")
+_BRACKETED = re.compile(r"\[\s?[0-9][0-9.]{0,20}(?:,\s?[0-9][0-9.]{0,20}){3}\s?\]")
+_TAGGED_VALUE = re.compile(r"box\w{0,20}[\"'”]?\s{0,3}[:：]\s{0,3}[\"']?<box>")
 _FENCE, _FENCE_END = "```json", "```"
 
 
@@ -132,18 +135,25 @@ def _read_json(body: str, value: object, items: Items) -> None:
 
 def _salvage(text: str, body: str, items: Items, grid_wh: tuple[float, float]) -> None:
     """Read the items of a text that is no JSON: those in tags of this space, in lists and objects, or in words."""
-    answer = unescape_whole(skip_thought(body))
+    answer = split_boxes(unescape_whole(skip_thought(body)))
     other_form = name_other_form(answer, reads_norm1000=grid_wh == NORM1000_WH)
     if other_form:
         items.fault(FaultKind.UNREADABLE, other_form)
         return
 
-    values = read_values(answer)
+    # Tags hold boxes of their own, or stand around the box of an object.
     tagged = with_plain_tags(answer)
     if "<box>" in tagged and grid_wh == NORM1000_WH:
-        read_tags(tagged, items)
-    if items.count == 0 and values.has_prose and _LABELLED.search(answer) and "{" not in answer:
-        read_labelled(answer, items)
+        if _TAGGED_VALUE.search(tagged):
+            answer = tagged.replace("<box>", "").replace("</box>", "")
+        else:
+            read_tags(tagged, items)
+
+    values = read_values(answer)
+    if items.count == 0 and "{" not in answer:
+        read_key_lines(answer, items)
+        if items.count == 0 and values.has_prose and _BRACKETED.search(answer):
+            read_labelled(answer, items)
     if items.count == 0:
         add_json_items(values, answer, items)
     if items.count == 0:

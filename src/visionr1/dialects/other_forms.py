@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from visionr1.dialects.items import Items
+from visionr1.dialects.labelled import label_before
 from visionr1.dialects.loose_json import read_number
 from visionr1.samples import FaultKind
 
@@ -24,15 +25,25 @@ _JSON_OBJECT = re.compile(r"""\{\s*+["'“]?+\w++["'”]?+\s*+:""")
 _NUMBER = r"(-?[0-9]{1,20}(?:\.[0-9]{1,20})?)"
 _FOUR = r"\s{0,3}[,;]?\s{0,3}".join([rf"\(?{_NUMBER}\)?"] * 4)
 _ONLY_FOUR = re.compile(rf"[\s(\[]*+{_FOUR}[\s)\].]*+")
+_SEPARATOR = r"[ \t,;|]{1,4}"
+_CORNER = r"(?:the\s)?(?:(?:bottom|lower)[\s-]right)?(?:\scorner)?\s?(?:at|is|[:=])?\s?"
 _PATTERNS = (
     re.compile(rf"<(?P<label>[^<>/\s]{{1,60}})>\s*<(?:bbox|box|bounding_box)>\s*{_FOUR}\s*</"),
     re.compile(rf"<(?:bbox|box)\s+\w+\s*=\s*[\"'](?P<label>[^\"'<>]{{1,200}})[\"']\s*>\s*{_FOUR}\s*</"),
     re.compile(rf"<(?:bbox|box|bounding_box)>\s*{_FOUR}\s*</"),
     re.compile(r"[\s,;]{1,4}".join(rf"{side}\s?[=:]\s?{_NUMBER}" for side in ("x1", "y1", "x2", "y2"))),
-    re.compile(rf"\({_NUMBER},\s?{_NUMBER}\)\s?,?\s?\({_NUMBER},\s?{_NUMBER}\)"),
-    re.compile(r"\(" + r",\s?".join([_NUMBER] * 4) + r"\)"),
+    re.compile(
+        rf"\({_NUMBER},\s?{_NUMBER}\)\s?(?:,|to|and|[-–→])?\s?{_CORNER}\({_NUMBER},\s?{_NUMBER}\)", re.IGNORECASE
+    ),
+    re.compile(r"[({]" + r",\s?".join([_NUMBER] * 4) + r"[)}]"),
+    re.compile(
+        rf"^(?P<label>(?:\|?[ \t]*+\d{{1,3}}[ \t]*+\|)?[^\n\d\[\](){{}}]{{1,60}}?)[ \t,:|]{{1,4}}"
+        rf"{_SEPARATOR.join([_NUMBER] * 4)}[ \t|]*+$",
+        re.MULTILINE,
+    ),
 )
-"""Forms that no family owns: XML, HTML, sides by name, two points, four numbers."""
+"""Forms that no family owns: XML, HTML, sides by name, two points, four numbers, rows of a table."""
+_ASCII_MARKS = str.maketrans("（）｛｝，：；", "(){},:;")
 
 
 def name_other_form(text: str, *, reads_norm1000: bool) -> str:
@@ -58,23 +69,27 @@ def holds_json(text: str) -> bool:
 
 def read_words(text: str, items: Items) -> None:
     """Add the boxes that stand in XML, HTML or words, by the first form that is there."""
+    text = text.translate(_ASCII_MARKS)
     for pattern in _PATTERNS:
-        for found in pattern.finditer(text):
-            _add(found, items, found.groupdict().get("label") or "")
+        end = 0
+        for match in pattern.finditer(text):
+            named = match.groupdict().get("label") or ""
+            _add(match, items, named, label_before(named or text[end : match.start()], items.categories))
+            end = match.end()
         if items.count:
             return
     whole = _ONLY_FOUR.fullmatch(text.strip()[:200])
     if whole:
-        _add(whole, items, "")
+        _add(whole, items, "", "")
 
 
-def _add(found: re.Match[str], items: Items, label: str) -> None:
-    """Add the box in a match: its last four groups that are numbers."""
+def _add(match: re.Match[str], items: Items, named: str, label: str) -> None:
+    """Add the box in a match: its last four groups that are numbers, and not the one that is `named`."""
     numbers = []
-    for text in found.groups():
-        if text is not None and text != label:
+    for text in match.groups():
+        if text is not None and text != named:
             number = read_number(text)
             if number is not None:
                 numbers.append(number)
-    items.fault(FaultKind.OTHER_SYNTAX, f"read as a box: {found[0][:80]}", items.count)
+    items.fault(FaultKind.OTHER_SYNTAX, f"read as a box: {match[0][:80]}", items.count)
     items.add(numbers[-4:], label)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from visionr1.dialects.box_forms import is_placeholder
 from visionr1.dialects.brackets import BRACKETS, add_bracketed
 from visionr1.dialects.items import Items
 from visionr1.dialects.loose_json import read_number
@@ -67,14 +68,15 @@ def _read_boxes(body: str, label: str, items: Items, closed: bool) -> None:
     """Read the boxes of one list, `[[x1, y1, x2, y2], ...]`; `closed` if its end tag is there."""
     first = items.count
     for box in BRACKETS.finditer(body):
-        add_bracketed(items, box[0][1:-1], label, INTEGER)
+        if not is_placeholder(box[0]):
+            add_bracketed(items, box[0][1:-1], label, INTEGER)
     if not closed:
         items.fault(FaultKind.TRUNCATED, "the list does not end")
         return
 
-    # Numbers without brackets are boxes too; anything else is one that cannot be read.
+    # Numbers without brackets are boxes too; anything else is one that cannot be read, except a template.
     num_boxes = items.count - first
-    if num_boxes == 0 and body.strip():
+    if num_boxes == 0 and body.strip() and not is_placeholder(body):
         boxes = read_pairs(body)
         for numbers in boxes:
             items.fault(FaultKind.OTHER_BOX_FORM, f"numbers without brackets: {body[:60]!r}", items.count)

@@ -22,6 +22,7 @@ SLOW = (
     "cases/test_coco_models.py",
     "cases/test_ids_of_a_model.py",
     "cases/test_runs_images.py",
+    "cli/test_models.py",
     "models",
     "rollout",
     "training",

@@ -19,6 +19,11 @@ def embedded_path(name: str) -> Path:
     return folder
 
 
+def families_path() -> Path:
+    """Return the file of what `benchmarks/families.py` measured of model families, for `visionr1 models`."""
+    return _HERE / "families.json"
+
+
 def font_path() -> Path:
     """Return the file of the font for captions: DejaVu Sans with Latin, Greek and Cyrillic."""
     return _HERE / "fonts" / "DejaVuSans.ttf"

@@ -34,12 +34,14 @@ from visionr1.models.folder.processor import (
 )
 from visionr1.models.folder.thought import dialect_for_template
 from visionr1.models.image_bounds import limit_pixels
-from visionr1.models.paths.generic import GenericPath
+from visionr1.models.paths.generic import GenericPath, check_supported
 from visionr1.models.paths.packed import PackedPath
 from visionr1.models.policy import Policy
 from visionr1.models.weights import check_finite
 
 DIALECT_FILE = "visionr1.json"
+DEFAULT_DIALECTS = {"qwen3_5": "qwen3", "qwen3_5_moe": "qwen3", "qwen3_vl_moe": "qwen3"}
+"""How released models write boxes, by model type, where it has no file in `families`."""
 MOST_LAYERS = 1024
 """Of a model whose weights are not there to be counted."""
 NAME_A_DIALECT = "--dialect my_dialect.py:NAME, in a recipe model.dialect"
@@ -125,6 +127,7 @@ def _make_policy(
     written_in = _find_dialect(dialect, settings, opened.adapters or folder, opened.config.model_type, family)
     with foreign(f"the model folder {folder}"):
         if family is None:
+            check_supported(model, folder)
             processor = load_processor(folder, opened.config.model_type)
             generic_path = GenericPath(model.config, processor, read_processor_files(folder))
             generic_path.check_dialect(written_in, folder)
@@ -264,7 +267,7 @@ def _load_model(folder: Path, dtype: str) -> Any:
 def _find_dialect(
     name: str | None, settings: Mapping[str, Any], folder: Path, model_type: str, family: Family | None
 ) -> Dialect:
-    """Return the dialect that a user named, else that of the `settings` in `folder`, else the family's."""
+    """Return the dialect that a user named, else that of the `settings` in `folder`, else that of its type."""
     if name:
         dialect = resolve_dialect(name)
     elif "dialect" in settings:
@@ -277,6 +280,8 @@ def _find_dialect(
             ) from error
     elif family and family.dialect:
         dialect = get_dialect(family.dialect)
+    elif model_type in DEFAULT_DIALECTS:
+        dialect = get_dialect(DEFAULT_DIALECTS[model_type])
     else:
         raise CheckpointError(
             f"{folder} does not say how its model writes boxes, and models of type {model_type!r} have no one way: "

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from visionr1.models.paths.generic import GenericPath, Prefill
+from visionr1.models.paths.generic import FIRST_POSITIONS, GenericPath, Prefill
 from visionr1.models.paths.shared_cache import can_join, join_rows, select_rows
 from visionr1.models.policy import Policy
 from visionr1.models.prompts import Prompt
@@ -58,6 +58,7 @@ class CachedBranches:
         lengths = torch.tensor([prefill.length for prefill in prefills], device=self.device)
         self._first_logits = torch.cat([prefill.logits for prefill in prefills])[prompt_of_row]
         self._lengths = lengths[prompt_of_row]
+        self._first_position = FIRST_POSITIONS.get(policy.config.model_type, 0)
         deltas = [prefill.rope_delta for prefill in prefills if prefill.rope_delta is not None]
         self._deltas = torch.cat(deltas)[prompt_of_row] if deltas else None
 
@@ -88,7 +89,7 @@ class CachedBranches:
         self._mask = torch.nn.functional.pad(self._mask, (0, 1), value=True)
 
         # Where images take fewer positions than tokens, a position has three axes, equal for text.
-        positions = self._lengths[:, None] + step
+        positions = self._lengths[:, None] + step + self._first_position
         if self._deltas is not None:
             positions = (positions + self._deltas).expand(3, -1, -1)
         output = self.policy.model(

@@ -116,7 +116,9 @@ def _find_class(folder: Path, model_type: str) -> Any:
     for name in names:
         with foreign(f"the processor class {name!r} that {folder} names"):
             kind = processor_class_from_name(name)
-        if kind is not None and {"image_processor", "tokenizer"} <= set(kind.get_attributes()):
+            # A class whose packages are missing fails at its first attribute.
+            parts = set() if kind is None else set(kind.get_attributes())
+        if {"image_processor", "tokenizer"} <= parts:
             return kind
     raise CheckpointError(f"{folder}: transformers knows no processor for models of type {model_type!r}")
 
@@ -124,12 +126,23 @@ def _find_class(folder: Path, model_type: str) -> Any:
 def _build(kind: Any, settings: Mapping[str, Any], parts: Mapping[str, Any]) -> Any:
     """Return a processor of class `kind` of its `parts` and `settings`; other parts are None.
 
-    transformers checks in the constructor that every part is there: the check is replaced on this object while it runs.
+    Where the constructor reads settings of its part for videos (MiniCPM-V), those of images stand in: none is fed.
     """
     accepted = inspect.signature(kind.__init__).parameters
     arguments = {name: value for name, value in settings.items() if name in accepted}
     for name in kind.get_attributes():
         arguments[name] = parts.get(name)
+    try:
+        return _construct(kind, arguments)
+    except AttributeError:
+        return _construct(kind, {**arguments, "video_processor": parts["image_processor"]})
+
+
+def _construct(kind: Any, arguments: Mapping[str, Any]) -> Any:
+    """Return a processor of class `kind`, whose parts may be None.
+
+    transformers checks in the constructor that every part is there: the check is replaced on this object while it runs.
+    """
     processor = kind.__new__(kind)
     processor.check_argument_for_proper_class = lambda name, part: None
     try:

@@ -30,6 +30,14 @@ from visionr1.samples import Size
 UNUSED_INPUTS = ("attention_mask", "labels")
 """What processors return that one unpadded prompt does not need: all its tokens are seen, and none is a target."""
 
+UNSUPPORTED = {
+    "mllama": "its completions see the image through a mask of tiles, which their prompt's cache does not hold"
+}
+"""Model types whose completions cannot go on from their prompt's cache, and why."""
+
+FIRST_POSITIONS = {"paligemma": 1}
+"""The position of a prompt's first token, where it is not 0, by model type."""
+
 
 @dataclass(frozen=True, slots=True)
 class BranchRows(Rows):
@@ -105,7 +113,8 @@ class GenericPath:
         inputs = {}
         for name, value in encoded.items():
             if isinstance(value, Tensor) and name not in UNUSED_INPUTS:
-                inputs[name] = value
+                # Models cast pixels to the type of their weights, but some processors return bfloat16 (Llama 4).
+                inputs[name] = value.float() if value.is_floating_point() else value
         input_ids = inputs.pop("input_ids")[0]
 
         check_length(image, input_ids, context_length(self._config), "use smaller images, or set model.max_pixels")
@@ -207,6 +216,20 @@ class GenericPath:
     def save_processor(self, folder: Path) -> None:
         """As in `ForwardPath`."""
         save_processor(self._processor, folder, self._processor_files)
+
+
+def check_supported(model: Any, folder: Path) -> None:
+    """Raise CheckpointError if completions of the `model` in `folder` cannot share a prompt's cache."""
+    model_type = model.config.model_type
+    reason = UNSUPPORTED.get(model_type)
+    if model.config.is_encoder_decoder:
+        reason = "it is an encoder with a decoder"
+    elif not hasattr(getattr(model, "model", None), "get_decoder") or model.get_output_embeddings() is None:
+        reason = "its class has no language model in the place where those of the others have it"
+    if reason:
+        raise CheckpointError(
+            f"{folder}: models of type {model_type!r} are not supported: {reason}; see `visionr1 models`"
+        )
 
 
 def _split_group(group: Group, tokens_per_forward: int) -> list[Group]:

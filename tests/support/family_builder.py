@@ -88,7 +88,7 @@ def build_family(folder: Path, like: Path, shape: Shape) -> Path:
     config = make_config(shape, tokenizer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = AutoModelForImageTextToText.from_config(config)
+        model = AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
         fill_zeros(model)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.save_pretrained(folder)

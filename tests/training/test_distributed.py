@@ -18,10 +18,9 @@ from support.random_families import build_llava
 from support.training import assert_same_update, rows
 from visionr1.cli import main
 from visionr1.errors import RecipeError, TrainingError
-from visionr1.training.distributed import explain_lost_ranks, make_accelerator
+from visionr1.training.distributed import check_processes, explain_lost_ranks, make_accelerator
 from visionr1.training.recipe import load_recipe
 from visionr1.training.stream import share
-from visionr1.training.train import check_processes
 
 WORKER = Path(__file__).parents[1] / "support/distributed_worker.py"
 EXAMPLES = Path(__file__).parents[2] / "examples/accelerate"

@@ -63,10 +63,11 @@ def target_modules(model: Any, settings: LoRASection) -> list[str]:
 
     Raises RecipeError if `lora.targets` names a layer that there is not.
     """
+    # Layers by the last part of their names, such as q_proj.
     candidates = set(model.model.get_decoder().layers.modules())
     if settings.vision:
         candidates |= set(vision_modules(model))
-    layers: dict[str, list[str]] = {}  # full names, by the last part: q_proj, ...
+    layers: dict[str, list[str]] = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and module in candidates:
             layers.setdefault(name.rpartition(".")[2], []).append(name)
@@ -116,6 +117,7 @@ def load_adapters(model: Any, folder: Path) -> None:
     Raises CheckpointError if a tensor is missing, too many or of another shape, or if the adapters
     belong to other weights than the model's.
     """
+    # All that the files say is checked before peft builds anything by it.
     settings = _read_settings(folder)
     try:
         with safe_open(folder / WEIGHTS_FILE, "pt") as file:
@@ -134,6 +136,7 @@ def load_adapters(model: Any, folder: Path) -> None:
             f"put back the model that they were trained on (once in {config.base_model_name_or_path})"
         )
 
+    # Strictly: the tensors of the file are those of the layers that were made.
     attached = _adapter_tensors(model.state_dict())
     wrong = {name for name in {*attached, *tensors} if _shape(attached, name) != _shape(tensors, name)}
     if wrong:
@@ -166,6 +169,7 @@ def merged_weights(
             continue
         yielded.add(id(parameter))
 
+        # W + alpha / rank * B A, where a layer has adapters.
         weight = state[name]
         layer, is_base_weight, _ = name.partition("base_layer.weight")
         if is_base_weight:
@@ -208,10 +212,12 @@ def _check_pattern(pattern: object, name: str, path: Path) -> None:
 
     peft takes the names for regular expressions, which of a foreign file may run for ever.
     """
-    numbers: list[Any] = list(pattern.values()) if isinstance(pattern, dict) else [None]
-    keys: list[str] = list(pattern) if isinstance(pattern, dict) else []
-    are_numbers = all(type(value) in (int, float) and 0 < value <= MOST_RANK for value in numbers)
-    if not are_numbers or not all(re.fullmatch(r"[\w.]+", key) for key in keys):
+    is_fit = isinstance(pattern, dict)
+    if isinstance(pattern, dict):
+        for layer, number in pattern.items():
+            is_number = type(number) in (int, float) and 0 < number <= MOST_RANK
+            is_fit = is_fit and is_number and re.fullmatch(r"[\w.]+", layer) is not None
+    if not is_fit:
         raise CheckpointError(
             f"{path}: {name}: expected numbers from 1 to {MOST_RANK} by the names of layers, found {pattern!r:.80}"
         )
@@ -243,10 +249,10 @@ def _find_targets(model: nn.Module, tensors: Mapping[str, Tensor], folder: Path)
 def _check_ranks(settings: Mapping[str, Any], tensors: Mapping[str, Tensor], folder: Path) -> None:
     """Raise CheckpointError if the ranks of the `tensors` are not those of the settings, which decide their memory."""
     ranks = {len(tensor) for name, tensor in tensors.items() if name.endswith(".lora_A.weight") and tensor.ndim}
-    stated = {settings["r"], *(settings.get("rank_pattern") or {}).values()}
-    if ranks and (not ranks <= stated or max(stated) > max(ranks)):
+    named_ranks = {settings["r"], *(settings.get("rank_pattern") or {}).values()}
+    if ranks and (not ranks <= named_ranks or max(named_ranks) > max(ranks)):
         raise CheckpointError(
-            f"the adapters in {folder} do not fit the model or {CONFIG_FILE}: it says ranks {sorted(stated)}, but "
+            f"the adapters in {folder} do not fit the model or {CONFIG_FILE}: it says ranks {sorted(named_ranks)}, but "
             f"{WEIGHTS_FILE} holds {sorted(ranks)}"
         )
 
@@ -280,8 +286,11 @@ def _inject(model: Any, config: Any) -> None:
 
 def _adapter_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the adapters' part of a state dict, by the names that peft gives it in files."""
-    named = {name: tensor for name, tensor in state.items() if _is_adapter(name)}
-    return {PEFT_PREFIX + name.replace(".default.", "."): tensor.contiguous() for name, tensor in named.items()}
+    tensors = {}
+    for name, tensor in state.items():
+        if _is_adapter(name):
+            tensors[PEFT_PREFIX + name.replace(".default.", ".")] = tensor.contiguous()
+    return tensors
 
 
 def _is_adapter(name: str) -> bool:

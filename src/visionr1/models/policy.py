@@ -140,8 +140,10 @@ class Policy:
         return self.restrict(self.model.lm_head(hidden), temperature=temperature, suppress=suppress)
 
     def restrict(self, logits: Tensor, *, temperature: float = 1.0, suppress: bool = True) -> Tensor:
-        """Return the model's `logits` as those of the policy: in float32, divided by the temperature, and if
-        `suppress`, minus infinity for image and special tokens other than the end."""
+        """Return the model's `logits` as those of the policy, in float32 and divided by the temperature.
+
+        With `suppress`, those of image and special tokens other than the end are minus infinity.
+        """
         logits = logits.float()
         if temperature != 1.0:
             logits = logits / temperature

@@ -40,8 +40,11 @@ def special_ids(tokenizer: Any, dialect: Dialect) -> set[int]:
 
 
 def suppressed_ids(config: Any, tokenizer: Any, dialect: Dialect, end: tuple[int, ...]) -> Tensor:
-    """Return the tokens that no reply may hold: special ones, those that the config names (of images, for example),
-    and rows of the output layer beyond the tokenizer's vocabulary; but not those that `end` a reply."""
+    """Return the tokens that no reply may hold, but never those that `end` a reply.
+
+    They are special tokens, those that the config names (of images, for example), and rows of the output layer beyond
+    the tokenizer's vocabulary.
+    """
     named = set()
     for key, value in config.to_dict().items():
         if key.endswith(("_token_id", "_token_index")) and isinstance(value, int):

@@ -77,8 +77,10 @@ def generate(
 
 
 class PackedBranches:
-    """`loop.Branches` over this package's own cache: images and prompts go through the model once, in one batch; what
-    the pass leaves is then copied to the G rows of each prompt."""
+    """`loop.Branches` over this package's own cache.
+
+    Images and prompts go through the model once, in one batch; what the pass leaves is copied to the G rows of each.
+    """
 
     def __init__(self, policy: Policy, prompts: Sequence[Prompt], sampling: Sampling, decoder: Decoder) -> None:
         self.policy = policy

@@ -7,12 +7,14 @@ its part of a step's samples, all completions of a sample on one rank.
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from importlib import import_module
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import torch
@@ -25,8 +27,12 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map_only
 
 from visionr1.errors import RecipeError, TrainingError, needs_extra
+from visionr1.training.recipe import Recipe
 
 Item = TypeVar("Item")
+NEEDED_BY_SHARDS = {"model.dtype": "float32", "optimizer.name": "adamw", "rollout.engine": "builtin"}
+NEEDED_BY_FSDP2 = {**NEEDED_BY_SHARDS, "rollout.compile": False}
+"""Its weights are put together elsewhere for each rollout, so that CUDA graphs would be recorded anew for ever."""
 RANK_TIMEOUT = timedelta(hours=2)
 """How long a rank waits for another, which may be writing a checkpoint of 100 GB to a slow disk."""
 ZERO = {"ZERO_STAGE": "2", "OFFLOAD_OPTIMIZER_DEVICE": "none", "OFFLOAD_PARAM_DEVICE": "none", "CONFIG_FILE": "none"}
@@ -91,6 +97,29 @@ class Trained(nn.Module):
 
     def forward(self, function: Any, *arguments: Any) -> Any:
         return function(*arguments)
+
+
+def check_processes(recipe: Recipe, accelerator: Accelerator) -> None:
+    """Raise RecipeError if the recipe does not suit the processes that were launched."""
+    world_size = accelerator.num_processes
+    smallest = min(phase.batch_size for phase in recipe.phases)
+    if smallest < world_size:
+        raise RecipeError(
+            f"train.batch_size: expected a sample for each of {world_size} processes or more, found {smallest}"
+        )
+    if not is_sharded(accelerator):
+        return
+
+    kind = "ZeRO-2"
+    needed: Mapping[str, object] = NEEDED_BY_SHARDS
+    if accelerator.is_fsdp2:
+        kind = "FSDP2"
+        needed = NEEDED_BY_FSDP2
+    for key, expected in needed.items():
+        value = attrgetter(key)(recipe)
+        if value != expected:
+            problem = f"expected {json.dumps(expected)}, found {json.dumps(value)}"
+            raise RecipeError(f"{key}: in shards ({kind}) {problem}: docs/training.md")
 
 
 def is_sharded(accelerator: Accelerator) -> bool:

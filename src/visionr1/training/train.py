@@ -6,14 +6,12 @@ to continue as if it had never stopped. Where a launcher has started several pro
 this file on its part of every step's samples (see `distributed`); the main rank writes.
 """
 
-import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import nn
 
-from visionr1.errors import RecipeError, TrainingError
+from visionr1.errors import TrainingError
 from visionr1.folders import whole_folder
 from visionr1.models.attention.block_sparse import compiling_long_rows
 from visionr1.models.loading import load_policy, model_folder
@@ -32,6 +30,7 @@ from visionr1.progress import Bar, describe_step
 from visionr1.training.batches import Batch, prepared_batches
 from visionr1.training.distributed import (
     Trained,
+    check_processes,
     equal_passes,
     explain_lost_ranks,
     gather,
@@ -63,9 +62,6 @@ from visionr1.training.zero import distribute
 
 SKIPPED = "skipped.jsonl"
 """The log of samples that could not be used."""
-NEEDED_BY_SHARDS = {"model.dtype": "float32", "optimizer.name": "adamw", "rollout.engine": "builtin"}
-NEEDED_BY_FSDP2 = {**NEEDED_BY_SHARDS, "rollout.compile": False}
-"""Its weights are put together elsewhere for each rollout, so that CUDA graphs would be recorded anew for ever."""
 
 _log = logging.getLogger(__name__)
 
@@ -103,6 +99,20 @@ class TrainingRun:
     """A description of each source, by its place in the recipe."""
     skipped: set[str]
     """The ids of the samples that could not be used so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """One step of all ranks, as the logs keep it."""
+
+    metrics: Metrics
+    """Its row of metrics.jsonl."""
+    rollouts: list[Metrics]
+    """Its rows of rollouts.jsonl, one for each completion."""
+    skipped: list[Metrics]
+    """Its rows of skipped.jsonl."""
+    stopping: bool
+    """True if a rank was asked to stop."""
 
 
 def train(recipe: Recipe, run_dir: Path, *, resume: bool = False, progress: bool = True) -> RunResult:
@@ -229,12 +239,12 @@ def train_phase(
 
     over = validation is not None and validation.is_over(run.evaluations)
     while not over and phase_progress(phase, position, steps) < 1:
-        row, rollouts, skipped, stopping = take_step(run, phase, steps, batches, stopped)
-        run.folder.append("metrics.jsonl", [row])
-        run.folder.append("rollouts.jsonl", rollouts)
-        run.folder.append(SKIPPED, skipped)
-        track(row)
-        bar.show(*describe_step(row))
+        report = take_step(run, phase, steps, batches, stopped)
+        run.folder.append("metrics.jsonl", [report.metrics])
+        run.folder.append("rollouts.jsonl", report.rollouts)
+        run.folder.append(SKIPPED, report.skipped)
+        track(report.metrics)
+        bar.show(*describe_step(report.metrics))
 
         if validation and position.step % recipe.eval.every == 0:
             over = evaluate(run, validation)
@@ -243,18 +253,18 @@ def train_phase(
 
         # An interrupt loses no step: the run ends with a checkpoint whatever its number.
         every = recipe.checkpoint.every
-        if stopping or (every and position.step % every == 0):
+        if report.stopping or (every and position.step % every == 0):
             write_checkpoint(run)
-        if stopping:
+        if report.stopping:
             raise KeyboardInterrupt
 
 
 def take_step(
     run: TrainingRun, phase: Phase, steps: int, batches: Iterator[Batch], stopped: Sequence[int]
-) -> tuple[Metrics, list[Metrics], list[Metrics], bool]:
-    """Do one step of the run's phase, which has `steps` steps.
+) -> StepReport:
+    """Do one step of the run's phase, which has `steps` steps; return what the logs keep of it.
 
-    Returns its row of metrics, its rollouts, the samples that it skipped, and whether any rank was asked to stop.
+    Raises TrainingError if a loss or gradient is not finite. All ranks must call it.
     """
     recipe, position, accelerator = run.recipe, run.position, run.accelerator
     began = time.perf_counter()
@@ -272,14 +282,7 @@ def take_step(
 
     with torch.no_grad():
         collected = run.trained(collect)
-    for updates_done in range(run.learner.updates):
-        update = update_weights(run, collected.work, rate)
-        if not math.isfinite(update["loss"] + update["grad_norm"]):
-            suspects = [batch.sample_ids[place] for place in find_not_finite(run, collected.work)]
-            # Where no part alone shows it, all samples of the step are named.
-            samples = gather(suspects) or gather(batch.sample_ids)
-            checkpoint = run.folder.latest_checkpoint()
-            raise TrainingError(explain_not_finite(update, updates_done, position.step + 1, samples, checkpoint))
+    update = update_on_batch(run, batch, collected.work, rate)
     post_update = run.learner.post_update_metrics(collected.work)
 
     # The first rank's clock counts, so that all ranks end a phase of minutes at the same step.
@@ -303,7 +306,27 @@ def take_step(
     if any(data.on_bad == "skip" for data in phase.data):
         row["skipped_samples"] = len(skipped)
     name_skipped(run, skipped)
-    return row, rollouts, skipped, stopping
+    return StepReport(row, rollouts, skipped, stopping)
+
+
+def update_on_batch(run: TrainingRun, batch: Batch, work: Sequence[Any], rate: float) -> Metrics:
+    """Do the optimizer steps on one batch's `work`; return the metrics of the last one.
+
+    Raises TrainingError, which names the samples at fault, if a loss or gradient is not finite.
+    """
+    metrics: Metrics = {}
+    for updates_done in range(run.learner.updates):
+        metrics = update_weights(run, work, rate)
+        if math.isfinite(metrics["loss"] + metrics["grad_norm"]):
+            continue
+
+        # Where no part alone shows it, all samples of the step are named.
+        suspects = [batch.sample_ids[place] for place in find_not_finite(run, work)]
+        samples = gather(suspects) or gather(batch.sample_ids)
+        step = run.position.step + 1
+        checkpoint = run.folder.latest_checkpoint()
+        raise TrainingError(explain_not_finite(metrics, updates_done, step, samples, checkpoint))
+    return metrics
 
 
 def name_skipped(run: TrainingRun, rows: Sequence[Metrics]) -> None:
@@ -371,7 +394,7 @@ def gradient_norm(run: TrainingRun, limit: float = math.inf) -> float:
 
 
 def evaluate(run: TrainingRun, validation: Validation) -> bool:
-    """Measure the policy and keep it in best/ if it is the best so far; return whether training should end."""
+    """Measure the policy, keep it in best/ if it is the best so far, and return True if training should end."""
 
     # Weights that are not finite would be measured as a model that finds nothing.
     check_run_weights(run)
@@ -416,29 +439,6 @@ def full_weights(run: TrainingRun) -> dict[str, torch.Tensor] | None:
     if not run.accelerator.is_fsdp2:
         return None
     return gather_full_state(run.policy.model.state_dict(), run.accelerator)
-
-
-def check_processes(recipe: Recipe, accelerator: Accelerator) -> None:
-    """Raise RecipeError if the recipe does not suit the processes that were launched."""
-    world_size = accelerator.num_processes
-    smallest = min(phase.batch_size for phase in recipe.phases)
-    if smallest < world_size:
-        raise RecipeError(
-            f"train.batch_size: expected a sample for each of {world_size} processes or more, found {smallest}"
-        )
-    if not is_sharded(accelerator):
-        return
-
-    kind = "ZeRO-2"
-    needed: Mapping[str, object] = NEEDED_BY_SHARDS
-    if accelerator.is_fsdp2:
-        kind = "FSDP2"
-        needed = NEEDED_BY_FSDP2
-    for key, expected in needed.items():
-        value = attrgetter(key)(recipe)
-        if value != expected:
-            problem = f"expected {json.dumps(expected)}, found {json.dumps(value)}"
-            raise RecipeError(f"{key}: in shards ({kind}) {problem}: docs/training.md")
 
 
 def load(recipe: Recipe, folder: Path, base: Path, device: str) -> Policy:

@@ -118,10 +118,16 @@ class PackedPath:
 
     def encode_images(self, policy: Policy, prompts: Sequence[Prompt]) -> list[Prompt]:
         """As in `ForwardPath`."""
+        # All images go through the vision tower together.
         inputs = {name: tensor.to(policy.device) for name, tensor in join_inputs(prompts).items()}
+        features = self.family.image_features(policy.model, inputs)
+
+        # Each prompt gets as many features as it has image tokens, and needs its image no more.
         lengths = [int((prompt.input_ids == self._config.image_token_id).sum()) for prompt in prompts]
-        features = self.family.image_features(policy.model, inputs).split(lengths)
-        return [replace(prompt, features=part, inputs={}) for prompt, part in zip(prompts, features, strict=True)]
+        encoded = []
+        for prompt, part in zip(prompts, features.split(lengths), strict=True):
+            encoded.append(replace(prompt, features=part, inputs={}))
+        return encoded
 
     def hidden_states(
         self,
@@ -142,9 +148,12 @@ class PackedPath:
         """
         if features is None:
             features = self.family.image_features(policy.model, inputs)
+
+        # Of a token's features the first takes the place of its embedding, the others are added in later layers.
         is_image = input_ids == self._config.image_token_id
         embeddings = policy.decoder.embed_tokens(input_ids)
         first, *later = features.to(embeddings.dtype).unbind(dim=1)
+
         # The decoder is called by itself, so the model's `rope_deltas`, left by an earlier call, are unused.
         output = policy.decoder(
             inputs_embeds=embeddings.masked_scatter(is_image[..., None], first),
@@ -164,12 +173,12 @@ class PackedPath:
         batches: list[list[Group]] = []
         room: list[int] = []
         for part in sorted(parts, key=lambda part: -part.num_tokens):
-            fitting = [number for number, free in enumerate(room) if part.num_tokens <= free]
-            if not fitting:
-                fitting = [len(batches)]
+            number = 0
+            while number < len(batches) and part.num_tokens > room[number]:
+                number += 1
+            if number == len(batches):
                 batches.append([])
                 room.append(tokens_per_forward)
-            number = fitting[0]
             batches[number].append(part)
             room[number] -= part.num_tokens
         return batches
@@ -198,6 +207,7 @@ class PackedPath:
             logits = policy.logits(hidden, temperature=temperature, suppress=suppress)
             return target_logprobs(logits, targets)
 
+        # Logits of a long row would fill memory, so they are made anew for the gradient.
         predicting, targets = hidden[0, rows.place], rows.targets
         chunk = max(1, LOGITS_PER_CHUNK // self._config.get_text_config().vocab_size)
         if len(targets) <= chunk:
@@ -236,6 +246,7 @@ class _RowBuilder:
         self.prefixes.append((self.length, prefix_length))
         self._append(prompt.input_ids[:-1], prompt.position_ids[:, :-1])
 
+        # Every branch counts on from the prompt, as if it were alone behind it.
         last_position = prompt.position_ids[:, -1:]
         next_position = int(prompt.position_ids.max()) + 1
         for ids, index in zip(group.completions, group.indices, strict=True):

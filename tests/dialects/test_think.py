@@ -111,6 +111,30 @@ def test_boxes_in_a_thought_are_no_answer_of_a_plain_dialect_either(name: str, o
     assert cut.num_predicted == 0 and not cut.well_formed
 
 
+@pytest.mark.parametrize(
+    ("opening", "closing"),
+    [
+        ("<thinking>", "</thinking>"),
+        ("<reasoning>", "</reasoning>"),
+        ("<THINK>", "</THINK>"),
+        ("< think >", "</ think >"),
+        ("<seed:think>", "</seed:think>"),
+        ("◁think▷", "◁/think▷"),
+        ("<|begin_of_thought|>", "<|end_of_thought|>"),
+        ("<|channel|>analysis<|message|>", "<|end|><|channel|>final<|message|>"),
+    ],
+)
+@pytest.mark.parametrize("name", ["qwen3", "think+qwen3", "internvl", "griffon"])
+def test_thoughts_of_other_families_are_thoughts(name: str, opening: str, closing: str) -> None:
+    dialect = get_dialect(name)
+    size = {"size_wh": (1000, 1000), "input_size_wh": (1000, 1000)}
+    right = get_dialect(name.removeprefix("think+")).render(Boxes.of([[10, 20, 30, 40]], ["cat"]), **size)  # type: ignore[arg-type]
+    reply = dialect.parse(f"{opening}也许 [500, 500, 600, 600].{closing}\n{right}", **size)  # type: ignore[arg-type]
+    assert reply.boxes.xyxy.tolist() == [[10, 20, 30, 40]] and reply.num_malformed == 0
+    assert not reply.well_formed
+    assert get_dialect("qwen3").parse(f"{opening}Maybe {right}, or", **size).num_predicted == 0  # type: ignore[arg-type]
+
+
 def test_a_label_with_the_answers_tag_cannot_be_written() -> None:
     with pytest.raises(ValueError, match="which this dialect cannot write"):
         THINK.render(Boxes.of([[0, 0, 1, 1]], ["</answer>"]), size_wh=(9, 9), input_size_wh=(9, 9))

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from visionr1.dialects.base import MAX_BOXES, read_reply
 from visionr1.samples import Fault, FaultKind, Reply, Size
+
+_NAMES = "think|thinking|thought|reasoning|seed:think"
+_THOUGHT = re.compile(
+    rf"\s*+(?:<\s?(?:{_NAMES})\s?>|◁think▷|<\|begin_of_thought\|>|<\|channel\|>analysis)", re.IGNORECASE
+)
+_THOUGHT_END = re.compile(
+    rf"</\s?(?:{_NAMES})\s?>|◁/think▷|<\|end_of_thought\|>|<\|channel\|>final<\|message\|>", re.IGNORECASE
+)
+"""Tags of thoughts: those of DeepSeek-R1 and Qwen, of prompts that name others, of Kimi-VL, Sky-T1 and gpt-oss."""
 
 
 @dataclass(slots=True)
@@ -77,9 +87,16 @@ def skip_thought(text: str) -> str:
 
     The opening tag may be missing, because some chat templates write it into the prompt.
     """
-    _, end, answer = text.rpartition("</think>")
-    if end:
-        return answer
-    if text.lstrip().startswith("<think>"):
+    end = None
+    for closing in _THOUGHT_END.finditer(text):
+        end = closing.end()
+    if end is not None:
+        return text[end:]
+    if _THOUGHT.match(text):
         return ""
     return text
+
+
+def is_open_thought(text: str) -> bool:
+    """Say if `text` begins with a thought that never ends."""
+    return _THOUGHT.match(text) is not None and _THOUGHT_END.search(text) is None

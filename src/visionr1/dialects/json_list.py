@@ -15,7 +15,7 @@ import orjson
 
 from visionr1.dialects.base import MAX_BOXES, NORM1000_WH, check_encodable, read_reply
 from visionr1.dialects.brackets import split_boxes
-from visionr1.dialects.items import Items, skip_thought
+from visionr1.dialects.items import Items, is_open_thought, skip_thought
 from visionr1.dialects.json_items import add_json_items
 from visionr1.dialects.key_lines import read_key_lines
 from visionr1.dialects.labelled import read_labelled
@@ -165,9 +165,9 @@ def _salvage(text: str, body: str, items: Items, grid_wh: tuple[float, float]) -
 
 def _fault_of_text(text: str, body: str, values: Values, num_items: int) -> Fault:
     """Return why `text` is not a well-formed list."""
-    if values.is_cut or (body.startswith("<think>") and "</think>" not in body):
+    if values.is_cut or is_open_thought(body):
         return Fault(FaultKind.TRUNCATED, None, "the list does not end")
-    if num_items and not values.has_prose and not body.startswith("[") and "</think>" not in body:
+    if num_items and not values.has_prose and not body.startswith("[") and skip_thought(body) == body:
         return Fault(FaultKind.NOT_A_LIST, None, "expected one list, found objects without one around them")
 
     bare = body.startswith("[") and body.endswith("]") and _FENCE_END not in body

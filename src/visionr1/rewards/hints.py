@@ -122,7 +122,8 @@ def commonest_fault(replies: Sequence[Reply]) -> str:
 
     # What is wrong with an item says more than what is wrong with the text around it, or with its label alone.
     def rank(kind: FaultKind) -> tuple[int, bool, bool]:
-        return counts[kind], examples[kind].item is not None, kind is not FaultKind.UNKNOWN_LABEL
+        says_little = kind in (FaultKind.UNKNOWN_LABEL, FaultKind.SURROUNDING_TEXT)
+        return counts[kind], examples[kind].item is not None, not says_little
 
     kind = max(sorted(counts), key=rank)
     in_words = kind.replace("_", " ")
@@ -136,14 +137,14 @@ def find_other_space(replies: RepliesWithTruth) -> OtherSpace | None:
     """
     num_true = replies.count_true()
     best = None
-    best_rank = (max(1, int(LEAST_SHARE * num_true)) - 1, len(replies.completions), True, 0)
+    best_rank = (max(1, int(LEAST_SHARE * num_true)) - 1, len(replies.completions), 0, True)
     writes_json = _writes_json(replies.dialect)
     for dialect, description in _other_spaces(replies):
         parsed = replies.parse(dialect)
         num_met = replies.count_met(parsed)
         num_faults = sum(len(reply.faults) for reply in parsed)
         num_well_formed = sum(reply.well_formed for reply in parsed)
-        rank = (num_met, num_well_formed, _writes_json(dialect) is writes_json, -num_faults)
+        rank = (num_met, num_well_formed, -num_faults, _writes_json(dialect) is writes_json)
         if rank > best_rank:
             best = OtherSpace(dialect, description, num_met, num_true)
             best_rank = rank

@@ -62,6 +62,19 @@ HOSTILE: list[tuple[str, dict[str, Any] | str]] = [
     ("config.json", {"quantization_config": {"bits": 4}}),
     ("config.json", {"quantization_config": ["evil"]}),
     ("config.json", {"quantization_config": {"quant_method": ["gptq"]}}),
+    ("config.json", {"num_labels": 3 * 10**6}),
+    ("config.json", {"vision_config": {"deepstack_visual_indexes": list(range(10**5))}}),
+    ("preprocessor_config.json", {"merge_size": 3}),
+    ("preprocessor_config.json", {"temporal_patch_size": 64}),
+    ("preprocessor_config.json", {"patch_size": 14}),
+    ("visionr1.json", '{"template": "no place"}'),
+    ("chat_template.jinja", "{{ 'a' * 10**10 }}"),
+    ("chat_template.jinja", "{{ '%09999999999d' % 1 }}"),
+    ("chat_template.jinja", "{{ 'a'|center(10**10) }}"),
+    (
+        "chat_template.jinja",
+        "{% set n = namespace(x='a') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
+    ),
     ("tokenizer.json", "{}"),
     ("tokenizer.json", "not JSON"),
     ("tokenizer_config.json", "[]"),
@@ -101,6 +114,14 @@ def test_a6_weights_that_are_not_finite_are_named(folder: Path) -> None:
     tensors[name].flatten()[0] = torch.nan
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match=r"1 weight \(.*\) is not finite"):
+        load_policy(folder)
+
+
+def test_whole_numbers_are_not_taken_for_weights(folder: Path) -> None:
+    """Quantized weights without a word on it in config.json were read as floats, without their scales."""
+    tensors = {name: (tensor * 10).to(torch.int8) for name, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match="whole numbers"):
         load_policy(folder)
 
 

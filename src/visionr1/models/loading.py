@@ -27,6 +27,7 @@ from visionr1.models.folder.files import INDEX, WEIGHTS, check_layer_counts, che
 from visionr1.models.folder.foreign import foreign
 from visionr1.models.folder.processor import (
     LOCAL,
+    check_patches,
     load_image_processor,
     load_processor,
     load_tokenizer,
@@ -136,6 +137,7 @@ def _make_policy(
             policy = share_prefixes(model, folder, family, written_in)
         is_default = not dialect and "dialect" not in settings
         policy.write_in(dialect_for_template(written_in, policy.tokenizer, is_default=is_default))
+        check_patches(policy.image_processor, getattr(opened.config, "vision_config", None), folder)
         _try_image(policy, folder)
 
     policy.template = template or settings.get("template", "")
@@ -146,9 +148,15 @@ def _make_policy(
 
 
 def _try_image(policy: Policy, folder: Path) -> None:
-    """Raise CheckpointError if not even an ordinary image can be fed to the model: then its folder is at fault."""
+    """Raise CheckpointError if not even an ordinary image can be fed to the model: then its folder is at fault.
+
+    Where the weights are there, its vision tower takes the image too: tower and processor may differ in their patches.
+    """
     try:
-        policy.path.encode(Image.new("RGB", (224, 224)), "?")
+        prompt = policy.path.encode(Image.new("RGB", (224, 224)), "?")
+        if policy.device.type != "meta":
+            with torch.no_grad():
+                policy.path.encode_images(policy, [prompt])
     except DataError as error:
         if isinstance(error, ImageRefused) and error.__cause__ is None:
             return  # its context is small, which smaller images may fit
@@ -206,9 +214,9 @@ def _load_config(folder: Path, given: str, *, needs_weights: bool) -> Any:
     content = read_object(folder / "config.json")
     _check_type(content, folder)
     check_no_hub_code(content, folder / "config.json")
-    _check_quantization(content, folder)
+    is_quantized = _check_quantization(content, folder)
     has_weights = needs_weights or any((folder / name).is_file() for name in (WEIGHTS, INDEX))
-    num_weights = len(read_shapes(folder)) if has_weights else MOST_LAYERS
+    num_weights = len(read_shapes(folder, floats=not is_quantized)) if has_weights else MOST_LAYERS
     check_layer_counts(content, num_weights, folder / "config.json")
     with foreign(f"{folder / 'config.json'}"):
         return AutoConfig.from_pretrained(folder, **LOCAL)
@@ -232,11 +240,13 @@ def _check_type(content: Mapping[str, Any], folder: Path) -> None:
     )
 
 
-def _check_quantization(content: Mapping[str, Any], folder: Path) -> None:
-    """Raise CheckpointError if config.json says that the weights are quantized in no way that transformers knows.
+def _check_quantization(content: Mapping[str, Any], folder: Path) -> bool:
+    """Return True if config.json says that the weights are quantized.
 
-    It would warn, and take the quantized numbers for the weights themselves.
+    Raises CheckpointError for a way that transformers does not know: it would warn, and take the quantized numbers for
+    the weights themselves.
     """
+    is_quantized = False
     for part in (content, content.get("text_config")):
         settings = part.get("quantization_config") if isinstance(part, dict) else None
         if settings is None:
@@ -246,8 +256,11 @@ def _check_quantization(content: Mapping[str, Any], folder: Path) -> None:
         if not is_known:
             raise CheckpointError(
                 f"{folder / 'config.json'}: quantization_config: transformers knows no quant_method "
-                f"{short_repr(settings.get('quant_method'))}; use the model's weights that are not quantized"
+                f"{short_repr(settings.get('quant_method'))}; use the model's weights that are not quantized "
+                "(docs/faq.md#weights-of-whole-numbers-or-an-unknown-quant_method)"
             )
+        is_quantized = True
+    return is_quantized
 
 
 def _load_model(folder: Path, dtype: str) -> Any:
@@ -297,9 +310,12 @@ def _folder_settings(folder: Path) -> dict[str, Any]:
     content = read_object(path) if path.is_file() else {}
     bound = content.get("max_pixels", 1)
     texts = [value for name, value in content.items() if name != "max_pixels"]
+    template = content.get("template")
     if not all(isinstance(value, str) for value in texts) or type(bound) is not int or bound < 1:
         raise CheckpointError(
             f"{path}: expected an object with the texts dialect and template, and the number max_pixels, "
             f"found {content!r:.80}"
         )
+    if template and "{}" not in template:
+        raise CheckpointError(f"{path}: template: expected {{}} where the categories stand, found {template!r:.80}")
     return content

@@ -19,9 +19,21 @@ WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
 LAYER_COUNTS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer", "depth", "num_blocks", "encoder_layers")
 """Keys of configurations that say how many modules are built one after the other."""
-EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "n_shared_experts", "moe_num_experts")
 MOST_EXPERTS = 1 << 12
 """Of a layer; released models have hundreds. Experts may lie in one tensor, so weights do not bound their number."""
+LARGEST_COUNTS = {
+    "num_experts": MOST_EXPERTS,
+    "num_local_experts": MOST_EXPERTS,
+    "n_routed_experts": MOST_EXPERTS,
+    "n_shared_experts": MOST_EXPERTS,
+    "moe_num_experts": MOST_EXPERTS,
+    "num_labels": 1 << 16,
+}
+"""Other counts of configurations that take time or memory before any weight is read, with bounds."""
+LONGEST_LIST = 1 << 14
+"""Of a configuration, where lists name layers, sizes or factors."""
+INTEGERS = ("I8", "U8", "I16", "U16", "I32", "U32")
+"""Types of quantized weights in safetensors; I64 is that of buffers, such as positions."""
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -38,10 +50,11 @@ def read_object(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_shapes(folder: Path) -> Shapes:
+def read_shapes(folder: Path, *, floats: bool) -> Shapes:
     """Return the shapes of all weights in `folder` by name, from the headers of its safetensors files.
 
-    Raises CheckpointError if there are none, or one cannot be read.
+    Raises CheckpointError if there are none, or one cannot be read; with `floats`, if a matrix is of whole numbers,
+    which would be taken for the weights that they stand for.
     """
     names = [WEIGHTS]
     if not (folder / WEIGHTS).is_file() and (folder / INDEX).is_file():
@@ -55,7 +68,14 @@ def read_shapes(folder: Path) -> Shapes:
         try:
             with safe_open(folder / name, "pt") as file:
                 for key in file.keys():  # noqa: SIM118 - it is no dict
-                    shapes[key] = tuple(file.get_slice(key).get_shape())
+                    weight = file.get_slice(key)
+                    shapes[key] = tuple(weight.get_shape())
+                    if floats and len(shapes[key]) > 1 and weight.get_dtype() in INTEGERS:
+                        raise CheckpointError(
+                            f"{folder / name}: {key} is of whole numbers ({weight.get_dtype()}), as of a quantized "
+                            "model, but config.json has no quantization_config; use weights that are not quantized "
+                            "(docs/faq.md#weights-of-whole-numbers-or-an-unknown-quant_method)"
+                        )
         except (OSError, SafetensorError) as error:
             raise CheckpointError(
                 f"cannot load the model in {folder}: {name}: {error}; expected weights in {WEIGHTS}, or in the files "
@@ -67,11 +87,13 @@ def read_shapes(folder: Path) -> Shapes:
 def check_layer_counts(config: Mapping[str, Any], num_weights: int, path: Path) -> None:
     """Raise CheckpointError if `config`, read from `path`, has more layers anywhere than there are weights.
 
-    Nor may a layer have more experts than any model has.
+    Nor may other counts and lists be longer than any model's.
     """
     for name, value in _walk(config):
-        if name in EXPERT_COUNTS:
-            _check_experts(name, value, path)
+        if isinstance(value, list) and len(value) > LONGEST_LIST:
+            raise CheckpointError(f"{path}: {name}: expected at most {LONGEST_LIST} values, found {len(value)}")
+        if name in LARGEST_COUNTS:
+            _check_count(name, value, path)
         if name not in LAYER_COUNTS or value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= num_weights:
@@ -94,13 +116,14 @@ def check_no_hub_code(config: Mapping[str, Any], path: Path) -> None:
             )
 
 
-def _check_experts(name: str, value: Any, path: Path) -> None:
-    """Raise CheckpointError if a number of experts, or one of several (for texts, for images), is none."""
+def _check_count(name: str, value: Any, path: Path) -> None:
+    """Raise CheckpointError if a count of LARGEST_COUNTS, or one of several (for texts, for images), is none."""
+    largest = LARGEST_COUNTS[name]
     counts = value if isinstance(value, list) else [value]
     for count in counts:
-        if count is not None and (type(count) is not int or not 0 <= count <= MOST_EXPERTS):
+        if count is not None and (type(count) is not int or not 0 <= count <= largest):
             raise CheckpointError(
-                f"{path}: {name}: expected a number of experts from 0 to {MOST_EXPERTS}, found {json.dumps(value):.80}"
+                f"{path}: {name}: expected a number from 0 to {largest}, found {json.dumps(value):.80}"
             )
 
 

@@ -26,6 +26,12 @@ PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_p
 """Files about the processor beside the tokenizer's: they are saved as they were loaded."""
 CLASS_FILES = (*PROCESSOR_FILES, "tokenizer_config.json")
 """Files that may name the processor's class, in the order in which transformers asks them."""
+PATCHES = {
+    "patch_size": "patch_size",
+    "temporal_patch_size": "temporal_patch_size",
+    "merge_size": "spatial_merge_size",
+}
+"""Settings of image processors, and those of vision towers that they must equal."""
 LARGEST = {
     "shortest_edge": 1 << 26,
     "height": 1 << 14,
@@ -87,6 +93,18 @@ def load_image_processor(folder: Path) -> Any:
             image_processor = AutoImageProcessor.from_pretrained(folder, **LOCAL)
     _check_sizes(image_processor, folder)
     return image_processor
+
+
+def check_patches(image_processor: Any, vision_config: Any, folder: Path) -> None:
+    """Raise CheckpointError if the image processor cuts an image into other patches than the vision tower takes."""
+    for name, name_in_tower in PATCHES.items():
+        cut = getattr(image_processor, name, None)
+        taken = getattr(vision_config, name_in_tower, None)
+        if isinstance(cut, int) and isinstance(taken, int) and cut != taken:
+            raise CheckpointError(
+                f"{folder / 'preprocessor_config.json'}: {name}: expected {taken}, as vision_config.{name_in_tower} in "
+                f"config.json, found {cut}"
+            )
 
 
 def save_processor(processor: Any, folder: Path, files: Mapping[str, bytes]) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from visionr1.dialects import Dialect
 from visionr1.dialects.think import Think, ends_in_open_thought
-from visionr1.models.folder.chat_template import render_prompt
+from visionr1.models.folder.chat_template import bounded_memory, render_prompt
 
 _log = logging.getLogger(__name__)
 
@@ -50,5 +50,9 @@ def _knows_thoughts(tokenizer: Any) -> bool:
 
 
 def _render(tokenizer: Any) -> str:
-    """Return a prompt as the chat template writes it, up to where a reply begins."""
-    return render_prompt(tokenizer.apply_chat_template, [{"type": "image"}, {"type": "text", "text": "?"}])
+    """Return a prompt as the chat template writes it, up to where a reply begins.
+
+    It is the first one that the template of a folder writes, so its memory is bounded.
+    """
+    with bounded_memory():
+        return render_prompt(tokenizer.apply_chat_template, [{"type": "image"}, {"type": "text", "text": "?"}])

@@ -22,7 +22,7 @@ from visionr1.cli.arguments import CommandParser, add_command
 from visionr1.errors import VisionR1Error
 from visionr1.terminal import make_output_safe, printable, printable_message
 
-ORDER = ("demo", "train", "recipe", "eval", "compare", "vqa", "predict", "report", "data", "score")
+ORDER = ("demo", "train", "recipe", "models", "eval", "compare", "vqa", "predict", "report", "data", "score")
 """The order of the commands in `visionr1 --help`; those that are not named here follow by name."""
 SAVES_MEMORY = (
     "eval takes less with a smaller --batch-size, training with smaller train.batch_size, rollout.batch_size and "

@@ -137,6 +137,8 @@ def _parse_json(text: str, where: str) -> Any:
 
 def _read_bytes(path: Path) -> bytes:
     try:
+        if path.is_char_device():
+            raise DataError(f"cannot read {path}: expected a file, found a device")
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error

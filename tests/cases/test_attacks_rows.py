@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from visionr1.data import read_dataset
 from visionr1.errors import DataError
 from visionr1.evaluation.detection import token_scores
+from visionr1.files import read_json, read_json_lines
 from visionr1.images import image_size, read_image
 
 # ---- A4 and B1: pictures ------------------------------------------------------------------------------------------
@@ -168,3 +170,21 @@ def test_pickle_bombs_take_no_time_and_no_memory(tmp_path: Path) -> None:
     done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=True)
     *lengths, num_megabytes = map(int, done.stdout.split())
     assert len(lengths) == len(PICKLES) and max(lengths) < 1000 and num_megabytes < 50
+
+
+# ---- B5's siblings: rows and predictions that are no files --------------------------------------------------------
+
+
+def test_rows_are_not_waited_for_from_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "rows.jsonl")
+    for path in (tmp_path / "rows.jsonl", tmp_path / "gone.jsonl"):
+        with pytest.raises(DataError, match="no such file"):
+            read_dataset(path)
+
+
+def test_a_device_is_not_read(tmp_path: Path) -> None:
+    """/dev/zero took all memory."""
+    (tmp_path / "zero.json").symlink_to("/dev/zero")
+    for read in (read_json, read_json_lines):
+        with pytest.raises(DataError, match="expected a file, found a device"):
+            read(tmp_path / "zero.json")

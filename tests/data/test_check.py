@@ -6,7 +6,7 @@ from PIL import ExifTags, Image
 
 from support.dialects import ALL_DIALECTS
 from visionr1 import cli
-from visionr1.data import BoxDataset, data_path, read_coco
+from visionr1.data import BoxDataset, data_path, read_coco, read_dataset
 from visionr1.data.check import check_data
 from visionr1.dialects import get_dialect
 
@@ -87,3 +87,28 @@ def test_an_image_with_more_boxes_than_are_read_says_why_it_fails(tmp_path: Path
     (failure,) = check_data(tiny_set(tmp_path, [[5, 5, 20, 20]] * 1001), get_dialect("qwen25")).failures
     assert "1001 true boxes, and of a reply 1000 are read" in failure
     assert check_data(tiny_set(tmp_path, [[5, 5, 20, 20]] * 1000), get_dialect("qwen25")).failures == ()
+
+
+def test_links_to_one_file_are_one_picture(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 30)).save(tmp_path / "1.png")
+    (tmp_path / "2.png").symlink_to("1.png")
+    (tmp_path / "3.png").hardlink_to(tmp_path / "1.png")
+    rows = {
+        "images": [{"id": number, "file_name": f"{number}.png"} for number in (1, 2, 3)],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 9, 9]}],
+    }
+    (tmp_path / "annotations.json").write_text(json.dumps(rows))
+    (note,) = check_data(read_coco(tmp_path), get_dialect("qwen25")).notes
+    assert note.startswith("1 pictures stand under several image ids") and note.endswith("under 1, 2, 3")
+
+
+def test_fractions_of_the_image_are_found_in_voc_too(tmp_path: Path) -> None:
+    """VOC's pixels count from 1, so a reader takes one off: [0.1, 0.2] becomes [-0.9, -0.8]."""
+    (tmp_path / "Annotations").mkdir()
+    box = "<bndbox><xmin>0.1</xmin><ymin>0.2</ymin><xmax>0.6</xmax><ymax>0.8</ymax></bndbox>"
+    text = f"<annotation><object><name>wolf</name>{box}</object></annotation>"
+    (tmp_path / "Annotations/a.xml").write_text(text)
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    (fault,) = check_data(read_dataset(tmp_path), get_dialect("qwen25")).faults
+    assert "all 1 boxes lie in 0 to 1" in fault

@@ -64,19 +64,32 @@ def find_notes(dataset: BoxDataset) -> list[str]:
 
 def _note_shared_pictures(dataset: BoxDataset) -> Iterator[str]:
     """Yield a note if image files stand under more than one id."""
-    ids_of_path: dict[Path, list[Id]] = {}
+    ids_of_file: dict[object, list[Id]] = {}
+    paths: dict[object, Path] = {}
     for sample in dataset.samples:
         if isinstance(sample.image, Path):
-            ids = ids_of_path.setdefault(sample.image, [])
+            file = _identify_file(sample.image)
+            paths.setdefault(file, sample.image)
+            ids = ids_of_file.setdefault(file, [])
             if sample.image_key not in ids[-1:]:
                 ids.append(sample.image_key)
 
-    shared = {path: ids for path, ids in ids_of_path.items() if len(set(ids)) > 1}
+    shared = {file: ids for file, ids in ids_of_file.items() if len(set(ids)) > 1}
     if shared:
-        path, ids = next(iter(shared.items()))
+        file, ids = next(iter(shared.items()))
+        path = paths[file]
         example = f"{path} under {', '.join(map(repr, ids[:4]))}"
         problem = "a right box counts as false where it is annotated under the other id"
         yield f"{len(shared)} pictures stand under several image ids ({problem}); the first is {example}"
+
+
+def _identify_file(path: Path) -> object:
+    """Return what is the same for all paths of one file, links among them; the path where it cannot be asked."""
+    try:
+        status = path.stat()
+    except OSError:
+        return path
+    return status.st_dev, status.st_ino
 
 
 def _note_equal_boxes(table: BoxTable) -> Iterator[str]:
@@ -94,11 +107,14 @@ def _note_equal_boxes(table: BoxTable) -> Iterator[str]:
 
 
 def _lie_in_unit_square(table: BoxTable) -> NDArray[np.bool_]:
-    """Return which boxes (A,) lie in 0 to 1 of an image that is larger than a pixel or two."""
+    """Return which boxes (A,) lie in 0 to 1 of an image that is larger than a pixel or two.
+
+    They begin at -1 where a reader took off the pixel from which VOC counts.
+    """
     ends = table.xywh[:, :2] + table.xywh[:, 2:]
     sizes = table.sizes_wh[table.image]
     is_image_tiny = ((sizes > 0) & (sizes <= 2)).any(axis=1)
-    is_inside = (table.xywh >= 0).all(axis=1) & (ends <= 1).all(axis=1)
+    is_inside = (table.xywh[:, :2] >= -1).all(axis=1) & (table.xywh[:, 2:] >= 0).all(axis=1) & (ends <= 1).all(axis=1)
     return np.asarray(is_inside & ~is_image_tiny, dtype=bool)
 
 

@@ -23,7 +23,7 @@ from visionr1.data.dataset import BoxDataset, clip_boxes
 from visionr1.data.grounding import GroundingRows, checked_box
 from visionr1.data.readers.base import Reader
 from visionr1.data.readers.conversations import Pair, read_image, read_pairs
-from visionr1.data.row_log import OnBad, is_name_list, is_object_list
+from visionr1.data.row_log import OnBad, is_file, is_name_list, is_object_list
 from visionr1.errors import DataError, short_repr
 from visionr1.files import read_json, read_json_lines
 from visionr1.samples import Boxes, Query, compose_text, normalize_label
@@ -54,6 +54,9 @@ def read_vlm_r1(path: Path, *, split: str | None = None, on_bad: OnBad = "raise"
 
     A file is one split, whichever is asked for.
     """
+    # A pipe would be waited for.
+    if not is_file(path):
+        raise DataError(f"{path}: no such file; expected {READER.description}")
     content = read_json(path) if path.suffix == ".json" else read_json_lines(path)
     if not isinstance(content, list):
         raise DataError(f"{path}: expected a list of rows, found a {type(content).__name__}")

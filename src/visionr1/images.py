@@ -84,6 +84,16 @@ def image_size(source: Path | bytes, *, name: str | None = None) -> tuple[int, i
     return width, height
 
 
+def has_size(path: Path, size_wh: tuple[int, int]) -> bool:
+    """Return True if `read_image` takes an image file as one of `size_wh`: upright, or as stored; by its header."""
+    try:
+        with _open_image(path, str(path)) as opened:
+            stored = opened.size
+    except DataError:
+        return False
+    return stored == size_wh or image_size(path) == size_wh
+
+
 def max_pixels() -> int:
     """Return the most pixels of an image that is read; DataError if MAX_PIXELS_VARIABLE is set to no such number."""
     setting = os.environ.get(MAX_PIXELS_VARIABLE, "")

@@ -152,3 +152,22 @@ def test_names_that_differ_in_case_alone_are_both_named(tmp_path: Path) -> None:
     write_image(tmp_path, "Annotations/b.xml", "JPEGImages/b.jpg", ["wolf"])
     with pytest.raises(DataError, match="2 categories are called 'wolf' \\(as 'Wolf', 'wolf'\\)"):
         read_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("<annotation>", '<annotation xmlns="http://example.org/voc">'),
+        ("object>", "Object>"),
+        ("xmin>", "XMIN>"),
+        ("bndbox>", "bndBox>"),
+        ("<annotation>", '<annotation verified="yes">'),
+    ],
+)
+def test_tags_of_another_spelling_lose_no_object(tmp_path: Path, old: str, new: str) -> None:
+    """`<Object>` was an image without objects."""
+    write_image(tmp_path, "Annotations/a.xml", "JPEGImages/a.jpg")
+    file = tmp_path / "Annotations/a.xml"
+    file.write_text(file.read_text().replace(old, new))
+    (sample,) = read_dataset(tmp_path).samples
+    assert len(sample.truth) == 1

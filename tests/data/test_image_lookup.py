@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
 
 from visionr1.data.image_lookup import ImageLookup, is_spelled_so
 
@@ -158,3 +158,19 @@ def test_links_are_followed(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     (tmp_path / "set/images").symlink_to(tmp_path / "elsewhere")
     assert ImageLookup([tmp_path / "set/images"], ["1.png"]).find("1.png", SIZE) == tmp_path / "set/images/1.png"
+
+
+def test_a_thumbnail_of_the_other_orientation_is_none_of_the_size(tmp_path: Path) -> None:
+    """Height and width may change places by the file's EXIF alone."""
+    width, height = SIZE
+    save(tmp_path / "1.png", (height, width))
+    path = save(tmp_path / "images/1.png")
+    lookup = ImageLookup([tmp_path, tmp_path / "images"], ["1.png"])
+    assert lookup.find("1.png", SIZE) == path
+
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    turned = tmp_path / "2.jpg"
+    Image.new("RGB", (height, width)).save(turned, exif=exif)
+    save(tmp_path / "images/2.jpg", (height, width))
+    assert ImageLookup([tmp_path, tmp_path / "images"], ["2.jpg"]).find("2.jpg", SIZE) == turned

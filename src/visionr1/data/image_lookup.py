@@ -21,8 +21,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from visionr1.data.row_log import is_file, is_safe_name
-from visionr1.errors import DataError
-from visionr1.images import image_size
+from visionr1.images import has_size
 from visionr1.samples import Size
 
 NAME_FOLDER = (
@@ -242,13 +241,7 @@ def _spell_url(url: str, *, with_file: bool) -> Iterator[str]:
 
 def _fits(path: Path, size_wh: Size) -> bool:
     """Return True if an image has the size that is stated, upright or as stored; also if none is stated."""
-    if not all(size_wh):
-        return True
-    try:
-        width, height = image_size(path)
-    except DataError:
-        return False
-    return size_wh in ((width, height), (height, width))
+    return not all(size_wh) or has_size(path, size_wh)
 
 
 def _iterate_subfolders(folder: Path) -> Iterator[Path]:

@@ -154,7 +154,11 @@ def _parse(path: Path) -> ElementTree.Element:
         root = ElementTree.fromstring(text.lstrip())
     except (ElementTree.ParseError, ValueError) as error:
         raise DataError(f"{path} is not XML: {error}") from error
-    if root.tag.lower() != "annotation":
+
+    # Tags in another case, or in a namespace, would be passed over: an image without its objects.
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2].lower()
+    if root.tag != "annotation":
         raise DataError(f"{path}: expected <annotation>, found <{root.tag:.40}>; is this an annotation of Pascal VOC?")
     return root
 

@@ -48,6 +48,29 @@ def test_a1_code_of_a_folder_never_runs(
     assert not marker.exists()
 
 
+DEEP = "[" * 1010 + "]" * 1010
+"""Nested as deep as the reader of JSON allows, which is deeper than Python's repr and json write."""
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("adapter_config.json", f'{{"peft_type": "LORA", "r": {DEEP}}}'),
+        ("adapter_config.json", f'{{"peft_type": {DEEP}}}'),
+        ("config.json", f'{{"model_type": {DEEP}}}'),
+        ("config.json", f'{{"model_type": "qwen3_vl", "num_hidden_layers": {DEEP}}}'),
+        ("config.json", f'{{"model_type": "qwen3_vl", "attn_implementation": {{"a": "user/repo", "b": {DEEP}}}}}'),
+        ("visionr1.json", f'{{"dialect": {DEEP}}}'),
+    ],
+)
+def test_values_nested_deep_are_named(tmp_path: Path, file: str, content: str) -> None:
+    """The message itself raised a RecursionError."""
+    (tmp_path / file).write_text(content, encoding="utf-8")
+    with pytest.raises(CheckpointError) as refused:
+        load_policy(tmp_path)
+    assert len(str(refused.value)) < 600 + 2 * len(str(tmp_path))
+
+
 HOSTILE: list[tuple[str, dict[str, Any] | str]] = [
     ("config.json", "[" * 200_000),
     ("config.json", "[]"),

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from visionr1.errors import CheckpointError, RecipeError, needs_extra
+from visionr1.errors import CheckpointError, RecipeError, needs_extra, short_repr
 from visionr1.models.folder.files import read_object
 from visionr1.models.folder.foreign import foreign
 from visionr1.models.settings import LoRASection
@@ -191,12 +191,12 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_FILE
     settings = read_object(path)
     if settings.get("peft_type") != "LORA":
-        raise CheckpointError(f"{path}: expected adapters of type LORA, found {settings.get('peft_type')!r:.80}")
+        raise CheckpointError(f"{path}: expected adapters of type LORA, found {short_repr(settings.get('peft_type'))}")
     rank, alpha = settings.get("r"), settings.get("lora_alpha", 8)
     if type(rank) is not int or not 1 <= rank <= MOST_RANK:
-        raise CheckpointError(f"{path}: r: expected a rank from 1 to {MOST_RANK}, found {rank!r:.80}")
+        raise CheckpointError(f"{path}: r: expected a rank from 1 to {MOST_RANK}, found {short_repr(rank)}")
     if type(alpha) not in (int, float) or not 0 < alpha < float("inf"):
-        raise CheckpointError(f"{path}: lora_alpha: expected a number above 0, found {alpha!r:.80}")
+        raise CheckpointError(f"{path}: lora_alpha: expected a number above 0, found {short_repr(alpha)}")
     for name in ("rank_pattern", "alpha_pattern"):
         _check_pattern(settings.get(name) or {}, name, path)
     for name in ("use_dora", "layer_replication", "modules_to_save", "alora_invocation_tokens"):
@@ -219,7 +219,8 @@ def _check_pattern(pattern: object, name: str, path: Path) -> None:
             is_fit = is_fit and is_number and re.fullmatch(r"[\w.]+", layer) is not None
     if not is_fit:
         raise CheckpointError(
-            f"{path}: {name}: expected numbers from 1 to {MOST_RANK} by the names of layers, found {pattern!r:.80}"
+            f"{path}: {name}: expected numbers from 1 to {MOST_RANK} by the names of layers, "
+            f"found {short_repr(pattern)}"
         )
 
 

@@ -226,17 +226,18 @@ def _check_type(content: Mapping[str, Any], folder: Path) -> None:
     """Raise CheckpointError if config.json, whose `content` is given, is not of a model that reads images."""
     model_type = content.get("model_type")
     if not isinstance(model_type, str):
-        raise CheckpointError(f"{folder / 'config.json'}: model_type: expected a text, found {model_type!r:.80}")
+        raise CheckpointError(f"{folder / 'config.json'}: model_type: expected a text, found {short_repr(model_type)}")
     if model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         return
     if "auto_map" in content:
         raise CheckpointError(
             f"{folder / 'config.json'}: this folder wants to run code of its own (auto_map), which visionr1 never "
-            f"does, and transformers has no models of type {model_type!r:.80}; known best: {', '.join(FAMILIES)} "
+            f"does, and transformers has no models of type {short_repr(model_type)}; known best: {', '.join(FAMILIES)} "
             "(docs/faq.md#this-folder-wants-to-run-code-of-its-own)"
         )
     raise CheckpointError(
-        f"{folder} holds a model of type {model_type!r:.80}, which reads no images; known best: {', '.join(FAMILIES)}"
+        f"{folder} holds a model of type {short_repr(model_type)}, which reads no images; "
+        f"known best: {', '.join(FAMILIES)}"
     )
 
 
@@ -314,8 +315,10 @@ def _folder_settings(folder: Path) -> dict[str, Any]:
     if not all(isinstance(value, str) for value in texts) or type(bound) is not int or bound < 1:
         raise CheckpointError(
             f"{path}: expected an object with the texts dialect and template, and the number max_pixels, "
-            f"found {content!r:.80}"
+            f"found {short_repr(content)}"
         )
     if template and "{}" not in template:
-        raise CheckpointError(f"{path}: template: expected {{}} where the categories stand, found {template!r:.80}")
+        raise CheckpointError(
+            f"{path}: template: expected {{}} where the categories stand, found {short_repr(template)}"
+        )
     return content

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from visionr1.dialects import Dialect
-from visionr1.errors import CheckpointError
+from visionr1.errors import CheckpointError, short_repr
 from visionr1.samples import Boxes
 
 
@@ -26,7 +26,7 @@ def end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     if not are_numbers or not any(i < vocabulary for i in named):
         raise CheckpointError(
             "eos_token_id in tokenizer_config.json or generation_config.json: expected tokens that end a reply, whole "
-            f"numbers below {vocabulary}, found {named!r:.80}"
+            f"numbers below {vocabulary}, found {short_repr(named)}"
         )
     return tuple(dict.fromkeys(i for i in named if i < vocabulary))
 

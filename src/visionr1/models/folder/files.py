@@ -4,7 +4,6 @@ A folder may come from anyone. What is checked here would otherwise run for hour
 transformers finds that it is wrong: layer counts beyond the weights, for example.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from visionr1.errors import CheckpointError, DataError
+from visionr1.errors import CheckpointError, DataError, short_repr
 from visionr1.files import read_json
 
 WEIGHTS = "model.safetensors"
@@ -99,7 +98,7 @@ def check_layer_counts(config: Mapping[str, Any], num_weights: int, path: Path) 
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= num_weights:
             raise CheckpointError(
                 f"{path}: {name}: expected a number of layers, of which there are at most as many as there are "
-                f"weights ({num_weights}), found {json.dumps(value):.80}"
+                f"weights ({num_weights}), found {short_repr(value)}"
             )
 
 
@@ -109,11 +108,17 @@ def check_no_hub_code(config: Mapping[str, Any], path: Path) -> None:
     transformers takes `user/repo` as attn_implementation for code that it fetches and runs, without asking.
     """
     for name, value in _walk(config):
-        if re.fullmatch(r"\w*_implementation(_internal)?", name) and "/" in json.dumps(value):
+        if re.fullmatch(r"\w*_implementation(_internal)?", name) and _names_repository(value):
             raise CheckpointError(
-                f"{path}: {name}: names code on the hub ({json.dumps(value):.80}), which visionr1 never fetches; take "
+                f"{path}: {name}: names code on the hub ({short_repr(value)}), which visionr1 never fetches; take "
                 "the key out of the file"
             )
+
+
+def _names_repository(value: Any) -> bool:
+    """Return True if a text, or one of several by the parts of a model, is of the form `user/repo`."""
+    texts = [value, *(part for _, part in _walk(value))]
+    return any(isinstance(text, str) and "/" in text for text in texts)
 
 
 def _check_count(name: str, value: Any, path: Path) -> None:
@@ -122,9 +127,7 @@ def _check_count(name: str, value: Any, path: Path) -> None:
     counts = value if isinstance(value, list) else [value]
     for count in counts:
         if count is not None and (type(count) is not int or not 0 <= count <= largest):
-            raise CheckpointError(
-                f"{path}: {name}: expected a number from 0 to {largest}, found {json.dumps(value):.80}"
-            )
+            raise CheckpointError(f"{path}: {name}: expected a number from 0 to {largest}, found {short_repr(value)}")
 
 
 def _walk(value: Any) -> Iterator[tuple[str, Any]]:

@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES, processor_class_from_name
 
-from visionr1.errors import CheckpointError
+from visionr1.errors import CheckpointError, short_repr
 from visionr1.models.folder.files import read_object
 from visionr1.models.folder.foreign import foreign
 
@@ -182,7 +182,7 @@ def _check_template(template: object, folder: Path) -> None:
         raise CheckpointError(f"{folder} has no chat template; is it an instruct model?")
     default = template.get("default") if isinstance(template, dict) else template
     if not isinstance(default, str):
-        raise CheckpointError(f"{folder}: expected a chat template that is text, found {default!r:.80}")
+        raise CheckpointError(f"{folder}: expected a chat template that is text, found {short_repr(default)}")
 
 
 def _check_sizes(image_processor: Any, folder: Path) -> None:
@@ -201,5 +201,5 @@ def _check_sizes(image_processor: Any, folder: Path) -> None:
         if not isinstance(value, int) or not 1 <= value <= largest:
             raise CheckpointError(
                 f"{folder / 'preprocessor_config.json'}: {name}: expected a whole number from 1 to {largest}, "
-                f"found {value!r:.80}"
+                f"found {short_repr(value)}"
             )

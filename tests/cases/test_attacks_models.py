@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import stat
 from pathlib import Path
@@ -146,6 +147,23 @@ def test_whole_numbers_are_not_taken_for_weights(folder: Path) -> None:
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match="whole numbers"):
         load_policy(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "tokenizer.json", "generation_config.json", "chat_template.jinja"]
+)
+def test_a_pipe_in_a_folder_is_not_waited_for(folder: Path, name: str) -> None:
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    with pytest.raises(CheckpointError, match="expected a file, found a pipe"):
+        load_policy(folder)
+
+
+def test_a_pipe_among_adapters_is_not_waited_for(adapter_folder: Path) -> None:
+    (adapter_folder / "adapter_model.safetensors").unlink()
+    os.mkfifo(adapter_folder / "adapter_model.safetensors")
+    with pytest.raises(CheckpointError, match="expected a file, found a pipe"):
+        load_policy(adapter_folder)
 
 
 def test_c6_saved_weights_can_be_read_by_others(folder: Path, tmp_path: Path) -> None:

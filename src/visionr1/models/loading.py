@@ -23,7 +23,15 @@ from visionr1.models.adapters import base_folder, is_adapter_folder, load_adapte
 from visionr1.models.attention.tree import NAME as TREE_ATTENTION
 from visionr1.models.families import FAMILIES
 from visionr1.models.family import Family
-from visionr1.models.folder.files import INDEX, WEIGHTS, check_layer_counts, check_no_hub_code, read_object, read_shapes
+from visionr1.models.folder.files import (
+    INDEX,
+    WEIGHTS,
+    check_entries,
+    check_layer_counts,
+    check_no_hub_code,
+    read_object,
+    read_shapes,
+)
 from visionr1.models.folder.foreign import foreign
 from visionr1.models.folder.processor import (
     LOCAL,
@@ -114,8 +122,10 @@ def _open_folder(path: str | Path, base: str | Path | None, *, needs_weights: bo
             raise CheckpointError(
                 f"the base of the adapters in {adapters}, {folder}, holds adapters itself, not a model"
             )
+        check_entries(adapters)
         settings = _folder_settings(adapters)
 
+    check_entries(folder)
     config = _load_config(folder, str(path), needs_weights=needs_weights)
     return _OpenedFolder(folder, adapters, {**_folder_settings(folder), **settings}, config, find_family(config))
 

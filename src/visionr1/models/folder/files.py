@@ -36,6 +36,15 @@ INTEGERS = ("I8", "U8", "I16", "U16", "I32", "U32")
 Shapes = Mapping[str, tuple[int, ...]]
 
 
+def check_entries(folder: Path) -> None:
+    """Raise CheckpointError if `folder` holds a pipe or a device, which transformers would read for ever."""
+    if not folder.is_dir():
+        return
+    for entry in sorted(folder.iterdir()):
+        if entry.exists() and not entry.is_file() and not entry.is_dir():
+            raise CheckpointError(f"{entry}: expected a file, found a pipe, a socket or a device; take it away")
+
+
 def read_object(path: Path) -> dict[str, Any]:
     """Return the JSON object in `path`; CheckpointError if it cannot be read or is something else."""
     try:

@@ -91,6 +91,40 @@ def test_the_same_boxes_in_the_right_form_earn_one_more(items: list[str]) -> Non
     assert total(right) >= broken.total + 1 - 1e-2  # the grid rounds what was clipped
 
 
+OTHER_VALUES: list[object] = [
+    *(
+        {},
+        [],
+        None,
+        "none",
+        "",
+        0,
+        True,
+        "[]",
+        {"cat": []},
+        {"objects": []},
+        {"label": "cat", "bboxes": []},
+        {"a": "[]"},
+    ),
+    *({"bbox_2d": None, "label": "none"}, {"bbox_2d": [], "label": ""}, {"bbox_2d": [None] * 4, "label": "cat"}),
+    *({"bbox_2d": ["x1", "y1", "x2", "y2"], "label": "name"}, {"bbox_2d": "[x1, y1, x2, y2]", "label": "name"}),
+    *({"bbox_2d": {"type": "array"}, "label": "name"}, {"bbox_2d": [1, 2, 3, 4], "label": ""}),
+    *({"bbox_2d": [1, 2, 3, 4], "label": ["cat"]}, {"bbox_2d": [1, 2, 3, 4], "label": {"name": "cat"}}),
+    *({"bbox_2d": [[1, 2, 3, 4]], "label": "cat"}, {"bbox_2d": ["1", "2", "3", "4"], "label": "cat"}),
+    *({"objects": [{"bbox_2d": [1, 2, 3, 4], "label": "cat"}]}, '{"bbox_2d": [1, 2, 3, 4], "label": "cat"}'),
+    *({"boxes": [[1, 2, 3, 4], [5, 6, 7, 8]], "labels": ["cat", "dog"]}, [1, 2, 3, 4], ["cat", [1, 2, 3, 4]]),
+    *({"label": "cat", "coord": [1, 2, 3, 4]}, {"bbox_2d": [1, 2, 3, 4], "label": "cat", "score": 1}),
+]
+
+
+@pytest.mark.parametrize("value", OTHER_VALUES, ids=json.dumps)
+def test_beside_a_right_item_no_other_value_gets_the_format_reward(value: object) -> None:
+    item = {"bbox_2d": [10, 20, 110, 220], "label": "cat"}
+    for values in ([value], [item, value], [value, item], [item, value, item]):
+        for text in (json.dumps(values), f"```json\n{json.dumps(values, indent=1)}\n```"):
+            assert REWARD.score(text, TRUTH).parts["format"] == 0
+
+
 labels = st.text(st.sampled_from("ab \"'\\{}[]:,_é猫"), max_size=8)
 leaves = st.none() | st.booleans() | st.integers(-(10**12), 10**12) | labels
 json_values = st.recursive(

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import orjson
 
 from visionr1.dialects.base import MAX_BOXES, NORM1000_WH, check_encodable, read_reply
+from visionr1.dialects.box_forms import is_number
 from visionr1.dialects.brackets import split_boxes
 from visionr1.dialects.items import Items, is_open_thought, skip_thought
 from visionr1.dialects.json_items import add_json_items
@@ -129,8 +130,18 @@ def _read_json(body: str, value: object, items: Items) -> None:
     if not isinstance(value, list) or any(isinstance(item, list) for item in value):
         detail = f"expected a flat list of objects, found {type(value).__name__}"
         items.fault(FaultKind.NOT_A_LIST, detail)
-    elif value and not items.count:
-        items.fault(FaultKind.NOT_A_LIST, "expected a list of objects, found a list of other things")
+    elif not items.faults and not all(map(_is_item, value)):
+        # What is no prediction has no fault of its own: an empty object, a template, a wrapper in the list.
+        items.fault(FaultKind.NOT_A_LIST, "expected a list of items alone, found a list with other things")
+
+
+def _is_item(value: object) -> bool:
+    """Say if a value of valid JSON is an object with exactly a box of four numbers and a label."""
+    if not isinstance(value, dict) or value.keys() != {"bbox_2d", "label"}:
+        return False
+    box, label = value["bbox_2d"], value["label"]
+    is_box = isinstance(box, list) and len(box) == 4 and all(map(is_number, box))
+    return is_box and isinstance(label, str) and bool(label.strip())
 
 
 def _salvage(text: str, body: str, items: Items, grid_wh: tuple[float, float]) -> None:

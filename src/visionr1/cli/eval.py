@@ -260,6 +260,7 @@ def _print_shard(args: argparse.Namespace, evaluation: Evaluation) -> None:
     """Say how many replies there are, of all shards together, and what comes next."""
     num_replies = evaluation.num_replies
     num_prompts = evaluation.num_prompts
+    # A skipped sample never has a reply, so their number does not say whether all shards are done.
     next_step = "other shards are to come"
     if args.on_bad == "skip":
         next_step = "when all shards are done, the same command without --shard scores them"

@@ -94,6 +94,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _summary(result: RunResult, recipe: Recipe) -> str:
     """Say in one line how many steps a run has, and where its model is."""
+    # Fewer steps than planned are explained where a phase has a time limit.
     steps = f"{result.steps} steps"
     num_planned = sum(phase.steps for phase in recipe.phases)
     has_time_limit = any(phase.minutes for phase in recipe.phases)

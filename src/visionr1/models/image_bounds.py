@@ -65,15 +65,17 @@ def name_bound(files: Mapping[str, bytes], usual: str) -> str:
 
     `files` are the content of the folder's processor files by name.
     """
-    for file, part in ((PROCESSOR, "image_processor"), (PREPROCESSOR, None)):
-        if file not in files:
-            continue
-        content = json.loads(files[file])
-        settings = content.get(part) if part else content
-        if isinstance(settings, dict):
-            key = "max_pixels" if settings.get("max_pixels") else usual
-            return f"{part + '.' if part else ''}{key} in {file}"
-    return f"{usual} in {PREPROCESSOR}"
+    # processor_config.json goes first where it has a part about images.
+    settings = json.loads(files.get(PROCESSOR, b"{}")).get("image_processor")
+    place, file = "image_processor.", PROCESSOR
+    if not isinstance(settings, dict):
+        settings = json.loads(files.get(PREPROCESSOR, b"{}"))
+        place, file = "", PREPROCESSOR
+
+    # max_pixels goes before the family's usual setting.
+    if isinstance(settings, dict) and settings.get("max_pixels"):
+        usual = "max_pixels"
+    return f"{place}{usual} in {file}"
 
 
 def _largest_fed(policy: Policy, max_pixels: int) -> int:
@@ -92,6 +94,7 @@ def _largest_fed(policy: Policy, max_pixels: int) -> int:
             prompt = policy.path.encode(Image.new("RGB", size_wh), "x")
         except ImageRefused:
             return 1 << 62
+        # Three channels, and for Qwen's patches each frame twice.
         number = sum(tensor.numel() for name, tensor in prompt.inputs.items() if _holds_pixels(name, tensor))
         frames = policy.image_processor.temporal_patch_size if "image_grid_thw" in prompt.inputs else 1
         largest = max(largest, number // 3 // frames)
@@ -132,6 +135,7 @@ def _set_edge(processor: Any, max_pixels: int) -> Iterator[None]:
 
 def _set_count(processor: Any, max_pixels: int) -> Iterator[None]:
     """Set the most tiles or tokens of an image (InternVL, Gemma 4), one by one where they are few."""
+    # No more tiles than fit into the bound, by the size of one.
     size = _sizes(processor)
     most_tiles = max_pixels // (size.get("height", 1) * size.get("width", 1)) + 1
     for name in COUNTS:

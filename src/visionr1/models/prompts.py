@@ -54,7 +54,11 @@ def join_features(prompts: Sequence[Prompt]) -> Tensor | None:
 
 def join_inputs(prompts: Sequence[Prompt]) -> Inputs:
     """Concatenate what the vision tower takes of the prompts' images, along the first axis."""
-    return {name: torch.cat([prompt.inputs[name] for prompt in prompts]) for name in prompts[0].inputs}
+    # Prompts of one family have the same inputs.
+    joined = {}
+    for name in prompts[0].inputs:
+        joined[name] = torch.cat([prompt.inputs[name] for prompt in prompts])
+    return joined
 
 
 @lru_cache(maxsize=1024)

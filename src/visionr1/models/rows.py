@@ -33,7 +33,8 @@ class Group:
     def part(self, places: Sequence[int]) -> "Group":
         """Return the group with those of its completions alone that stand at `places`."""
         completions = tuple(self.completions[place] for place in places)
-        return Group(self.prompt, completions, tuple(self.indices[place] for place in places))
+        indices = tuple(self.indices[place] for place in places)
+        return Group(self.prompt, completions, indices)
 
 
 @dataclass(frozen=True, slots=True)

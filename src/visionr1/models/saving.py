@@ -24,8 +24,10 @@ def save_policy(
     """
     model = policy.model
     state = model.state_dict() if weights is None else weights
+    # Adapters are added on the way to the file: the model stays as it is.
     merged = {name: tensor.cpu() for name, tensor in merged_weights(model, state, dtype)}
     model.save_pretrained(folder, state_dict=merged)
+    # The model's own configuration names the precision in memory.
     if dtype:
         config = copy.deepcopy(model.config)
         config.dtype = dtype

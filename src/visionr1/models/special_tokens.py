@@ -16,11 +16,14 @@ def end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     Settings may name tokens that the model does not have, as transformers' defaults do: they are left out. Raises
     CheckpointError if nothing is left, or if a setting is no token.
     """
+    # The setting is one token, several or none.
     configured = model.generation_config.eos_token_id
     if not isinstance(configured, list):
         configured = [configured]
     ids = [tokenizer.eos_token_id, *configured]
     named = [i for i in ids if i is not None]
+
+    # A token beyond the vocabulary can never be written.
     vocabulary = model.config.get_text_config().vocab_size
     are_numbers = all(type(i) is int and i >= 0 for i in named)
     if not are_numbers or not any(i < vocabulary for i in named):
@@ -34,6 +37,8 @@ def end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
 def special_ids(tokenizer: Any, dialect: Dialect) -> set[int]:
     """Return the tokenizer's special tokens without those that `dialect` writes boxes in."""
     special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+
+    # The dialect's own tokens are those of a reply that it renders.
     one_box = Boxes.of([[0, 0, 1, 1]], ["cat"])
     reply = dialect.render(one_box, size_wh=(9, 9), input_size_wh=(9, 9))
     return special - set(tokenizer.encode(reply, add_special_tokens=False))

@@ -230,3 +230,24 @@ def test_turns_and_images_under_the_keys_of_other_tools(
     talk = [{speaker: speakers[0], text: question}, {speaker: speakers[1], text: answer}]
     (sample,) = read({key: talk, **rest}).samples
     assert len(sample.truth) == 1 and sample.query.categories == ("cat",)
+
+
+def test_the_folder_of_images_can_be_named(tmp_path: Path) -> None:
+    write_images(tmp_path / "elsewhere", ("deep/1.jpg",))
+    rows = write_lines(tmp_path / "train.jsonl", [row(ASK, "None", "deep/1.jpg")])
+    with pytest.raises(DataError, match=r"expected deep/1\.jpg in"):
+        read_dataset(rows)
+    (sample,) = read_dataset(rows, image_dir=tmp_path / "elsewhere").samples
+    assert sample.image == tmp_path / "elsewhere/deep/1.jpg"
+    with pytest.raises(DataError, match=rf"expected deep/1\.jpg in {tmp_path}/gone;"):
+        read_dataset(rows, image_dir=tmp_path / "gone")
+
+
+def test_images_may_lie_in_several_of_the_usual_folders(tmp_path: Path) -> None:
+    """The folder of the first image was taken for that of all."""
+    write_images(tmp_path, ("1.jpg",))
+    write_images(tmp_path / "images", ("1.jpg", "2.jpg"))
+    write_images(tmp_path / "coco/train2014", ("3.jpg",))
+    rows = write_lines(tmp_path / "train.jsonl", [row(ASK, "None", f"{number}.jpg") for number in (1, 2, 3)])
+    images = [sample.image for sample in read_dataset(rows).samples]
+    assert images == [tmp_path / "1.jpg", tmp_path / "images/2.jpg", tmp_path / "coco/train2014/3.jpg"]

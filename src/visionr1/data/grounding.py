@@ -53,9 +53,15 @@ class _UnusableImage(DataError):
 
 
 class GroundingRows:
-    """Turn rows into samples. `with_images` demands the image files; scoring a file of predictions needs none."""
+    """Turn rows into samples. `with_images` demands the image files; scoring a file of predictions needs none.
 
-    def __init__(self, path: Path, *, with_images: bool, on_bad: OnBad = "raise") -> None:
+    `image_dir` is the folder of the images, if they lie in none of IMAGE_FOLDERS.
+    """
+
+    def __init__(
+        self, path: Path, *, with_images: bool, on_bad: OnBad = "raise", image_dir: Path | None = None
+    ) -> None:
+        self._image_dir = image_dir
         self.log = RowLog(path, on_bad)
         self._with_images = with_images
         self._lookup: ImageLookup | None = None
@@ -159,16 +165,19 @@ class GroundingRows:
             message = f"image: expected a path below its folder, found {short_repr(name)}"
             raise _UnusableImage("unsafe_file_name", message)
 
-        # The folder in which the first image was found is that of all.
+        # The folder in which the first image was found comes first for all.
         parent = self.log.path.parent
-        if self._lookup is None:
-            self._lookup = self._choose_folder(name)
         path = None
         if self._lookup is not None:
             path = self._lookup.find(name)
+        if path is None:
+            lookup = self._choose_folder(name)
+            if lookup is not None:
+                path = lookup.find(name)
+                self._lookup = self._lookup or lookup
         if path is None and self._with_images:
             folders = ", ".join(filter(None, IMAGE_FOLDERS))
-            tried = f"{parent} or the folder above it, below {folders}"
+            tried = str(self._image_dir or f"{parent} or the folder above it, below {folders}")
             message = f"image: expected {name} in {tried}; found no such file"
             raise _UnusableImage("missing_image", message)
         return path or parent / name
@@ -176,6 +185,8 @@ class GroundingRows:
     def _choose_folder(self, name: str) -> ImageLookup | None:
         """Return the first of the folders of images in which the image `name` lies; None if in none."""
         # Each folder is listed once, also if many rows name images that are in none.
+        if not self._lookups and self._image_dir is not None:
+            self._lookups = [ImageLookup([self._image_dir])]
         if not self._lookups:
             parent = self.log.path.parent
             for base in (parent, parent.parent):

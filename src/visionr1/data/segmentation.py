@@ -36,7 +36,9 @@ def rotated_box(box: Sequence[float], degrees: float) -> list[float]:
 
 
 def _polygons_box(polygons: list[Any]) -> list[float] | None:
-    """Return the box around polygons, flat lists [x1, y1, x2, y2, ...] of three points or more."""
+    """Return the box around polygons, flat lists [x1, y1, x2, y2, ...] of three points or more; or around one such."""
+    if polygons and all(is_number(number, MAX_COORDINATE) for number in polygons):
+        polygons = [polygons]
     xs: list[float] = []
     ys: list[float] = []
     for polygon in polygons:

@@ -49,8 +49,12 @@ def sniff(path: Path) -> bool:
     return start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
 
 
-def read_vlm_r1(path: Path, *, split: str | None = None, on_bad: OnBad = "raise") -> BoxDataset:
-    """Read the samples of such a file, their images in or near its folder; DataError, or a count, for bad rows.
+def read_vlm_r1(
+    path: Path, *, split: str | None = None, on_bad: OnBad = "raise", image_dir: Path | None = None
+) -> BoxDataset:
+    """Read the samples of such a file, their images in or near its folder, or in `image_dir`.
+
+    Raises DataError, or counts, for bad rows.
 
     A file is one split, whichever is asked for.
     """
@@ -61,7 +65,7 @@ def read_vlm_r1(path: Path, *, split: str | None = None, on_bad: OnBad = "raise"
     if not isinstance(content, list):
         raise DataError(f"{path}: expected a list of rows, found a {type(content).__name__}")
 
-    rows = GroundingRows(path, with_images=True, on_bad=on_bad)
+    rows = GroundingRows(path, with_images=True, on_bad=on_bad, image_dir=image_dir)
     for index, row in enumerate(content):
         where = f"row {index}"
         try:
@@ -224,4 +228,5 @@ READER = Reader(
     description="rows of conversations as VLM-R1's and Qwen's (.jsonl, or a list in .json)",
     sniff=sniff,
     read=read_vlm_r1,
+    read_with_images=read_vlm_r1,
 )

@@ -275,3 +275,11 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainingError, match=r"cannot write into .*file/run: .*choose another --run-dir"):
         RunFolder.open(tmp_path / "file/run", Recipe(), resume=False)
+
+
+@pytest.mark.parametrize("row", ["7", "[]", "{}", '{"sample_id": 7}', '{"sample_id": null}'])
+def test_a_foreign_row_of_a_log_is_named(tmp_path: Path, row: str) -> None:
+    folder = RunFolder.open(tmp_path, Recipe(), resume=False)
+    (tmp_path / "skipped.jsonl").write_text('{"sample_id": "1"}\n' + row + "\n")
+    with pytest.raises(TrainingError, match=r"skipped\.jsonl, row 2: expected an object as the run wrote it"):
+        folder.rows("skipped.jsonl", "sample_id", str)

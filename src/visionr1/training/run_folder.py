@@ -31,6 +31,7 @@ from dataclasses import fields
 from difflib import unified_diff
 from importlib.metadata import version
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from visionr1 import __version__
-from visionr1.errors import CheckpointError, TrainingError, naming
+from visionr1.errors import CheckpointError, TrainingError, naming, short_repr
 from visionr1.files import encode_text, read_json_lines, write_json_atomic, write_text_atomic
 from visionr1.folders import interrupted, recover, remove_folder, sync, whole_folder
 from visionr1.models.policy import Policy
@@ -126,10 +127,20 @@ class RunFolder:
             with self.writing(path), path.open("ab") as log:
                 log.write(encode_text("".join(lines)))
 
-    def rows(self, name: str) -> list[dict[str, Any]]:
-        """Return the rows of the log `name`, none if it is not there."""
+    def rows(self, name: str, field: str = "", kind: type | UnionType = object) -> list[dict[str, Any]]:
+        """Return the rows of the log `name`, none if it is not there.
+
+        Raises TrainingError if a row is not an object whose `field`, if one is named, is of type `kind`.
+        """
         path = self.path / name
-        return read_json_lines(path) if path.is_file() else []
+        rows = read_json_lines(path) if path.is_file() else []
+        for number, row in enumerate(rows, 1):
+            if not isinstance(row, dict) or (field and not isinstance(row.get(field), kind)):
+                raise TrainingError(
+                    f"{path}, row {number}: expected an object as the run wrote it, with {field or 'its figures'}, "
+                    f"found {short_repr(row)}; put the file back as it was"
+                )
+        return rows
 
     def latest_checkpoint(self) -> Path | None:
         """Return the newest complete checkpoint."""

@@ -206,9 +206,9 @@ def start(
         learner=learner,
         optimizer=optimizer,
         position=position,
-        evaluations=folder.rows(EVALUATIONS),
+        evaluations=folder.rows(EVALUATIONS, recipe.eval.metric, int | float),
         data=data,
-        skipped={row["sample_id"] for row in folder.rows(SKIPPED)},
+        skipped={row["sample_id"] for row in folder.rows(SKIPPED, "sample_id", str)},
     )
 
 

@@ -362,6 +362,8 @@ SHAPES: dict[str, Shape] = {
             "image_start_token_id": "<im_start>",
             "image_end_token_id": "<im_end>",
             "image_patch_id": "<im_patch>",
+            "frame_start_token_id": "<frame_start>",
+            "frame_end_token_id": "<frame_end>",
             "low_res_image_start_token_id": "<low_res_im_start>",
             "vision_config": {"image_size": [TILE, TILE], "num_position_embeddings": 16},
             "adapter_config": {

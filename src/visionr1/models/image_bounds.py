@@ -96,7 +96,7 @@ def _largest_fed(policy: Policy, max_pixels: int) -> int:
             return 1 << 62
         # Three channels, and for Qwen's patches each frame twice.
         number = sum(tensor.numel() for name, tensor in prompt.inputs.items() if _holds_pixels(name, tensor))
-        frames = policy.image_processor.temporal_patch_size if "image_grid_thw" in prompt.inputs else 1
+        frames = getattr(policy.image_processor, "temporal_patch_size", 1) if "image_grid_thw" in prompt.inputs else 1
         largest = max(largest, number // 3 // frames)
         if largest > max_pixels:
             break

@@ -39,8 +39,9 @@ def _explain(what: str, error: Exception) -> VisionR1Error:
             f"{what}: this folder wants to run code of its own (auto_map), which visionr1 never does; use one whose "
             "model type transformers knows (docs/faq.md#this-folder-wants-to-run-code-of-its-own)"
         )
+    reasons = _chain(error)
     for package, advice in OPTIONAL_PACKAGES.items():
-        if package in text.lower() and importlib.util.find_spec(package) is None:
+        if package in reasons.lower() and importlib.util.find_spec(package) is None:
             return MissingDependency(f"{what} needs {package}, which is not installed: {advice}{FAQ}")
 
     if isinstance(error, MemoryError):
@@ -48,3 +49,13 @@ def _explain(what: str, error: Exception) -> VisionR1Error:
     if isinstance(error, ValueError | OSError) and text:
         return CheckpointError(f"{what} cannot be read: {text:.600}")
     return CheckpointError(f"{what} cannot be read ({type(error).__name__}: {text:.600})")
+
+
+def _chain(error: BaseException) -> str:
+    """Return the messages of an error and of those that it was raised from: transformers wraps missing modules."""
+    messages: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None and len(messages) < 10:
+        messages.append(str(cause))
+        cause = cause.__cause__
+    return "\n".join(messages)

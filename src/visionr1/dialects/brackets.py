@@ -1,13 +1,16 @@
-"""Boxes as text in brackets, `[x1, y1, x2, y2]`: shared by the dialects that are no JSON."""
+"""Boxes as text in brackets, `[x1, y1, x2, y2]`, and their labels: shared by the dialects that are no JSON."""
 
 from __future__ import annotations
 
 import math
 import re
 
+from visionr1.dialects.base import check_encodable
 from visionr1.dialects.items import Items
 from visionr1.samples import FaultKind
 
+EMPTY = "None"
+"""The reply of these dialects where there is no object."""
 BRACKETS = re.compile(r"\[[^\[\]]*+\]")
 """A complete box: brackets without a bracket inside."""
 
@@ -43,3 +46,24 @@ def _read_numbers(items: Items, parts: list[str], form: re.Pattern[str]) -> list
         detail = f"expected {form.pattern}, found {texts}"
         items.fault(FaultKind.WRONG_NUMBER_FORM, detail[:200], items.count)
     return numbers
+
+
+def check_labels(labels: tuple[str, ...], marks: tuple[str, ...]) -> None:
+    """Raise ValueError for a label that would not be read back: blank, of two lines, or holding one of the `marks`."""
+    for index, label in enumerate(labels):
+        if not label.strip():
+            raise ValueError(f"box {index} has a blank label; every box needs a name to be written")
+        check_encodable(label)
+        problem = _find_problem(label, marks)
+        if problem is not None:
+            raise ValueError(f"box {index} is labelled {label!r}, but this dialect cannot write {problem}")
+
+
+def _find_problem(label: str, marks: tuple[str, ...]) -> str | None:
+    """Return the words for what keeps a label from being read back; None if nothing does."""
+    for mark in marks:
+        if mark in label:
+            return f"one with {mark!r}"
+    if label.splitlines() != [label]:
+        return "more than one line"
+    return None

@@ -12,8 +12,8 @@ from typing import ClassVar
 
 from visionr1.boxes import rescale_xyxy
 from visionr1.dialects.base import NORM1000_WH, round_to_grid
-from visionr1.dialects.bracketed import EMPTY, check_labels, read_other
-from visionr1.dialects.brackets import BRACKETS, split_boxes
+from visionr1.dialects.brackets import BRACKETS, EMPTY, check_labels, split_boxes
+from visionr1.dialects.fallback import read_other
 from visionr1.dialects.items import Items, skip_thought
 from visionr1.dialects.key_lines import read_key_lines
 from visionr1.dialects.labelled import read_labelled

@@ -1,38 +1,14 @@
-"""What the dialects that write boxes in brackets share: labels, and replies that hold none of their items."""
+"""Read replies that hold no item of a dialect that is no JSON: the empty one, another syntax, or no box at all."""
 
 from __future__ import annotations
 
-from visionr1.dialects.base import check_encodable
+from visionr1.dialects.brackets import EMPTY
 from visionr1.dialects.items import Items
 from visionr1.dialects.json_items import add_json_items
 from visionr1.dialects.key_lines import read_key_lines
 from visionr1.dialects.loose_json import read_values, unescape_whole
 from visionr1.dialects.other_forms import holds_json, name_other_form, read_words
 from visionr1.samples import FaultKind
-
-EMPTY = "None"
-"""The reply of these dialects where there is no object."""
-
-
-def check_labels(labels: tuple[str, ...], marks: tuple[str, ...]) -> None:
-    """Raise ValueError for a label that would not be read back: blank, of two lines, or holding one of the `marks`."""
-    for index, label in enumerate(labels):
-        if not label.strip():
-            raise ValueError(f"box {index} has a blank label; every box needs a name to be written")
-        check_encodable(label)
-        problem = _find_problem(label, marks)
-        if problem is not None:
-            raise ValueError(f"box {index} is labelled {label!r}, but this dialect cannot write {problem}")
-
-
-def _find_problem(label: str, marks: tuple[str, ...]) -> str | None:
-    """Return the words for what keeps a label from being read back; None if nothing does."""
-    for mark in marks:
-        if mark in label:
-            return f"one with {mark!r}"
-    if label.splitlines() != [label]:
-        return "more than one line"
-    return None
 
 
 def read_other(text: str, items: Items, *, reads_norm1000: bool) -> None:
@@ -45,7 +21,7 @@ def read_other(text: str, items: Items, *, reads_norm1000: bool) -> None:
         items.fault(FaultKind.UNREADABLE, other_form)
         return
 
-    # JSON in the dialect's own space, then tags and words.
+    # JSON in the dialect's own space, then keys in lines and words.
     if holds_json(text):
         answer = unescape_whole(text)
         add_json_items(read_values(answer), answer, items)

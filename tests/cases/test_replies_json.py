@@ -103,6 +103,7 @@ def test_a_list_in_another_form(text: str) -> None:
     [
         *('["none"]', '["None"]', '["no objects"]', '["没有"]', '{"label": "none", "bbox_2d": null}'),
         *('{"bbox_2d": [], "label": ""}', '[{"bbox_2d": [], "label": "none"}]', '[{"bbox_2d": null, "label": null}]'),
+        '{"label": "cat", "color": [255, 0, 0, 1]}',
         *('[{"cat": []}, {"dog": []}]', '[{"label": "cat", "bboxes": []}]', '{"result": "no objects"}'),
     ],
 )

@@ -170,7 +170,7 @@ class _Finder:
     def read_groups(self, item: Object) -> None:
         """Read the values of an object, whose keys may be their labels."""
         for key, value in item.pairs:
-            if isinstance(value, Object | list):
+            if isinstance(value, Object) or (isinstance(value, list) and normalize_key(key) not in _NO_BOX_KEYS):
                 label = key
                 if normalize_key(key) in BOX_KEYS | _WRAPPERS:
                     label = ""

@@ -191,6 +191,17 @@ def test_resume_leaves_named_samples_out_and_accepts_no_other_change_of_the_data
     assert 'leave_out = ["2"]' in (tmp_path / "run/recipe.toml").read_text()
 
 
+def test_resume_accepts_that_images_were_moved(recipe: str, four: Path, tmp_path: Path) -> None:
+    arguments = ["train", recipe, "--run-dir", str(tmp_path / "run")]
+    assert main(arguments) == 2
+    (tmp_path / "moved").mkdir()
+    for image in four.parent.glob("*.png"):
+        image.rename(tmp_path / "moved" / image.name)
+    arguments += ["--resume", "--set", 'data.0.leave_out=["2"]']
+    assert main(arguments) == 2
+    assert main([*arguments, "--set", f"data.0.images={tmp_path / 'moved'}"]) == 0
+
+
 def test_a_set_of_which_nothing_can_be_fed_is_an_error(
     recipe: str, four: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -187,6 +187,13 @@ def test_another_base_is_refused(qwen3_folder: Path, tmp_path: Path) -> None:
         load_policy(tmp_path / "adapters", base=other)
 
 
+def test_adapters_are_no_base_of_their_own(qwen3_folder: Path, tmp_path: Path) -> None:
+    """As of a run that is told to start from a folder of adapters."""
+    save_trained(adapt(qwen3_folder), tmp_path / "adapters")
+    with pytest.raises(CheckpointError, match="holds adapters, and a whole model is needed here"):
+        load_policy(tmp_path / "adapters", base=tmp_path / "adapters")
+
+
 def keys(folder: Path) -> set[str]:
     with safe_open(folder / "model.safetensors", "pt") as file:
         return set(file.keys())

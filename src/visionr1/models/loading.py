@@ -118,6 +118,11 @@ def _open_folder(path: str | Path, base: str | Path | None, *, needs_weights: bo
     if is_adapter_folder(folder):
         adapters = folder
         folder = model_folder(base or base_folder(adapters))
+        if folder == adapters:
+            raise CheckpointError(
+                f"{adapters} holds adapters, and a whole model is needed here: take the final/ of their run, in which "
+                "they are merged"
+            )
         if is_adapter_folder(folder):
             raise CheckpointError(
                 f"the base of the adapters in {adapters}, {folder}, holds adapters itself, not a model"

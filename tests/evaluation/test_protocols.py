@@ -162,6 +162,7 @@ def test_a_hint_in_anyones_replies_is_found_and_marked() -> None:
     absent = evaluate([said("a", "[]", "cat"), said("b", "[]", "cat")])  # asked for one that is not there
     assert absent.protocol.name == "default" and "categories asked, of all" in format_results({"x": absent})
     assert "categories asked" not in format_results({"whole": whole})
+    assert "? images" in format_results({"x": replace(whole, counts={})})  # as a stored result may lack them
 
 
 def test_a_box_counts_only_for_what_its_prompt_asked() -> None:
@@ -223,3 +224,11 @@ def test_the_command_line_takes_a_protocol(tmp_path: Path, capsys: pytest.Captur
     assert "AR1000" in record["metrics"] and len(record["coco"]) == 12
     assert cli.main([*command, "mmdte"]) == 2
     assert "did you mean 'mmdet'" in capsys.readouterr().err
+
+
+def test_a_stored_score_that_no_float_can_hold_is_named() -> None:
+    record = {**DEFAULT.to_json(), "constant_score": 10**400}
+    with pytest.raises(
+        DataError, match=r"protocol\.constant_score: expected float, found <a whole number of 1329 bits>"
+    ):
+        Protocol.from_json(record)

@@ -12,6 +12,7 @@ from dataclasses import Field, asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from visionr1.boxes import is_number
 from visionr1.errors import DataError, RecipeError, short_repr
 
 DETECTION_FIELDS = (
@@ -399,7 +400,7 @@ def _read_stored(field_of_protocol: Field[Any], value: Any) -> Any:
         if isinstance(value, str) and value in get_args(kind):
             return value
         raise DataError(f"protocol.{key}: expected one of {', '.join(get_args(kind))}, found {short_repr(value)}")
-    if type(value) is not kind and not (kind is float and type(value) is int):
+    if type(value) is not kind and not (kind is float and is_number(value)):
         raise DataError(f"protocol.{key}: expected {kind.__name__}, found {short_repr(value)}")
     return value
 

@@ -217,8 +217,9 @@ def _footer(results: Mapping[str, Result]) -> list[str]:
         lines.append(f"* {name_by_protocol[protocol]}: {protocol.line()}")
 
     # Results of one table may be of sets of different sizes: 120/119 images.
-    sizes = sorted({result.counts["images"] for result in results.values()})
+    # A stored result may lack the count.
+    sizes = sorted({result.counts["images"] for result in results.values() if "images" in result.counts})
     about_intervals = "no intervals; --resamples 1000 computes them"
     if any(result.interval for result in results.values()):
         about_intervals = "[95% bootstrap interval over images]"
-    return [*lines, f"{'/'.join(map(str, sizes))} images; figures x 100; {about_intervals}"]
+    return [*lines, f"{'/'.join(map(str, sizes)) or '?'} images; figures x 100; {about_intervals}"]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from visionr1.dialects import get_dialect
-from visionr1.dialects.loose_json import Object, read_values
+from visionr1.dialects.reading.loose_json import Object, read_values
 from visionr1.rewards import Reward
 from visionr1.samples import Boxes, GroundTruth
 

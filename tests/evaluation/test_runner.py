@@ -1,6 +1,7 @@
 """Predicting and evaluating with a random model of each family, through the command line too."""
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -171,8 +172,19 @@ def test_weights_of_another_precision_are_stated(
     assert json.loads(capsys.readouterr().out)["protocol"]["dtype"] == "bfloat16"
 
 
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """A folder for replies. In one beside it, where an evaluation looks for some of its own, are a pipe without a
+    writer and a row nested too deep."""
+    other = tmp_path / "sets" / "other"
+    other.mkdir(parents=True)
+    os.mkfifo(other / "pipe.jsonl")
+    (other / "deep.jsonl").write_text("[" * 100_000)
+    return tmp_path / "sets" / "out"
+
+
 def test_an_evaluation_that_was_stopped_goes_on(
-    qwen25_folder: Path, few: BoxDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    qwen25_folder: Path, few: BoxDataset, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = load_policy(qwen25_folder)
     model = Model(policy, name="m")
@@ -180,10 +192,10 @@ def test_an_evaluation_that_was_stopped_goes_on(
     facts = {"model": "m", "data": "few", "split": None}
     whole = collect_replies(model, asking)
     one = collect_replies(
-        Model(policy, name="m", batch_size=1), asking, log=ReplyLog(tmp_path, "m", facts), shard=Shard(2, 2)
+        Model(policy, name="m", batch_size=1), asking, log=ReplyLog(out, "m", facts), shard=Shard(2, 2)
     )
     assert [reply.text for reply in one] == [whole[1].text]
-    part = tmp_path / "m.part-2-of-2.jsonl"
+    part = out / "m.part-2-of-2.jsonl"
     part.write_text(part.read_text() + '{"sample_id": "cut o')
     asked: list[str] = []
 
@@ -192,33 +204,33 @@ def test_an_evaluation_that_was_stopped_goes_on(
         return predict_samples(policy, samples, **options)
 
     monkeypatch.setattr("visionr1.evaluation.runner.predict_samples", listen)
-    both = collect_replies(model, asking, log=ReplyLog(tmp_path, "m", facts), shard=Shard(2, 2))
+    both = collect_replies(model, asking, log=ReplyLog(out, "m", facts), shard=Shard(2, 2))
     assert both == one and asked == []  # the cut-off row is gone, the whole one is kept
-    log = ReplyLog(tmp_path, "m", facts)
+    log = ReplyLog(out, "m", facts)
     assert [reply.text for reply in collect_replies(model, asking, log=log)] == [reply.text for reply in whole]
     assert asked == [few.samples[0].id, few.samples[2].id]
     assert evaluate(few, Replies(whole, policy.dialect), num_resamples=0).result.counts["replies"] == 3
     other = Asking.of(model, few.samples, read_protocol(["max_new_tokens=4"]))
     with pytest.raises(DataError, match="replies of another evaluation: max_new_tokens: expected 4, found 3"):
-        collect_replies(model, other, log=ReplyLog(tmp_path, "m", facts))
+        collect_replies(model, other, log=ReplyLog(out, "m", facts))
     with pytest.raises(DataError, match='data: expected "many", found "few"'):
-        collect_replies(model, asking, log=ReplyLog(tmp_path, "m", {**facts, "data": "many"}))
+        collect_replies(model, asking, log=ReplyLog(out, "m", {**facts, "data": "many"}))
     asking = Asking.of(Model(qwen25_folder, dtype="bfloat16"), few.samples, read_protocol(["max_new_tokens=3"]))
     with pytest.raises(DataError, match='another evaluation: dtype: expected "bfloat16", found "float32"'):
-        collect_replies(model, asking, log=ReplyLog(tmp_path, "m", facts))
+        collect_replies(model, asking, log=ReplyLog(out, "m", facts))
     policy.image_processor.size = {"shortest_edge": 56 * 56, "longest_edge": 99 * 99}
     asking = Asking.of(model, few.samples, read_protocol(["max_new_tokens=3"]))
     with pytest.raises(DataError, match="another evaluation: image_processor"):
-        collect_replies(model, asking, log=ReplyLog(tmp_path, "m", facts))
+        collect_replies(model, asking, log=ReplyLog(out, "m", facts))
     with torch.no_grad():
         next(iter(policy.model.parameters())).add_(1)
     with pytest.raises(DataError, match="another evaluation: weights"):
-        collect_replies(model, asking, log=ReplyLog(tmp_path, "m", facts))
-    (tmp_path / "m.part-1-of-1.jsonl").write_text("no header\n")
+        collect_replies(model, asking, log=ReplyLog(out, "m", facts))
+    (out / "m.part-1-of-1.jsonl").write_text("no header\n")
     with pytest.raises(DataError, match="is no part of an evaluation"):
-        collect_replies(model, asking, log=ReplyLog(tmp_path, "m", facts))
+        collect_replies(model, asking, log=ReplyLog(out, "m", facts))
     log.remove()
-    assert not list(tmp_path.iterdir())
+    assert not list(out.iterdir())
 
 
 def test_a_finished_evaluation_is_neither_asked_again_nor_replaced(

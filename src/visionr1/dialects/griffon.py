@@ -13,11 +13,11 @@ from typing import ClassVar
 
 from visionr1.boxes import rescale_xyxy
 from visionr1.dialects.base import MAX_BOXES, NORM1000_WH, round_to_grid
-from visionr1.dialects.brackets import BRACKETS, EMPTY, add_bracketed, check_labels
-from visionr1.dialects.fallback import read_other
-from visionr1.dialects.items import Items, skip_thought
-from visionr1.dialects.labelled import label_before
-from visionr1.dialects.other_forms import holds_json
+from visionr1.dialects.reading.brackets import BRACKETS, EMPTY, add_bracketed, check_labels
+from visionr1.dialects.reading.fallback import read_other
+from visionr1.dialects.reading.items import Items, skip_thought
+from visionr1.dialects.reading.labelled import label_before
+from visionr1.dialects.reading.other_forms import holds_json
 from visionr1.samples import Boxes, FaultKind, Reply, Size, Task, compose_text
 
 TEMPLATES: dict[Task, str] = {

@@ -12,13 +12,13 @@ from typing import ClassVar
 
 from visionr1.boxes import rescale_xyxy
 from visionr1.dialects.base import NORM1000_WH, round_to_grid
-from visionr1.dialects.brackets import BRACKETS, EMPTY, check_labels, split_boxes
-from visionr1.dialects.fallback import read_other
-from visionr1.dialects.items import Items, skip_thought
-from visionr1.dialects.key_lines import read_key_lines
-from visionr1.dialects.labelled import read_labelled
-from visionr1.dialects.other_forms import holds_json
-from visionr1.dialects.tags import TAGS, read_tags, with_plain_tags
+from visionr1.dialects.reading.brackets import BRACKETS, EMPTY, check_labels, split_boxes
+from visionr1.dialects.reading.fallback import read_other
+from visionr1.dialects.reading.items import Items, skip_thought
+from visionr1.dialects.reading.key_lines import read_key_lines
+from visionr1.dialects.reading.labelled import read_labelled
+from visionr1.dialects.reading.other_forms import holds_json
+from visionr1.dialects.reading.tags import TAGS, read_tags, with_plain_tags
 from visionr1.samples import Boxes, FaultKind, Reply, Size, Task, compose_text
 
 TEMPLATES: dict[Task, str] = {

@@ -14,15 +14,15 @@ from collections.abc import Sequence
 import orjson
 
 from visionr1.dialects.base import MAX_BOXES, NORM1000_WH, check_encodable, read_reply
-from visionr1.dialects.box_forms import is_number
-from visionr1.dialects.brackets import split_boxes
-from visionr1.dialects.items import Items, is_open_thought, skip_thought
-from visionr1.dialects.json_items import add_json_items
-from visionr1.dialects.key_lines import read_key_lines
-from visionr1.dialects.labelled import read_labelled
-from visionr1.dialects.loose_json import Values, read_values, unescape_whole
-from visionr1.dialects.other_forms import name_other_form, read_words
-from visionr1.dialects.tags import read_tags, with_plain_tags
+from visionr1.dialects.reading.box_forms import is_number
+from visionr1.dialects.reading.brackets import split_boxes
+from visionr1.dialects.reading.items import Items, is_open_thought, skip_thought
+from visionr1.dialects.reading.json_items import add_json_items
+from visionr1.dialects.reading.key_lines import read_key_lines
+from visionr1.dialects.reading.labelled import read_labelled
+from visionr1.dialects.reading.loose_json import Values, read_values, unescape_whole
+from visionr1.dialects.reading.other_forms import name_other_form, read_words
+from visionr1.dialects.reading.tags import read_tags, with_plain_tags
 from visionr1.samples import Fault, FaultKind, Reply, Size, compose_text
 
 _BRACKETED = re.compile(r"\[\s?[0-9][0-9.]{0,20}(?:,\s?[0-9][0-9.]{0,20}){3}\s?\]")

@@ -43,6 +43,8 @@ class Shard:
 
 
 WHOLE = Shard(1, 1)
+_LONGEST_FIRST_ROW = 1 << 24
+"""Bytes that are read of the first row of a file that may be none of ours."""
 
 
 class ReplyLog:
@@ -77,7 +79,8 @@ class ReplyLog:
 
         # Files of other names are used if they are of the same, and left alone if not.
         for file in sorted(self._folder.parent.glob("*/*.jsonl")):
-            if file not in files and _read_replies_of(file) == self.replies_of:
+            # Whatever else lies there may be a pipe, on which reading would wait.
+            if file not in files and file.is_file() and _read_replies_of(file) == self.replies_of:
                 files.append(file)
 
         replies: dict[str, Prediction] = {}
@@ -143,12 +146,12 @@ def _read_replies(path: Path, expected: Mapping[str, Any]) -> list[Prediction]:
 
 
 def _read_replies_of(path: Path) -> object:
-    """Read what the replies in a file depend on; None where the first row does not say."""
-    with path.open("rb") as file:
-        try:
-            return json.loads(file.readline())["replies_of"]
-        except (ValueError, RecursionError, KeyError, TypeError):
-            return None
+    """Read what the replies in a file depend on; None where the first row does not say, or cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return json.loads(file.readline(_LONGEST_FIRST_ROW))["replies_of"]
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return None
 
 
 def check_same(path: Path, what: str, expected: Mapping[str, Any], stored: Mapping[str, Any]) -> None:

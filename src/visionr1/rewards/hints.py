@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from visionr1.dialects import DIALECTS, Dialect
 from visionr1.dialects.base import NORM1000_WH
 from visionr1.dialects.json_list import parse_json_list
-from visionr1.dialects.other_forms import name_other_form
 from visionr1.dialects.qwen3 import Qwen3
 from visionr1.dialects.qwen25 import Qwen25
+from visionr1.dialects.reading.other_forms import name_other_form
 from visionr1.dialects.think import Think
 from visionr1.rewards.criteria import match
 from visionr1.rewards.stages import BEGINNER

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 
-from visionr1.dialects.loose_json import Object, read_values
+from visionr1.dialects.reading.loose_json import Object, read_values
 from visionr1.samples import compose_text
 
 _LIST_START = re.compile(r"\[\s*+\{")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from visionr1.dialects.loose_json import Object, Word, read_number
+from visionr1.dialects.reading.loose_json import Object, Word, read_number
 
 _CORNER_NAMES = (
     ("x1", "y1", "x2", "y2"),

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import re
 
-from visionr1.dialects.box_forms import CORNER_KEYS, normalize_key
-from visionr1.dialects.items import Items
-from visionr1.dialects.json_items import BOX_KEYS, LABEL_KEYS, add_item
-from visionr1.dialects.labelled import label_before
-from visionr1.dialects.loose_json import Object
+from visionr1.dialects.reading.box_forms import CORNER_KEYS, normalize_key
+from visionr1.dialects.reading.items import Items
+from visionr1.dialects.reading.json_items import BOX_KEYS, LABEL_KEYS, add_item
+from visionr1.dialects.reading.labelled import label_before
+from visionr1.dialects.reading.loose_json import Object
 
 _KEY = re.compile(
     r"(?<!\w)(?P<key>(?:(?:bounding|object|category|class)[ ])?+[^\W\d]\w{0,30}+)[\"'*`]{0,3}+[ \t]{0,3}+[:=：]"

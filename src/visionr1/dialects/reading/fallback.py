@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from visionr1.dialects.brackets import EMPTY
-from visionr1.dialects.items import Items
-from visionr1.dialects.json_items import add_json_items
-from visionr1.dialects.key_lines import read_key_lines
-from visionr1.dialects.loose_json import read_values, unescape_whole
-from visionr1.dialects.other_forms import holds_json, name_other_form, read_words
+from visionr1.dialects.reading.brackets import EMPTY
+from visionr1.dialects.reading.items import Items
+from visionr1.dialects.reading.json_items import add_json_items
+from visionr1.dialects.reading.key_lines import read_key_lines
+from visionr1.dialects.reading.loose_json import read_values, unescape_whole
+from visionr1.dialects.reading.other_forms import holds_json, name_other_form, read_words
 from visionr1.samples import FaultKind
 
 

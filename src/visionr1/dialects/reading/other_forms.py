@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 
-from visionr1.dialects.items import Items
-from visionr1.dialects.labelled import label_before
-from visionr1.dialects.loose_json import read_number
+from visionr1.dialects.reading.items import Items
+from visionr1.dialects.reading.labelled import label_before
+from visionr1.dialects.reading.loose_json import read_number
 from visionr1.samples import FaultKind
 
 _OTHER_FAMILIES = (

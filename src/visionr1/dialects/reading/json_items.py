@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from visionr1.dialects.base import MAX_BOXES
-from visionr1.dialects.box_forms import BoxValue, is_number, normalize_key, read_box, read_corners
-from visionr1.dialects.items import Items
-from visionr1.dialects.loose_json import Object, Values, Word, is_json, read_number, read_values
+from visionr1.dialects.reading.box_forms import BoxValue, is_number, normalize_key, read_box, read_corners
+from visionr1.dialects.reading.items import Items
+from visionr1.dialects.reading.loose_json import Object, Values, Word, is_json, read_number, read_values
 from visionr1.samples import FaultKind, normalize_label, normalized_labels
 
 BOX, LABEL = "bbox_2d", "label"

@@ -6,7 +6,7 @@ import math
 import re
 
 from visionr1.dialects.base import check_encodable
-from visionr1.dialects.items import Items
+from visionr1.dialects.reading.items import Items
 from visionr1.samples import FaultKind
 
 EMPTY = "None"

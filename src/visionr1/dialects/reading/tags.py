@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from visionr1.dialects.box_forms import is_placeholder
-from visionr1.dialects.brackets import BRACKETS, add_bracketed
-from visionr1.dialects.items import Items
-from visionr1.dialects.loose_json import read_number
+from visionr1.dialects.reading.box_forms import is_placeholder
+from visionr1.dialects.reading.brackets import BRACKETS, add_bracketed
+from visionr1.dialects.reading.items import Items
+from visionr1.dialects.reading.loose_json import read_number
 from visionr1.samples import FaultKind
 
 TAGS = ("<ref>", "</ref>", "<box>", "</box>")

@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 
 from visionr1.dialects.base import MAX_BOXES
-from visionr1.dialects.box_forms import is_placeholder
-from visionr1.dialects.brackets import BRACKETS, add_bracketed
-from visionr1.dialects.items import Items
-from visionr1.dialects.tags import INTEGER
+from visionr1.dialects.reading.box_forms import is_placeholder
+from visionr1.dialects.reading.brackets import BRACKETS, add_bracketed
+from visionr1.dialects.reading.items import Items
+from visionr1.dialects.reading.tags import INTEGER
 from visionr1.samples import FaultKind, normalize_label, normalized_labels
 
 _BULLET = re.compile(r"\A(?:[-*•&,;.]|#{1,6}|and\b|[0-9]{1,3}[.)])\s*", re.IGNORECASE)

@@ -1,0 +1,1 @@
+"""Reading boxes out of text as models write it, whatever the dialect: loose JSON, tags, brackets, lines, prose."""

@@ -17,7 +17,6 @@ A row is a JSON object:
 
 from __future__ import annotations
 
-import json
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from typing import Any
 
 from visionr1.boxes import is_box
 from visionr1.errors import DataError
+from visionr1.files import parse_json
 from visionr1.samples import Boxes, GroundTruth, normalize_label, normalized_labels
 
 TRUTH_FIELDS = ("boxes", "labels", "categories", "width", "height", "input_width", "input_height")
@@ -70,8 +70,8 @@ def read_completion(line: str | bytes) -> CompletionRow:
     Raises DataError that names the field, what was expected and what was found.
     """
     try:
-        fields = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        fields = parse_json(line)
+    except ValueError as error:
         raise DataError(f"expected a JSON object, found {_beginning(line)} ({error})") from error
     if not isinstance(fields, dict):
         raise DataError(f"expected a JSON object, found {_beginning(line)}")

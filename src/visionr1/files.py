@@ -101,6 +101,18 @@ def read_json(path: Path) -> Any:
     return _parse_json(read_text(path).removeprefix("\ufeff"), str(path))
 
 
+class NestedTooDeep(ValueError):
+    """JSON has more levels than Python's reader can take."""
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of JSON text; ValueError if it is not JSON or cannot be read, with more levels than can be too."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise NestedTooDeep(str(error)) from error
+
+
 def read_json_lines(path: Path) -> list[Any]:
     """The values of a JSON Lines file, blank lines left out; DataError naming the line that is not JSON.
 
@@ -127,8 +139,8 @@ def _parse(lines: Sequence[str], path: Path) -> list[Any]:
 def _parse_json(text: str, where: str) -> Any:
     """Return the value in `text`; DataError, which begins with `where`, if it is not JSON or cannot be read."""
     try:
-        return json.loads(text)
-    except RecursionError as error:
+        return parse_json(text)
+    except NestedTooDeep as error:
         raise DataError(f"{where} is nested too deep to be read as JSON") from error
     except ValueError as error:
         # Among them a whole number of more digits than Python reads.

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from visionr1.errors import DataError, RecipeError
 from visionr1.evaluation.predictions import Prediction, read_predictions
-from visionr1.files import encode_text, naming_written
+from visionr1.files import encode_text, naming_written, parse_json
 
 T = TypeVar("T")
 
@@ -137,9 +137,9 @@ def _read_replies(path: Path, expected: Mapping[str, Any]) -> list[Prediction]:
     # What follows the last line end is empty, or a row that was cut off.
     *lines, _ = path.read_text(encoding="utf-8").split("\n")
     try:
-        first, *rows = [json.loads(line) for line in lines]
+        first, *rows = [parse_json(line) for line in lines]
         replies_of = first["replies_of"]
-    except (ValueError, RecursionError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is no part of an evaluation ({error}); delete it to begin anew") from error
     check_same(path, "replies", expected, replies_of)
     return read_predictions(rows, path)
@@ -149,8 +149,8 @@ def _read_replies_of(path: Path) -> object:
     """Read what the replies in a file depend on; None where the first row does not say, or cannot be read."""
     try:
         with path.open("rb") as file:
-            return json.loads(file.readline(_LONGEST_FIRST_ROW))["replies_of"]
-    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+            return parse_json(file.readline(_LONGEST_FIRST_ROW))["replies_of"]
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from visionr1.completions import TRUTH_FIELDS, read_truth, truth_to_json
 from visionr1.dialects import dialect_names
 from visionr1.errors import DataError
+from visionr1.files import parse_json
 from visionr1.rewards import PRESETS
 from visionr1.samples import Boxes, GroundTruth, Size
 
@@ -95,8 +96,8 @@ def _load(text: str) -> dict[str, Any]:
     if not isinstance(text, str):
         raise DataError(f"{expected} {type(text).__name__}")
     try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        fields = parse_json(text)
+    except ValueError as error:
         raise DataError(f"{expected} {text[:80]!r} ({error})") from error
     if not isinstance(fields, dict):
         raise DataError(f"{expected} {text[:80]!r}")

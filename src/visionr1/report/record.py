@@ -4,7 +4,6 @@ It reads `recipe.toml`, `versions.json`, `metrics.jsonl`, `evaluations.jsonl`, `
 results of `visionr1 eval` (`evaluation/*.json`, `BENCHMARK.json`) and of `visionr1 vqa` (`vqa/*.json`).
 """
 
-import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from visionr1.errors import DataError, naming, short_repr
 from visionr1.evaluation.predictions import Prediction, read_files, replies_in
 from visionr1.evaluation.protocols import Protocol
 from visionr1.evaluation.result import check_form
-from visionr1.files import read_json, read_log, read_text
+from visionr1.files import parse_json, read_json, read_log, read_text
 from visionr1.report.formats import number
 
 JsonRecord = Mapping[str, Any]
@@ -192,8 +191,8 @@ def _read_group(file: IO[bytes], path: Path) -> list[JsonRecord]:
 def _parse_rollout(line: bytes, where: str) -> JsonRecord:
     """Parse and check one row; DataError, which begins with `where`, if it is none."""
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        row = parse_json(line)
+    except ValueError as error:
         raise DataError(f"{where} is not JSON: {error}") from error
     _check_row(row, where)
     checked: JsonRecord = row

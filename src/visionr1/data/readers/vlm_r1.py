@@ -13,7 +13,6 @@ Every step takes time linear in the text.
 from __future__ import annotations
 
 import ast
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from visionr1.data.readers.base import Reader
 from visionr1.data.readers.conversations import Pair, read_image, read_pairs
 from visionr1.data.row_log import OnBad, is_file, is_name_list, is_object_list
 from visionr1.errors import DataError, short_repr
-from visionr1.files import read_json, read_json_lines
+from visionr1.files import parse_json, read_json, read_json_lines
 from visionr1.samples import Boxes, Query, compose_text, normalize_label
 
 # A name as Python or JSON quotes it, and what may follow it in a list; possessive, so that nothing is tried twice.
@@ -168,8 +167,8 @@ def _parse_answer(text: str) -> Any:
     if text in ("None", ""):
         return []
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return parse_json(text)
+    except ValueError:
         return text
 
 

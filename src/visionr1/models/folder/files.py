@@ -51,8 +51,6 @@ def read_object(path: Path) -> dict[str, Any]:
         content = read_json(path)
     except DataError as error:
         raise CheckpointError(str(error)) from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected a JSON object, found {type(content).__name__}")
     return content

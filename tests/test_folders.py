@@ -1,10 +1,10 @@
 import errno
 import os
-import stat
 from pathlib import Path
 
 import pytest
 
+from support.file_systems import refuse_syncing_folders
 from visionr1.folders import interrupted, remove_folder, whole_folder
 
 
@@ -39,14 +39,7 @@ def test_a_removed_folder_is_gone(tmp_path: Path) -> None:
 def test_a_file_system_that_cannot_sync_folders_gets_them_nevertheless(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    fsync = os.fsync
-
-    def refuse_folders(descriptor: int) -> None:
-        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            raise OSError(number, os.strerror(number))
-        fsync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", refuse_folders)
+    refuse_syncing_folders(monkeypatch, number)
     with whole_folder(tmp_path / "best") as folder:
         (folder / "weights").write_text("new")
     assert (tmp_path / "best/weights").read_text() == "new"

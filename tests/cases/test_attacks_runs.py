@@ -6,7 +6,6 @@ Each item of the list that attacks were collected in is tried here in the way a 
 import errno
 import os
 import signal
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from support.file_systems import refuse_syncing_folders
 from support.training import killed_at
 from visionr1.cli import main
 from visionr1.files import read_json
@@ -119,14 +119,7 @@ def test_a6_a_model_with_a_weight_that_is_not_finite_is_not_trained(
 def test_b7_a_file_system_without_fsync_of_folders_gets_checkpoints(
     recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    fsync = os.fsync
-
-    def refuse_folders(descriptor: int) -> None:
-        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            raise OSError(number, os.strerror(number))
-        fsync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", refuse_folders)
+    refuse_syncing_folders(monkeypatch, number)
     run = tmp_path / "run"
     assert main(["train", recipe, "--run-dir", str(run), "--set", "checkpoint.every=1"]) == 0
     assert (run / "checkpoints/step_2/trainer_state.pt").is_file()

@@ -10,6 +10,7 @@ import numpy as np
 from visionr1.data.scenes.grammar import (
     ORDERS,
     Description,
+    Order,
     absent_description,
     describe_things,
     draw_extreme,
@@ -82,28 +83,20 @@ def _ask_shape(rng: Rng, things: Sequence[Thing], descriptions: Sequence[Descrip
 
 def _ask_relation(rng: Rng, things: Sequence[Thing], descriptions: Sequence[Description]) -> tuple[str, str] | None:
     """Ask whether one thing lies on a side of another, or is larger: yes as often as no."""
-    pair = _draw_pair(rng, descriptions)
-    if pair is None:
+    drawn = _draw_comparison(rng, things, descriptions)
+    if drawn is None:
         return None
-    order = ORDERS[int(rng.integers(len(ORDERS)))]
-    first, second = (things[one.rows[0]] for one in pair)
-    question = f"Is the {pair[0].text} {order.relation} the {pair[1].text}?"
-    if order.clearly_first(first, second):
-        return question, "yes"
-    return (question, "no") if order.clearly_first(second, first) else None
+    question = f"Is the {drawn.one} {drawn.order.relation} the {drawn.other}?"
+    return question, "yes" if drawn.one_is_first else "no"
 
 
 def _ask_which(rng: Rng, things: Sequence[Thing], descriptions: Sequence[Description]) -> tuple[str, str] | None:
     """Ask which of two things lies further to a side, or is larger."""
-    pair = _draw_pair(rng, descriptions)
-    if pair is None:
+    drawn = _draw_comparison(rng, things, descriptions)
+    if drawn is None:
         return None
-    order = ORDERS[int(rng.integers(len(ORDERS)))]
-    first, second = (things[one.rows[0]] for one in pair)
-    question = f"Which is {order.comparative}, the {pair[0].text} or the {pair[1].text}?"
-    if order.clearly_first(first, second):
-        return question, pair[0].text
-    return (question, pair[1].text) if order.clearly_first(second, first) else None
+    question = f"Which is {drawn.order.comparative}, the {drawn.one} or the {drawn.other}?"
+    return question, drawn.one if drawn.one_is_first else drawn.other
 
 
 def _ask_more(rng: Rng, things: Sequence[Thing], descriptions: Sequence[Description]) -> tuple[str, str] | None:
@@ -145,6 +138,29 @@ def _draw_one_thing(rng: Rng, things: Sequence[Thing], descriptions: Sequence[De
         if extreme:
             return extreme
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """Two things by their descriptions, and an order in which one of them clearly comes first."""
+
+    one: str
+    other: str
+    order: Order
+    one_is_first: bool
+
+
+def _draw_comparison(rng: Rng, things: Sequence[Thing], descriptions: Sequence[Description]) -> _Comparison | None:
+    """Draw two things and an order; None if there are no two, or if they differ too little to be seen."""
+    pair = _draw_pair(rng, descriptions)
+    if pair is None:
+        return None
+    order = ORDERS[int(rng.integers(len(ORDERS)))]
+    first, second = (things[one.rows[0]] for one in pair)
+    one_is_first = order.clearly_first(first, second)
+    if not one_is_first and not order.clearly_first(second, first):
+        return None
+    return _Comparison(pair[0].text, pair[1].text, order, one_is_first)
 
 
 def _draw_pair(rng: Rng, descriptions: Sequence[Description]) -> tuple[Description, Description] | None:

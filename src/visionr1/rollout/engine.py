@@ -80,6 +80,15 @@ class StreamingEngine(RolloutEngine, Protocol):
         """
 
 
+def copies_weights(engine: RolloutEngine) -> bool:
+    """Return True if an engine samples from a copy of the policy's weights, and runs none of the policy's layers.
+
+    It says so by an attribute `copies_weights`, and takes the weights by `models.adapters.gathered_weights`, so that
+    under FSDP2 no rank ever holds all of them. All ranks must call such an engine equally often.
+    """
+    return bool(getattr(engine, "copies_weights", False))
+
+
 def make_completions(
     policy: Policy, token_ids: Tensor, logprobs: Tensor, lengths: Tensor, truncated: Tensor, num_completions: int
 ) -> list[list[Completion]]:

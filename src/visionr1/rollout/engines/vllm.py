@@ -24,7 +24,7 @@ import torch
 from packaging.specifiers import SpecifierSet
 
 from visionr1.errors import MissingDependency, RecipeError, TrainingError, VisionR1Error, needs_extra
-from visionr1.models.adapters import merged_weights
+from visionr1.models.adapters import gathered_weights
 from visionr1.models.policy import Policy
 from visionr1.models.prompts import Prompt
 from visionr1.models.settings import ModelSection
@@ -127,6 +127,8 @@ def _keeping_random_state() -> Iterator[None]:
 class VLLMEngine:
     """A rollout engine; its log-probabilities are of the distribution that was sampled from, after top-p and top-k."""
 
+    copies_weights = True
+
     def __init__(self, llm: Any, sampling_params: Any, *, label: str, dtype: str, on_cpu: bool) -> None:
         """`llm` and `sampling_params` are vLLM's objects; the others are as in `StreamingEngine`."""
         self.llm = llm
@@ -195,7 +197,7 @@ class VLLMEngine:
         """
         if not policy.has_weights:
             return
-        weights = merged_weights(policy.model, policy.model.state_dict())
+        weights = gathered_weights(policy.model)
         self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
         if self.on_cpu:
             self.llm.apply_model(_pack_heads)

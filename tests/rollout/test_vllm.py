@@ -26,8 +26,10 @@ from visionr1.models.settings import LoRASection, ModelSection
 from visionr1.rollout.eager import generate
 from visionr1.rollout.engine import Sampling
 from visionr1.rollout.engines import needs_weights
-from visionr1.rollout.engines.vllm import NEVER, VERSIONS, VLLMEngine, open_engine
+from visionr1.rollout.engines.vllm import VLLMEngine, open_engine
 from visionr1.rollout.settings import RolloutSection
+from visionr1.rollout.vllm.opening import VERSIONS
+from visionr1.rollout.vllm.requests import NEVER
 
 needs_vllm = pytest.mark.skipif(
     importlib.util.find_spec("vllm") is None, reason="vLLM is not installed: make test-vllm"

@@ -106,7 +106,7 @@ class BranchCache:
         device = prefill.layers[0].keys.device
         dtype = _cache_dtype(prefill, device)
         columns = self._round_up(length)
-        copies = []
+        copies: list[Tensor] = []
         for layer in prefill.layers:
             for part in (layer.keys, layer.values):
                 number = 2 * len(prefill.layers) + len(copies)  # after those of the branches

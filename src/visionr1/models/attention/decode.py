@@ -30,11 +30,12 @@ class SharedPrefix:
         num_slots = len(self.keys) * self.num_slots
         if self.slots is not None:
             rows = rows.new_zeros(num_slots, *rows.shape[1:]).index_copy(0, self.slots, rows)
-        return rows.unflatten(0, (len(self.keys), self.num_slots)).transpose(1, 2).flatten(2, 3)
+        grid: Tensor = rows.unflatten(0, (len(self.keys), self.num_slots)).transpose(1, 2).flatten(2, 3)
+        return grid
 
     def to_rows(self, grid: Tensor) -> Tensor:
         """Return a grid (B, K, G x Q, X) as rows (N, K, Q, X)."""
-        rows = grid.unflatten(2, (self.num_slots, -1)).transpose(1, 2).flatten(0, 1)
+        rows: Tensor = grid.unflatten(2, (self.num_slots, -1)).transpose(1, 2).flatten(0, 1)
         return rows if self.slots is None else rows.index_select(0, self.slots)
 
 

@@ -2,7 +2,7 @@
 
 A record comes from one of three places, so that one file adds a thing, also from outside the package:
 
-- a module in the room's own folder that sets the registry's attribute (`DIALECT = Qwen25()`, or a tuple of records);
+- a module in the room's own folder that sets the registry's attribute (`DIALECT = Griffon()`, or a tuple of records);
 - an installed package, by the entry point `visionr1.KIND` (`[project.entry-points."visionr1.dialect"]`);
 - a name of the form `package.module:object` or `folder/file.py:object`, wherever a user may give a name.
 

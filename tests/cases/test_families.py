@@ -1,7 +1,7 @@
 """Replies of model families (`families/`), by `visionr1 eval`: right figures where a dialect reads them, else a hint.
 
 All of them describe the same boxes, four an image, perfectly. Where the dialect is not theirs, AP is 0, nothing is
-guessed, and one line names what they are.
+guessed, and one line names what they are and which dialect to choose.
 """
 
 import json
@@ -28,6 +28,14 @@ def evaluate(name: str, dialect: str, capsys: pytest.CaptureFixture[str]) -> tup
         ("qwen25_right", "qwen25", {}),
         ("qwen3_norm1000", "qwen3", {}),
         ("internvl", "internvl", {}),
+        ("qwen2vl", "qwen2vl", {}),
+        ("gemini", "gemini", {}),
+        ("paligemma", "paligemma", {}),
+        ("unit_floats", "json:grid=1", {}),
+        ("unit_floats", "lfm", {"other_key": 4}),
+        ("key_bbox", "json:key=bbox", {}),
+        ("percat_nolabel", "json:label=none", {}),
+        ("single_quotes", "glm", {"other_syntax": 4, "unreadable": 4}),
         # Decoded without special tokens, as TRL and verl do.
         ("internvl_stripped", "internvl", {"other_syntax": 4}),
         ("internvl_stripped", "qwen3", {"surrounding_text": 4}),
@@ -71,16 +79,26 @@ def test_a_list_of_four_numbers_alone_is_one_box(capsys: pytest.CaptureFixture[s
     [
         ("qwen3_norm1000", "qwen25", 16, "replies look like dialect qwen3 (0-1000): as qwen3 AP50 would be 100.0"),
         ("qwen25_right", "qwen3", 16, "replies look like dialect qwen25 (pixels of the model's input)"),
-        ("unit_floats", "qwen3", 16, "numbers from 0 to 1"),
-        ("unit_floats", "qwen25", 16, "numbers from 0 to 1"),
+        ("unit_floats", "qwen3", 16, "dialect json:key=bbox_2d,order=xyxy,grid=1 (numbers from 0 to 1): as json:"),
+        ("unit_floats", "qwen25", 16, "dialect json:key=bbox_2d,order=xyxy,grid=1 (numbers from 0 to 1): as json:"),
         ("internvl_stripped", "qwen25", 16, "replies look like dialect qwen3 (0-1000)"),
         ("key_bbox", "qwen25", 16, "read bbox); replies look like dialect qwen3"),
         ("visual_rft", "qwen3", 16, "a box overlaps one of another label, '' where 'cat' is true"),
-        ("gemini", "qwen3", 16, "Gemini's boxes (box_2d, y first, 0-1000), for which there is no dialect"),
+        ("gemini", "qwen3", 16, "dialect gemini (box_2d, y first, 0-1000): as gemini AP50 would be 100.0"),
         ("gemini", "qwen25", 16, "box_2d is Gemini's key, whose boxes begin with y"),
-        ("paligemma", "qwen3", 0, "the location tokens of PaliGemma"),
-        ("molmo", "qwen3", 0, "the points of Molmo"),
+        ("gemini", "paligemma", 0, "replies look like dialect gemini"),
+        ("qwen3_norm1000", "gemini", 16, "bbox_2d is Qwen's key, whose boxes begin with x"),
+        (
+            "paligemma",
+            "qwen3",
+            0,
+            "the location tokens of PaliGemma, which this dialect does not write (dialect paligemma",
+        ),
+        ("paligemma", "qwen3", 0, "replies look like dialect paligemma"),
+        ("molmo", "qwen3", 0, "the points of Molmo or Qwen2.5-VL, and points are no boxes"),
+        ("molmo", "rex", 0, "the points of Molmo or Qwen2.5-VL, and points are no boxes"),
         ("qwen2vl", "qwen25", 0, "box tags as Qwen2-VL and InternVL write them, from 0 to 1000"),
+        ("qwen2vl", "qwen25", 0, "replies look like dialect qwen2vl"),
         ("internvl", "qwen25", 0, "replies look like dialect internvl"),
         ("prefilled_think", "qwen25", 16, "replies look like dialect qwen3"),
     ],

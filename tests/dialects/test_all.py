@@ -17,7 +17,7 @@ Case = tuple[Boxes, tuple[int, int], tuple[int, int]]
 SIZE, SEEN = (640, 480), (644, 476)
 EVERY = pytest.mark.parametrize("dialect", ALL_DIALECTS.values(), ids=ALL_DIALECTS)
 
-word = st.text(st.characters(codec="utf-8", exclude_characters='[]<>"\\'), min_size=1, max_size=8)
+word = st.text(st.characters(codec="utf-8", exclude_characters='[]<>;"\\'), min_size=1, max_size=8)
 hard_labels = st.sampled_from(
     ['a "b" \\', "traffic-light", "-", "salt & pepper", "&", "None", "{}", "猫", "x, y", "A-", "&-&"]
 )
@@ -38,6 +38,10 @@ def labelled_boxes(draw: st.DrawFn) -> Case:
     return Boxes.of(boxes, names), size_wh, input_size_wh
 
 
+MOST_STEPS = {"florence2": 1.5}
+"""Of the grid, that a coordinate may be off by: Florence-2 has no bin behind the last for the end of a small box."""
+
+
 @EVERY
 @given(case=labelled_boxes())
 def test_rendered_boxes_are_read_back(dialect: Dialect, case: Case) -> None:
@@ -46,8 +50,9 @@ def test_rendered_boxes_are_read_back(dialect: Dialect, case: Case) -> None:
     reply = dialect.parse(text, size_wh=size_wh, input_size_wh=input_size_wh)
     assert reply.faults == () and reply.num_malformed == 0
     assert reply.boxes.labels == tuple(map(compose_text, boxes.labels))
-    grid = (1000, 1000) if dialect.grid_wh(input_size_wh) == (1, 1) else dialect.grid_wh(input_size_wh)
-    step = np.array([size_wh[0] / grid[0], size_wh[1] / grid[1]] * 2)
+    grid = dialect.grid_wh(size_wh=size_wh, input_size_wh=input_size_wh)
+    grid = (1000, 1000) if grid == (1, 1) else grid
+    step = np.array([size_wh[0] / grid[0], size_wh[1] / grid[1]] * 2) * MOST_STEPS.get(dialect.name, 1)
     assert (np.abs(reply.boxes.xyxy - boxes.xyxy) <= step * (1 + 1e-9) + 1e-6).all()
     again = dialect.render(reply.boxes, size_wh=size_wh, input_size_wh=input_size_wh)
     assert dialect.parse(again, size_wh=size_wh, input_size_wh=input_size_wh).boxes == reply.boxes
@@ -80,7 +85,15 @@ def test_truncation_at_every_byte_keeps_the_complete_boxes(dialect: Dialect) -> 
     for cut in range(len(text)):
         reply = dialect.parse(text[:cut], size_wh=SIZE, input_size_wh=SEEN)
         assert reply.num_malformed == 0 and before <= len(reply.boxes) <= 3
-        assert reply.boxes == Boxes(whole.boxes.xyxy[: len(reply.boxes)], whole.boxes.labels[: len(reply.boxes)])
+        labels_written = whole.boxes.labels[: len(reply.boxes)]
+        if dialect.name == "paligemma" and len(reply.boxes):
+            # The label stands behind its box, which is complete without it.
+            assert labels_written[-1].startswith(reply.boxes.labels[-1])
+            labels_written = (*labels_written[:-1], reply.boxes.labels[-1])
+        assert reply.boxes == Boxes(whole.boxes.xyxy[: len(reply.boxes)], labels_written)
+        if labels_written != whole.boxes.labels[: len(reply.boxes)]:
+            before = len(reply.boxes)
+            continue
         rest = Boxes(TRUTH.xyxy[: len(reply.boxes)], TRUTH.labels[: len(reply.boxes)])
         complete = dialect.render(rest, size_wh=SIZE, input_size_wh=SEEN) if len(rest) else None
         assert reply.well_formed == (complete is not None and text[:cut].strip() == complete), text[:cut]
@@ -159,7 +172,7 @@ def test_deep_nesting_is_read_without_recursion(depth: int) -> None:
 
 
 def test_unknown_names_are_told_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"unknown dialect 'think\+qwen25'; did you mean 'qwen25'\?; known: griffon"):
+    with pytest.raises(ValueError, match=r"unknown dialect 'think\+qwen25'; did you mean 'qwen25'\?; known: gemini"):
         get_dialect("think+think+qwen25")
 
 

@@ -5,7 +5,7 @@ import pytest
 from support.dialects import ALL_DIALECTS
 from visionr1.dialects import get_dialect, instruction, resolve_dialect
 from visionr1.errors import RecipeError
-from visionr1.samples import Query
+from visionr1.samples import Boxes, Query
 
 
 @pytest.mark.parametrize(
@@ -52,9 +52,25 @@ def test_table_8(dialect: str, query: Query, text: str) -> None:
 @pytest.mark.parametrize("dialect", ALL_DIALECTS)
 def test_every_dialect_is_asked_for_what_it_reads(dialect: str) -> None:
     asked = instruction(Query("grounding", ("cat",)), dialect)
-    assert ("JSON" in asked) is ("qwen" in dialect)
-    assert ("<ref>cat</ref>" in asked) is ("internvl" in dialect)
+    written = get_dialect(dialect).render(Boxes.of([[1, 2, 30, 40]], ["cat"]), size_wh=(64, 64), input_size_wh=(56, 56))
+    assert ("JSON" in asked) is ('": [' in written)
+    assert ("<ref>cat</ref>" in asked) is ("<ref>" in written)
     assert ("<think> </think>" in asked and "<answer> </answer>" in asked) is ("think+" in dialect)
+
+
+def test_categories_are_joined_as_the_dialect_joins_them() -> None:
+    query = Query("detection", ("cat", "traffic light"))
+    assert instruction(query, "paligemma") == "detect cat ; traffic light"
+    assert instruction(query, "paligemma", "Find {}.") == "Find cat ; traffic light."
+    assert instruction(query, "rex").startswith("Detect cat, traffic light. Output")
+
+
+def test_a_form_of_json_is_stated_in_its_prompt() -> None:
+    asked = instruction(Query("detection", ("cat", "dog")), "json:key=bbox,order=yxyx,grid=1,label=name")
+    assert asked.endswith(
+        'The category set includes cat, dog. Output a list of {"bbox": [y1, x1, y2, x2], "name": "name"}, with '
+        "coordinates as numbers from 0 to 1, relative to the image."
+    )
 
 
 def test_a_thought_is_asked_for_whatever_the_template() -> None:
@@ -66,7 +82,9 @@ def test_a_thought_is_asked_for_whatever_the_template() -> None:
 
 
 def test_an_unknown_dialect_is_named() -> None:
-    with pytest.raises(RecipeError, match="unknown dialect 'gpt'; known: griffon, internvl, qwen25, qwen3"):
+    with pytest.raises(
+        RecipeError, match="unknown dialect 'gpt'; known: gemini, glm, griffon, internvl, lfm, minicpm, qwen25, qwen3, "
+    ):
         instruction(Query("detection", ("cat",)), "gpt")
 
 

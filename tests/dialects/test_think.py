@@ -142,7 +142,7 @@ def test_a_label_with_the_answers_tag_cannot_be_written() -> None:
 
 def test_the_wrapped_dialect_is_asked_as_the_plain_one_and_to_think() -> None:
     assert get_dialect("think+griffon").templates == get_dialect("griffon").templates
-    assert get_dialect("think+qwen3").grid_wh((28, 28)) == (1000, 1000)
+    assert get_dialect("think+qwen3").grid_wh(size_wh=(9, 9), input_size_wh=(28, 28)) == (1000, 1000)
 
 
 def test_qwen3_writes_thousandths_of_the_image() -> None:

@@ -147,7 +147,7 @@ def test_a_bad_row_gets_its_error_and_the_others_their_score(row: str | bytes, m
 
 
 def test_settings_that_do_not_go_together() -> None:
-    with pytest.raises(RecipeError, match="unknown dialect 'latin'; known: griffon, internvl, qwen25"):
+    with pytest.raises(RecipeError, match="unknown dialect 'latin'; known: gemini, glm, griffon, internvl"):
         make("paper", dialect="latin")
     with pytest.raises(RecipeError, match="preset vlm_r1 does not read the dialect 'griffon', but qwen25, qwen3"):
         make("vlm_r1", dialect="griffon")

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from visionr1.dialects.base import Dialect
+from visionr1.dialects.base import Dialect, HasTokens, JoinsCategories
+from visionr1.dialects.json_dialect import JSON, JSON_NAME, json_dialect
 from visionr1.dialects.think import OPEN_THINK, THINK, THINK_REQUEST, Think
 from visionr1.errors import RecipeError
 from visionr1.registry import Registry
@@ -19,6 +20,7 @@ __all__ = [
     "DIALECTS",
     "QUESTION_TEMPLATE",
     "Dialect",
+    "HasTokens",
     "describe_dialects",
     "dialect_names",
     "get_dialect",
@@ -43,13 +45,15 @@ def _check_dialect(value: Any) -> Dialect:
 
 
 DIALECTS: Registry[Dialect] = Registry(
-    "dialect", packages=("visionr1.dialects",), attribute="DIALECT", check=_check_dialect
+    "dialect", packages=("visionr1.dialects", "visionr1.dialects.tokens"), attribute="DIALECT", check=_check_dialect
 )
 """The plain dialects by name; each also comes with a thought before the answer, as think+NAME or open-think+NAME."""
 
 
 def get_dialect(name: str) -> Dialect:
-    """Return the known dialect `name`: plain, think+NAME or open-think+NAME. Imports no code.
+    """Return the known dialect `name`: plain, json:FORM (see `json_dialect`), think+ or open-think+ and one of them.
+
+    Imports no code.
 
     Raises RecipeError naming those there are.
     """
@@ -67,14 +71,19 @@ def resolve_dialect(name: str) -> Dialect:
 def _compose(name: str, find: Callable[[str], Dialect]) -> Dialect:
     """Return the dialect that `find` gives for a name, with a thought if the name says so."""
     if name.startswith(THINK):
-        return Think(find(name.removeprefix(THINK)))
+        return Think(_find(name.removeprefix(THINK), find))
     if name.startswith(OPEN_THINK):
-        return Think(find(name.removeprefix(OPEN_THINK)), opened=True)
-    return find(name)
+        return Think(_find(name.removeprefix(OPEN_THINK), find), opened=True)
+    return _find(name, find)
+
+
+def _find(name: str, find: Callable[[str], Dialect]) -> Dialect:
+    """Return the plain dialect that `name` describes as a form of JSON, or else that `find` gives."""
+    return json_dialect(name) if name.startswith(JSON) else find(name)
 
 
 def dialect_names() -> tuple[str, ...]:
-    """Return every name that `get_dialect` knows: the plain ones, then each with a thought, opened in two ways."""
+    """Return every name of a dialect that ships: the plain ones, then each with a thought, opened in two ways."""
     plain_names = tuple(DIALECTS)
     names = list(plain_names)
     for thought in (THINK, OPEN_THINK):
@@ -84,13 +93,15 @@ def dialect_names() -> tuple[str, ...]:
 
 def describe_dialects() -> str:
     """Return the choices for a help text or a message."""
-    return f"{', '.join(DIALECTS)}, or think+ and one of them, open-think+ where the prompt ends in <think>"
+    plain_names = f"{', '.join(DIALECTS)}, or any list in JSON as {JSON_NAME}"
+    return f"{plain_names}; think+ and one of them, open-think+ where the prompt ends in <think>"
 
 
 def instruction(query: Query, dialect: Dialect | str = "qwen25", template: str = "") -> str:
     """Return what a model that writes `dialect` is asked for `query`.
 
-    `template` takes the place of the dialect's own. Its {} stands for the categories, joined with a comma and a blank.
+    `template` takes the place of the dialect's own. Its {} stands for the categories, joined with a comma and a blank,
+    or as the dialect joins them (`JoinsCategories`).
     A dialect with a thought is asked as the plain one, and then to think first, whatever the template.
     """
     if isinstance(dialect, str):
@@ -103,4 +114,5 @@ def instruction(query: Query, dialect: Dialect | str = "qwen25", template: str =
     template = template or templates[query.task]
 
     # Not str.format, because a user's template may hold braces of its own.
-    return template.replace("{}", compose_text(", ".join(query.categories)))
+    joiner = dialect.category_joiner if isinstance(dialect, JoinsCategories) else ", "
+    return template.replace("{}", compose_text(joiner.join(query.categories)))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from visionr1.boxes import Array, box_area, clip_xyxy, rescale_xyxy
 from visionr1.samples import (
@@ -44,8 +45,8 @@ class Dialect(Protocol):
     def in_model_px(self) -> bool:
         """True if coordinates are pixels of the model's input, so that no reply can be read without its size."""
 
-    def grid_wh(self, input_size_wh: Size) -> tuple[float, float]:
-        """Return the span of the coordinates, from 0, both ends inclusive: the model's input, 1000 x 1000 or 1 x 1."""
+    def grid_wh(self, *, size_wh: Size, input_size_wh: Size) -> tuple[float, float]:
+        """Return the span of the coordinates, from 0, both ends inclusive: a size in pixels, 1000 x 1000 or 1 x 1."""
 
     def render(self, boxes: Boxes, *, size_wh: Size, input_size_wh: Size) -> str:
         """Return the text for `boxes`, each rounded so that its IoU with the true box is the largest possible.
@@ -58,6 +59,24 @@ class Dialect(Protocol):
 
         A label that is not among `categories` is a fault, unless that is empty.
         """
+
+
+@runtime_checkable
+class HasTokens(Protocol):
+    """A dialect that is written in tokens which a tokenizer may hold as special ones: these are sampled and read."""
+
+    @property
+    def tokens(self) -> Sequence[str]:
+        """All of them: tags, and coordinates where these are tokens."""
+
+
+@runtime_checkable
+class JoinsCategories(Protocol):
+    """A dialect whose prompt joins categories by another mark than a comma and a blank."""
+
+    @property
+    def category_joiner(self) -> str:
+        """The mark, with its blanks."""
 
 
 def check_encodable(label: str) -> None:
@@ -81,16 +100,23 @@ def round_to_grid(xyxy: Array) -> Array:
     choices = np.array(np.meshgrid(*[[0, 1]] * 4, indexing="ij")).reshape(4, 16).T  # (16, 4)
     low, high = np.floor(xyxy), np.ceil(xyxy)
     candidates = np.where(choices[None] == 0, low[:, None], high[:, None])  # (N, 16, 4)
+    best = find_most_alike(candidates, xyxy)
+    return np.take_along_axis(candidates, best[:, None, None], axis=1)[:, 0]
 
-    # IoU of each candidate with its box; an empty candidate is never chosen.
+
+def find_most_alike(candidates: Array, xyxy: Array) -> NDArray[np.intp]:
+    """Return for each of the boxes (N, 4) which of its candidates (N, C, 4) has the largest IoU with it: (N,).
+
+    An empty candidate is never chosen where there is another.
+    """
     overlap_end = np.minimum(candidates[..., 2:], xyxy[:, None, 2:])
     overlap = overlap_end - np.maximum(candidates[..., :2], xyxy[:, None, :2])
     intersection = np.maximum(overlap, 0.0).prod(axis=-1)
     sides = candidates[..., 2:] - candidates[..., :2]
     union = sides.prod(axis=-1) + box_area(xyxy)[:, None] - intersection
     iou = np.where((sides > 0).all(axis=-1), intersection / np.maximum(union, 1e-12), -1.0)
-    best = iou.argmax(axis=1)
-    return np.take_along_axis(candidates, best[:, None, None], axis=1)[:, 0]
+    best: NDArray[np.intp] = iou.argmax(axis=1)
+    return best
 
 
 def read_reply(

@@ -40,7 +40,7 @@ class Griffon:
     in_model_px: bool = False
     templates: ClassVar[Mapping[Task, str]] = TEMPLATES
 
-    def grid_wh(self, input_size_wh: Size) -> tuple[float, float]:
+    def grid_wh(self, *, size_wh: Size, input_size_wh: Size) -> tuple[float, float]:
         """See `Dialect.grid_wh`: 0 to 1."""
         return UNIT_WH
 

@@ -1,22 +1,23 @@
-"""Reading a JSON list of `{"bbox_2d": [x1, y1, x2, y2], "label": "name"}` from model text: strict, then salvaging.
+"""Reading a JSON list of items such as `{"bbox_2d": [x1, y1, x2, y2], "label": "name"}`: strict, then salvaging.
 
-Shared by the dialects that write JSON; they differ in the coordinate space only. A list of well-formed items alone is
-read at once. All else goes through one reader of objects (`loose_json.py`) and one of items (`json_items.py`),
-whatever stands around the list, so that a broken reply is never read otherwise than the whole one.
+Shared by the dialects that write JSON; they differ in the form of an item and in the coordinate space. A list of
+well-formed items alone is read at once. All else goes through one reader of objects (`loose_json.py`) and one of items
+(`json_items.py`), whatever stands around the list, so that a broken reply is never read otherwise than the whole one.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
+from typing import Any, TypeGuard
 
 import orjson
 
-from visionr1.dialects.base import MAX_BOXES, NORM1000_WH, check_encodable, read_reply
+from visionr1.dialects.base import MAX_BOXES, NORM1000_WH, check_encodable
 from visionr1.dialects.reading.box_forms import is_number
 from visionr1.dialects.reading.brackets import split_boxes
 from visionr1.dialects.reading.items import Items, is_open_thought, skip_thought
+from visionr1.dialects.reading.json_form import JsonForm
 from visionr1.dialects.reading.json_items import add_json_items
 from visionr1.dialects.reading.key_lines import read_key_lines
 from visionr1.dialects.reading.labelled import read_labelled
@@ -27,31 +28,46 @@ from visionr1.samples import Fault, FaultKind, Reply, Size, compose_text
 
 _BRACKETED = re.compile(r"\[\s?[0-9][0-9.]{0,20}(?:,\s?[0-9][0-9.]{0,20}){3}\s?\]")
 _TAGGED_VALUE = re.compile(r"box\w{0,20}[\"'”]?\s{0,3}[:：]\s{0,3}[\"']?<box>")
-_FENCE, _FENCE_END = "```json", "```"
+FENCE, FENCE_END = "```json", "```"
 
 
-def render_json_list(numbers: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
+def render_json_list(
+    numbers: Sequence[Sequence[float]], labels: Sequence[str], form: JsonForm, *, label_first: bool = False
+) -> str:
     """Return the fenced list in the form of the paper's SFT targets: one item a line, indented by a tab.
 
-    Raises ValueError for a blank label, which no reader of this form accepts, and for one that no text file can hold.
+    `numbers` are in the order of the `form`. Raises ValueError for a blank label, which no reader of this form accepts,
+    for one that no text file can hold, and for several labels where items have none.
     """
     if not labels:
         return "```json\n[]\n```"
+    if not form.label_key and len(set(map(compose_text, labels))) > 1:
+        found = ", ".join(sorted(set(labels))[:3])
+        raise ValueError(f"boxes are labelled {found}, but this dialect writes no labels: ask for one category")
     lines = []
     for index, (box, label) in enumerate(zip(numbers, labels, strict=True)):
         if not label.strip():
             raise ValueError(f"box {index} has a blank label; every box needs a name to be written")
         check_encodable(label)
-        corners = ", ".join(map(str, box))
-        lines.append(f'\t{{"bbox_2d": [{corners}], "label": {orjson.dumps(compose_text(label)).decode()}}}')
+        pairs = [f'"{form.box_key}": [{", ".join(map(str, box))}]']
+        if form.label_key:
+            pairs.append(f'"{form.label_key}": {orjson.dumps(compose_text(label)).decode()}')
+        if label_first:
+            pairs.reverse()
+        lines.append(f"\t{{{', '.join(pairs)}}}")
     return "```json\n[\n" + ",\n".join(lines) + "\n]\n```"
 
 
-def parse_json_list(text: str, *, grid_wh: tuple[float, float], size_wh: Size, categories: Sequence[str] = ()) -> Reply:
-    """Return the reply in `text`, whose coordinates are integers that span `grid_wh`. Never raises on text."""
+def parse_json_list(
+    text: str, form: JsonForm, *, grid_wh: tuple[float, float], size_wh: Size, categories: Sequence[str] = ()
+) -> Reply:
+    """Return the reply in `text`, whose items have the `form` and whose coordinates span `grid_wh`.
+
+    Never raises on text.
+    """
     body = text.strip()
-    if body.startswith(_FENCE) and body.endswith(_FENCE_END) and len(body) >= len(_FENCE + _FENCE_END):
-        body = body[len(_FENCE) : -len(_FENCE_END)].strip()
+    if body.startswith(FENCE) and body.endswith(FENCE_END) and len(body) >= len(FENCE + FENCE_END):
+        body = body[len(FENCE) : -len(FENCE_END)].strip()
     try:
         value = orjson.loads(body)
     except (orjson.JSONDecodeError, UnicodeEncodeError):
@@ -59,11 +75,11 @@ def parse_json_list(text: str, *, grid_wh: tuple[float, float], size_wh: Size, c
 
     # A list of well-formed items is read at once.
     if isinstance(value, list):
-        reply = _read_well_formed(body, value, grid_wh, size_wh, categories)
-        if reply is not None:
-            return reply
+        found = _read_well_formed(body, value, form, tuple(categories))
+        if found is not None:
+            return found.reply(grid_wh, size_wh)
 
-    items = Items(tuple(categories))
+    items = Items(tuple(categories), form)
     if value is None:
         _salvage(text, body, items, grid_wh)
     else:
@@ -71,52 +87,26 @@ def parse_json_list(text: str, *, grid_wh: tuple[float, float], size_wh: Size, c
     return items.reply(grid_wh, size_wh)
 
 
-def _read_well_formed(
-    body: str, value: list[object], grid_wh: tuple[float, float], size_wh: Size, categories: Sequence[str]
-) -> Reply | None:
-    """Return the reply of a list whose items have exactly a box of four numbers and a label; None for any other."""
+def _read_well_formed(body: str, value: list[object], form: JsonForm, categories: tuple[str, ...]) -> Items | None:
+    """Return the items of a list whose items have exactly a box of four numbers and a label; None for any other."""
     # JSON lets a later key replace an earlier one, so count what the text has.
-    if body.count('"bbox_2d"') > len(value) or body.count('"label"') > len(value):
+    if any(body.count(f'"{key}"') > len(value) for key in form.keys):
         return None
 
-    numbers: list[list[float]] = []
-    labels: list[str] = []
-    faults: list[Fault] = []
+    items = Items(categories, form)
     for position, item in enumerate(value[:MAX_BOXES]):
-        if not isinstance(item, dict) or len(item) != 2:
-            return None
-        box = item.get("bbox_2d")
-        label = item.get("label")
-        if not isinstance(label, str) or not label.strip() or not isinstance(box, list) or len(box) != 4:
+        if not _is_item(item, form):
             return None
 
         # Numbers of another form are a fault, but they are a box.
-        are_integers = True
-        for number in box:
-            if type(number) is not int:
-                if type(number) is not float or not math.isfinite(number):
-                    return None
-                are_integers = False
-        if not are_integers:
-            faults.append(Fault(FaultKind.WRONG_NUMBER_FORM, position, f"expected integers, found {box}"))
-        numbers.append(box)
-        labels.append(label)
+        box = item[form.box_key]
+        if not form.fits_numbers(box):
+            items.fault(FaultKind.WRONG_NUMBER_FORM, f"expected integers, found {box}", position)
+        items.add(box, item[form.label_key] if form.label_key else "")
 
     # The items beyond the limit are predictions without a box.
-    num_beyond = len(value) - len(numbers)
-    if num_beyond:
-        detail = f"{len(value)} items; {MAX_BOXES} are read"
-        faults.append(Fault(FaultKind.TOO_MANY_BOXES, MAX_BOXES, detail))
-    return read_reply(
-        numbers,
-        labels,
-        range(len(numbers)),
-        num_malformed=num_beyond,
-        faults=faults,
-        grid_wh=grid_wh,
-        size_wh=size_wh,
-        categories=categories,
-    )
+    items.count = len(value)
+    return items
 
 
 def _read_json(body: str, value: object, items: Items) -> None:
@@ -130,31 +120,34 @@ def _read_json(body: str, value: object, items: Items) -> None:
     if not isinstance(value, list) or any(isinstance(item, list) for item in value):
         detail = f"expected a flat list of objects, found {type(value).__name__}"
         items.fault(FaultKind.NOT_A_LIST, detail)
-    elif not items.faults and not all(map(_is_item, value)):
+    elif not items.faults and not all(_is_item(item, items.form) for item in value):
         # What is no prediction has no fault of its own: an empty object, a template, a wrapper in the list.
         items.fault(FaultKind.NOT_A_LIST, "expected a list of items alone, found a list with other things")
 
 
-def _is_item(value: object) -> bool:
+def _is_item(value: object, form: JsonForm) -> TypeGuard[dict[str, Any]]:
     """Say if a value of valid JSON is an object with exactly a box of four numbers and a label."""
-    if not isinstance(value, dict) or value.keys() != {"bbox_2d", "label"}:
+    if not isinstance(value, dict) or value.keys() != form.keys:
         return False
-    box, label = value["bbox_2d"], value["label"]
-    is_box = isinstance(box, list) and len(box) == 4 and all(map(is_number, box))
-    return is_box and isinstance(label, str) and bool(label.strip())
+    box = value[form.box_key]
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
+        return False
+    label = value[form.label_key] if form.label_key else "none is written"
+    return isinstance(label, str) and bool(label.strip())
 
 
 def _salvage(text: str, body: str, items: Items, grid_wh: tuple[float, float]) -> None:
     """Read the items of a text that is no JSON: those in tags of this space, in lists and objects, or in words."""
     answer = split_boxes(unescape_whole(skip_thought(body)))
-    other_form = name_other_form(answer, reads_norm1000=grid_wh == NORM1000_WH)
+    reads_tags = grid_wh == NORM1000_WH and not items.form.y_first
+    other_form = name_other_form(answer, reads_norm1000=reads_tags)
     if other_form:
         items.fault(FaultKind.UNREADABLE, other_form)
         return
 
     # Tags hold boxes of their own, or stand around the box of an object.
     tagged = with_plain_tags(answer)
-    if "<box>" in tagged and grid_wh == NORM1000_WH:
+    if "<box>" in tagged and reads_tags:
         if _TAGGED_VALUE.search(tagged):
             answer = tagged.replace("<box>", "").replace("</box>", "")
         else:
@@ -181,7 +174,7 @@ def _fault_of_text(text: str, body: str, values: Values, num_items: int) -> Faul
     if num_items and not values.has_prose and not body.startswith("[") and skip_thought(body) == body:
         return Fault(FaultKind.NOT_A_LIST, None, "expected one list, found objects without one around them")
 
-    bare = body.startswith("[") and body.endswith("]") and _FENCE_END not in body
+    bare = body.startswith("[") and body.endswith("]") and FENCE_END not in body
     if num_items and not bare:
         detail = "expected nothing but one list, bare or in one ```json fence"
         return Fault(FaultKind.SURROUNDING_TEXT, None, detail)

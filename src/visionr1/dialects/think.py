@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from visionr1.dialects.base import Dialect
+from visionr1.dialects.base import Dialect, HasTokens
 from visionr1.samples import Boxes, Fault, FaultKind, Reply, Size, Task
 
 THINK_REQUEST = (
@@ -45,13 +45,18 @@ class Think:
         return self.inner.templates
 
     @property
+    def tokens(self) -> Sequence[str]:
+        """See `HasTokens`: those of the inner one, if it has any."""
+        return self.inner.tokens if isinstance(self.inner, HasTokens) else ()
+
+    @property
     def in_model_px(self) -> bool:
         """See `Dialect.in_model_px`."""
         return self.inner.in_model_px
 
-    def grid_wh(self, input_size_wh: Size) -> tuple[float, float]:
+    def grid_wh(self, *, size_wh: Size, input_size_wh: Size) -> tuple[float, float]:
         """See `Dialect.grid_wh`."""
-        return self.inner.grid_wh(input_size_wh)
+        return self.inner.grid_wh(size_wh=size_wh, input_size_wh=input_size_wh)
 
     def render(self, boxes: Boxes, *, size_wh: Size, input_size_wh: Size) -> str:
         """See `Dialect.render`; the thought is empty. ValueError for a label that holds a tag of the template."""

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from visionr1.dialects import get_dialect
-from visionr1.dialects.think import OPEN_THINK, THINK
+from visionr1.dialects import HasTokens, get_dialect
 from visionr1.errors import RecipeError
 from visionr1.integrations.ground_truth import HostTruth, from_json
 from visionr1.rewards import PRESETS, FixedStages, Preset, Scorer
@@ -111,13 +110,16 @@ def _resolve(name: str) -> Preset:
 
 
 @lru_cache(maxsize=64)
-def _warn_stripped_tags(host: str, dialect: str) -> None:
-    if dialect.removeprefix(OPEN_THINK).removeprefix(THINK) != "internvl":
+def _warn_stripped_tags(host: str, name: str) -> None:
+    dialect = get_dialect(name)
+    tokens = dialect.tokens if isinstance(dialect, HasTokens) else ()
+    if not tokens:
         return
     _log.warning(
-        "%s decodes replies without special tokens, and <ref> and <box> of dialect %s are such tokens: boxes are "
-        "read without them, but no reply gets the format reward (docs/faq.md#internvl-in-another-framework)",
-        *(host, dialect),
+        "%s decodes replies without special tokens, and the tokens of dialect %s, such as %s, may be special in the "
+        "model's tokenizer: boxes are read without tags, not without coordinates, but no such reply gets the format "
+        "reward (docs/faq.md#tokens-of-a-dialect-in-another-framework)",
+        *(host, name, tokens[0]),
     )
 
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from visionr1.completions import TRUTH_FIELDS, read_truth, truth_to_json
-from visionr1.dialects import dialect_names
-from visionr1.errors import DataError
+from visionr1.dialects import describe_dialects, get_dialect
+from visionr1.errors import DataError, RecipeError
 from visionr1.files import parse_json
 from visionr1.rewards import PRESETS
 from visionr1.samples import Boxes, GroundTruth, Size
@@ -73,8 +73,7 @@ def from_json(text: str) -> HostTruth:
     is_preset = isinstance(preset, str) and preset in PRESETS
     _check(is_preset, "preset", f"one of {', '.join(PRESETS)}", preset)
     dialect = fields.get("dialect")
-    dialects = PRESETS.known(str(preset)).dialects or dialect_names()
-    _check(dialect in dialects, "dialect", f"one that preset {preset} reads, {', '.join(dialects)}", dialect)
+    _check_dialect(dialect, str(preset))
 
     # JSON's true is a number to Python, so the type is compared.
     progress = fields.get("progress")
@@ -88,6 +87,21 @@ def from_json(text: str) -> HostTruth:
 
     _check_boxes(truth.boxes, truth.size_wh)
     return HostTruth(truth, str(dialect), str(preset), progress)
+
+
+def _check_dialect(dialect: object, preset: str) -> None:
+    """Raise DataError if a row's `dialect` is none that the `preset` reads."""
+    read_names = PRESETS.known(preset).dialects
+    is_read = isinstance(dialect, str)
+    if read_names:
+        is_read = dialect in read_names
+    elif isinstance(dialect, str):
+        try:
+            get_dialect(dialect)
+        except RecipeError:
+            is_read = False
+    choices = ", ".join(read_names) or describe_dialects()
+    _check(is_read, "dialect", f"one that preset {preset} reads, {choices}", dialect)
 
 
 def _load(text: str) -> dict[str, Any]:

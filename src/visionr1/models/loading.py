@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig
+from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.quantizers import AutoHfQuantizer
 from transformers.utils.logging import disable_progress_bar
@@ -49,9 +49,22 @@ from visionr1.models.policy import Policy
 from visionr1.models.weights import check_finite
 
 DIALECT_FILE = "visionr1.json"
-GENERATION_CONFIG = "generation_config.json"
-DEFAULT_DIALECTS = {"qwen3_5": "qwen3", "qwen3_5_moe": "qwen3", "qwen3_vl_moe": "qwen3"}
-"""How released models write boxes, by model type, where it has no file in `families`."""
+DEFAULT_DIALECTS = {
+    "qwen2_vl": "qwen2vl",
+    "qwen3_5": "qwen3",
+    "qwen3_5_moe": "qwen3",
+    "qwen3_vl_moe": "qwen3",
+    "gemma3": "gemini",
+    "gemma4": "gemini",
+    "paligemma": "paligemma",
+    "glm4v": "glm",
+    "glm46v": "glm",
+    "glm4v_moe": "glm",
+    "lfm2_vl": "lfm",
+    "minicpmv4_6": "minicpm",
+    "minicpmv4_7": "minicpm",
+}
+"""How released models write boxes, by model type, where it has no file in `families`; each dialect names its source."""
 MOST_LAYERS = 1024
 """Of a model whose weights are not there to be counted."""
 NAME_A_DIALECT = "--dialect my_dialect.py:NAME, in a recipe model.dialect"
@@ -87,22 +100,14 @@ def load_policy(
     return policy
 
 
-def load_encoder(
-    path: str | Path, *, dtype: str = "float32", dialect: str | None = None, max_pixels: int | None = None
-) -> Policy:
+def load_encoder(path: str | Path, *, dialect: str | None = None, max_pixels: int | None = None) -> Policy:
     """Return the policy in `path` without its weights, which need not be there: it makes prompts and cannot be run.
 
     Arguments and errors are those of `load_policy`.
     """
     opened = _open_folder(path, None, needs_weights=False)
     with foreign(f"{opened.folder / 'config.json'}"), torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(
-            opened.config, dtype=getattr(torch, dtype), trust_remote_code=False
-        )
-    # The tokens that end a reply may stand there alone.
-    if (opened.folder / GENERATION_CONFIG).is_file():
-        with foreign(f"{opened.folder / GENERATION_CONFIG}"):
-            model.generation_config = GenerationConfig.from_pretrained(opened.folder, **LOCAL)
+        model = AutoModelForImageTextToText.from_config(opened.config, trust_remote_code=False)
     return _make_policy(opened, model, dialect=dialect, template=None, max_pixels=max_pixels)
 
 
@@ -149,7 +154,7 @@ def _make_policy(
 ) -> Policy:
     """Return the policy of a `model` with what makes its prompts, from its folder."""
     folder, family, settings = opened.folder, opened.family, opened.settings
-    written_in = _find_dialect(dialect, settings, opened.adapters or folder, opened.config.model_type, family)
+    written_in = _find_dialect(dialect, settings, opened.adapters or folder, opened.config.model_type)
     with foreign(f"the model folder {folder}"):
         if family is None:
             check_supported(model, folder)
@@ -178,7 +183,7 @@ def _try_image(policy: Policy, folder: Path) -> None:
     """
     try:
         prompt = policy.path.encode(Image.new("RGB", (224, 224)), "?")
-        if policy.has_weights:
+        if policy.device.type != "meta":
             with torch.no_grad():
                 policy.path.encode_images(policy, [prompt])
     except DataError as error:
@@ -302,9 +307,7 @@ def _load_model(folder: Path, dtype: str) -> Any:
     return model
 
 
-def _find_dialect(
-    name: str | None, settings: Mapping[str, Any], folder: Path, model_type: str, family: Family | None
-) -> Dialect:
+def _find_dialect(name: str | None, settings: Mapping[str, Any], folder: Path, model_type: str) -> Dialect:
     """Return the dialect that a user named, else that of the `settings` in `folder`, else that of its type."""
     if name:
         dialect = resolve_dialect(name)
@@ -316,10 +319,8 @@ def _find_dialect(
             raise CheckpointError(
                 f"{folder / DIALECT_FILE}: {error}; give one of your own with {NAME_A_DIALECT}"
             ) from error
-    elif family and family.dialect:
-        dialect = get_dialect(family.dialect)
-    elif model_type in DEFAULT_DIALECTS:
-        dialect = get_dialect(DEFAULT_DIALECTS[model_type])
+    elif default_dialect(model_type):
+        dialect = get_dialect(default_dialect(model_type))
     else:
         raise CheckpointError(
             f"{folder} does not say how its model writes boxes, and models of type {model_type!r} have no one way: "
@@ -327,6 +328,13 @@ def _find_dialect(
             f"known: {describe_dialects()}"
         )
     return dialect
+
+
+def default_dialect(model_type: str) -> str:
+    """Return the dialect of released models of a type, on whichever path; empty if they have no one way."""
+    if model_type in FAMILIES:
+        return FAMILIES.known(model_type).dialect or ""
+    return DEFAULT_DIALECTS.get(model_type, "")
 
 
 def _folder_settings(folder: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from visionr1.dialects import Dialect
+from visionr1.dialects import Dialect, HasTokens
 from visionr1.errors import CheckpointError, short_repr
 from visionr1.samples import Boxes
 
@@ -36,9 +36,13 @@ def end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
 
 def special_ids(tokenizer: Any, dialect: Dialect) -> set[int]:
     """Return the tokenizer's special tokens without those that `dialect` writes boxes in."""
-    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    named = frozenset(dialect.tokens) if isinstance(dialect, HasTokens) else frozenset()
+    special = set()
+    for i, token in tokenizer.added_tokens_decoder.items():
+        if token.special and token.content not in named:
+            special.add(i)
 
-    # The dialect's own tokens are those of a reply that it renders.
+    # Of a dialect that names none they are those of a reply that it renders.
     one_box = Boxes.of([[0, 0, 1, 1]], ["cat"])
     reply = dialect.render(one_box, size_wh=(9, 9), input_size_wh=(9, 9))
     return special - set(tokenizer.encode(reply, add_special_tokens=False))

@@ -21,8 +21,8 @@ from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForCondi
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from visionr1.dialects import QUESTION_TEMPLATE
-from visionr1.dialects.griffon import Griffon
-from visionr1.dialects.qwen25 import Qwen25
+from visionr1.dialects.griffon import TEMPLATES as GRIFFON_TEMPLATES
+from visionr1.dialects.json_dialect import TEMPLATES as QWEN_TEMPLATES
 from visionr1.files import write_json_atomic
 
 PATCH = 20  # pixels of one vision patch; 2 x 2 patches make one image token
@@ -85,7 +85,7 @@ player referee goal racquet net helmet jersey pistol gun smoke flame water river
 
 def _pieces() -> list[str]:
     """Return every fixed piece of prompts and answers, longest first: the pre-tokenizer takes the first that fits."""
-    templates = [*Qwen25.templates.values(), *Griffon.templates.values(), QUESTION_TEMPLATE]
+    templates = [*QWEN_TEMPLATES.values(), *GRIFFON_TEMPLATES.values(), QUESTION_TEMPLATE]
     prompts = {part for template in templates for part in template.split("{}") if part}
     return sorted({*prompts, *ANSWER_PIECES, "user\n", "assistant\n", "\n"}, key=lambda piece: (-len(piece), piece))
 

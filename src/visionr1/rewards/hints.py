@@ -7,18 +7,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from visionr1.dialects import DIALECTS, Dialect
-from visionr1.dialects.base import NORM1000_WH
-from visionr1.dialects.json_list import parse_json_list
-from visionr1.dialects.qwen3 import Qwen3
-from visionr1.dialects.qwen25 import Qwen25
+from visionr1.dialects.json_dialect import JsonDialect, json_dialect
 from visionr1.dialects.reading.other_forms import name_other_form
 from visionr1.dialects.think import Think
 from visionr1.rewards.criteria import match
 from visionr1.rewards.stages import BEGINNER
-from visionr1.samples import Boxes, Fault, FaultKind, GroundTruth, Reply, Size
+from visionr1.samples import Fault, FaultKind, GroundTruth, Reply
 
 MOST_REPLIES = 200
 """Replies that are looked at: enough to see what most of them have."""
@@ -95,7 +92,8 @@ def explain_no_overlap(replies: RepliesWithTruth, figure: Callable[[OtherSpace],
         return ""
 
     # Where there are no boxes in any form, the counts beside the result say so.
-    has_boxes = any(reply.num_predicted for reply in parsed)
+    other = find_other_space(replies)
+    has_boxes = other is not None or any(reply.num_predicted for reply in parsed)
     if not has_boxes and not any(name_other_form(text, reads_norm1000=False) for text, _ in replies.completions):
         return ""
 
@@ -103,7 +101,6 @@ def explain_no_overlap(replies: RepliesWithTruth, figure: Callable[[OtherSpace],
     for part in (replies.find_other_label(parsed), commonest_fault(parsed)):
         if part:
             parts.append(part)
-    other = find_other_space(replies)
     if other is not None:
         parts.append(f"replies look like {other.description}: {figure(other)} (a hint, no result)")
     return f"{'; '.join(parts)} ({_FAQ})"
@@ -152,23 +149,25 @@ def find_other_space(replies: RepliesWithTruth) -> OtherSpace | None:
 
 
 def _other_spaces(replies: RepliesWithTruth) -> Iterator[tuple[Dialect, str]]:
-    """Yield the dialects there are but the replies' own, then spaces that no dialect has, each with its description."""
+    """Yield the dialects there are but the replies' own, then more forms of JSON, each with its description."""
     inner = replies.dialect
     if isinstance(inner, Think):
         inner = inner.inner
-    for name in DIALECTS:
-        dialect = DIALECTS.known(name)
-        if name != inner.name and (replies.knows_input_size or not dialect.in_model_px):
-            yield _like(replies.dialect, dialect), f"dialect {name} ({_SPACES.get(name, 'another dialect')})"
-    for space, description in _UNNAMED:
-        yield _like(replies.dialect, space), description
+
+    # Of several that read the same, the commonest is named.
+    names = [*_SPACES, *(name for name in DIALECTS if name not in _SPACES)]
+    others = [(DIALECTS.known(name), _SPACES.get(name, "its own form")) for name in names if name in DIALECTS]
+    others += [(json_dialect(name), description) for name, description in _JSON_FORMS.items()]
+    for dialect, description in others:
+        if dialect.name != inner.name and (replies.knows_input_size or not dialect.in_model_px):
+            yield _like(replies.dialect, dialect), f"dialect {dialect.name} ({description})"
 
 
 def _writes_json(dialect: Dialect) -> bool:
     """Say if a dialect, perhaps behind a thought, is JSON."""
     if isinstance(dialect, Think):
         dialect = dialect.inner
-    return isinstance(dialect, Qwen25 | Qwen3)
+    return isinstance(dialect, JsonDialect)
 
 
 def _like(dialect: Dialect, other: Dialect) -> Dialect:
@@ -183,39 +182,13 @@ _SPACES = {
     "qwen3": "0-1000",
     "internvl": "tags, 0-1000",
     "griffon": "0-1, three decimals",
+    "gemini": "box_2d, y first, 0-1000",
+    "lfm": "bbox, 0-1",
 }
-
-
-@dataclass(frozen=True)
-class _JsonSpace(Qwen3):
-    """JSON in a space that no dialect has: for a look alone, it is written nowhere."""
-
-    name: str = field(default="", kw_only=True)
-    span_wh: tuple[float, float] | None = field(default=None, kw_only=True)
-    """Of the coordinates; None for pixels of the original image."""
-
-    def parse(self, text: str, *, size_wh: Size, input_size_wh: Size, categories: Sequence[str] = ()) -> Reply:
-        """See `Dialect.parse`."""
-        return parse_json_list(text, grid_wh=self.span_wh or size_wh, size_wh=size_wh, categories=categories)
-
-
-@dataclass(frozen=True)
-class _Gemini(Qwen3):
-    """JSON with the key box_2d, whose boxes are y1, x1, y2, x2 from 0 to 1000."""
-
-    name: str = "Gemini's"
-
-    def parse(self, text: str, *, size_wh: Size, input_size_wh: Size, categories: Sequence[str] = ()) -> Reply:
-        """See `Dialect.parse`."""
-        width, height = size_wh
-        text = text.replace("box_2d", "bbox_2d").replace("bbbox_2d", "bbox_2d")
-        turned = parse_json_list(text, grid_wh=NORM1000_WH, size_wh=(height, width), categories=categories)
-        boxes = Boxes(turned.boxes.xyxy[:, [1, 0, 3, 2]], turned.boxes.labels)
-        return replace(turned, boxes=boxes)
-
-
-_UNNAMED = (
-    (_JsonSpace(name="original pixels"), "pixels of the original image, for which there is no dialect"),
-    (_JsonSpace(name="0-1", span_wh=(1.0, 1.0)), "numbers from 0 to 1, for which no dialect writes JSON"),
-    (_Gemini(), "Gemini's boxes (box_2d, y first, 0-1000), for which there is no dialect"),
-)
+_JSON_FORMS = {
+    "json:grid=1": "numbers from 0 to 1",
+    "json:grid=image": "pixels of the original image",
+    "json:key=bbox,grid=image": "pixels of the original image",
+    "json:key=box_2d,order=xyxy": "box_2d, x first, 0-1000",
+}
+"""Forms of JSON that no dialect has by a plain name, and that are tried too."""

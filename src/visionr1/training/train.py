@@ -277,8 +277,7 @@ def take_step(
     seeds = [(recipe.seed, position.phase, position.phase_step, place) for place in places]
 
     def collect() -> Any:
-        whole = unshard_parameters(run.trained, accelerator, run.learner.whole_modules())
-        with autocast(run.policy, recipe), whole:
+        with autocast(run.policy, recipe), unshard_parameters(run.trained, accelerator):
             return run.learner.collect(batch.prepared, seeds, overall_progress(recipe, position, steps))
 
     with torch.no_grad():

@@ -46,6 +46,8 @@ class BoxValue:
     boxes: list[Box]
     form: str = ""
     """In words, if it is another than four numbers."""
+    has_names: bool = False
+    """Each number has the name of its side, so that their order is known."""
     is_template: bool = False
     unread: object = None
     """The value, if it holds no box that can be read."""
@@ -57,6 +59,7 @@ def read_box(value: object) -> BoxValue:
         return BoxValue([value])
     if _is_template(value):
         return BoxValue([], is_template=True)
+    has_names = isinstance(value, Object)
     if isinstance(value, Object):
         corners = read_corners(value)
         boxes = [] if corners is None else [corners]
@@ -72,7 +75,7 @@ def read_box(value: object) -> BoxValue:
         form = ""
     if not boxes:
         return BoxValue([], unread=value)
-    return BoxValue(boxes, form)
+    return BoxValue(boxes, form, has_names)
 
 
 def _is_template(value: object) -> bool:

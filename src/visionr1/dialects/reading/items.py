@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from visionr1.dialects.base import MAX_BOXES, read_reply
+from visionr1.dialects.reading.json_form import QWEN_FORM, JsonForm
 from visionr1.samples import Fault, FaultKind, Reply, Size
 
 _NAMES = "think|thinking|thought|reasoning|seed:think"
@@ -23,9 +24,11 @@ class Items:
     """The items of a reply with their faults.
 
     `categories` are those asked for: a box without a label is of the one category, if only one was asked for.
+    `form` is how the dialect writes items of JSON, and the order of a box's numbers in any syntax.
     """
 
     categories: tuple[str, ...]
+    form: JsonForm = QWEN_FORM
     faults: list[Fault] = field(default_factory=list)
     numbers: list[list[float]] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
@@ -43,8 +46,11 @@ class Items:
         """Say if a fault of this kind is noted of the next item."""
         return (kind, self.count) in self.known_faults
 
-    def add(self, numbers: list[float] | None, label: str) -> None:
-        """Add one complete item: its box in the dialect's coordinates, None for an item without a usable one."""
+    def add(self, numbers: list[float] | None, label: str, *, x_first: bool = False) -> None:
+        """Add one complete item: its box in the dialect's coordinates, None for an item without a usable one.
+
+        `x_first`: the numbers say themselves that x comes first, whatever the dialect's order.
+        """
         position = self.count
         self.count += 1
         if position >= MAX_BOXES or numbers is None:
@@ -52,7 +58,7 @@ class Items:
 
         if not label.strip():
             label = self._label_for_none(position)
-        self.numbers.append(numbers)
+        self.numbers.append(numbers if x_first else self.form.to_xyxy(numbers))
         self.labels.append(label)
         self.positions.append(position)
 
@@ -74,6 +80,8 @@ class Items:
 
     def _label_for_none(self, position: int) -> str:
         """Return the label of a box that has none: the one category that was asked for, else nothing."""
+        if len(self.categories) == 1 and not self.form.label_key:
+            return self.categories[0]
         if len(self.categories) == 1:
             detail = f"a box without a label, read as {self.categories[0]!r}, all that was asked for"
             self.fault(FaultKind.ASSUMED_LABEL, detail, position)

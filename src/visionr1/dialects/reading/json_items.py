@@ -1,6 +1,6 @@
 """Find the items in JSON values: what is a box, with which label, and what is no prediction at all.
 
-An item is an object with a box, `{"bbox_2d": [x1, y1, x2, y2], "label": "name"}`. Other forms that a person would take
+An item is an object with a box in the form of its dialect (`JsonForm`). Other forms that a person would take
 for a box are read too, each with a fault that says how: other keys, several boxes of one label, a label as the key, a
 list of four numbers alone. What holds no box is no prediction (an empty wrapper, a template that is repeated, a number
 in braces), unless it stands in a list as an item does.
@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from visionr1.dialects.base import MAX_BOXES
 from visionr1.dialects.reading.box_forms import BoxValue, is_number, normalize_key, read_box, read_corners
 from visionr1.dialects.reading.items import Items
+from visionr1.dialects.reading.json_form import JsonForm
 from visionr1.dialects.reading.loose_json import Object, Values, Word, is_json, read_number, read_values
 from visionr1.samples import FaultKind, normalize_label, normalized_labels
 
-BOX, LABEL = "bbox_2d", "label"
 BOX_KEYS = frozenset(
     (
         *(
@@ -60,9 +60,18 @@ _NO_BOX_KEYS = frozenset(("color", "colour", "rgba", "rgb", "imagesize", "size",
 _NONE = re.compile(r"(?:none|null|nil|nothing|n/?a|empty|not? .{0,60}|无|没有.{0,60})?[.。]?", re.IGNORECASE)
 """A label, or a text in place of an item, that says there is no object."""
 _JSON_TEXT = re.compile(r"\s*+(?:```\w*+\s*+)?[\[{]")
-_GEMINI_KEY = "box2d"
-_GEMINI_BOX = BoxValue([])
-_GEMINI = "box_2d is Gemini's key, whose boxes begin with y: they are not read, for their order cannot be known"
+_POINT_KEYS = frozenset(("point2d", "points2d", "point", "points"))
+"""Keys of a point, which is no box."""
+_XYXY_KEYS = frozenset(("xyxy", "bboxxyxy"))
+"""Keys that say the order of the numbers."""
+_UNKNOWN_ORDER = BoxValue([])
+_ORDERS = {
+    "box2d": "box_2d is Gemini's key, whose boxes begin with y: they are not read, for their order cannot be known; "
+    "name dialect gemini if they begin with y, json:key=box_2d if with x",
+    "bbox2d": "bbox_2d is Qwen's key, whose boxes begin with x: they are not read, for their order cannot be known; "
+    "name dialect qwen3 if they begin with x, json:order=yxyx if with y",
+}
+"""Of the two keys whose families write another order: what to say where a dialect of the other order meets one."""
 
 
 def add_json_items(values: Values, text: str, items: Items) -> None:
@@ -75,7 +84,7 @@ def add_json_items(values: Values, text: str, items: Items) -> None:
     for container in values.unfinished:
         if not isinstance(container, Object):
             finder.read_list(container)
-        elif _is_item(container):
+        elif _is_item(container, items.form):
             return
         else:
             finder.read_groups(container)
@@ -86,8 +95,8 @@ def add_item(item: Object, label: str, items: Items) -> None:
 
     Words under the key of a box are prose, and no prediction.
     """
-    _, value = _find_boxes(item)
-    if value is not None and (value.boxes or value is _GEMINI_BOX):
+    _, value = _find_boxes(item, items.form)
+    if value is not None and (value.boxes or value is _UNKNOWN_ORDER):
         _Finder("", items).read_object(item, in_list=False, label=label)
 
 
@@ -111,48 +120,52 @@ class _Finder:
     def read_object(self, item: Object, *, in_list: bool, label: str) -> None:
         """Read an object: an item itself, or what it wraps."""
         items = self.items
-        if items.count >= MAX_BOXES and _is_item(item):
+        if items.count >= MAX_BOXES and _is_item(item, items.form):
             items.add(None, "")
             return
 
         keys = [key for key, _ in item.pairs]
-        if len(set(keys)) < len(keys) and _is_item(item):
+        if len(set(keys)) < len(keys) and _is_item(item, items.form):
             repeated = Counter(keys).most_common(1)[0][0]
             self.add_malformed(FaultKind.WRONG_KEYS, f"{repeated!r:.60} stands twice; which is meant is not known")
             return
 
-        key, value = _find_boxes(item)
+        key, value = _find_boxes(item, items.form)
         if value is None:
             self.read_wrapper(item, in_list=in_list)
         elif value.unread in (None, []) and not value.boxes and _names_nothing(item):
             return  # it says that there is no object
-        elif value is _GEMINI_BOX:
-            self.add_malformed(FaultKind.NOT_FOUR_NUMBERS, _GEMINI)
+        elif value is _UNKNOWN_ORDER:
+            self.add_malformed(FaultKind.NOT_FOUR_NUMBERS, _ORDERS[normalize_key(key)])
         elif not value.boxes and not value.is_template:
-            self.add_malformed(FaultKind.NOT_FOUR_NUMBERS, f"{BOX} is {reprlib.repr(value.unread)}")
+            detail = f"{items.form.box_key} is {reprlib.repr(value.unread)}"
+            self.add_malformed(FaultKind.NOT_FOUR_NUMBERS, detail)
         else:
             self.add_boxes(item, key, value, label)
 
     def add_boxes(self, item: Object, key: str, value: BoxValue, outer_label: str) -> None:
         """Add the boxes of an item; none for a template that the model repeats."""
-        label, faults = _read_label(item, key, outer_label, self.items.categories)
+        label, faults = _read_label(item, key, outer_label, self.items)
         labels = _find_labels(item, len(value.boxes)) or [label] * len(value.boxes)
         beginning = repr(self.text[item.start : item.start + 80])
         if value.form:
             faults.append((FaultKind.OTHER_BOX_FORM, f"{value.form}: {beginning}"))
         if not is_json(self.text[item.start : item.end]):
             faults.append((FaultKind.OTHER_SYNTAX, f"no JSON, but read: {beginning}"))
+        x_first = value.has_names or normalize_key(key) in _XYXY_KEYS
         for box, name in zip(value.boxes, labels, strict=True):
-            self.add_box(box, name, faults)
+            self.add_box(box, name, faults, x_first=x_first)
 
-    def add_box(self, box: list[float], label: str, faults: list[tuple[FaultKind, str]]) -> None:
-        """Add one box with its faults."""
+    def add_box(
+        self, box: list[float], label: str, faults: list[tuple[FaultKind, str]], *, x_first: bool = False
+    ) -> None:
+        """Add one box with its faults; `x_first` as in `Items.add`."""
         items = self.items
         for kind, detail in faults:
             items.fault(kind, detail, items.count)
-        if any(type(number) is not int for number in box):
+        if not items.form.fits_numbers(box):
             items.fault(FaultKind.WRONG_NUMBER_FORM, f"expected integers, found {box}", items.count)
-        items.add(box, label)
+        items.add(box, label, x_first=x_first)
 
     def add_malformed(self, kind: FaultKind, detail: str) -> None:
         """Add an item without a usable box."""
@@ -165,7 +178,11 @@ class _Finder:
         self.read_groups(item)
         is_empty = any(element == [] for _, element in item.pairs)
         if self.items.count == count and in_list and item.pairs and not is_empty:
-            self.add_malformed(FaultKind.NOT_FOUR_NUMBERS, f"{BOX} is None")
+            points = [key for key, _ in item.pairs if normalize_key(key) in _POINT_KEYS]
+            detail = f"{self.items.form.box_key} is None"
+            if points:
+                detail = f"{points[0]!r:.60} is a point, and no box"
+            self.add_malformed(FaultKind.NOT_FOUR_NUMBERS, detail)
 
     def read_groups(self, item: Object) -> None:
         """Read the values of an object, whose keys may be their labels."""
@@ -228,7 +245,8 @@ class _Finder:
             is_text = isinstance(value, str) and not isinstance(value, Word)
             if is_text and self.read_text(str(value)):
                 continue
-            if is_text and (not holds_items or BOX in str(value)) and not _NONE.fullmatch(str(value)):
+            names_box = not holds_items or self.items.form.box_key in str(value)
+            if is_text and names_box and not _NONE.fullmatch(str(value)):
                 self.add_malformed(FaultKind.WRONG_KEYS, f"expected an object, found {reprlib.repr(value)}")
             else:
                 others.append(value)
@@ -236,15 +254,15 @@ class _Finder:
             self.items.fault(FaultKind.WRONG_KEYS, f"expected objects alone, found {reprlib.repr(others[0])}")
 
 
-def _find_boxes(item: Object) -> tuple[str, BoxValue | None]:
+def _find_boxes(item: Object, form: JsonForm) -> tuple[str, BoxValue | None]:
     """Return the key of an item's box and what it holds; None if the object has no box."""
     best = ""
     for key, value in item.pairs:
-        if key == BOX or (_is_box_key(key, value) and not best):
+        if key == form.box_key or (_is_box_key(key, value, form) and not best):
             best = key
     values = dict(item.pairs)
-    if best and normalize_key(best) == _GEMINI_KEY and best != BOX:
-        return best, _GEMINI_BOX
+    if best and _has_unknown_order(best, form):
+        return best, _UNKNOWN_ORDER
     if best:
         return best, read_box(values[best])
 
@@ -254,13 +272,21 @@ def _find_boxes(item: Object) -> tuple[str, BoxValue | None]:
         return "", read_box(lost)
     corners = read_corners(item)
     if corners is not None:
-        return "", BoxValue([corners], "corners as keys")
+        return "", BoxValue([corners], "corners as keys", has_names=True)
 
     # The only four numbers beside a label, under whatever key.
     boxes = [pair for pair in item.pairs if _is_other_box(*pair)]
-    if len(boxes) == 1 and _find_label(item)[1]:
+    if len(boxes) == 1 and _find_label(item, form)[1]:
         return boxes[0][0], read_box(boxes[0][1])
     return "", None
+
+
+def _has_unknown_order(key: str, form: JsonForm) -> bool:
+    """Say if `key` is not the dialect's, but that of a family which writes the other order of numbers."""
+    name = normalize_key(key)
+    if name == normalize_key(form.box_key):
+        return False
+    return name == ("bbox2d" if form.y_first else "box2d")
 
 
 def _is_other_box(key: str, value: object) -> bool:
@@ -278,9 +304,9 @@ def _names_nothing(item: Object) -> bool:
     return bool(labels)
 
 
-def _is_box_key(key: str, value: object) -> bool:
+def _is_box_key(key: str, value: object, form: JsonForm) -> bool:
     """Say if `key` is that of a box, and not of a list of items."""
-    if normalize_key(key) not in BOX_KEYS:
+    if key != form.box_key and normalize_key(key) not in BOX_KEYS:
         return False
     if isinstance(value, Object):
         return read_corners(value) is not None
@@ -289,11 +315,14 @@ def _is_box_key(key: str, value: object) -> bool:
     return not any(isinstance(element, Object) for element in value) and (bool(value) or not key.endswith("s"))
 
 
-def _is_item(item: Object) -> bool:
+def _is_item(item: Object, form: JsonForm) -> bool:
     """Say if an object is an item, perhaps one that is still being read."""
-    if item.key is not None and normalize_key(item.key) in BOX_KEYS:
+    if item.key is not None and (item.key == form.box_key or normalize_key(item.key) in BOX_KEYS):
         return not item.key.lower().endswith("s")
-    return any(_is_box_key(key, value) or normalize_key(key) in LABEL_KEYS for key, value in item.pairs)
+    for key, value in item.pairs:
+        if _is_box_key(key, value, form) or key == form.label_key or normalize_key(key) in LABEL_KEYS:
+            return True
+    return False
 
 
 def _split_repeated(item: Object) -> list[Object]:
@@ -307,30 +336,33 @@ def _split_repeated(item: Object) -> list[Object]:
     return [Object(item.start, item.pairs[start : start + length], item.start) for start in starts]
 
 
-def _read_label(
-    item: Object, box_key: str, outer_label: str, categories: Sequence[str]
-) -> tuple[str, list[tuple[FaultKind, str]]]:
+def _read_label(item: Object, box_key: str, outer_label: str, items: Items) -> tuple[str, list[tuple[FaultKind, str]]]:
     """Return an item's label, empty if it has none, and what is wrong with its keys."""
+    form = items.form
     keys = [key for key, _ in item.pairs]
-    label_key, label = _find_label(item)
+    label_key, label = _find_label(item, form)
     if not label:
-        label_key, label = _find_category(item, categories)
+        label_key, label = _find_category(item, items.categories)
     faults: list[tuple[FaultKind, str]] = []
     if not label and outer_label:
         label = outer_label
         label_key = outer_label
 
-    other_keys = [key for key, wanted in ((box_key, BOX), (label_key, LABEL)) if key and key != wanted]
+    other_keys = []
+    for key, wanted in ((box_key, form.box_key), (label_key, form.label_key)):
+        if key and wanted and key != wanted:
+            other_keys.append(key)
     if other_keys:
-        faults.append((FaultKind.OTHER_KEY, f"expected {BOX} and {LABEL}, read {', '.join(other_keys):.60}"))
-    is_text = isinstance(dict(item.pairs).get(label_key), str)
-    if len(keys) != 2 or box_key not in keys or not is_text:
-        detail = f"expected exactly bbox_2d and a non-empty label, found keys {sorted(keys)[:6]}"
+        expected = " and ".join(filter(None, (form.box_key, form.label_key)))
+        faults.append((FaultKind.OTHER_KEY, f"expected {expected}, read {', '.join(other_keys):.60}"))
+    has_label = not form.label_key or isinstance(dict(item.pairs).get(label_key), str)
+    if len(keys) != len(form.keys) or box_key not in keys or not has_label:
+        detail = f"expected exactly {form.describe_keys()}, found keys {sorted(keys)[:6]}"
         faults.append((FaultKind.WRONG_KEYS, detail))
     return label, faults
 
 
-def _find_label(item: Object) -> tuple[str, str]:
+def _find_label(item: Object, form: JsonForm) -> tuple[str, str]:
     """Return the key of an item's label and the label, both empty if there is none."""
     labels: dict[str, tuple[str, str]] = {}
     for key, value in item.pairs:
@@ -339,10 +371,10 @@ def _find_label(item: Object) -> tuple[str, str]:
         if isinstance(value, Object) and normalize_key(key) in LABEL_KEYS and len(value.pairs) == 1:
             value = value.pairs[0][1]
         if isinstance(value, str) and value.strip():
-            name = LABEL if key == LABEL else normalize_key(key)
+            name = key if key == form.label_key else normalize_key(key)
             labels.setdefault(name, (key, _strip_quotes(value)))
-    for name in LABEL_KEYS:
-        if name in labels:
+    for name in (form.label_key, *LABEL_KEYS):
+        if name and name in labels:
             return labels[name]
     return "", ""
 

@@ -11,11 +11,12 @@ from visionr1.dialects.base import MAX_BOXES
 from visionr1.dialects.reading.box_forms import is_placeholder
 from visionr1.dialects.reading.brackets import BRACKETS, add_bracketed
 from visionr1.dialects.reading.items import Items
-from visionr1.dialects.reading.tags import INTEGER
+from visionr1.dialects.reading.tags import INTEGER, TagForm
 from visionr1.samples import FaultKind, normalize_label, normalized_labels
 
 _BULLET = re.compile(r"\A(?:[-*•&,;.]|#{1,6}|and\b|[0-9]{1,3}[.)])\s*", re.IGNORECASE)
 _WORD = re.compile(r"\w+")
+_OPEN_BOX = re.compile(r"[(<][^()<>]{0,20}\Z|>\Z")
 _MARKS = " \t-–—:：=→|([*\"'`"
 _MOST_LINES = 3
 _LONGEST_LINE = 200
@@ -47,6 +48,23 @@ def read_labelled(text: str, items: Items) -> None:
         items.fault(kind, f"after the last box: {rest[:60]!r}")
     elif text.count("[") > text.count("]"):
         items.fault(FaultKind.TRUNCATED, "the list does not end")
+
+
+def read_untagged(text: str, items: Items, form: TagForm) -> None:
+    """Read boxes of a tagged form behind their labels where the tags, which are special tokens, were left out."""
+    label = ""
+    end = 0
+    for box in form.box.finditer(text):
+        # Between the boxes of one label stands no other.
+        before = text[end : box.start()]
+        if items.count < MAX_BOXES and before.strip(", \t\r\n"):
+            label = label_before(before, items.categories)
+        items.add(form.read_numbers([int(number) for number in box.groups()]), label)
+        end = box.end()
+    rest = text[end:].strip(", \t\r\n")
+    if rest:
+        kind = FaultKind.TRUNCATED if _OPEN_BOX.search(rest) else FaultKind.SURROUNDING_TEXT
+        items.fault(kind, f"after the last box: {rest[:60]!r}")
 
 
 def label_before(text: str, categories: tuple[str, ...]) -> str:

@@ -14,8 +14,7 @@ from visionr1.boxes import Array, xyxy_to_xywh
 from visionr1.data.ids import IdIndex
 from visionr1.data.table import BoxTable, Index, map_positions
 from visionr1.dialects import Dialect
-from visionr1.dialects.qwen3 import Qwen3
-from visionr1.dialects.qwen25 import Qwen25
+from visionr1.dialects.json_dialect import JsonDialect
 from visionr1.errors import DataError
 from visionr1.evaluation.detection.coco import Detections
 from visionr1.evaluation.detection.release_salvage import release_list
@@ -215,8 +214,8 @@ def _parse(prediction: Prediction, table: BoxTable, image: int, dialect: Dialect
     )
     reply = parse(prediction.text)
 
-    # The release reads a list of JSON objects, as the two dialects of Qwen write.
-    if protocol.salvage == "release" and isinstance(dialect, Qwen25 | Qwen3):
+    # The release reads a list of JSON objects.
+    if protocol.salvage == "release" and isinstance(dialect, JsonDialect):
         salvaged = parse(release_list(prediction.text))
         reply = replace(reply, boxes=salvaged.boxes, num_malformed=salvaged.num_malformed)
     return reply

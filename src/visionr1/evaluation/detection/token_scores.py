@@ -83,10 +83,10 @@ def box_spans(text: str, reply: Reply, parse: Callable[[str], Reply]) -> list[li
 def _parse_cut_off(text: str, reply: Reply, parse: Callable[[str], Reply]) -> tuple[list[int], list[tuple[str, ...]]]:
     """Cut `text` off behind each closing bracket; return the S places and the labels of the boxes read at each."""
     stops = [bracket.end() for bracket in _CLOSING.finditer(text)]
-    if not stops:
-        stops = [len(text)]
+    if not stops or text[stops[-1] :].strip():
+        stops.append(len(text))  # a label may stand behind the last bracket
 
-    # The text up to the last bracket is the whole reply, which is parsed already.
+    # The text up to the last place is the whole reply, which is parsed already.
     labels_at_stop = [parse(text[:stop]).boxes.labels for stop in stops[:-1]]
     labels_at_stop.append(reply.boxes.labels)
     return stops, labels_at_stop

@@ -115,7 +115,7 @@ class VlmR1Reward(VlmR1Options):
         if isinstance(self.dialect, Think) and self.dialect.opened:
             text = f"<think>{text}"
 
-        grid_wh = self.dialect.grid_wh(truth.input_size_wh)
+        grid_wh = self.dialect.grid_wh(size_wh=truth.size_wh, input_size_wh=truth.input_size_wh)
         answers = list(blocks(text, "<answer>", "</answer>"))
         parts = detection_rewards(text, answers, truth, grid_wh)
         parts["format"] = think_answer_format(text)

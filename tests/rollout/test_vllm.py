@@ -5,9 +5,9 @@ import random
 import re
 import sys
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,126 +15,47 @@ import pytest
 import torch
 
 from support.random_models import build_qwen3, build_qwen25, make_prompts, sharpen
+from support.vllm_stand_in import BAD_PARAMETERS, BAD_SETTINGS, GOOD_PARAMETERS, SIZES, Parameters, StandIn
 from visionr1.errors import MissingDependency, RecipeError, TrainingError
 from visionr1.models.adapters import attach, merged_weights
-from visionr1.models.loading import load_policy
+from visionr1.models.loading import load_encoder, load_policy
 from visionr1.models.policy import Policy
 from visionr1.models.prompts import Prompt
 from visionr1.models.rows import make_groups
 from visionr1.models.settings import LoRASection, ModelSection
 from visionr1.rollout.eager import generate
 from visionr1.rollout.engine import Sampling
-from visionr1.rollout.engines.vllm import NEVER, VERSIONS, VLLMEngine, open_engine
+from visionr1.rollout.engines import needs_weights
+from visionr1.rollout.engines.vllm import VLLMEngine, open_engine
 from visionr1.rollout.settings import RolloutSection
+from visionr1.rollout.vllm.opening import VERSIONS
+from visionr1.rollout.vllm.requests import NEVER
 
-SIZES = [(120, 80), (80, 120)]
+needs_vllm = pytest.mark.skipif(
+    importlib.util.find_spec("vllm") is None, reason="vLLM is not installed: make test-vllm"
+)
 GREEDY = Sampling(num_completions=2, max_new_tokens=6, temperature=0.0)
 
 
-class StandIn:
-    """vLLM's `LLM` as far as it is called: an own copy of the model, requests in, outputs in vLLM's form."""
-
-    def __init__(
-        self,
-        model: str,
-        *,
-        dtype: str,
-        max_model_len: int,
-        gpu_memory_utilization: float,
-        limit_mm_per_prompt: dict[str, int],
-        logprobs_mode: str,
-        mm_processor_kwargs: dict[str, Any] | None = None,
-        distributed_executor_backend: str | None = None,
-        enforce_eager: bool = False,
-        enable_chunked_prefill: bool | None = None,
-    ) -> None:
-        # As vLLM's own configuration: a length is a whole number, -1 for the model's own.
-        if not isinstance(max_model_len, int) or max_model_len < -1:
-            raise ValueError(f"max_model_len: Input should be a valid integer, found {max_model_len!r}")
-        if enable_chunked_prefill is not False or not enforce_eager:
-            raise RuntimeError("CPU Generator does not use offset")  # of a long prompt with a seed, on a CPU
-        random.seed(0)
-        np.random.seed(0)
-        torch.manual_seed(0)
-        self.policy = load_policy(model)
-        self.settings = {
-            "dtype": dtype,
-            "gpu_memory_utilization": gpu_memory_utilization,
-            "logprobs_mode": logprobs_mode,
-            "limit_mm_per_prompt": limit_mm_per_prompt,
-            "mm_processor_kwargs": mm_processor_kwargs,
-        }
-        self.llm_engine = self
-        self.calls: list[str] = []
-        self.requests: list[tuple[Any, Any]] = []
-        self.busy = False
-        self.expand: Any = None
-        """Prompt -> the token ids that the engine makes of it; by default the policy's."""
-
-    def apply_model(self, function: Any) -> list[Any]:
-        """Only the packing of output layers is asked for, in vLLM's own modules."""
-        self.calls.append(function.__name__)
-        return [None]
-
-    def collective_rpc(self, method: str, *, kwargs: dict[str, Iterable[tuple[str, torch.Tensor]]]) -> None:
-        self.calls.append(method)
-        given, own = dict(kwargs["weights_iterator"]), dict(self.policy.model.named_parameters())
-        assert given.keys() == own.keys()  # tied ones once, as vLLM wants them
-        self.policy.model.load_state_dict(given, strict=False)
-
-    def reset_mm_cache(self) -> None:
-        self.calls.append("reset_mm_cache")
-
-    def reset_encoder_cache(self) -> None:
-        self.calls.append("reset_encoder_cache")
-
-    def reset_prefix_cache(self) -> bool:
-        self.calls.append("reset_prefix_cache")
-        return not self.busy
-
-    def generate(self, prompts: list[Any], params: list[Any], *, use_tqdm: bool) -> list[Any]:
-        self.calls.append("generate")
-        self.requests = list(zip(prompts, params, strict=True))
-        for param in params:
-            if param.temperature == 0 and param.n > 1:
-                raise ValueError(f"n must be 1 when using greedy sampling, got {param.n}")
-            if not (param.temperature == 0 or 0.01 <= param.temperature <= 2):
-                raise ValueError(f"temperature must be in [0, 2], got {param.temperature}")
-            if len(param.logit_bias) > 1024:
-                raise ValueError("too many logit biases")
-        return [self.answer(prompt, param) for prompt, param in self.requests]
-
-    def answer(self, request: Any, params: Any) -> Any:
-        (place,) = [i for i, t in enumerate(request["prompt_token_ids"]) if t == self.policy.config.image_token_id]
-        assert place  # one placeholder, which the engine itself expands
-        prompt = self.prompt_of(request)
-        greedy = Sampling(num_completions=params.n, max_new_tokens=params.max_tokens, temperature=0.0)
-        (group,) = generate(self.policy, [prompt], greedy)
-        outputs = [
-            SimpleNamespace(
-                token_ids=tuple(reply.token_ids.tolist()),
-                finish_reason="length" if reply.truncated else "stop",
-                logprobs=[
-                    {token: SimpleNamespace(logprob=value)}
-                    for token, value in zip(reply.token_ids.tolist(), reply.logprobs.tolist(), strict=True)
-                ],
-            )
-            for reply in group
-        ]
-        ids = prompt.input_ids.tolist() if self.expand is None else self.expand(prompt)
-        return SimpleNamespace(prompt_token_ids=ids, outputs=outputs)
-
-    def prompt_of(self, request: Any) -> Prompt:
-        image = request["multi_modal_data"]["image"]
-        (prompt,) = [p for p in make_prompts(self.policy, SIZES) if p.image.tobytes() == image.tobytes()]
-        assert self.policy.tokenizer.encode(prompt.text, add_special_tokens=False) == request["prompt_token_ids"]
-        return prompt
+def good_settings(folder: Path) -> dict[str, Any]:
+    """What the engine is opened with on a CPU, but the model's length."""
+    return {
+        "model": str(folder),
+        "dtype": "float32",
+        "max_model_len": -1,
+        "gpu_memory_utilization": 0.3,
+        "limit_mm_per_prompt": {"image": 1, "video": 0},
+        "logprobs_mode": "processed_logprobs",
+        "mm_processor_kwargs": {"use_fast": False},
+        "enforce_eager": True,
+        "enable_chunked_prefill": False,
+    }
 
 
 def open_stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Policy, VLLMEngine, Any]:
     """A policy, and an engine of the stand-in opened for it."""
     module = ModuleType("vllm")
-    module.__dict__.update(__version__="0.32.1", LLM=StandIn, SamplingParams=SimpleNamespace)
+    module.__dict__.update(__version__="0.32.1", LLM=StandIn, SamplingParams=Parameters)
     monkeypatch.setitem(sys.modules, "vllm", module)
     policy = load_policy(folder)
     opened = open_engine(policy, ModelSection(), RolloutSection())
@@ -226,18 +147,135 @@ def test_opening_leaves_random_numbers_as_they_were(qwen25_folder: Path, monkeyp
     assert (random.random(), np.random.rand(), torch.rand(1)) == expected
 
 
+def test_prompts_are_answered_as_others_end(engine: tuple[Policy, VLLMEngine, Any]) -> None:
+    policy, opened, llm = engine
+    llm.sizes = [(40 + 20 * number, 80) for number in range(5)]
+    prompts = make_prompts(policy, llm.sizes)
+    read: list[int] = []
+
+    def reading() -> Iterator[Prompt]:
+        for place, prompt in enumerate(prompts):
+            read.append(place)
+            yield prompt
+
+    places = []
+    replies = {}
+    for place, completion in opened.answer(policy, reading(), max_new_tokens=6, at_once=2):
+        places.append(place)
+        replies[place] = completion
+        assert len(read) <= len(places) + 2  # no more are read than are under way
+    assert llm.most_under_way == 2
+    assert places != sorted(places) and sorted(places) == [0, 1, 2, 3, 4]
+    for place, (expected,) in enumerate(generate(policy, prompts, Sampling(max_new_tokens=6, temperature=0.0))):
+        assert torch.equal(replies[place].token_ids, expected.token_ids)
+        assert torch.allclose(replies[place].logprobs, expected.logprobs)
+    assert llm.calls.count("reload_weights") == 1
+
+
+def test_answers_that_nobody_waits_for_are_aborted(engine: tuple[Policy, VLLMEngine, Any]) -> None:
+    policy, opened, llm = engine
+    answers = opened.answer(policy, make_prompts(policy, SIZES), max_new_tokens=6, at_once=2)
+    next(answers)
+    assert llm.under_way
+    answers.close()
+    assert not llm.under_way
+    assert len(list(opened.answer(policy, make_prompts(policy, SIZES), max_new_tokens=6, at_once=2))) == 2
+
+
+def test_no_prompt_has_no_answer(engine: tuple[Policy, VLLMEngine, Any]) -> None:
+    policy, opened, llm = engine
+    assert list(opened.answer(policy, [], max_new_tokens=6, at_once=2)) == []
+    assert llm.calls.count("reload_weights") == 1  # all ranks hand over equally often
+
+
+def test_a_policy_without_weights_answers_as_its_folder(qwen25_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, _, _ = open_stand_in(qwen25_folder, monkeypatch)
+    policy = load_encoder(qwen25_folder)
+    assert not policy.has_weights and not needs_weights(open_engine)
+    opened = open_engine(policy, ModelSection(), RolloutSection())
+    found = opened(policy, make_prompts(policy, SIZES), GREEDY)
+    expected = generate(whole, make_prompts(whole, SIZES), GREEDY)
+    assert [[one.text for one in row] for row in found] == [[one.text for one in row] for row in expected]
+    assert opened.llm.calls == ["generate"]  # nothing is handed over
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (ValueError("no architecture\nfits"), RecipeError, "cannot open .*: ValueError: no architecture fits; "),
+        (
+            ImportError("num2words is required"),
+            MissingDependency,
+            "cannot open .*: ImportError: num2words is r",
+        ),
+    ],
+)
+def test_a_model_that_vllm_refuses_is_named_with_its_reason(
+    error: Exception, kind: type[Exception], message: str, qwen25_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**settings: Any) -> None:
+        raise error
+
+    module = ModuleType("vllm")
+    module.__dict__.update(__version__="0.32.1", LLM=refuse, SamplingParams=Parameters)
+    monkeypatch.setitem(sys.modules, "vllm", module)
+    with pytest.raises(kind, match=f"^vLLM 0.32.1 {message}"):
+        open_engine(load_encoder(qwen25_folder), ModelSection(), RolloutSection())
+
+
+def test_an_image_that_vllm_refuses_is_no_traceback(engine: tuple[Policy, VLLMEngine, Any]) -> None:
+    policy, opened, llm = engine
+    llm.expand = lambda prompt: 1 / 0
+    with pytest.raises(RecipeError, match=r"^vllm 0\.32\.1 cannot sample from .*: ZeroDivisionError: division by zero"):
+        opened(policy, make_prompts(policy, SIZES), GREEDY)
+
+
+@pytest.mark.parametrize("bad", BAD_PARAMETERS, ids=str)
+def test_the_stand_in_refuses_parameters(bad: dict[str, Any]) -> None:
+    Parameters(**GOOD_PARAMETERS)
+    with pytest.raises((ValueError, TypeError)):
+        Parameters(**{**GOOD_PARAMETERS, **bad})
+
+
+@pytest.mark.parametrize("bad", BAD_SETTINGS, ids=str)
+def test_the_stand_in_refuses_settings(bad: dict[str, Any], qwen25_folder: Path) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        StandIn(**{**good_settings(qwen25_folder), **bad})
+
+
+@needs_vllm
+@pytest.mark.parametrize("bad", BAD_PARAMETERS, ids=str)
+def test_vllm_itself_refuses_parameters(bad: dict[str, Any]) -> None:
+    from vllm import SamplingParams
+    from vllm.exceptions import VLLMValidationError
+
+    SamplingParams(**GOOD_PARAMETERS)
+    with pytest.raises((VLLMValidationError, TypeError)):
+        SamplingParams(**{**GOOD_PARAMETERS, **bad})
+
+
+@needs_vllm
+@pytest.mark.parametrize("bad", BAD_SETTINGS, ids=str)
+def test_vllm_itself_refuses_settings(bad: dict[str, Any], qwen25_folder: Path) -> None:
+    """As `LLM` reads them, without opening an engine."""
+    from vllm.engine.arg_utils import EngineArgs
+
+    EngineArgs(**good_settings(qwen25_folder)).create_engine_config()
+    with pytest.raises((ValueError, TypeError)):
+        EngineArgs(**{**good_settings(qwen25_folder), **bad}).create_engine_config()
+
+
 @pytest.mark.parametrize("temperature", [0.005, 2.5])
 def test_a_temperature_that_vllm_changes_or_refuses(temperature: float) -> None:
     with pytest.raises(RecipeError, match=r"temperature: expected a number from 0\.01 to 2"):
         RolloutSection(engine="vllm", temperature=temperature)
 
 
-def test_too_many_biases_for_a_gpu_are_refused(qwen25_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_biases_for_a_gpu_are_refused(qwen25_folder: Path) -> None:
     policy = load_policy(qwen25_folder)
     policy.suppressed_ids = torch.arange(1025)
-    monkeypatch.setattr(Policy, "device", torch.device("cuda"))
     with pytest.raises(RecipeError, match=r"1025 tokens .* vLLM takes 1024 at most; use engine = \"builtin\""):
-        open_engine(policy, ModelSection(), RolloutSection())
+        open_engine(policy, ModelSection(device="cuda"), RolloutSection())
 
 
 @pytest.mark.parametrize("version", ["0.30.2", "0.34.0"])
@@ -261,7 +299,7 @@ def test_the_extra_asks_for_the_versions_that_are_checked() -> None:
     assert f"vllm{VERSIONS}" in pyproject["project"]["optional-dependencies"]["vllm"]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed: make test-vllm")
+@needs_vllm
 @pytest.mark.parametrize("name", ["qwen25", "qwen3", "tiny"])
 def test_vllm_itself_samples_as_the_policy_does(name: str, tmp_path: Path) -> None:
     """Of what vLLM samples, before and after an update: in float32 they differ by rounding.

@@ -66,6 +66,22 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "final/model.safetensors")
 
 
+def assert_same_run(one: Path, two: Path) -> None:
+    """Two runs are equal but for the order in which float32 numbers are added."""
+    for log in ("metrics.jsonl", "rollouts.jsonl", "evaluations.jsonl"):
+        if not (one / log).exists():
+            assert not (two / log).exists()
+            continue
+        assert len(rows(one, log)) == len(rows(two, log))
+        for mine, other in zip(rows(one, log), rows(two, log), strict=True):
+            assert mine.keys() == other.keys()
+            for key, value in mine.items():
+                near = 1e-4 if key.startswith("sampling/") else 1e-6  # those are of rounding alone
+                same = pytest.approx(value, rel=1e-4, abs=near) if isinstance(value, float) else value
+                assert other[key] == same, (log, key)
+    assert_same_update(one, two)
+
+
 def assert_same_update(one: Path, two: Path) -> None:
     """What training added to the weights is equal up to a thousandth of it."""
     before = load_file(Path(load_recipe(one / "recipe.toml").model.path) / "model.safetensors")

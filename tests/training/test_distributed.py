@@ -1,30 +1,24 @@
 """Two processes over gloo against one: the same replies, loss curve and weights; what a death among them leaves."""
 
-import json
-import os
 import re
 import runpy
 import shutil
-import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from support.launching import EXAMPLES, accelerate, arguments, launch
 from support.random_families import build_llava
-from support.training import assert_same_update, rows
+from support.training import assert_same_run, rows
 from visionr1.cli import main
 from visionr1.errors import RecipeError, TrainingError
 from visionr1.training.distributed import check_processes, explain_lost_ranks, make_accelerator
 from visionr1.training.recipe import load_recipe
 from visionr1.training.stream import share
 
-WORKER = Path(__file__).parents[1] / "support/distributed_worker.py"
-EXAMPLES = Path(__file__).parents[2] / "examples/accelerate"
-TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 SFT = """
 method = "sft"
 threads = 1
@@ -131,46 +125,6 @@ def alone(root: Path, name: str) -> Path:
     return folder
 
 
-def arguments(root: Path, name: str, where: str) -> list[str]:
-    return [str(root / f"{name}.toml"), "--run-dir", str(root / where / name)]
-
-
-def accelerate(settings: str) -> list[str]:
-    """`accelerate launch` of two processes by an example's settings."""
-    file = str(EXAMPLES / f"{settings}.yaml")
-    return ["accelerate.commands.launch", "--config_file", file, "--num_processes", "2", "--main_process_port", "0"]
-
-
-def launch(
-    root: Path, jobs: list[dict[str, Any]], launcher: Sequence[str] = TORCHRUN
-) -> subprocess.CompletedProcess[str]:
-    """Two processes, by torchrun or by `accelerate launch`, which starts its own with that."""
-    (root / "jobs.json").write_text(json.dumps(jobs), encoding="utf-8")
-    return subprocess.run(
-        [sys.executable, "-m", *launcher, str(WORKER), str(root / "jobs.json")],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def assert_same_run(one: Path, two: Path) -> None:
-    """Equal but for the order in which float32 numbers are added."""
-    for log in ("metrics.jsonl", "rollouts.jsonl", "evaluations.jsonl"):
-        if not (one / log).exists():
-            assert not (two / log).exists()
-            continue
-        assert len(rows(one, log)) == len(rows(two, log))
-        for mine, other in zip(rows(one, log), rows(two, log), strict=True):
-            assert mine.keys() == other.keys()
-            for key, value in mine.items():
-                near = 1e-4 if key.startswith("sampling/") else 1e-6  # those are of rounding alone
-                same = pytest.approx(value, rel=1e-4, abs=near) if isinstance(value, float) else value
-                assert other[key] == same, (log, key)
-    assert_same_update(one, two)
-
-
 @pytest.mark.parametrize("name", ["sft", "grpo", "plain", "sharded", "adapters"])
 def test_two_processes_train_as_one(root: Path, two: Path, name: str) -> None:
     assert_same_run(alone(root, name), two / name)
@@ -243,7 +197,6 @@ SHARDS = ["FSDP2", "ZeRO-2"]
     [
         ("train.batch_size=1", ["MULTI_GPU"], "expected a sample for each of 2 processes or more, found 1"),
         ("model.dtype=bfloat16", SHARDS, 'model.dtype: in shards ({}) expected "float32", found "bfloat16"'),
-        ("rollout.engine=vllm", SHARDS, 'rollout.engine: in shards ({}) expected "builtin", found "vllm"'),
         ("optimizer.name=muon", SHARDS, 'optimizer.name: in shards ({}) expected "adamw", found "muon"'),
         ("rollout.compile=true", ["FSDP2"], "rollout.compile: in shards (FSDP2) expected false, found true"),
     ],

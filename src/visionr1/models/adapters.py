@@ -11,7 +11,7 @@ adapter_model.safetensors, whose metadata holds a checksum of the weights that t
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from visionr1.errors import CheckpointError, RecipeError, needs_extra, short_rep
 from visionr1.models.folder.files import read_object
 from visionr1.models.folder.foreign import foreign
 from visionr1.models.settings import LoRASection
-from visionr1.models.weights import check_finite, weights_checksum
+from visionr1.models.weights import check_finite, full_tensor, weights_checksum
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -161,22 +161,48 @@ def merged_weights(
 
     Tied weights come once, by their first name; the model is left as it is.
     """
+    names: dict[int, str] = {}
+    for name, parameter in model.state_dict(keep_vars=True).items():
+        names.setdefault(id(parameter), name)
+    return _merge(model, list(names.values()), state, dtype)
+
+
+def gathered_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the model's parameters as they are now, as `merged_weights`, each gathered from its shards when it is due.
+
+    So no more than one of them is whole at a time. All ranks must go through it together. No state dict is made: under
+    FSDP2 that would reshard what a forward pass around this call has unsharded.
+    """
+    parameters = dict(model.named_parameters())  # tied ones by their first name
+    return _merge(model, list(parameters), parameters)
+
+
+def _merge(
+    model: nn.Module, names: Sequence[str], state: Mapping[str, Tensor], dtype: torch.dtype | None = None
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield the weights `names` of `state`, with the adapters added in."""
     modules: list[tuple[str, Any]] = list(model.named_modules())
     scales = {f"{name}.": module.scaling["default"] for name, module in modules if _is_adapted(module)}
-    yielded: set[int] = set()
-    for name, parameter in model.state_dict(keep_vars=True).items():
-        if _is_adapter(name) or id(parameter) in yielded:
-            continue
-        yielded.add(id(parameter))
+    for name in names:
+        if not _is_adapter(name):
+            yield name.replace(".base_layer.", "."), _merge_weight(name, state, scales, dtype)
 
-        # W + alpha / rank * B A, where a layer has adapters.
-        weight = state[name]
-        layer, is_base_weight, _ = name.partition("base_layer.weight")
-        if is_base_weight:
-            a, b = state[f"{layer}lora_A.default.weight"], state[f"{layer}lora_B.default.weight"]
-            with torch.no_grad():
-                weight = torch.add(weight, b @ a, alpha=scales[layer])
-        yield name.replace(".base_layer.", "."), weight.to(dtype or state[name].dtype)
+
+@torch.no_grad()
+def _merge_weight(
+    name: str, state: Mapping[str, Tensor], scales: Mapping[str, float], dtype: torch.dtype | None
+) -> Tensor:
+    """Return one full weight in `dtype`: W + alpha / rank * B A where its layer has adapters."""
+    weight = full_tensor(state[name].detach())
+    layer, is_base_weight, _ = name.partition("base_layer.weight")
+    if is_base_weight:
+        a = full_tensor(state[f"{layer}lora_A.default.weight"].detach())
+        b = full_tensor(state[f"{layer}lora_B.default.weight"].detach())
+
+        # The autocast of a forward pass around this call would round the product.
+        with torch.autocast(weight.device.type, enabled=False):
+            weight = torch.add(weight, b @ a, alpha=scales[layer])
+    return weight.to(dtype or state[name].dtype)
 
 
 def base_checksum(model: nn.Module) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.quantizers import AutoHfQuantizer
 from transformers.utils.logging import disable_progress_bar
@@ -49,6 +49,7 @@ from visionr1.models.policy import Policy
 from visionr1.models.weights import check_finite
 
 DIALECT_FILE = "visionr1.json"
+GENERATION_CONFIG = "generation_config.json"
 DEFAULT_DIALECTS = {
     "qwen2_vl": "qwen2vl",
     "qwen3_5": "qwen3",
@@ -100,14 +101,22 @@ def load_policy(
     return policy
 
 
-def load_encoder(path: str | Path, *, dialect: str | None = None, max_pixels: int | None = None) -> Policy:
+def load_encoder(
+    path: str | Path, *, dtype: str = "float32", dialect: str | None = None, max_pixels: int | None = None
+) -> Policy:
     """Return the policy in `path` without its weights, which need not be there: it makes prompts and cannot be run.
 
     Arguments and errors are those of `load_policy`.
     """
     opened = _open_folder(path, None, needs_weights=False)
     with foreign(f"{opened.folder / 'config.json'}"), torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(opened.config, trust_remote_code=False)
+        model = AutoModelForImageTextToText.from_config(
+            opened.config, dtype=getattr(torch, dtype), trust_remote_code=False
+        )
+    # The tokens that end a reply may stand there alone.
+    if (opened.folder / GENERATION_CONFIG).is_file():
+        with foreign(f"{opened.folder / GENERATION_CONFIG}"):
+            model.generation_config = GenerationConfig.from_pretrained(opened.folder, **LOCAL)
     return _make_policy(opened, model, dialect=dialect, template=None, max_pixels=max_pixels)
 
 
@@ -183,7 +192,7 @@ def _try_image(policy: Policy, folder: Path) -> None:
     """
     try:
         prompt = policy.path.encode(Image.new("RGB", (224, 224)), "?")
-        if policy.device.type != "meta":
+        if policy.has_weights:
             with torch.no_grad():
                 policy.path.encode_images(policy, [prompt])
     except DataError as error:

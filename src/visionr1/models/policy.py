@@ -86,7 +86,8 @@ class Policy:
     def write_in(self, dialect: Dialect) -> None:
         """Ask for, write and read boxes in `dialect`, whose own special tokens may be sampled."""
         self.dialect = dialect
-        self.suppressed_ids = suppressed_ids(self.config, self.tokenizer, dialect, self.eos_ids).to(self.device)
+        suppressed = suppressed_ids(self.config, self.tokenizer, dialect, self.eos_ids)
+        self.suppressed_ids = suppressed.to(self.device) if self.has_weights else suppressed
         self._unread_ids = special_ids(self.tokenizer, dialect)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -97,6 +98,11 @@ class Policy:
     def device(self) -> torch.device:
         device: torch.device = self.model.device
         return device
+
+    @property
+    def has_weights(self) -> bool:
+        """False of a policy from `load_encoder`, which makes prompts and reads replies alone."""
+        return self.device.type != "meta"
 
     @property
     def context(self) -> int:

@@ -1,4 +1,4 @@
-"""All weights of a model together: their checksum, and those that are not finite.
+"""All weights of a model together: their checksum, those that are not finite, and what shards make up.
 
 By the checksum a folder of adapters, a checkpoint and a log of replies know their model again.
 """
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from visionr1.errors import CheckpointError
 
@@ -15,6 +16,13 @@ _WORD = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Integers as wide as a weight, by its bytes."""
 MAX_NAMED = 3
 """So many tensors are named in a message."""
+
+
+def full_tensor(tensor: Tensor) -> Tensor:
+    """All-gather a tensor from its shards; all ranks must call it."""
+    if isinstance(tensor, DTensor):
+        return tensor.full_tensor()
+    return tensor
 
 
 @torch.no_grad()

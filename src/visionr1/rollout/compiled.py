@@ -27,6 +27,7 @@ class CompiledDecoder(Decoder):
     """A rollout engine, and the `Decoder` with which it calls `eager.generate`: its step is compiled."""
 
     block = 256
+    compact = False
 
     def __init__(self, policy: Policy, backend: str | Callable[..., Any] = "inductor") -> None:
         """`backend` is that of torch.compile."""
@@ -68,12 +69,12 @@ class CompiledDecoder(Decoder):
     ) -> tuple[Tensor, Tensor]:
         """Run `decode`, compiled; TrainingError if it cannot be."""
         # Rows are a symbol of the graph, in all its inputs; columns, in the mask and the cache.
-        for tensor in (tokens, *rotation, cache.mask, *cache.parts):
+        for tensor in (tokens, *rotation, cache.mask, cache.slots, *cache.parts):
             torch._dynamo.maybe_mark_dynamic(tensor, 0)
         if uniform is not None:
             torch._dynamo.maybe_mark_dynamic(uniform, 0)
         torch._dynamo.maybe_mark_dynamic(cache.mask, 3)
-        for part in cache.parts:
+        for part in cache.parts + cache.prefix_parts:
             torch._dynamo.maybe_mark_dynamic(part, 2)
 
         torch.compiler.cudagraph_mark_step_begin()

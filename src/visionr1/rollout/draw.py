@@ -31,14 +31,18 @@ def draw_tokens(logits: Tensor, sampling: Sampling, uniform: Tensor | None) -> t
     the whole. Without `uniform`, the most probable token.
     """
     logprobs = logits.log_softmax(dim=-1)
-    tokens = logprobs.argmax(dim=-1)
-    if uniform is not None:
+    if uniform is None:
+        tokens = logprobs.argmax(dim=-1)
+    else:
         probabilities = truncate(logprobs, sampling).exp()
         mass = probabilities.cumsum(dim=-1)
-        drawn = torch.searchsorted(mass, uniform[:, None] * mass[:, -1:])
-        drawn = drawn.clamp(max=logits.shape[-1] - 1)  # beyond it where logits are not finite, as a caller finds out
-        possible = probabilities.gather(-1, drawn) > 0  # a parallel cumulative sum may fall by a rounding error
-        tokens = torch.where(possible[:, 0], drawn[:, 0], tokens)
+        tokens = torch.searchsorted(mass, uniform[:, None] * mass[:, -1:])[:, 0]
+        tokens = tokens.clamp(max=logits.shape[-1] - 1)  # beyond it where logits are not finite, as a caller finds out
+
+        # A parallel cumulative sum may fall by a rounding error; a CPU adds in order.
+        if logits.device.type != "cpu":
+            possible = probabilities.gather(-1, tokens[:, None])[:, 0] > 0
+            tokens = torch.where(possible, tokens, logprobs.argmax(dim=-1))
     return tokens, logprobs.gather(-1, tokens[:, None])[:, 0]
 
 

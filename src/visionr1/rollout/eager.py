@@ -1,8 +1,8 @@
 """Sampling on the shared-prefix path: one prefill per sample, then G branches decoded side by side.
 
-Every image and prompt goes through the model once; its keys and values are then expanded to the G
-completions. Rows that have ended leave the batch. Image and special tokens are never sampled, and
-position ids are passed, so nothing of one call leaks into the next.
+Every image and prompt goes through the model once; its G completions share its keys and values. Rows that have ended
+leave the batch. Image and special tokens are never sampled, and position ids are passed, so nothing of one call leaks
+into the next.
 Axis letters: A axes of position ids, B samples, G completions of one sample, N = B x G rows, T tokens, D width of a
 head.
 """
@@ -36,9 +36,15 @@ def decode(
     `rotation` is cosine and sine (N, 1, D) of the positions of `tokens`; `uniform` as in `draw_tokens`.
     """
     states = policy.decoder.embed_tokens(tokens)[:, None]
-    for layer in policy.decoder.layers:
+    for number, layer in enumerate(policy.decoder.layers):
         # `forward`, not a call: the weights are whole while sampling, and FSDP2's hooks would only cost time.
-        states = layer.forward(states, position_embeddings=rotation, attention_mask=cache.mask, past_key_values=cache)
+        states = layer.forward(
+            states,
+            position_embeddings=rotation,
+            attention_mask=cache.mask,
+            past_key_values=cache,
+            prefix=cache.prefix(number),
+        )
     return _draw(policy, policy.decoder.norm(states)[:, 0], sampling, uniform)
 
 
@@ -48,8 +54,10 @@ class Decoder:
     `compiled` has another, which takes fewer shapes and compiles them.
     """
 
-    block = 64
-    """Columns by which the cache grows when it is full."""
+    block = 32
+    """Columns by which branches grow when they are full."""
+    compact = True
+    """Drop a prompt's keys with its last row."""
     step = staticmethod(decode)
 
     def num_rows(self, num_running: int, num_rows: int) -> int:
@@ -79,7 +87,7 @@ def generate(
 class PackedBranches:
     """`loop.Branches` over this package's own cache.
 
-    Images and prompts go through the model once, in one batch; what the pass leaves is copied to the G rows of each.
+    Images and prompts go through the model once, in one batch; the G rows of each share what the pass leaves.
     """
 
     def __init__(self, policy: Policy, prompts: Sequence[Prompt], sampling: Sampling, decoder: Decoder) -> None:
@@ -94,6 +102,7 @@ class PackedBranches:
             max_new_tokens=sampling.max_new_tokens,
             block=decoder.block,
             allocate=decoder.memory,
+            compact=decoder.compact,
         )
         self._hidden = hidden.repeat_interleave(sampling.num_completions, dim=0)
         self._cosine, self._sine = _rotations(policy.decoder, prompts, sampling, self._hidden)

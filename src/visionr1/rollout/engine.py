@@ -1,8 +1,8 @@
 """The protocol of rollout engines: prompts in, sampled completions out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -58,6 +58,37 @@ class RolloutEngine(Protocol):
         """
 
 
+@runtime_checkable
+class StreamingEngine(RolloutEngine, Protocol):
+    """An engine that takes new prompts while it samples others, of which it uses the text and the image alone."""
+
+    @property
+    def label(self) -> str:
+        """Name and version, as stored results give them."""
+
+    @property
+    def dtype(self) -> str:
+        """Precision of the engine's weights, such as "bfloat16"."""
+
+    def answer(
+        self, policy: Policy, prompts: Iterable[Prompt], *, max_new_tokens: int, at_once: int
+    ) -> Iterator[tuple[int, Completion]]:
+        """Yield the greedy completion of each prompt, with the prompt's place, in the order in which they end.
+
+        At most `at_once` prompts are under way, and no more than those are read. The policy's weights are those that it
+        has at the beginning.
+        """
+
+
+def copies_weights(engine: RolloutEngine) -> bool:
+    """Return True if an engine samples from a copy of the policy's weights, and runs none of the policy's layers.
+
+    It says so by an attribute `copies_weights`, and takes the weights by `models.adapters.gathered_weights`, so that
+    under FSDP2 no rank ever holds all of them. All ranks must call such an engine equally often.
+    """
+    return bool(getattr(engine, "copies_weights", False))
+
+
 def make_completions(
     policy: Policy, token_ids: Tensor, logprobs: Tensor, lengths: Tensor, truncated: Tensor, num_completions: int
 ) -> list[list[Completion]]:
@@ -67,11 +98,7 @@ def make_completions(
     the model's logits were not.
     """
     token_ids, logprobs = token_ids.cpu(), logprobs.cpu()
-    if not torch.isfinite(logprobs).all():
-        raise CheckpointError(
-            "the model's logits are not finite (NaN or infinite), so nothing can be sampled from it: its weights are "
-            "spoiled, or too large for the precision that it runs in (docs/faq.md#weights-are-not-finite)"
-        )
+    check_logprobs(logprobs)
     replies = []
     for row, (length, cut_off) in enumerate(zip(lengths.tolist(), truncated.tolist(), strict=True)):
         ids = token_ids[row, :length]
@@ -79,3 +106,12 @@ def make_completions(
         text = policy.decode_reply(text_ids.tolist())
         replies.append(Completion(ids, text, logprobs[row, :length], cut_off))
     return [replies[start : start + num_completions] for start in range(0, len(replies), num_completions)]
+
+
+def check_logprobs(logprobs: Tensor) -> None:
+    """Raise CheckpointError if a log-probability of sampled tokens is not finite: then the model's logits were not."""
+    if not torch.isfinite(logprobs).all():
+        raise CheckpointError(
+            "the model's logits are not finite (NaN or infinite), so nothing can be sampled from it: its weights are "
+            "spoiled, or too large for the precision that it runs in (docs/faq.md#weights-are-not-finite)"
+        )

@@ -30,6 +30,9 @@ class RolloutSection(Section):
     token: set model.dtype = "bfloat16". Evaluation during training decodes without."""
     vllm_memory: Annotated[float, Field(gt=0, lt=1)] = 0.3
     """Share of the GPU's memory that vLLM takes for its copy of the weights and its cache."""
+    vllm_sleep: bool = False
+    """Let vLLM give its memory back after each rollout, for the update; its weights and cache are built anew for the
+    next one. On a GPU alone."""
     batch_size: Annotated[int, Field(ge=0), Expected("0 (all) or more")] = 0
     """Samples at once, of a process; 0 is all of its share. Fewer take less memory and draw the same replies."""
 
@@ -41,6 +44,8 @@ class RolloutSection(Section):
             raise refuse("compile", "false (vLLM compiles by itself)", self.compile)
         if self.engine != "builtin" and self.compile:
             raise refuse("compile", "false (it compiles the built-in engine's decode step)", self.compile)
+        if self.engine != "vllm" and self.vllm_sleep:
+            raise refuse("vllm_sleep", 'false (it is for engine = "vllm")', self.vllm_sleep)
         if self.engine == "vllm" and not 0.01 <= self.temperature <= 2:
             raise refuse("temperature", "a number from 0.01 to 2, as vLLM takes it", self.temperature)
         if self.engine == "vllm" and self.batch_size:

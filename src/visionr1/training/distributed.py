@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from importlib import import_module
@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator, DistributedType
 from accelerate.utils import InitProcessGroupKwargs, fsdp2_prepare_model, gather_object
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map_only
@@ -30,7 +30,7 @@ from visionr1.errors import RecipeError, TrainingError, needs_extra
 from visionr1.training.recipe import Recipe
 
 Item = TypeVar("Item")
-NEEDED_BY_SHARDS = {"model.dtype": "float32", "optimizer.name": "adamw", "rollout.engine": "builtin"}
+NEEDED_BY_SHARDS = {"model.dtype": "float32", "optimizer.name": "adamw"}
 NEEDED_BY_FSDP2 = {**NEEDED_BY_SHARDS, "rollout.compile": False}
 """Its weights are put together elsewhere for each rollout, so that CUDA graphs would be recorded anew for ever."""
 RANK_TIMEOUT = timedelta(hours=2)
@@ -169,13 +169,6 @@ def equal_passes(work: Sequence[Item]) -> Iterator[tuple[Item, bool]]:
         yield work[min(number, len(work) - 1)], number < len(work)
 
 
-def full_tensor(tensor: Tensor) -> Tensor:
-    """All-gather a tensor from its shards; all ranks must call it."""
-    if isinstance(tensor, DTensor):
-        return tensor.full_tensor()
-    return tensor
-
-
 def gather_full_state(state: dict[str, Any], accelerator: Accelerator) -> dict[str, Any]:
     """Gather the sharded tensors of a state on the main rank; all ranks must call it."""
 
@@ -206,12 +199,15 @@ def shard_for_rank(state: dict[str, Any], parameters: Sequence[nn.Parameter]) ->
 
 
 @contextmanager
-def unshard_parameters(trained: nn.Module, accelerator: Accelerator) -> Iterator[None]:
+def unshard_parameters(
+    trained: nn.Module, accelerator: Accelerator, within: Iterable[nn.Module] | None = None
+) -> Iterator[None]:
     """Unshard FSDP2 weights while sampling: ranks decode different lengths, so per-layer all-gathers would deadlock.
 
-    Use it inside the forward pass of `trained`.
+    Use it inside the forward pass of `trained`. The weights are those of all its modules, or of those `within`.
     """
-    modules: list[Any] = [module for module in trained.modules() if isinstance(module, FSDPModule)]
+    candidates = set(trained.modules() if within is None else within)
+    modules: list[Any] = [m for m in trained.modules() if isinstance(m, FSDPModule) and m in candidates]
 
     # Without resharding after the forward pass, the weights stay whole for all tokens.
     for module in modules:

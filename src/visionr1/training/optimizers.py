@@ -14,7 +14,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from visionr1.training.distributed import full_tensor, shard_for_rank
+from visionr1.models.weights import full_tensor
+from visionr1.training.distributed import shard_for_rank
 from visionr1.training.recipe import OptimizerSection
 
 NOT_IN_TOWERS = ("embed", "lm_head")  # embeddings and the output layer: tables, not maps

@@ -277,7 +277,8 @@ def take_step(
     seeds = [(recipe.seed, position.phase, position.phase_step, place) for place in places]
 
     def collect() -> Any:
-        with autocast(run.policy, recipe), unshard_parameters(run.trained, accelerator):
+        whole = unshard_parameters(run.trained, accelerator, run.learner.whole_modules())
+        with autocast(run.policy, recipe), whole:
             return run.learner.collect(batch.prepared, seeds, overall_progress(recipe, position, steps))
 
     with torch.no_grad():

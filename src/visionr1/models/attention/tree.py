@@ -26,7 +26,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from visionr1.models.attention.block_sparse import Span, block_sparse_attention, make_block_mask
-from visionr1.models.attention.decode import decode_attention
+from visionr1.models.attention.decode import SharedPrefix, decode_attention
 
 NAME = "visionr1_tree"
 _CPU = torch.device("cpu")
@@ -142,13 +142,18 @@ def tree_attention(
     attention_mask: Tensor | None,
     *,
     tree: Tree | None = None,
+    prefix: SharedPrefix | None = None,
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attend, by transformers' interface: (R, H, T, D) in, (R, T, H, D) out. With a `tree` there is one row."""
+    """Attend, by transformers' interface: (R, H, T, D) in, (R, T, H, D) out.
+
+    With a `tree` there is one row; with a `prefix` each row is one token while decoding.
+    """
+    if prefix is not None:
+        assert attention_mask is not None
+        return decode_attention(query, key, value, attention_mask, scaling, prefix), None
     if tree is None:
-        if query.shape[2] == 1:
-            return decode_attention(query, key, value, attention_mask, scaling), None
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
         return output, None
 

@@ -13,6 +13,22 @@ from visionr1.registry import Registry
 
 OpenEngine = Callable[..., Any]
 """(policy: Policy, model: ModelSection, rollout: RolloutSection) -> RolloutEngine; the types need torch."""
+_READ_FOLDER: list[OpenEngine] = []
+
+
+def reads_folder(opener: OpenEngine) -> OpenEngine:
+    """Mark the opener of an engine that reads the model folder itself.
+
+    To evaluate a folder, it gets a policy without weights (`models.loading.load_encoder`), so that the model is in
+    memory once.
+    """
+    _READ_FOLDER.append(opener)
+    return opener
+
+
+def needs_weights(opener: OpenEngine) -> bool:
+    """Return False if the engine reads the model folder itself, as `reads_folder` marks it."""
+    return all(opener is not marked for marked in _READ_FOLDER)
 
 
 def _check_engine(named: Any) -> OpenEngine:

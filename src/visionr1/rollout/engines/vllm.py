@@ -12,138 +12,156 @@ those of an uninterrupted one. With top-p or top-k its log-probabilities are of 
 `sampling/gap` of such a run says nothing.
 """
 
-import os
-import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
-from packaging.specifiers import SpecifierSet
 
-from visionr1.errors import MissingDependency, RecipeError, TrainingError, needs_extra
-from visionr1.models.adapters import merged_weights
+from visionr1.errors import TrainingError
+from visionr1.models.adapters import gathered_weights
 from visionr1.models.policy import Policy
 from visionr1.models.prompts import Prompt
 from visionr1.models.settings import ModelSection
 from visionr1.rollout.engine import Completion, Sampling, Seeds
+from visionr1.rollout.engines import reads_folder
 from visionr1.rollout.settings import RolloutSection
+from visionr1.rollout.vllm.opening import check_biases, explaining, import_vllm, open_llm, precision
+from visionr1.rollout.vllm.requests import Reply, make_group, request_token_ids, sampling_settings, single_seed
 
-VERSIONS = ">=0.31,<0.34"
-"""Versions of vLLM that the calls below are known to fit; the extra "vllm" asks for the same."""
-NEVER = -1e9
-"""The bias of a logit whose token is never sampled."""
-MAX_BIASES = 1024
-"""vLLM's runner for GPUs takes no more biases of logits for one request."""
+ADDED_AT_ONCE = 16
+"""Prompts that an evaluation adds between two steps of the engine, so that reading images does not hold it up long."""
+SLEEP_LEVEL = 2
+"""vLLM's level that drops weights and cache: the policy's weights are handed over for the next rollout anyway."""
 
 
+@reads_folder
 def open_engine(policy: Policy, model: ModelSection, rollout: RolloutSection) -> "VLLMEngine":
-    """Return an engine for the policy's model.
+    """Return an engine for the policy's model, on `model.device`; the policy may have no weights (`load_encoder`).
 
-    Raises MissingDependency if there is no vLLM, or one not known to fit, and RecipeError if the model has more tokens
-    that must not be sampled than vLLM can be told.
+    Raises MissingDependency if there is no vLLM, or one not known to fit, and RecipeError if vLLM cannot open the
+    model, or if this has more tokens that must not be sampled than vLLM can be told.
     """
-    on_cpu = policy.device.type == "cpu"
-    num_suppressed = len(policy.suppressed_ids)
-    if num_suppressed > MAX_BIASES and not on_cpu:
-        raise RecipeError(
-            f"rollout.engine: {num_suppressed} tokens of this model must never be sampled (special ones, and rows of "
-            f'the output layer without a token), but vLLM takes {MAX_BIASES} at most; use engine = "builtin"'
-        )
-
-    # Weights are handed over in this process. vLLM's own lines would stand between those of the progress.
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    with needs_extra("vllm"):
-        import vllm
-    if not SpecifierSet(VERSIONS).contains(vllm.__version__, prereleases=True):
-        raise MissingDependency(
-            f"vLLM {vllm.__version__} is installed, but rollout.engine needs {VERSIONS}; install it with: "
-            'pip install "visionr1[vllm]"'
-        )
-    launched = torch.distributed.is_available() and torch.distributed.is_initialized()
-    bfloat16 = model.autocast == "bfloat16" or model.dtype == "bfloat16"
-    settings: dict[str, Any] = {
-        "model": policy.model.name_or_path,
-        "dtype": "bfloat16" if bfloat16 else "float32",
-        "max_model_len": -1,  # the model's whole context, or what memory holds of it
-        "gpu_memory_utilization": rollout.vllm_memory,
-        "limit_mm_per_prompt": {"image": 1, "video": 0},
-        "logprobs_mode": "processed_logprobs",
-    }
-    if type(policy.image_processor).__name__.endswith("Pil"):
-        # Images are resized as the policy resizes them: torchvision's pixels differ, and log-probabilities with them.
-        settings["mm_processor_kwargs"] = {"use_fast": False}
-    if launched:
-        settings["distributed_executor_backend"] = "external_launcher"
-    if on_cpu:
-        # Compiling takes minutes there, and a prompt that is split over two steps cannot have a seed.
-        settings |= {"enforce_eager": True, "enable_chunked_prefill": False}
-    with _keeping_random_state():
-        llm = vllm.LLM(**settings)
-    return VLLMEngine(llm, vllm.SamplingParams)
-
-
-@contextmanager
-def _keeping_random_state() -> Iterator[None]:
-    """Give back what opening vLLM changes of this process: states of random numbers, and the setting of threads."""
-    python_state = random.getstate()
-    numpy_state = np.random.get_state()
-    set_num_threads = torch.set_num_threads
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        try:
-            yield
-        finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)
-            torch.set_num_threads = set_num_threads
+    on_cpu = torch.device(model.device).type == "cpu"
+    check_biases(policy, on_cpu=on_cpu)
+    vllm = import_vllm()
+    llm = open_llm(vllm, policy, model, rollout)
+    engine = VLLMEngine(
+        llm,
+        vllm.SamplingParams,
+        label=f"vllm {vllm.__version__}",
+        dtype=precision(model),
+        on_cpu=on_cpu,
+        sleeps=rollout.vllm_sleep and policy.has_weights,
+    )
+    engine.sleep()
+    return engine
 
 
 class VLLMEngine:
     """A rollout engine; its log-probabilities are of the distribution that was sampled from, after top-p and top-k."""
 
-    def __init__(self, llm: Any, sampling_params: Any) -> None:
+    copies_weights = True
+
+    def __init__(
+        self, llm: Any, sampling_params: Any, *, label: str, dtype: str, on_cpu: bool, sleeps: bool = False
+    ) -> None:
+        """`llm` and `sampling_params` are vLLM's objects; `label` and `dtype` are as in `StreamingEngine`.
+
+        An engine that `sleeps` holds no memory of the GPU between two rollouts.
+        """
         self.llm = llm
         self.sampling_params = sampling_params
+        self.label = label
+        self.dtype = dtype
+        self.on_cpu = on_cpu
+        self.sleeps = sleeps
 
     def __call__(
         self, policy: Policy, prompts: Sequence[Prompt], sampling: Sampling, seeds: Seeds = ()
     ) -> list[list[Completion]]:
         """Sample as `RolloutEngine`."""
-        self.load(policy)
-        # Greedy completions of one prompt are the same; vLLM refuses to make more than one.
-        num_requested = sampling.num_completions if sampling.temperature else 1
-        settings = {
-            "n": num_requested,
-            "max_tokens": sampling.max_new_tokens,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "top_k": sampling.top_k,
-            "logprobs": 0,  # of the sampled tokens alone
-            "logit_bias": dict.fromkeys(policy.suppressed_ids.tolist(), NEVER),
-            "stop_token_ids": list(policy.eos_ids),
-            "detokenize": False,
-        }
+        settings = sampling_settings(policy, sampling)
         if not sampling.temperature:
             seeds = [(0,)] * len(prompts)
         requests, parameters = [], []
         for prompt, seed in zip(prompts, seeds, strict=True):
-            token_ids = policy.tokenizer.encode(prompt.text, add_special_tokens=False)  # one placeholder for the image
-            requests.append({"prompt_token_ids": token_ids, "multi_modal_data": {"image": prompt.image}})
-            parameters.append(self.sampling_params(**settings, seed=_single_seed(seed)))
-        outputs = self.llm.generate(requests, parameters, use_tqdm=False)
+            requests.append(_request(policy, prompt))
+            parameters.append(self.sampling_params(**settings, seed=single_seed(seed)))
+
+        with self.awake(policy), explaining(f"{self.label} cannot sample from {policy.model.name_or_path}"):
+            outputs = self.llm.generate(requests, parameters, use_tqdm=False)
         groups = []
         for prompt, output in zip(prompts, outputs, strict=True):
             replies = _completions(policy, prompt, output)
-            groups.append(replies * (sampling.num_completions // num_requested))
+            groups.append(replies * (sampling.num_completions // settings["n"]))
         return groups
 
+    def answer(
+        self, policy: Policy, prompts: Iterable[Prompt], *, max_new_tokens: int, at_once: int
+    ) -> Iterator[tuple[int, Completion]]:
+        """Answer as `StreamingEngine`: a reply that ends makes room for the next prompt at once.
+
+        In batches of their own most requests would wait for the longest reply of each batch.
+        """
+        greedy = sampling_settings(policy, Sampling(max_new_tokens=max_new_tokens, temperature=0.0))
+        unasked = enumerate(prompts)
+        is_read = False
+        under_way: dict[int, tuple[int, Prompt, str]] = {}
+        with self.awake(policy):
+            try:
+                while under_way or not is_read:
+                    num_added = min(ADDED_AT_ONCE, at_once - len(under_way))
+                    added = list(islice(unasked, num_added))
+                    is_read = len(added) < num_added
+                    with explaining(f"{self.label} cannot answer with {policy.model.name_or_path}"):
+                        for place, prompt in added:
+                            parameters = self.sampling_params(**greedy)
+                            (request_id,) = self.llm.enqueue([_request(policy, prompt)], [parameters], use_tqdm=False)
+                            under_way[_request_number(request_id)] = place, prompt, request_id
+                        outputs = self.llm.llm_engine.step() if under_way else []
+                    for output in outputs:
+                        if output.finished:
+                            place, prompt, _ = under_way.pop(_request_number(output.request_id))
+                            (completion,) = _completions(policy, prompt, output)
+                            yield place, completion
+            finally:
+                # Requests of an answer that nobody waits for would come among those of the next.
+                if under_way:
+                    request_ids = [request_id for *_, request_id in under_way.values()]
+                    self.llm.llm_engine.abort_request(request_ids, internal=True)
+
+    @contextmanager
+    def awake(self, policy: Policy) -> Iterator[None]:
+        """Have the policy's weights in vLLM inside this block; an engine that sleeps has memory only there."""
+        if self.sleeps:
+            # What torch keeps for later allocations of its own is not free for vLLM.
+            torch.cuda.empty_cache()
+            self.llm.wake_up(tags=["weights"])
+        self.load(policy)
+        if self.sleeps:
+            self.llm.wake_up(tags=["kv_cache"])
+        try:
+            yield
+        finally:
+            self.sleep()
+
+    def sleep(self) -> None:
+        """Give the GPU's memory back, if the engine does so between rollouts."""
+        if self.sleeps:
+            self.llm.sleep(level=SLEEP_LEVEL)
+
     def load(self, policy: Policy) -> None:
-        """Load the policy's weights, and drop every cache of what was computed with others."""
-        weights = merged_weights(policy.model, policy.model.state_dict())
+        """Load the policy's weights, and drop every cache of what was computed with others.
+
+        A policy without weights is that of the folder which vLLM read.
+        """
+        if not policy.has_weights:
+            return
+        weights = gathered_weights(policy.model)
         self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
-        if policy.device.type == "cpu":
+        if self.on_cpu:
             self.llm.apply_model(_pack_heads)
         self.llm.reset_mm_cache()
         self.llm.llm_engine.reset_encoder_cache()  # of the vision tower's outputs, in scheduler and worker
@@ -163,25 +181,22 @@ def _pack_heads(model: Any) -> None:
             module.quant_method.process_weights_after_loading(module)
 
 
-def _single_seed(seed: Sequence[int]) -> int:
-    """Return one number made of the numbers of a sample's seed."""
-    return int(np.random.SeedSequence(seed).generate_state(1)[0])
+def _request(policy: Policy, prompt: Prompt) -> dict[str, Any]:
+    """Return a prompt as `LLM` takes it."""
+    return {"prompt_token_ids": request_token_ids(policy, prompt), "multi_modal_data": {"image": prompt.image}}
+
+
+def _request_number(request_id: str) -> int:
+    """Return the number of a request, which vLLM counts; its own id of it has random letters behind."""
+    return int(request_id.partition("-")[0])
 
 
 def _completions(policy: Policy, prompt: Prompt, output: Any) -> list[Completion]:
     """Return the replies in one request's output; TrainingError if vLLM made other tokens of the prompt."""
-    if list(output.prompt_token_ids) != prompt.input_ids.tolist():
-        image = policy.config.image_token_id
-        ours, theirs = int((prompt.input_ids == image).sum()), list(output.prompt_token_ids).count(image)
-        raise TrainingError(
-            f"vLLM and the policy do not see the same prompt: {len(output.prompt_token_ids)} tokens, {theirs} of them "
-            f"of the image, against {len(prompt.input_ids)} and {ours}; the model folder's preprocessor_config.json "
-            "must be the one that vLLM reads"
-        )
     replies = []
     for sequence in output.outputs:
-        ids, truncated = list(sequence.token_ids), sequence.finish_reason == "length"
-        logprobs = [choice[token].logprob for choice, token in zip(sequence.logprobs, ids, strict=True)]
-        text = policy.decode_reply(ids if truncated else ids[:-1])
-        replies.append(Completion(torch.tensor(ids), text, torch.tensor(logprobs), truncated))
-    return replies
+        logprobs = []
+        for choice, token in zip(sequence.logprobs, sequence.token_ids, strict=True):
+            logprobs.append(choice[token].logprob)
+        replies.append(Reply(sequence.token_ids, logprobs, sequence.finish_reason == "length"))
+    return make_group(policy, prompt, output.prompt_token_ids, replies)

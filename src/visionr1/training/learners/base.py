@@ -1,11 +1,11 @@
 """What all learners share: their three parts, and the encoding of a sample's prompt."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from visionr1.errors import DataError
 from visionr1.evaluation.runner import describe_refused
@@ -71,6 +71,13 @@ class Learner(ABC):
 
         `seeds` has one seed for each sample; `progress` is the share of training done.
         """
+
+    def whole_modules(self) -> Iterable[nn.Module] | None:
+        """Return the modules that `collect` runs unequally often on the ranks, so that each must hold them whole.
+
+        None is all of the model.
+        """
+        return ()
 
     @abstractmethod
     def loss(self, work: Any) -> tuple[Tensor, Metrics]:

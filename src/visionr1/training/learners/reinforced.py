@@ -1,16 +1,16 @@
 """GRPO (Vision-R1): sample completions, score them by rule, learn from how they compare within their group."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from visionr1.dialects import Dialect
-from visionr1.errors import CheckpointError, DataError, TrainingError
-from visionr1.models.adapters import adapters_off, base_checksum
+from visionr1.errors import CheckpointError, DataError, RecipeError, TrainingError
+from visionr1.models.adapters import adapters_off, base_checksum, vision_modules
 from visionr1.models.policy import Policy
 from visionr1.models.prompts import Prompt
 from visionr1.models.rows import Group, Rows, make_groups
@@ -18,7 +18,7 @@ from visionr1.models.trainable import vision_trains
 from visionr1.rewards import AdaptiveStages, FixedStages, Score, Scorer, Stage, Stages
 from visionr1.rewards.hacking import measure
 from visionr1.rewards.user import describe_raised
-from visionr1.rollout.engine import Completion, RolloutEngine, Sampling, Seeds
+from visionr1.rollout.engine import Completion, RolloutEngine, Sampling, Seeds, copies_weights
 from visionr1.samples import Sample
 from visionr1.training import grpo
 from visionr1.training.distributed import equal_passes, gather
@@ -59,6 +59,11 @@ class Reinforced(Learner):
         `reference` may be `policy` itself, whose adapters are then off for it. None: the loss has no KL.
         """
         super().__init__(policy, recipe)
+        if copies_weights(engine) and recipe.rollout.batch_size:
+            raise RecipeError(
+                "rollout.batch_size: expected 0 for an engine with a copy of the weights, which gets them once a step, "
+                f"found {recipe.rollout.batch_size}"
+            )
         self.reference = reference
         self.engine = engine
         self.refer: Callable[..., Any] = _call
@@ -92,6 +97,12 @@ class Reinforced(Learner):
             prompt = replace(prompt, image=None)
         truth = sample.ground_truth(prompt.input_size_wh)
         return Question(sample.id, sample.image_id, prompt, truth, sample.reward)
+
+    def whole_modules(self) -> Iterable[nn.Module] | None:
+        """Return what samples, and a frozen vision tower; an engine with a copy of the weights runs no layer here."""
+        if not copies_weights(self.engine):
+            return None
+        return () if self.vision_trains else vision_modules(self.policy.model)
 
     def assemble(self, encoded: list[Question]) -> list[Question]:
         """Return the questions as they are: `collect` rolls them out."""

@@ -1,0 +1,81 @@
+"""Requests as vLLM takes them, in this process or by a server, and its replies as completions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from visionr1.errors import TrainingError
+from visionr1.models.policy import Policy
+from visionr1.models.prompts import Prompt
+from visionr1.rollout.engine import Completion, Sampling, check_logprobs
+
+NEVER = -1e9
+"""The bias of a logit whose token is never sampled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One of a request's replies, in vLLM's terms."""
+
+    token_ids: Sequence[int]
+    """With its end token, unless `truncated`."""
+    logprobs: Sequence[float]
+    """Of each token, after temperature, top-p and top-k."""
+    truncated: bool
+
+
+def sampling_settings(policy: Policy, sampling: Sampling) -> dict[str, Any]:
+    """Return the arguments of vLLM's `SamplingParams` but the seed."""
+    return {
+        # Greedy completions of one prompt are the same; vLLM refuses to make more than one.
+        "n": sampling.num_completions if sampling.temperature else 1,
+        "max_tokens": sampling.max_new_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "logprobs": 0,  # of the sampled tokens alone
+        "logit_bias": dict.fromkeys(policy.suppressed_ids.tolist(), NEVER),
+        "stop_token_ids": list(policy.eos_ids),
+        "detokenize": False,
+    }
+
+
+def request_token_ids(policy: Policy, prompt: Prompt) -> list[int]:
+    """Return a prompt's tokens as vLLM takes them: with one placeholder for the image, which vLLM expands."""
+    token_ids: list[int] = policy.tokenizer.encode(prompt.text, add_special_tokens=False)
+    return token_ids
+
+
+def single_seed(seed: Sequence[int]) -> int:
+    """Return one number made of the numbers of a sample's seed."""
+    return int(np.random.SeedSequence(seed).generate_state(1)[0])
+
+
+def make_group(
+    policy: Policy, prompt: Prompt, prompt_token_ids: Sequence[int], replies: Sequence[Reply]
+) -> list[Completion]:
+    """Return a request's replies as completions; TrainingError if vLLM made other tokens of the prompt."""
+    _check_prompt(policy, prompt, list(prompt_token_ids))
+    completions = []
+    for reply in replies:
+        ids = list(reply.token_ids)
+        logprobs = torch.tensor(reply.logprobs)
+        check_logprobs(logprobs)
+        text = policy.decode_reply(ids if reply.truncated else ids[:-1])
+        completions.append(Completion(torch.tensor(ids), text, logprobs, reply.truncated))
+    return completions
+
+
+def _check_prompt(policy: Policy, prompt: Prompt, token_ids: list[int]) -> None:
+    """Raise TrainingError if vLLM made other tokens of the prompt than the policy did."""
+    if token_ids != prompt.input_ids.tolist():
+        image = policy.config.image_token_id
+        ours, theirs = int((prompt.input_ids == image).sum()), token_ids.count(image)
+        raise TrainingError(
+            f"vLLM and the policy do not see the same prompt: {len(token_ids)} tokens, {theirs} of them "
+            f"of the image, against {len(prompt.input_ids)} and {ours}; the model folder's preprocessor_config.json "
+            "must be the one that vLLM reads"
+        )

@@ -27,6 +27,7 @@ SLOW = (
     "rollout",
     "training",
     "test_demo.py",
+    "evaluation/test_engines.py",
     "evaluation/test_runner.py",
     "evaluation/test_vqa.py",
     "integrations/test_examples.py",

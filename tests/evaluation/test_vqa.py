@@ -11,6 +11,7 @@ from PIL import Image
 
 from visionr1 import cli
 from visionr1.errors import DataError, MissingDependency, RecipeError
+from visionr1.evaluation.answerer import Answerer
 from visionr1.evaluation.vqa import _vlmevalkit_model, answer, describe, evaluate_vqa
 from visionr1.models.loading import load_policy
 
@@ -111,25 +112,25 @@ def test_a_run_leaves_its_record(qwen25_folder: Path, kit: Path, capsys: pytest.
 
 
 def test_what_is_wrong_is_named(qwen25_folder: Path, kit: Path) -> None:
-    policy = load_policy(qwen25_folder)
+    asked = Answerer(load_policy(qwen25_folder))
     with pytest.raises(RecipeError, match="no image benchmark 'GQA'"):
-        evaluate_vqa(policy, "GQA", kit, model="m")
+        evaluate_vqa(asked, "GQA", kit, model="m")
     tsv = kit / "questions.tsv"
     with pytest.raises(DataError, match="found no such file"):
-        evaluate_vqa(policy, "GQA_TestDev_Balanced", kit, model="m", tsv=tsv)
+        evaluate_vqa(asked, "GQA_TestDev_Balanced", kit, model="m", tsv=tsv)
     tsv.write_text(json.dumps({"index": [1], "question": ["What?"]}))
     with pytest.raises(RecipeError, match="no benchmark 'GQA'"):
-        evaluate_vqa(policy, "GQA", kit, model="m", tsv=tsv)
+        evaluate_vqa(asked, "GQA", kit, model="m", tsv=tsv)
     with pytest.raises(DataError, match="expected answer among them"):
-        evaluate_vqa(policy, "GQA_TestDev_Balanced", kit, model="m", tsv=tsv)
+        evaluate_vqa(asked, "GQA_TestDev_Balanced", kit, model="m", tsv=tsv)
     with pytest.raises(DataError, match="has 0 images; models here look at one"):
-        _vlmevalkit_model(policy, 1).generate([{"type": "text", "value": "Why?"}], "GQA")
+        _vlmevalkit_model(asked, 1).generate([{"type": "text", "value": "Why?"}], "GQA")
 
 
 def test_without_vlmevalkit_it_is_named(monkeypatch: pytest.MonkeyPatch, qwen25_folder: Path, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "vlmeval", None)
     with pytest.raises(MissingDependency, match=r"pip install git\+https://github.com/open-compass/VLMEvalKit"):
-        evaluate_vqa(load_policy(qwen25_folder), "GQA_TestDev_Balanced", tmp_path, model="m")
+        evaluate_vqa(Answerer(load_policy(qwen25_folder)), "GQA_TestDev_Balanced", tmp_path, model="m")
 
 
 def test_the_question_is_the_whole_instruction(qwen25_folder: Path) -> None:
@@ -142,5 +143,5 @@ def test_the_question_is_the_whole_instruction(qwen25_folder: Path) -> None:
         return encode(image, query, template)
 
     policy.encode = listen  # type: ignore[method-assign]
-    assert isinstance(answer(policy, Image.new("RGB", (64, 48)), "What is {}?", max_new_tokens=1), str)
+    assert isinstance(answer(Answerer(policy), Image.new("RGB", (64, 48)), "What is {}?", max_new_tokens=1), str)
     assert asked == [(("What is {}?",), "{}")]

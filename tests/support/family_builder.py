@@ -82,10 +82,20 @@ class Shape:
     """Packages that loading it needs."""
 
 
-def build_family(folder: Path, like: Path, shape: Shape) -> Path:
-    """Write a model of `shape` with the tokenizer of the folder `like`, whose dialect is qwen3, into `folder`."""
+def build_family(
+    folder: Path,
+    like: Path,
+    shape: Shape,
+    *,
+    decoder: Mapping[str, Any] = DECODER,
+    tower: Mapping[str, Any] = TOWER,
+) -> Path:
+    """Write a model of `shape` with the tokenizer of the folder `like`, whose dialect is qwen3, into `folder`.
+
+    `decoder` and `tower` are the sizes of its parts.
+    """
     tokenizer = make_tokenizer(like, shape)
-    config = make_config(shape, tokenizer)
+    config = make_config(shape, tokenizer, decoder=decoder, tower=tower)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
@@ -121,7 +131,9 @@ def make_tokenizer(like: Path, shape: Shape) -> PreTrainedTokenizerFast:
     )
 
 
-def make_config(shape: Shape, tokenizer: Any) -> Any:
+def make_config(
+    shape: Shape, tokenizer: Any, *, decoder: Mapping[str, Any] = DECODER, tower: Mapping[str, Any] = TOWER
+) -> Any:
     """Return the family's default configuration in small."""
     default = AutoConfig.for_model(shape.model_type).to_dict()
     ends = {
@@ -140,7 +152,7 @@ def make_config(shape: Shape, tokenizer: Any) -> Any:
             part = part or {}
             kind = changed.get("model_type", part.get("model_type"))
             known = AutoConfig.for_model(kind).to_dict() if kind else part
-            sizes = {**DECODER, **ends} if name == "text_config" else TOWER
+            sizes = {**decoder, **ends} if name == "text_config" else tower
             settings[name] = {key: value for key, value in sizes.items() if key in known}
             # Without kinds of layers the cache would have windows that the model does not have.
             if "layer_types" not in known:

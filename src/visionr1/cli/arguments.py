@@ -124,6 +124,16 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_engine_argument(parser: argparse.ArgumentParser) -> None:
+    """Add `--engine`."""
+    parser.add_argument(
+        "--engine",
+        default="builtin",
+        metavar="NAME",
+        help="what generates the replies: an engine below, or your own as my_engine.py:open_engine (default: builtin)",
+    )
+
+
 def existing_path(text: str) -> str:
     """Drop the slash that a shell adds to a folder, because the path is stored and compared.
 

@@ -12,6 +12,7 @@ from visionr1.cli.arguments import (
     CommandParser,
     add_data_arguments,
     add_dialect_argument,
+    add_engine_argument,
     add_images_argument,
     add_model_arguments,
     add_reader_argument,
@@ -138,9 +139,15 @@ def _add_generation_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size",
         type=positive,
-        default=16,
+        default=0,
         metavar="N",
-        help="images at once (default: 16)",
+        help="images at once (default: 16; 256 for an engine that takes new ones as others end, such as vllm)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=count,
+        metavar="N",
+        help="processes that read images ahead of the engine (default: none; up to 4 for an engine such as vllm)",
     )
     parser.add_argument(
         "--max-new-tokens",
@@ -149,6 +156,7 @@ def _add_generation_arguments(parser: argparse.ArgumentParser) -> None:
         help="of a reply (default: the protocol's, or 1024)",
     )
     add_model_arguments(parser)
+    add_engine_argument(parser)
     parser.add_argument(
         "--on-bad",
         choices=("raise", "skip"),
@@ -159,16 +167,18 @@ def _add_generation_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def names_overview() -> str:
-    """List the names that --protocol, --benchmark, --metric, --dialect and --reader take."""
+    """List the names that --protocol, --benchmark, --metric, --dialect, --engine and --reader take."""
     from visionr1.data import READERS
     from visionr1.dialects import describe_dialects
     from visionr1.evaluation import BENCHMARKS, METRICS, PROTOCOLS
+    from visionr1.rollout.engines import ENGINES
 
     return list_names(
         protocols=PROTOCOLS,
         benchmarks=BENCHMARKS,
         metrics=METRICS,
         dialects=describe_dialects(),
+        engines=ENGINES,
         readers=READERS,
     )
 
@@ -253,6 +263,8 @@ def _open_model(args: argparse.Namespace) -> Model:
         max_new_tokens=args.max_new_tokens,
         batch_size=args.batch_size,
         on_bad=args.on_bad,
+        engine=args.engine,
+        workers=args.workers,
     )
 
 

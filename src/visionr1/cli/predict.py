@@ -3,7 +3,15 @@
 import argparse
 from pathlib import Path
 
-from visionr1.cli.arguments import CommandParser, add_dialect_argument, add_model_arguments, list_names, names, positive
+from visionr1.cli.arguments import (
+    CommandParser,
+    add_dialect_argument,
+    add_engine_argument,
+    add_model_arguments,
+    list_names,
+    names,
+    positive,
+)
 from visionr1.errors import DataError, needs_extra
 from visionr1.terminal import printable_json
 
@@ -38,13 +46,15 @@ def add_arguments(parser: CommandParser) -> None:
     )
     add_dialect_argument(parser, "how the model writes boxes", default=None, otherwise="as its folder says")
     add_model_arguments(parser)
+    add_engine_argument(parser)
 
 
 def names_overview() -> str:
-    """List the names that --dialect takes."""
+    """List the names that --dialect and --engine take."""
     from visionr1.dialects import describe_dialects
+    from visionr1.rollout.engines import ENGINES
 
-    return list_names(dialects=describe_dialects())
+    return list_names(dialects=describe_dialects(), engines=ENGINES)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -69,16 +79,17 @@ def run(args: argparse.Namespace) -> None:
         raise DataError(f"--out: expected a .png file other than the image itself, found {out}")
 
     with needs_extra("train"):
+        from visionr1.evaluation.answerer import open_answerer
         from visionr1.evaluation.runner import predict_image
-        from visionr1.models.loading import load_policy
     from visionr1.report.draw import draw_boxes, save_png
 
-    policy = load_policy(args.model, device=args.device, dtype=args.dtype, dialect=args.dialect)
+    answerer = open_answerer(args.model, engine=args.engine, device=args.device, dtype=args.dtype, dialect=args.dialect)
     sample, boxes, record = predict_image(
-        policy,
+        answerer.policy,
         args.image,
         categories,
         max_new_tokens=args.max_new_tokens,
+        engine=answerer.engine,
     )
     drawing = draw_boxes(sample.load_image(), boxes, categories=categories)
     save_png(drawing, out)

@@ -4,7 +4,14 @@ import argparse
 import json
 from pathlib import Path
 
-from visionr1.cli.arguments import CommandParser, add_dialect_argument, add_model_arguments, list_names, positive
+from visionr1.cli.arguments import (
+    CommandParser,
+    add_dialect_argument,
+    add_engine_argument,
+    add_model_arguments,
+    list_names,
+    positive,
+)
 from visionr1.errors import needs_extra
 from visionr1.terminal import printable
 
@@ -44,14 +51,16 @@ def add_arguments(parser: CommandParser) -> None:
     )
     add_dialect_argument(parser, "how the model writes boxes", default=None, otherwise="as its folder says")
     add_model_arguments(parser)
+    add_engine_argument(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
 
 
 def names_overview() -> str:
-    """List the names that --dialect takes."""
+    """List the names that --dialect and --engine take."""
     from visionr1.dialects import describe_dialects
+    from visionr1.rollout.engines import ENGINES
 
-    return list_names(dialects=describe_dialects())
+    return list_names(dialects=describe_dialects(), engines=ENGINES)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -60,12 +69,12 @@ def run(args: argparse.Namespace) -> None:
     visionr1 vqa GQA_TestDev_Balanced --model runs/mine --out runs/mine
     """
     with needs_extra("train"):
+        from visionr1.evaluation.answerer import open_answerer
         from visionr1.evaluation.vqa import describe, evaluate_vqa
-        from visionr1.models.loading import load_policy
 
-    policy = load_policy(args.model, device=args.device, dtype=args.dtype, dialect=args.dialect)
+    answerer = open_answerer(args.model, engine=args.engine, device=args.device, dtype=args.dtype, dialect=args.dialect)
     record = evaluate_vqa(
-        policy,
+        answerer,
         args.benchmark,
         args.out,
         model=args.model,

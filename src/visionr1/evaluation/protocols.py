@@ -58,6 +58,9 @@ class Protocol:
     """Empty where a file of predictions does not say."""
     dtype: str = ""
     """Of the weights that replied; empty where a file of predictions does not say."""
+    engine: str = ""
+    """Name and version of the rollout engine that replied; empty for the built-in one, and where a file of predictions
+    does not say."""
     image_processor: str = ""
     """A checksum of the image processor's settings, which say how many pixels the model sees; empty likewise."""
     max_new_tokens: int = 0
@@ -99,6 +102,8 @@ class Protocol:
     def to_json(self) -> dict[str, Any]:
         """Return the fields that the metric uses as a JSON object."""
         unused = {"uses", *_METRIC_FIELDS} - set(self.uses)
+        if not self.engine:
+            unused.add("engine")
         record = {}
         for key, value in asdict(self).items():
             if key not in unused:
@@ -160,6 +165,8 @@ class Protocol:
         phrase = f"{self.dialect}, {self.decoding}"
         if self.dtype:
             phrase += f", {self.dtype}"
+        if self.engine:
+            phrase += f" by {self.engine}"
         if self.max_new_tokens:
             phrase += f", {self.max_new_tokens} tokens"
         return phrase
@@ -285,7 +292,7 @@ EXPRESSION_PROTOCOLS = {
 }
 """By name, for benchmarks of expressions."""
 
-_FIXED = {"name", "uses", "dialect", "decoding", "dtype", "image_processor", "metric"}
+_FIXED = {"name", "uses", "dialect", "decoding", "dtype", "engine", "image_processor", "metric"}
 """Fields that the evaluation itself states."""
 
 
@@ -317,7 +324,10 @@ def read_protocol(
     return replace(base, name=f"{base.name} with {changed}")
 
 
-ASKED = ("prompt", "categories", "num_negatives", "template", "decoding", "max_new_tokens", "dtype", "image_processor")
+ASKED = (
+    *("prompt", "categories", "num_negatives", "template", "decoding", "max_new_tokens"),
+    *("dtype", "engine", "image_processor"),
+)
 """Fields that replies depend on, and not only their scoring."""
 _WORDING = ASKED[:4]
 
@@ -331,7 +341,7 @@ def as_asked(protocol: Protocol, replies_of: Mapping[str, Any]) -> Protocol:
         return protocol
 
     # The first row may come from any tool: what is of another type is not taken.
-    record = protocol.to_json()
+    record = {"engine": "", **protocol.to_json()}
     asked = {}
     for key in ASKED:
         if key in record and isinstance(replies_of.get(key), type(record[key])):

@@ -1,13 +1,12 @@
-"""A model's replies: to the samples of an evaluation, in batches, and to one image."""
+"""A model's replies: to the samples of an evaluation, and to one image."""
 
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -16,24 +15,35 @@ import numpy as np
 
 from visionr1.data.row_log import OnBad
 from visionr1.dialects import Dialect
-from visionr1.errors import DataError
+from visionr1.evaluation.answerer import BUILTIN, Answerer, open_answerer
 from visionr1.evaluation.predictions import Prediction
 from visionr1.evaluation.protocols import Protocol
+from visionr1.evaluation.read_ahead import read_prompts
 from visionr1.images import image_size
-from visionr1.models.loading import load_policy
 from visionr1.models.policy import Policy
 from visionr1.models.prompts import Prompt
-from visionr1.models.weights import weights_checksum
 from visionr1.progress import Bar
-from visionr1.rollout.engine import Completion, Sampling
+from visionr1.rollout.engine import Completion, RolloutEngine, Sampling, StreamingEngine
 from visionr1.rollout.engines.builtin import generate
-from visionr1.samples import Boxes, Query, Reply, Sample, normalize_label, normalized_labels
+from visionr1.samples import Boxes, Query, Reply, Sample, Size, normalize_label, normalized_labels
 
 MAX_NEW_TOKENS = 1024
 """Of a reply, unless said otherwise."""
 BATCH_SIZE = 16
+"""Samples at once, of an engine that answers batch by batch."""
+AT_ONCE = 256
+"""Samples under way at once, of an engine that takes new ones as others end."""
+KEPT_AT_ONCE = 16
+"""Replies that are kept together, as they end."""
 
-_log = logging.getLogger(__name__)
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Reply:
+    """One completion, of the sample at a place among all."""
+
+    place: int
+    input_size_wh: Size
+    completion: Completion
 
 
 def predict_samples(
@@ -41,78 +51,114 @@ def predict_samples(
     samples: Sequence[Sample],
     *,
     max_new_tokens: int = MAX_NEW_TOKENS,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int = 0,
     template: str = "",
     on_bad: OnBad = "raise",
     progress: Callable[[int, int], None] | None = None,
     keep: Callable[[Sequence[Prediction]], None] | None = None,
+    engine: RolloutEngine = generate,
+    workers: int = 0,
 ) -> list[Prediction]:
-    """One greedy reply per sample, in order. After each batch, `progress(samples done, all)` and `keep(its replies)`.
+    """One greedy reply per sample, in order. After some, `keep(them)` and `progress(samples done, all)`.
 
-    `template` takes the place of the model family's instruction, as in `dialects.instruction`.
+    `template` takes the place of the model family's instruction, as in `dialects.instruction`. `batch_size` is how many
+    samples the `engine` has at once, 0 as many as suit it. `workers` processes read images ahead.
 
     Raises DataError, which names the sample, if an image cannot be read or fed to the model; with `on_bad` "skip" such
     a sample is named in a warning and has no reply.
     """
-    greedy = Sampling(max_new_tokens=max_new_tokens, temperature=0.0)
+    is_streaming = isinstance(engine, StreamingEngine)
+    prompts = read_prompts(policy, samples, template=template, on_bad=on_bad, workers=workers, image_alone=is_streaming)
+    if isinstance(engine, StreamingEngine):
+        parts = _answer_streaming(engine, policy, prompts, max_new_tokens, batch_size or AT_ONCE)
+    else:
+        parts = _answer_batches(engine, policy, prompts, max_new_tokens, batch_size or BATCH_SIZE)
+
     decode_token = cache(lambda token: policy.decode_reply([token]))  # replies share most of their tokens
-    predictions: list[Prediction] = []
-    for start in range(0, len(samples), batch_size):
-        end = min(start + batch_size, len(samples))
-        batch, prompts = _encode_batch(policy, samples[start:end], template, on_bad)
-        groups = generate(policy, prompts, greedy) if prompts else []
-        first = len(predictions)
-        for sample, prompt, (completion,) in zip(batch, prompts, groups, strict=True):
-            token_ends, token_logprobs = _token_columns(policy, completion, decode_token)
-            prediction = Prediction(
-                sample_id=sample.id,
-                image_id=sample.image_key,
-                text=completion.text,
-                truncated=completion.truncated,
-                input_size_wh=prompt.input_size_wh,
-                categories=sample.query.categories,
-                token_ends=token_ends,
-                token_logprobs=token_logprobs,
-            )
-            predictions.append(prediction)
+    predictions: dict[int, Prediction] = {}
+    for num_done, replies in parts:
+        added = []
+        for reply in replies:
+            prediction = _make_prediction(policy, samples[reply.place], reply, decode_token)
+            predictions[reply.place] = prediction
+            added.append(prediction)
 
-        # Kept before anything else, so that a stopped evaluation has lost no more than a batch.
+        # Kept before anything else, so that a stopped evaluation has lost no more than a part.
         if keep:
-            keep(predictions[first:])
+            keep(added)
         if progress:
-            progress(end, len(samples))
-    return predictions
+            progress(num_done, len(samples))
+    return [predictions[place] for place in sorted(predictions)]
 
 
-def _encode_batch(
-    policy: Policy, samples: Sequence[Sample], template: str, on_bad: OnBad
-) -> tuple[list[Sample], list[Prompt]]:
-    """Return the samples that can be fed to the model, and their prompts; the others are refused or skipped."""
-    encoded = []
-    prompts = []
-    for sample in samples:
-        try:
-            prompt = policy.encode(sample.load_image(), sample.query, template)
-        except DataError as error:
-            problem = describe_refused(sample, error)
-            if on_bad == "raise":
-                raise DataError(
-                    f"{problem}; replace it or leave it out, or go on without it: eval --on-bad skip, in a recipe "
-                    "eval.on_bad (docs/faq.md#one-image-ends-a-run)"
-                ) from error
-            _log.warning("%s; it is skipped, and has no reply", problem)
-            continue
-        encoded.append(sample)
-        prompts.append(prompt)
-    return encoded, prompts
+def _answer_batches(
+    engine: RolloutEngine,
+    policy: Policy,
+    prompts: Iterator[Prompt | None],
+    max_new_tokens: int,
+    batch_size: int,
+) -> Iterator[tuple[int, list[_Reply]]]:
+    """Yield the replies to each batch of samples, and how many samples are done by then."""
+    greedy = Sampling(max_new_tokens=max_new_tokens, temperature=0.0)
+    num_done = 0
+    while batch := list(islice(prompts, batch_size)):
+        readable = {num_done + index: prompt for index, prompt in enumerate(batch) if prompt is not None}
+        groups = engine(policy, list(readable.values()), greedy) if readable else []
+        replies = []
+        for (place, prompt), (completion,) in zip(readable.items(), groups, strict=True):
+            replies.append(_Reply(place, prompt.input_size_wh, completion))
+        num_done += len(batch)
+        yield num_done, replies
 
 
-def describe_refused(sample: Sample, error: DataError) -> str:
-    """Name the sample and its file before what is wrong with it."""
-    # Errors of reading name the file themselves.
-    if isinstance(sample.image, Path) and str(sample.image) not in str(error):
-        return f"sample {sample.id}: {sample.image}: {error}"
-    return f"sample {sample.id}: {error}"
+def _answer_streaming(
+    engine: StreamingEngine,
+    policy: Policy,
+    prompts: Iterator[Prompt | None],
+    max_new_tokens: int,
+    at_once: int,
+) -> Iterator[tuple[int, list[_Reply]]]:
+    """Yield replies as they end, some at a time, and how many samples are done by then."""
+    sizes: dict[int, Size] = {}
+    places: list[int] = []
+    num_skipped = 0
+
+    def readable() -> Iterator[Prompt]:
+        nonlocal num_skipped
+        for place, prompt in enumerate(prompts):
+            if prompt is None:
+                num_skipped += 1
+                continue
+            places.append(place)
+            sizes[place] = prompt.input_size_wh
+            yield prompt
+
+    num_answered = 0
+    replies: list[_Reply] = []
+    for number, completion in engine.answer(policy, readable(), max_new_tokens=max_new_tokens, at_once=at_once):
+        place = places[number]
+        replies.append(_Reply(place, sizes.pop(place), completion))
+        num_answered += 1
+        if len(replies) == KEPT_AT_ONCE:
+            yield num_answered + num_skipped, replies
+            replies = []
+    if replies or num_skipped:
+        yield num_answered + num_skipped, replies
+
+
+def _make_prediction(policy: Policy, sample: Sample, reply: _Reply, decode_token: Callable[[int], str]) -> Prediction:
+    """Return a reply as it is stored."""
+    token_ends, token_logprobs = _token_columns(policy, reply.completion, decode_token)
+    return Prediction(
+        sample_id=sample.id,
+        image_id=sample.image_key,
+        text=reply.completion.text,
+        truncated=reply.completion.truncated,
+        input_size_wh=reply.input_size_wh,
+        categories=sample.query.categories,
+        token_ends=token_ends,
+        token_logprobs=token_logprobs,
+    )
 
 
 def _token_columns(
@@ -141,6 +187,8 @@ class Model:
 
     `name` is what stored results call it, the folder unless told otherwise. `max_new_tokens` goes before the
     protocol's; `dialect` before the folder's. With `on_bad` "skip" an image that cannot be fed to it has no reply.
+    `engine` is the name of the one that answers, or for a policy an open one. `batch_size` and `workers` are as in
+    `predict_samples`; without, they are as the engine needs them.
     """
 
     source: Policy | str | Path
@@ -149,19 +197,31 @@ class Model:
     dtype: str = "float32"
     dialect_name: str | None = None
     max_new_tokens: int | None = None
-    batch_size: int = BATCH_SIZE
+    batch_size: int = 0
     on_bad: OnBad = "raise"
+    engine: str | RolloutEngine = BUILTIN
+    workers: int | None = None
 
     def __post_init__(self) -> None:
         if not self.name and not isinstance(self.source, Policy):
             object.__setattr__(self, "name", str(self.source))
 
     @cached_property
+    def answerer(self) -> Answerer:
+        """The policy and its engine, loaded and opened once."""
+        if not isinstance(self.source, Policy):
+            assert isinstance(self.engine, str)
+            return open_answerer(
+                self.source, engine=self.engine, device=self.device, dtype=self.dtype, dialect=self.dialect_name
+            )
+        if isinstance(self.engine, str):
+            return Answerer(self.source)
+        return Answerer(self.source, self.engine)
+
+    @property
     def policy(self) -> Policy:
         """The policy, loaded once."""
-        if isinstance(self.source, Policy):
-            return self.source
-        return load_policy(self.source, device=self.device, dtype=self.dtype, dialect=self.dialect_name)
+        return self.answerer.policy
 
     @property
     def dialect(self) -> Dialect:
@@ -169,7 +229,7 @@ class Model:
         return self.policy.dialect
 
     def complete_protocol(self, protocol: Protocol) -> Protocol:
-        """Fill in the dialect, template, dtype, checksum of the image processor and length of a reply."""
+        """Fill in the dialect, template, dtype, engine, checksum of the image processor and length of a reply."""
         # Names of classes change between versions of transformers and say nothing of the pixels that a model sees.
         settings = self.policy.image_processor.to_dict()
         for key in list(settings):
@@ -181,14 +241,15 @@ class Model:
             protocol,
             dialect=self.dialect.name,
             template=protocol.template or self.policy.template,
-            dtype=str(self.policy.model.dtype).removeprefix("torch."),
+            dtype=self.answerer.dtype,
+            engine=self.answerer.label,
             image_processor=f"{checksum:08x}",
             max_new_tokens=self.max_new_tokens or protocol.max_new_tokens or MAX_NEW_TOKENS,
         )
 
     def weights_sum(self) -> int:
         """Return a checksum of the weights: another model gives another."""
-        return weights_checksum(self.policy.model.parameters())
+        return self.answerer.weights_sum()
 
     def reply(
         self,
@@ -204,16 +265,29 @@ class Model:
             def show(done: int, total: int) -> None:
                 bar.show(done / total, title, f"{done} of {total}")
 
-            return predict_samples(
-                self.policy,
-                samples,
-                max_new_tokens=protocol.max_new_tokens,
-                batch_size=self.batch_size,
-                template=protocol.template,
-                on_bad=self.on_bad,
-                progress=show,
-                keep=keep,
-            )
+            return self.ask(samples, protocol, progress=show, keep=keep)
+
+    def ask(
+        self,
+        samples: Sequence[Sample],
+        protocol: Protocol,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+        keep: Callable[[Sequence[Prediction]], None] | None = None,
+    ) -> list[Prediction]:
+        """Return one greedy reply to each sample, in order, as `predict_samples`."""
+        return predict_samples(
+            self.policy,
+            samples,
+            max_new_tokens=protocol.max_new_tokens,
+            batch_size=self.batch_size,
+            template=protocol.template,
+            on_bad=self.on_bad,
+            progress=progress,
+            keep=keep,
+            engine=self.answerer.engine,
+            workers=self.answerer.workers if self.workers is None else self.workers,
+        )
 
 
 def read_prediction(policy: Policy, sample: Sample, prediction: Prediction) -> Reply:
@@ -228,14 +302,19 @@ def read_prediction(policy: Policy, sample: Sample, prediction: Prediction) -> R
 
 
 def predict_image(
-    policy: Policy, path: Path, categories: Sequence[str], *, max_new_tokens: int = MAX_NEW_TOKENS
+    policy: Policy,
+    path: Path,
+    categories: Sequence[str],
+    *,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    engine: RolloutEngine = generate,
 ) -> tuple[Sample, Boxes, dict[str, Any]]:
     """Ask for categories in one image file: the sample, the boxes that were asked for, and the reply as a JSON object.
 
     Boxes with a label that was not asked for are listed by themselves. Raises DataError if it is no image.
     """
     sample = Sample(path.name, path, Query("detection", tuple(categories)), Boxes.empty(), image_size(path))
-    (prediction,) = predict_samples(policy, [sample], max_new_tokens=max_new_tokens)
+    (prediction,) = predict_samples(policy, [sample], max_new_tokens=max_new_tokens, engine=engine)
     reply = read_prediction(policy, sample, prediction)
 
     # Boxes of other labels are shown, but do not answer the question.

@@ -35,8 +35,8 @@ class EvalSection(Section):
     """End training after so many evaluations in a row without a better one; 0 is never."""
     max_new_tokens: Annotated[int, Field(ge=0), Expected("0 (the protocol's) or more")] = 0
     """Tokens of a reply at most; 0 is the protocol's, or 1024."""
-    batch_size: Annotated[int, Field(ge=1)] = 16
-    """Images at once, on each process."""
+    batch_size: Annotated[int, Field(ge=0), Expected("0 (as many as suit the engine) or more")] = 0
+    """Images at once, on each process; 0 is 16, or 256 for vLLM, which takes new ones as others end."""
 
     @field_validator("reader")
     @classmethod

@@ -17,11 +17,10 @@ from typing import Any
 from PIL import Image
 
 from visionr1.errors import DataError, MissingDependency, RecipeError
+from visionr1.evaluation.answerer import Answerer
 from visionr1.files import write_json_atomic
 from visionr1.images import read_image
-from visionr1.models.policy import Policy
 from visionr1.rollout.engine import Sampling
-from visionr1.rollout.engines.builtin import generate
 from visionr1.samples import Query
 from visionr1.terminal import printable_line
 
@@ -30,15 +29,16 @@ JUDGE = "exact_matching"
 INSTALL = "pip install git+https://github.com/open-compass/VLMEvalKit"
 
 
-def answer(policy: Policy, image: Image.Image, question: str, *, max_new_tokens: int = MAX_NEW_TOKENS) -> str:
-    """Return the greedy answer of a policy to a question about one RGB image."""
-    prompt = policy.encode(image, Query("question", (question,)), template="{}")
-    ((completion,),) = generate(policy, [prompt], Sampling(max_new_tokens=max_new_tokens, temperature=0.0))
+def answer(answerer: Answerer, image: Image.Image, question: str, *, max_new_tokens: int = MAX_NEW_TOKENS) -> str:
+    """Return a model's greedy answer to a question about one RGB image."""
+    prompt = answerer.policy.encode(image, Query("question", (question,)), template="{}")
+    greedy = Sampling(max_new_tokens=max_new_tokens, temperature=0.0)
+    ((completion,),) = answerer.engine(answerer.policy, [prompt], greedy)
     return completion.text
 
 
 def evaluate_vqa(
-    policy: Policy,
+    answerer: Answerer,
     benchmark: str,
     out: Path,
     *,
@@ -66,7 +66,7 @@ def evaluate_vqa(
         work = out / "vlmevalkit"
         work.mkdir(parents=True, exist_ok=True)
         name = Path(model).name
-        infer_data_job(_vlmevalkit_model(policy, max_new_tokens), str(work), name, dataset)
+        infer_data_job(_vlmevalkit_model(answerer, max_new_tokens), str(work), name, dataset)
         file = get_pred_file_path(str(work), name, dataset.dataset_name, use_env_format=True)
         scored = dataset.evaluate(file, model=JUDGE, nproc=1)
 
@@ -86,12 +86,14 @@ def evaluate_vqa(
             "name": f"VLMEvalKit {version}, {benchmark}",
             "prompt": "VLMEvalKit's",
             "decoding": "greedy",
-            "dtype": str(policy.model.dtype).removeprefix("torch."),
+            "dtype": answerer.dtype,
             "max_new_tokens": max_new_tokens,
             "judge": JUDGE,
         },
         "predictions": file,
     }
+    if answerer.label:
+        record["protocol"]["engine"] = answerer.label
     write_json_atomic(out / "vqa" / f"{name}.{benchmark}.json", record)
     return record
 
@@ -147,8 +149,8 @@ def _dataset_from_tsv(benchmark: str, tsv: Path) -> Any:
     return TSVDataset(dataset=benchmark)
 
 
-def _vlmevalkit_model(policy: Policy, max_new_tokens: int) -> Any:
-    """Return a policy as a model of VLMEvalKit's."""
+def _vlmevalkit_model(answerer: Answerer, max_new_tokens: int) -> Any:
+    """Return a model of ours as one of VLMEvalKit's."""
     from vlmeval.vlm.base import BaseModel
 
     class Answerer(BaseModel):  # type: ignore[misc]
@@ -162,7 +164,7 @@ def _vlmevalkit_model(policy: Policy, max_new_tokens: int) -> Any:
                     texts.append(part["value"])
             if len(images) != 1:
                 raise DataError(f"a question of {dataset} has {len(images)} images; models here look at one")
-            return answer(policy, read_image(Path(images[0])), "\n".join(texts), max_new_tokens=max_new_tokens)
+            return answer(answerer, read_image(Path(images[0])), "\n".join(texts), max_new_tokens=max_new_tokens)
 
     return Answerer()
 

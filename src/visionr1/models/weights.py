@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 
 from visionr1.errors import CheckpointError
 
-_WORD = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+_WORD = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Integers as wide as a weight, by its bytes."""
 MAX_NAMED = 3
 """So many tensors are named in a message."""

@@ -70,6 +70,9 @@ class StreamingEngine(RolloutEngine, Protocol):
     def dtype(self) -> str:
         """Precision of the engine's weights, such as "bfloat16"."""
 
+    def load(self, policy: Policy) -> None:
+        """Take the policy's weights as they are now; one without weights changes nothing."""
+
     def answer(
         self, policy: Policy, prompts: Iterable[Prompt], *, max_new_tokens: int, at_once: int
     ) -> Iterator[tuple[int, Completion]]:

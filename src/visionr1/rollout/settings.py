@@ -23,7 +23,7 @@ class RolloutSection(Section):
     """Sample from so many most probable tokens; 0 is all."""
     engine: str = "builtin"
     """"vllm" samples with vLLM, meant for a GPU (see visionr1.rollout.engines.vllm); "my_file.py:NAME" with an engine
-    of your own (see docs/extending.md). Evaluation stays with the built-in one."""
+    of your own (see docs/extending.md). Evaluation during training is by vLLM too, and else by the built-in one."""
     compile: bool = False
     """Compile the built-in engine's decode step (see visionr1.rollout.compiled): needs a C++ compiler, keeps the memory
     of keys and values between steps, and is not for float32 weights under model.autocast, which it would cast at every

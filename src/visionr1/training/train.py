@@ -27,6 +27,8 @@ from visionr1.models.loading import load_policy, model_folder
 from visionr1.models.policy import Policy
 from visionr1.models.trainable import make_trainable
 from visionr1.progress import Bar, describe_step
+from visionr1.rollout.engine import RolloutEngine, StreamingEngine
+from visionr1.rollout.engines.builtin import generate
 from visionr1.training.batches import Batch, prepared_batches
 from visionr1.training.distributed import (
     Trained,
@@ -400,9 +402,16 @@ def evaluate(run: TrainingRun, validation: Validation) -> bool:
     # Weights that are not finite would be measured as a model that finds nothing.
     check_run_weights(run)
 
+    # An engine with a copy of the weights runs none of this model's layers.
+    engine: RolloutEngine = generate
+    whole_modules = None
+    if isinstance(run.learner.engine, StreamingEngine):
+        engine = run.learner.engine
+        whole_modules = ()
+
     def measure() -> Metrics:
-        with unshard_parameters(run.trained, run.accelerator):
-            return validation.measure(run.policy, run.accelerator.process_index, run.accelerator.num_processes)
+        with unshard_parameters(run.trained, run.accelerator, whole_modules):
+            return validation.measure(run.policy, run.accelerator.process_index, run.accelerator.num_processes, engine)
 
     with torch.no_grad():
         figures = run.trained(measure)

@@ -14,9 +14,11 @@ from visionr1.data import data_path, read_dataset, resolve_reader
 from visionr1.errors import DataError, naming
 from visionr1.evaluation import Prediction, Protocol, Unit, ask, evaluate, read_protocol
 from visionr1.evaluation.asking import evenly
-from visionr1.evaluation.runner import Model, predict_samples
+from visionr1.evaluation.runner import Model
 from visionr1.evaluation.settings import EvalSection
 from visionr1.models.policy import Policy
+from visionr1.rollout.engine import RolloutEngine
+from visionr1.rollout.engines.builtin import generate
 from visionr1.samples import Sample
 from visionr1.training.distributed import gather
 from visionr1.training.stream import share
@@ -42,16 +44,7 @@ class RankedModel(Model):
         keep: Callable[[Sequence[Prediction]], None] | None,
     ) -> list[Prediction]:
         """Reply to the share of this rank, without a bar, then gather the replies of all."""
-        replies = predict_samples(
-            self.policy,
-            share(samples, self.rank, self.world_size),
-            max_new_tokens=protocol.max_new_tokens,
-            batch_size=self.batch_size,
-            template=protocol.template,
-            on_bad=self.on_bad,
-            keep=keep,
-        )
-        return gather(replies)
+        return gather(self.ask(share(samples, self.rank, self.world_size), protocol, keep=keep))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +90,17 @@ class Validation:
         """The samples as they are asked, one for each prompt."""
         return ask(self.unit.samples, self.protocol)
 
-    def measure(self, policy: Policy, rank: int = 0, world_size: int = 1) -> dict[str, Any]:
-        """Return figures and protocol of the policy; every rank asks its share of the images."""
+    def measure(
+        self, policy: Policy, rank: int = 0, world_size: int = 1, engine: RolloutEngine = generate
+    ) -> dict[str, Any]:
+        """Return figures and protocol of the policy, for which `engine` answers; every rank asks its share."""
         model = RankedModel(
             policy,
             name="eval",
             max_new_tokens=self.settings.max_new_tokens or None,
             batch_size=self.settings.batch_size,
             on_bad=self.settings.on_bad,
+            engine=engine,
             rank=rank,
             world_size=world_size,
         )

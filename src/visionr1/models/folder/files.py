@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from visionr1.errors import CheckpointError, DataError, short_repr
 from visionr1.files import read_json
@@ -62,6 +63,29 @@ def read_shapes(folder: Path, *, floats: bool) -> Shapes:
     Raises CheckpointError if there are none, or one cannot be read; with `floats`, if a matrix is of whole numbers,
     which would be taken for the weights that they stand for.
     """
+    shapes = {}
+    for path, file in _weight_files(folder):
+        for key in file.keys():  # noqa: SIM118 - it is no dict
+            weight = file.get_slice(key)
+            shapes[key] = tuple(weight.get_shape())
+            if floats and len(shapes[key]) > 1 and weight.get_dtype() in INTEGERS:
+                raise CheckpointError(
+                    f"{path}: {key} is of whole numbers ({weight.get_dtype()}), as of a quantized "
+                    "model, but config.json has no quantization_config; use weights that are not quantized "
+                    "(docs/faq.md#weights-of-whole-numbers-or-an-unknown-quant_method)"
+                )
+    return shapes
+
+
+def read_weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """Yield all weights in `folder` by name, one after the other; CheckpointError as in `read_shapes`."""
+    for _, file in _weight_files(folder):
+        for name in file.keys():  # noqa: SIM118 - it is no dict
+            yield name, file.get_tensor(name)
+
+
+def _weight_files(folder: Path) -> Iterator[tuple[Path, Any]]:
+    """Yield each safetensors file of weights in `folder`, opened; CheckpointError if one cannot be read."""
     names = [WEIGHTS]
     if not (folder / WEIGHTS).is_file() and (folder / INDEX).is_file():
         weight_map = read_object(folder / INDEX).get("weight_map")
@@ -69,25 +93,15 @@ def read_shapes(folder: Path, *, floats: bool) -> Shapes:
             raise CheckpointError(f"{folder / INDEX}: expected weight_map to give each weight the name of a file")
         names = sorted(set(weight_map.values()))
 
-    shapes = {}
     for name in names:
         try:
             with safe_open(folder / name, "pt") as file:
-                for key in file.keys():  # noqa: SIM118 - it is no dict
-                    weight = file.get_slice(key)
-                    shapes[key] = tuple(weight.get_shape())
-                    if floats and len(shapes[key]) > 1 and weight.get_dtype() in INTEGERS:
-                        raise CheckpointError(
-                            f"{folder / name}: {key} is of whole numbers ({weight.get_dtype()}), as of a quantized "
-                            "model, but config.json has no quantization_config; use weights that are not quantized "
-                            "(docs/faq.md#weights-of-whole-numbers-or-an-unknown-quant_method)"
-                        )
+                yield folder / name, file
         except (OSError, SafetensorError) as error:
             raise CheckpointError(
                 f"cannot load the model in {folder}: {name}: {error}; expected weights in {WEIGHTS}, or in the files "
                 f"that {INDEX} names"
             ) from error
-    return shapes
 
 
 def check_layer_counts(config: Mapping[str, Any], num_weights: int, path: Path) -> None:

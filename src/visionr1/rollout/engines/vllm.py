@@ -21,6 +21,7 @@ import torch
 
 from visionr1.errors import TrainingError
 from visionr1.models.adapters import gathered_weights
+from visionr1.models.folder_names import as_in_folder
 from visionr1.models.policy import Policy
 from visionr1.models.prompts import Prompt
 from visionr1.models.settings import ModelSection
@@ -159,8 +160,9 @@ class VLLMEngine:
         """
         if not policy.has_weights:
             return
-        weights = gathered_weights(policy.model)
-        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+        weights = as_in_folder(policy.model, gathered_weights(policy.model))
+        with explaining(f"{self.label} cannot take the weights of {policy.model.name_or_path}"):
+            self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
         if self.on_cpu:
             self.llm.apply_model(_pack_heads)
         self.llm.reset_mm_cache()

@@ -8,12 +8,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from visionr1.errors import DataError
-from visionr1.evaluation.runner import describe_refused
+from visionr1.evaluation.read_ahead import describe_refused
 from visionr1.models.policy import Policy
 from visionr1.models.prompts import Prompt
 from visionr1.models.rows import warn_over_budget
 from visionr1.registry import ImportedFiles
-from visionr1.rollout.engine import Seeds
+from visionr1.rollout.engine import RolloutEngine, Seeds
 from visionr1.samples import Sample
 from visionr1.training.outcomes import RolloutRow
 from visionr1.training.recipe import Recipe
@@ -38,6 +38,8 @@ class Learner(ABC):
 
     updates = 1
     """Optimizer steps on one step's work."""
+    engine: RolloutEngine | None = None
+    """What samples completions, if the method samples any."""
     group_size = 1
     """Completions of one sample; a part's rows number them through, sample by sample."""
 

@@ -65,7 +65,7 @@ class Reinforced(Learner):
                 f"found {recipe.rollout.batch_size}"
             )
         self.reference = reference
-        self.engine = engine
+        self.engine: RolloutEngine = engine
         self.refer: Callable[..., Any] = _call
         """Runs a function in the forward pass of the reference, equally often on all ranks."""
         self.reference_sum = 0

@@ -6,6 +6,8 @@ and to vLLM's own classes where it is installed.
 
 import math
 import random
+import shutil
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from support.random_models import make_prompts
+from visionr1.models.folder.files import WEIGHTS
 from visionr1.models.loading import load_policy
 from visionr1.models.prompts import Prompt
 from visionr1.rollout.eager import generate
@@ -158,9 +163,17 @@ class StandIn:
 
     def collective_rpc(self, method: str, *, kwargs: dict[str, Iterable[tuple[str, torch.Tensor]]]) -> None:
         self.calls.append(method)
-        given, own = dict(kwargs["weights_iterator"]), dict(self.policy.model.named_parameters())
-        assert given.keys() == own.keys()  # tied ones once, as vLLM wants them
-        self.policy.model.load_state_dict(given, strict=False)
+        given = {name: weight.clone() for name, weight in kwargs["weights_iterator"]}
+        folder = Path(self.policy.model.name_or_path)
+        with safe_open(folder / WEIGHTS, "pt") as file:
+            assert given.keys() == set(file.keys())  # vLLM knows weights by the folder's names; tied ones come once
+
+        # Whoever reads a folder reads its weights by these names.
+        with tempfile.TemporaryDirectory() as temporary:
+            shutil.copytree(folder, temporary, dirs_exist_ok=True)
+            save_file(given, Path(temporary) / WEIGHTS, metadata={"format": "pt"})
+            updated = load_policy(temporary).model.state_dict()
+        self.policy.model.load_state_dict(updated)
 
     def reset_mm_cache(self) -> None:
         self.calls.append("reset_mm_cache")

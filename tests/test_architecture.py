@@ -15,7 +15,13 @@ dialects rewards integrations data models rollout evaluation training report dem
 """.split()
 """A room may import those before it."""
 TENSOR_ROOMS = {"models", "rollout", "training"}
-TENSOR_FILES = {"evaluation/runner.py", "evaluation/vqa.py", "demo.py"}
+TENSOR_FILES = {
+    "evaluation/answerer.py",
+    "evaluation/read_ahead.py",
+    "evaluation/runner.py",
+    "evaluation/vqa.py",
+    "demo.py",
+}
 """Where torch may be imported."""
 
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -138,7 +138,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 
 def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
-    with pytest.raises(CheckpointError, match="type 'bert', which reads no images; known best: internvl, qwen2_5_vl, "):
+    with pytest.raises(CheckpointError, match="type 'bert', which reads no images; known best: griffon, internvl, "):
         load_policy(tmp_path)
 
 

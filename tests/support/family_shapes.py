@@ -132,6 +132,24 @@ def qwen(model_type: str, **changed: Any) -> Shape:
     return Shape(model_type, config={**QWEN_IDS, **more, "text_config": text, "vision_config": vision}, **image)
 
 
+def griffon(text_type: str, **text: Any) -> Shape:
+    """Griffon-G around a language model of a type."""
+    return Shape(
+        "griffon",
+        tokens=("<image>",),
+        config={
+            "image_token_index": "<image>",
+            "image_seq_length": 4,
+            "vision_config": {},
+            "text_config": {"model_type": text_type, **text},
+        },
+        image_processor={"size": SQUARE, "do_center_crop": False},
+        processor={"image_token": "<image>", "image_seq_length": 4},
+        image_class="CLIPImageProcessor",
+        processor_class="GriffonProcessor",
+    )
+
+
 SHAPES: dict[str, Shape] = {
     # LLaVA's: a tower of fixed size.
     "llava": Shape("llava", tokens=("<image>",), config=CLIP, image_processor=CROPPED, processor=LLAVA),
@@ -189,6 +207,9 @@ SHAPES: dict[str, Shape] = {
             "indexer_compress_ratio": 4,
         },
     ),
+    # A class of visionr1's own.
+    "griffon": griffon("gemma2", attn_logit_softcapping=2.0, final_logit_softcapping=5.0),
+    "griffon+qwen2": griffon("qwen2"),
     # Gemma's.
     "gemma3": Shape(
         "gemma3",

@@ -52,6 +52,10 @@ class Family(Protocol):
     def fewer_tokens(self) -> str:
         """The setting in preprocessor_config.json to lower for images to take fewer tokens."""
 
+    @property
+    def uses_all_weights(self) -> bool:
+        """False if some weights never have a gradient, such as those of a vision tower's layers that are not read."""
+
     def prepare(self, model: Any) -> None:
         """Change a loaded model so that it is faster; its results and weights stay."""
 
@@ -71,6 +75,8 @@ class Family(Protocol):
 
 class OneAxis:
     """The common part of families whose decoder takes image tokens like any others."""
+
+    uses_all_weights = True
 
     def prepare(self, model: Any) -> None:
         """Change nothing."""

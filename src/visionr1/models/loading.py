@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig
+from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.quantizers import AutoHfQuantizer
 from transformers.utils.logging import disable_progress_bar
@@ -267,6 +267,9 @@ def _check_type(content: Mapping[str, Any], folder: Path) -> None:
         raise CheckpointError(f"{folder / 'config.json'}: model_type: expected a text, found {short_repr(model_type)}")
     if model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         return
+    if model_type in FAMILIES:
+        FAMILIES.known(model_type)  # its file brings a class of its own, which transformers knows from now on
+        return
     if "auto_map" in content:
         raise CheckpointError(
             f"{folder / 'config.json'}: this folder wants to run code of its own (auto_map), which visionr1 never "
@@ -313,7 +316,20 @@ def _load_model(folder: Path, dtype: str) -> Any:
     if wrong:
         raise CheckpointError(f"the weights in {folder} do not fit its config.json: {wrong}")
     check_finite(model.named_parameters(), folder)
+    _keep_softcap(model)
     return model
+
+
+def _keep_softcap(model: Any) -> None:
+    """Let a language model that caps its attention scores (Gemma 2) do so.
+
+    transformers before 5.21 gives it scaled dot-product attention, which leaves the cap out without a word.
+    """
+    for module in model.modules():
+        if not isinstance(module, PreTrainedModel) or module.config._attn_implementation != "sdpa":
+            continue
+        if getattr(module.config, "attn_logit_softcapping", None):
+            module.set_attn_implementation("eager")
 
 
 def _find_dialect(name: str | None, settings: Mapping[str, Any], folder: Path, model_type: str) -> Dialect:

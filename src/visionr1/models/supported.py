@@ -22,7 +22,7 @@ def read_families() -> list[dict[str, Any]]:
         rows.append(row)
 
     known = {row["model_type"] for row in rows}
-    for name in (*FAMILIES, *DEFAULT_DIALECTS):
+    for name in dict.fromkeys((*FAMILIES, *DEFAULT_DIALECTS)):
         if name not in known:
             rows.append({"family": name, "model_type": name, "status": "not run"})
     return rows

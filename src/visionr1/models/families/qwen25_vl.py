@@ -21,6 +21,7 @@ class Qwen25VL:
     text_types: tuple[str, ...] = ("qwen2_5_vl_text",)
     dialect = "qwen25"
     fewer_tokens = "size.longest_edge"
+    uses_all_weights = True
 
     def prepare(self, model: Any) -> None:
         """Replace the forward pass of the vision tower's patch embedding and attention by faster ones."""

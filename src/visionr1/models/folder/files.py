@@ -86,14 +86,7 @@ def read_weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
 
 def _weight_files(folder: Path) -> Iterator[tuple[Path, Any]]:
     """Yield each safetensors file of weights in `folder`, opened; CheckpointError if one cannot be read."""
-    names = [WEIGHTS]
-    if not (folder / WEIGHTS).is_file() and (folder / INDEX).is_file():
-        weight_map = read_object(folder / INDEX).get("weight_map")
-        if not isinstance(weight_map, dict) or not all(_is_plain(name) for name in weight_map.values()):
-            raise CheckpointError(f"{folder / INDEX}: expected weight_map to give each weight the name of a file")
-        names = sorted(set(weight_map.values()))
-
-    for name in names:
+    for name in weight_file_names(folder, WEIGHTS):
         try:
             with safe_open(folder / name, "pt") as file:
                 yield folder / name, file
@@ -102,6 +95,17 @@ def _weight_files(folder: Path) -> Iterator[tuple[Path, Any]]:
                 f"cannot load the model in {folder}: {name}: {error}; expected weights in {WEIGHTS}, or in the files "
                 f"that {INDEX} names"
             ) from error
+
+
+def weight_file_names(folder: Path, whole: str) -> list[str]:
+    """Return the names of the files in `folder` that hold its weights: `whole`, else those that its index names."""
+    index = folder / f"{whole}.index.json"
+    if (folder / whole).is_file() or not index.is_file():
+        return [whole]
+    weight_map = read_object(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(_is_plain(name) for name in weight_map.values()):
+        raise CheckpointError(f"{index}: expected weight_map to give each weight the name of a file")
+    return sorted(set(weight_map.values()))
 
 
 def check_layer_counts(config: Mapping[str, Any], num_weights: int, path: Path) -> None:

@@ -7,6 +7,7 @@ and text are left out, and images are resized by PIL wherever the model's image 
 
 import inspect
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from transformers import AutoTokenizer
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES, processor_class_from_name
 
-from visionr1.errors import CheckpointError, short_repr
+from visionr1.errors import CheckpointError, MissingDependency, short_repr
 from visionr1.models.folder.files import read_object
 from visionr1.models.folder.foreign import foreign
 
@@ -55,7 +56,7 @@ def load_processor(folder: Path, model_type: str) -> Any:
     image processor or no chat template.
     """
     kind = _find_class(folder, model_type)
-    tokenizer = _read_tokenizer(folder)
+    tokenizer = read_tokenizer(folder)
     image_processor = load_image_processor(folder)
     with foreign(f"the processor in {folder}"):
         settings, _ = kind.get_processor_dict(folder, **LOCAL)
@@ -71,7 +72,7 @@ def load_processor(folder: Path, model_type: str) -> Any:
 
 def load_tokenizer(folder: Path) -> Any:
     """Return the tokenizer in `folder`, with its chat template; CheckpointError if there is none."""
-    tokenizer = _read_tokenizer(folder)
+    tokenizer = read_tokenizer(folder)
     if tokenizer.chat_template is None and (folder / "chat_template.json").is_file():
         tokenizer.chat_template = read_object(folder / "chat_template.json").get("chat_template")
     _check_template(tokenizer.chat_template, folder)
@@ -170,10 +171,20 @@ def _construct(kind: Any, arguments: Mapping[str, Any]) -> Any:
     return processor
 
 
-def _read_tokenizer(folder: Path) -> Any:
-    """Return the tokenizer in `folder`, with or without a chat template."""
+def read_tokenizer(folder: Path, config: Any = None) -> Any:
+    """Return the tokenizer in `folder`, with or without a chat template; `config` stands in for its config.json.
+
+    Raises MissingDependency if it needs a package that is not installed, CheckpointError if it cannot be read.
+    """
+    # transformers would ask for tiktoken, which does not read such a file.
+    is_sentencepiece = (folder / "tokenizer.model").is_file() and not (folder / "tokenizer.json").is_file()
+    if is_sentencepiece and find_spec("sentencepiece") is None:
+        raise MissingDependency(
+            f"the tokenizer in {folder} (tokenizer.model) needs sentencepiece, which is not installed: "
+            "pip install sentencepiece"
+        )
     with foreign(f"the tokenizer in {folder}"):
-        return AutoTokenizer.from_pretrained(folder, **LOCAL)
+        return AutoTokenizer.from_pretrained(folder, config=config, **LOCAL)
 
 
 def _check_template(template: object, folder: Path) -> None:

@@ -77,7 +77,6 @@ class PackedPath:
     """Prompts and forward passes of a family whose decoder attends causally, so that completions share a prefix."""
 
     packs_rows = True
-    uses_all_weights = True
 
     def __init__(
         self,
@@ -93,6 +92,11 @@ class PackedPath:
         self._tokenizer = tokenizer
         self._image_processor = image_processor
         self._processor_files = processor_files or {}
+
+    @property
+    def uses_all_weights(self) -> bool:
+        """As in `ForwardPath`."""
+        return self.family.uses_all_weights
 
     def encode(self, image: Image.Image, instruction: str) -> Prompt:
         """As in `ForwardPath`."""

@@ -18,6 +18,7 @@ from visionr1.models.adapters import is_adapter_folder
 from visionr1.models.folder.files import read_weights
 from visionr1.models.loading import check_device, load_encoder, load_policy, model_folder
 from visionr1.models.policy import Policy
+from visionr1.models.quantization import stored_weights
 from visionr1.models.settings import ModelSection
 from visionr1.models.weights import check_finite, weights_checksum
 from visionr1.rollout.engine import RolloutEngine, StreamingEngine
@@ -69,7 +70,7 @@ class Answerer:
         if self.checksum is not None:
             return self.checksum
         if self.policy.has_weights:
-            return weights_checksum(self.policy.model.parameters())
+            return weights_checksum(weight for _, weight in stored_weights(self.policy.model))
         return weights_checksum(weight for _, weight in read_weights(Path(self.policy.model.name_or_path)))
 
 
@@ -108,7 +109,7 @@ def open_answerer(
         raise RecipeError(f"engine {engine}: expected a whole model, found adapters in {source}; merge them first")
     whole = load_policy(source, dtype=dtype, dialect=dialect)
     opened.load(whole)
-    return Answerer(encoder, opened, engine, weights_checksum(whole.model.parameters()))
+    return Answerer(encoder, opened, engine, weights_checksum(weight for _, weight in stored_weights(whole.model)))
 
 
 def _floats(folder: Path) -> Iterator[tuple[str, Tensor]]:

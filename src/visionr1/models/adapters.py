@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from visionr1.errors import CheckpointError, RecipeError, needs_extra, short_repr
 from visionr1.models.folder.files import read_object
 from visionr1.models.folder.foreign import foreign
+from visionr1.models.quantization import dequantize, quantized_layers, stored_weights
 from visionr1.models.settings import LoRASection
 from visionr1.models.weights import check_finite, full_tensor, weights_checksum
 
@@ -159,7 +160,8 @@ def merged_weights(
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield the full weights `state` of `model` in `dtype`, by the base's own names, with the adapters added in.
 
-    Tied weights come once, by their first name; the model is left as it is.
+    Tied weights come once, by their first name, and quantized ones as the numbers that they stand for; the model is
+    left as it is.
     """
     names: dict[int, str] = {}
     for name, parameter in model.state_dict(keep_vars=True).items():
@@ -181,19 +183,25 @@ def _merge(
     model: nn.Module, names: Sequence[str], state: Mapping[str, Tensor], dtype: torch.dtype | None = None
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield the weights `names` of `state`, with the adapters added in."""
+    quantized = quantized_layers(model)
     modules: list[tuple[str, Any]] = list(model.named_modules())
     scales = {f"{name}.": module.scaling["default"] for name, module in modules if _is_adapted(module)}
     for name in names:
-        if not _is_adapter(name):
-            yield name.replace(".base_layer.", "."), _merge_weight(name, state, scales, dtype)
+        # The scales of quantized weights stand in a state dict beside them.
+        is_scale = ".weight." in name and name.partition(".weight.")[0] in quantized
+        if _is_adapter(name) or is_scale:
+            continue
+        layer = quantized.get(name.removesuffix(".weight"))
+        base = full_tensor(state[name].detach()) if layer is None else dequantize(layer)
+        yield name.replace(".base_layer.", "."), _merge_weight(name, base, state, scales, dtype)
 
 
 @torch.no_grad()
 def _merge_weight(
-    name: str, state: Mapping[str, Tensor], scales: Mapping[str, float], dtype: torch.dtype | None
+    name: str, base: Tensor, state: Mapping[str, Tensor], scales: Mapping[str, float], dtype: torch.dtype | None
 ) -> Tensor:
-    """Return one full weight in `dtype`: W + alpha / rank * B A where its layer has adapters."""
-    weight = full_tensor(state[name].detach())
+    """Return one full weight in `dtype`: W + alpha / rank * B A where its layer has adapters, W being `base`."""
+    weight = base
     layer, is_base_weight, _ = name.partition("base_layer.weight")
     if is_base_weight:
         a = full_tensor(state[f"{layer}lora_A.default.weight"].detach())
@@ -202,14 +210,14 @@ def _merge_weight(
         # The autocast of a forward pass around this call would round the product.
         with torch.autocast(weight.device.type, enabled=False):
             weight = torch.add(weight, b @ a, alpha=scales[layer])
-    return weight.to(dtype or state[name].dtype)
+    return weight.to(dtype or base.dtype)
 
 
 def base_checksum(model: nn.Module) -> int:
     """Return the checksum of all weights but the adapters', which is computed once, before there are any."""
     if has_adapters(model):
         return int(model.base_checksum)  # type: ignore[arg-type]
-    return weights_checksum(model.parameters())
+    return weights_checksum(weight for _, weight in stored_weights(model))
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from visionr1.dialects import Dialect, describe_dialects, get_dialect, resolve_d
 from visionr1.errors import CheckpointError, DataError, ImageRefused, RecipeError, short_repr
 from visionr1.models.adapters import base_folder, is_adapter_folder, load_adapters
 from visionr1.models.attention.tree import NAME as TREE_ATTENTION
+from visionr1.models.cpu_memory import limit_prepared_products
 from visionr1.models.families import FAMILIES
 from visionr1.models.family import Family
 from visionr1.models.folder.files import (
@@ -46,6 +47,7 @@ from visionr1.models.image_bounds import limit_pixels
 from visionr1.models.paths.generic import GenericPath, check_supported
 from visionr1.models.paths.packed import PackedPath
 from visionr1.models.policy import Policy
+from visionr1.models.quantization import QUANTIZATIONS, keep_layout, quantize_on_loading, stored_weights
 from visionr1.models.weights import check_finite
 
 DIALECT_FILE = "visionr1.json"
@@ -81,6 +83,7 @@ def load_policy(
     template: str | None = None,
     base: str | Path | None = None,
     max_pixels: int | None = None,
+    quantization: str | None = None,
 ) -> Policy:
     """Return the policy in transformers folder `path`; "tiny" is the model that ships.
 
@@ -88,14 +91,21 @@ def load_policy(
     `dialect` names how it writes boxes; else the folder's visionr1.json does, else its model type. If it has a thought,
     the chat template decides which of prompt and reply opens it. `template` takes the
     place of the dialect's instructions; else that of the folder's visionr1.json does, if it has one. Images are fed
-    with at most `max_pixels` pixels; else as the folder says.
+    with at most `max_pixels` pixels; else as the folder says. `quantization` rounds the language model's weights (see
+    `models.quantization`); else a folder of adapters says how its base was.
     Raises CheckpointError if the folder is missing, of an unknown family, or lacks weights in safetensors files, and
     RecipeError if the device is not there.
     """
+    limit_prepared_products()
     check_device(device)
     opened = _open_folder(path, base)
-    model = _load_model(opened.folder, dtype).to(device)
+    quantization = quantization or opened.settings.get("quantization", "none")
+    if quantization == "none":
+        model = _load_model(opened.folder, dtype).to(device)
+    else:
+        model = _load_quantized(opened, dtype, device)
     policy = _make_policy(opened, model, dialect=dialect, template=template, max_pixels=max_pixels)
+    policy.quantization = quantization
     if opened.adapters:
         load_adapters(policy.model, opened.adapters)
     return policy
@@ -305,17 +315,32 @@ def _check_quantization(content: Mapping[str, Any], folder: Path) -> bool:
     return is_quantized
 
 
-def _load_model(folder: Path, dtype: str) -> Any:
-    """Return the model in `folder`, on the CPU; CheckpointError if its weights do not fit its configuration."""
+def _load_quantized(opened: _OpenedFolder, dtype: str, device: str) -> Any:
+    """Return the model of a folder on `device`, its weights rounded one by one as they are read."""
+    if hasattr(opened.config, "quantization_config"):
+        raise RecipeError(
+            f"model.quantization: the weights in {opened.folder} are quantized already; take the model's folder with "
+            "weights in bfloat16 or float32"
+        )
+    config = quantize_on_loading(opened.config, getattr(torch, dtype))
+    return _load_model(opened.folder, dtype, quantization_config=config, device_map={"": device})
+
+
+def _load_model(folder: Path, dtype: str, **settings: Any) -> Any:
+    """Return the model in `folder`, on the CPU unless transformers' `settings` say otherwise.
+
+    Raises CheckpointError if its weights do not fit its configuration.
+    """
     disable_progress_bar()
     with foreign(f"cannot load the model in {folder}: its configuration or its weights"):
         model, report = AutoModelForImageTextToText.from_pretrained(
-            folder, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True, **LOCAL
+            folder, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True, **LOCAL, **settings
         )
+    keep_layout(model)
     wrong = {key: sorted(map(str, names)) for key, names in report.items() if names}
     if wrong:
         raise CheckpointError(f"the weights in {folder} do not fit its config.json: {wrong}")
-    check_finite(model.named_parameters(), folder)
+    check_finite(stored_weights(model), folder)
     _keep_softcap(model)
     return model
 
@@ -363,7 +388,8 @@ def default_dialect(model_type: str) -> str:
 
 
 def _folder_settings(folder: Path) -> dict[str, Any]:
-    """Return what a model folder's visionr1.json says, nothing if there is none: dialect, template, max_pixels."""
+    """Return what a model folder's visionr1.json says, nothing if there is none: dialect, template, max_pixels, and of
+    adapters the quantization of their base."""
     path = folder / DIALECT_FILE
     content = read_object(path) if path.is_file() else {}
     bound = content.get("max_pixels", 1)
@@ -374,6 +400,10 @@ def _folder_settings(folder: Path) -> dict[str, Any]:
             f"{path}: expected an object with the texts dialect and template, and the number max_pixels, "
             f"found {short_repr(content)}"
         )
+    if content.get("quantization", "none") not in QUANTIZATIONS:
+        expected = ", ".join(QUANTIZATIONS)
+        found = short_repr(content["quantization"])
+        raise CheckpointError(f"{path}: quantization: expected {expected}, found {found}")
     if template and "{}" not in template:
         raise CheckpointError(
             f"{path}: template: expected {{}} where the categories stand, found {short_repr(template)}"

@@ -78,6 +78,8 @@ class Policy:
         """What takes the place of the dialect's instructions, if not empty; see `dialects.instruction`."""
         self.max_pixels = 0
         """The bound on an image's pixels that `image_bounds` set; 0 is what the model folder says."""
+        self.quantization = "none"
+        """How the language model's weights were rounded when they were loaded, as in `quantization.QUANTIZATIONS`."""
         self.path = path
         self.config = model.config
         self.eos_ids = end_ids(model, tokenizer)

@@ -12,6 +12,7 @@ from visionr1.models.adapters import has_adapters, merged_weights, save_adapters
 from visionr1.models.image_bounds import save_bounds
 from visionr1.models.loading import DIALECT_FILE
 from visionr1.models.policy import Policy
+from visionr1.models.quantization import make_plain
 
 
 def save_policy(
@@ -19,17 +20,18 @@ def save_policy(
 ) -> None:
     """Write an ordinary transformers folder; weights in `dtype`, else as they are in memory.
 
-    Adapters are added to the weights, and also written by themselves to `folder`/adapter. `weights` is the model's
-    full state dict where the model itself holds shards.
+    Adapters are added to the weights, and also written by themselves to `folder`/adapter. Quantized weights are written
+    as the numbers that they stand for. `weights` is the model's full state dict where the model itself holds shards.
     """
     model = policy.model
     state = model.state_dict() if weights is None else weights
     # Adapters are added on the way to the file: the model stays as it is.
     merged = {name: tensor.cpu() for name, tensor in merged_weights(model, state, dtype)}
-    model.save_pretrained(folder, state_dict=merged)
+    writer = make_plain(model) if policy.quantization != "none" else model
+    writer.save_pretrained(folder, state_dict=merged)
     # The model's own configuration names the precision in memory.
     if dtype:
-        config = copy.deepcopy(model.config)
+        config = copy.deepcopy(writer.config)
         config.dtype = dtype
         config.save_pretrained(folder)
     if has_adapters(model):
@@ -59,11 +61,16 @@ def give_usual_mode(folder: Path) -> None:
 def _save_adapters(policy: Policy, state: Mapping[str, Tensor], folder: Path) -> None:
     """Write a folder of adapters, which are loaded with the dialect and template that they were trained with."""
     save_adapters(policy.model, state, folder)
-    _save_settings(policy, folder)
+    _save_settings(policy, folder, quantization=policy.quantization)
     give_usual_mode(folder)
 
 
-def _save_settings(policy: Policy, folder: Path) -> None:
-    """Write how the policy writes boxes and is asked, which transformers' own files do not say."""
+def _save_settings(policy: Policy, folder: Path, *, quantization: str = "none") -> None:
+    """Write how the policy writes boxes and is asked, which transformers' own files do not say.
+
+    Adapters belong to a base in their `quantization`; merged weights have none.
+    """
     settings = {"dialect": policy.dialect.name, "template": policy.template, "max_pixels": policy.max_pixels}
+    if quantization != "none":
+        settings["quantization"] = quantization
     write_json_atomic(folder / DIALECT_FILE, {key: value for key, value in settings.items() if value})

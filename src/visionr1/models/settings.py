@@ -24,6 +24,9 @@ class ModelSection(Section):
     It is stored with the trained model. Engines that read the folder themselves (vLLM) need it in the folder."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of the weights in memory; the optimizer keeps what trains in float32 all the same."""
+    quantization: Literal["none", "nf4"] = "none"
+    """"nf4" rounds the language model to 4 bits a weight when it is loaded, for adapters to train on (QLoRA; needs
+    lora.rank, and bitsandbytes)."""
     autocast: Literal["none", "bfloat16"] = "none"
     """Precision of the matrix products over float32 weights."""
     device: str = "cpu"
@@ -34,6 +37,11 @@ class ModelSection(Section):
     """Train the language model alone; each image then goes through the vision tower once a step."""
     gradient_checkpointing: bool = False
     """Keep each layer's input alone for the gradient and compute the rest again: less memory, slower."""
+    offload_activations: bool = False
+    """Keep these inputs of layers in the CPU's memory until the backward pass; needs gradient_checkpointing."""
+    offload_reference: bool = False
+    """Keep the reference model, where grpo.beta needs one of its own, in the CPU's memory but for its pass of a
+    step."""
 
     @field_validator("dialect")
     @classmethod
@@ -41,6 +49,13 @@ class ModelSection(Section):
         if dialect:
             resolve_dialect(dialect)  # raises RecipeError
         return dialect
+
+    @model_validator(mode="after")
+    def _check_checkpointing(self) -> Self:
+        if self.offload_activations and not self.gradient_checkpointing:
+            expected = "true where offload_activations is: it keeps the inputs of layers alone"
+            raise refuse("gradient_checkpointing", expected, "false")
+        return self
 
     @model_validator(mode="after")
     def _check_template(self) -> Self:

@@ -27,12 +27,19 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map_only
 
 from visionr1.errors import RecipeError, TrainingError, needs_extra
+from visionr1.models.weights import full_tensor
 from visionr1.training.recipe import Recipe
 
 Item = TypeVar("Item")
-NEEDED_BY_SHARDS = {"model.dtype": "float32", "optimizer.name": "adamw"}
-NEEDED_BY_FSDP2 = {**NEEDED_BY_SHARDS, "rollout.compile": False}
-"""Its weights are put together elsewhere for each rollout, so that CUDA graphs would be recorded anew for ever."""
+NEEDED_BY_SHARDS = {
+    "model.dtype": "float32",
+    "model.quantization": "none",
+    "optimizer.name": "adamw",
+    "optimizer.offload": False,
+}
+NEEDED_BY_FSDP2 = {**NEEDED_BY_SHARDS, "rollout.compile": False, "model.offload_reference": False}
+"""Its weights are put together elsewhere for each rollout, so that CUDA graphs would be recorded anew for ever. It
+offloads by itself, the reference too: fsdp_offload_params in the launcher's settings."""
 RANK_TIMEOUT = timedelta(hours=2)
 """How long a rank waits for another, which may be writing a checkpoint of 100 GB to a slow disk."""
 ZERO = {"ZERO_STAGE": "2", "OFFLOAD_OPTIMIZER_DEVICE": "none", "OFFLOAD_PARAM_DEVICE": "none", "CONFIG_FILE": "none"}
@@ -173,7 +180,7 @@ def gather_full_state(state: dict[str, Any], accelerator: Accelerator) -> dict[s
     """Gather the sharded tensors of a state on the main rank; all ranks must call it."""
 
     def gather_tensor(shard: DTensor) -> Any:
-        tensor = shard.full_tensor()
+        tensor = full_tensor(shard.to(accelerator.device))  # offloaded shards are gathered there too
         if not accelerator.is_main_process:
             return None  # one copy in memory, not one on each rank
         return tensor.cpu()
@@ -188,7 +195,8 @@ def shard_for_rank(state: dict[str, Any], parameters: Sequence[nn.Parameter]) ->
     def shard(parameter: nn.Parameter, value: Any) -> Any:
         # Other values, such as the number of steps, are the same on all ranks.
         if isinstance(parameter, DTensor) and getattr(value, "shape", None) == parameter.shape:
-            return distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
+            sharded = distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
+            return sharded.to(parameter.device)
         return value
 
     sharded = {}

@@ -76,14 +76,17 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 class OptimizerSection(Section):
     """How gradients become updates."""
 
-    name: Literal["adamw", "muon"] = "adamw"
-    """"muon" takes fewer steps from random weights; "adamw" is what pretrained ones are tuned with."""
+    name: Literal["adamw", "adamw_8bit", "muon"] = "adamw"
+    """"muon" takes fewer steps from random weights; "adamw" is what pretrained ones are tuned with, "adamw_8bit" the
+    same with moments in a quarter of the memory (bitsandbytes)."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Weight decay of matrices; biases and norms have none."""
     betas: Annotated[tuple[Beta, Beta], FromList] = (0.9, 0.999)
     """Decay rates of AdamW's running means of the gradient and of its square."""
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
     """Gradients are scaled down to this norm; 0 leaves them as they are."""
+    offload: bool = False
+    """Keep moments and float32 copies of what trains in the CPU's memory, and do the optimizer's step there."""
     tokens_per_forward: Annotated[int, Field(ge=1)] = 8192
     """Padded tokens in one forward pass; a step takes as many passes as it needs."""
 
@@ -151,6 +154,14 @@ class Recipe(Section):
     def _check_sections_agree(self) -> Self:
         if self.lora.vision and self.model.freeze_vision:
             raise SettingError("expected false where model.freeze_vision is true, found true", ("lora", "vision"))
+        if self.model.quantization != "none" and not self.lora.rank:
+            where = f'where model.quantization is "{self.model.quantization}" (4-bit weights do not train)'
+            raise SettingError(f"expected 1 or more {where}, found 0", ("lora", "rank"))
+        if self.model.quantization != "none" and self.rollout.compile:
+            raise SettingError("expected false where model.quantization is set, found true", ("rollout", "compile"))
+        if self.model.offload_reference and (self.lora.rank or not self.grpo.beta or self.method == "sft"):
+            where = 'where there is no reference model (method "sft", lora.rank above 0, or grpo.beta 0)'
+            raise SettingError(f"expected false {where}, found true", ("model", "offload_reference"))
         if self.rollout.compile and self.model.autocast != "none" and self.model.dtype != "bfloat16":
             where = "where rollout.compile and model.autocast are set (float32 weights would be cast at every token)"
             raise SettingError(f'expected "bfloat16" {where}, found {self.model.dtype}', ("model", "dtype"))

@@ -23,6 +23,7 @@ from torch import nn
 from visionr1.errors import TrainingError
 from visionr1.folders import whole_folder
 from visionr1.models.attention.block_sparse import compiling_long_rows
+from visionr1.models.cpu_memory import give_back_memory
 from visionr1.models.loading import load_policy, model_folder
 from visionr1.models.policy import Policy
 from visionr1.models.trainable import make_trainable
@@ -287,6 +288,8 @@ def take_step(
         collected = run.trained(collect)
     update = update_on_batch(run, batch, collected.work, rate)
     post_update = run.learner.post_update_metrics(collected.work)
+    if run.policy.device.type == "cpu":
+        give_back_memory()
 
     # The first rank's clock counts, so that all ranks end a phase of minutes at the same step.
     reports = gather([(time.perf_counter() - began, bool(stopped))])
@@ -460,6 +463,7 @@ def load(recipe: Recipe, folder: Path, base: Path, device: str) -> Policy:
         dialect=recipe.model.dialect or None,
         max_pixels=recipe.model.max_pixels or None,
         template=recipe.model.template or None,
+        quantization=recipe.model.quantization,
         base=base,
     )
 

@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from visionr1.models.adapters import has_adapters
+from visionr1.models.offload import OffloadedWeights
 from visionr1.models.policy import Policy
 from visionr1.rollout.engines import ENGINES
 from visionr1.training.distributed import Trained
@@ -62,4 +63,6 @@ def make_learner(
     reference.model.requires_grad_(False)
     learner = Reinforced(policy, recipe, reference, engine)
     learner.refer = freeze(reference.model)
+    if recipe.model.offload_reference:
+        learner.reference_loaded = OffloadedWeights(reference.model).loaded
     return learner

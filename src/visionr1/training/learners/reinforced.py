@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -68,6 +69,8 @@ class Reinforced(Learner):
         self.engine: RolloutEngine = engine
         self.refer: Callable[..., Any] = _call
         """Runs a function in the forward pass of the reference, equally often on all ranks."""
+        self.reference_loaded: Callable[[], AbstractContextManager[None]] = nullcontext
+        """Has the reference's weights on the device inside its block."""
         self.reference_sum = 0
         if reference is not None:
             self.reference_sum = base_checksum(reference.model)
@@ -235,7 +238,7 @@ class Reinforced(Learner):
 
         # The reference may be sharded, so all ranks take equally many passes.
         if self.reference is not None:
-            with torch.no_grad(), adapters_off(self.reference.model):
+            with torch.no_grad(), adapters_off(self.reference.model), self.reference_loaded():
                 for group_work, _ in equal_passes(work):
                     group_work.reference = self.refer(self._logprobs, self.reference, group_work.rows)
         return work

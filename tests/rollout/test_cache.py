@@ -44,8 +44,9 @@ def check(cache: BranchCache, prefill: DynamicCache, rows: Tensor, num_steps: in
     """Compare what each of `rows`, by their first numbers, sees with its prompt and its tokens so far."""
     for layer in range(LAYERS):
         prefix = cache.prefix(layer)
-        slots = torch.arange(len(rows)) if prefix.slots is None else prefix.slots
-        shared = prefix.keys[slots // prefix.num_slots]
+        grid = prefix.prompts
+        slots = torch.arange(len(rows)) if grid.slots is None else grid.slots
+        shared = prefix.keys[slots // grid.num_slots]
         for place, row in enumerate(rows.tolist()):
             prompt = row // COMPLETIONS
             visible = cache.mask[place, 0, 0].nonzero().flatten()
@@ -76,16 +77,44 @@ def test_each_row_sees_its_prompt_and_its_branch(block: int, compact: bool) -> N
         check(cache, prefill, rows, step)
 
 
+@pytest.mark.parametrize("block", [2, 8])
+def test_rows_of_different_lengths(block: int) -> None:
+    cache = make_cache(block=block, compact=True)[1]
+    cache.keep(torch.tensor([0, 1, 5, 11]))
+    rows = torch.tensor([0, 1, 5, 11])
+    lengths = [0, 0, 0, 0]
+    # Tokens fed to each row, and how many of them hold: the others were wrong guesses.
+    for fed, held in [([1, 3, 2, 1], [1, 1, 2, 1]), ([4, 1, 0, 2], [2, 1, 0, 2]), ([1, 1, 1, 1], [1, 1, 1, 1])]:
+        of_rows, columns = [], []
+        for row, count in enumerate(fed):
+            of_rows += [row] * count
+            columns += range(lengths[row], lengths[row] + count)
+        cache.open_places(torch.tensor(of_rows), torch.tensor(columns))
+        token = (100.0 * rows[of_rows] + torch.tensor(columns))[:, None, None, None].expand(-1, HEADS, 1, WIDTH)
+        for layer in range(LAYERS):
+            keys, _ = cache.update(token, -token, layer)
+            grid = cache.prefix(layer).branches
+            slots = torch.arange(len(of_rows)) if grid.slots is None else grid.slots
+            assert (slots // grid.num_slots).tolist() == of_rows
+            for place, (row, column) in enumerate(zip(of_rows, columns, strict=True)):
+                # A token sees its row from the first column to its own.
+                visible = cache.mask[place, 0, 0, -keys.shape[2] :].nonzero().flatten()
+                assert visible.tolist() == list(range(column + 1))
+                expected = 100.0 * float(rows[row]) + torch.arange(column + 1)
+                torch.testing.assert_close(keys[row, 0, visible, 0], expected)
+        lengths = [length + count for length, count in zip(lengths, held, strict=True)]
+
+
 def test_a_prompt_is_dropped_with_its_last_row() -> None:
     prefill, cache = make_cache(block=4, compact=True)
-    assert cache.prefix(0).slots is None  # all rows are there, in order
+    assert cache.prefix(0).prompts.slots is None  # all rows are there, in order
     cache.keep(torch.tensor([0, 1, 2, 8, 9]))  # three rows of the first prompt, two of the third
     prefix = cache.prefix(1)
-    assert (len(prefix.keys), prefix.num_slots) == (2, 3)
+    assert (len(prefix.keys), prefix.prompts.num_slots) == (2, 3)
     torch.testing.assert_close(prefix.keys[1, :, :COLUMNS], prefill.layers[1].keys[2])
     cache.keep(torch.tensor([0, 1, 3, 4]))  # two of each
-    assert cache.prefix(0).slots is None
-    assert cache.prefix(0).num_slots == 2
+    assert cache.prefix(0).prompts.slots is None
+    assert cache.prefix(0).prompts.num_slots == 2
 
 
 def test_shapes_stay_for_graphs() -> None:
@@ -94,6 +123,7 @@ def test_shapes_stay_for_graphs() -> None:
     cache.keep(torch.tensor([0, 8]))
     after = cache.prefix(0)
     assert after.keys is before.keys
-    assert after.num_slots == before.num_slots == COMPLETIONS
-    assert after.slots is not None
-    assert after.slots.tolist() == [0, 8]
+    assert after.prompts.num_slots == before.prompts.num_slots == COMPLETIONS
+    assert before.prompts.slots is not None
+    assert after.prompts.slots is not None
+    assert after.prompts.slots.tolist() == [0, 8]

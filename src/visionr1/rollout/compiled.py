@@ -28,6 +28,7 @@ class CompiledDecoder(Decoder):
 
     block = 256
     compact = False
+    most_guesses = 0  # a pass of so many tokens would be a graph of its own
 
     def __init__(self, policy: Policy, backend: str | Callable[..., Any] = "inductor") -> None:
         """`backend` is that of torch.compile."""
@@ -69,7 +70,7 @@ class CompiledDecoder(Decoder):
     ) -> tuple[Tensor, Tensor]:
         """Run `decode`, compiled; TrainingError if it cannot be."""
         # Rows are a symbol of the graph, in all its inputs; columns, in the mask and the cache.
-        for tensor in (tokens, *rotation, cache.mask, cache.slots, *cache.parts):
+        for tensor in (tokens, *rotation, *cache.dynamic_tensors()):
             torch._dynamo.maybe_mark_dynamic(tensor, 0)
         if uniform is not None:
             torch._dynamo.maybe_mark_dynamic(uniform, 0)

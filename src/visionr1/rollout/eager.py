@@ -18,6 +18,7 @@ from visionr1.models.paths.packed import PackedPath, rotary_positions
 from visionr1.models.policy import Policy
 from visionr1.models.prompts import Prompt, join_features, join_inputs
 from visionr1.rollout.cache import BranchCache
+from visionr1.rollout.drafted import sample_with_drafts
 from visionr1.rollout.draw import draw_tokens
 from visionr1.rollout.engine import Completion, Progress, Sampling, Seeds
 from visionr1.rollout.loop import choose_num_rows, sample_rows
@@ -58,6 +59,8 @@ class Decoder:
     """Columns by which branches grow when they are full."""
     compact = True
     """Drop a prompt's keys with its last row."""
+    most_guesses = 8
+    """Tokens that are guessed for one row and checked by one pass; 0 decodes token by token."""
     step = staticmethod(decode)
 
     def num_rows(self, num_running: int, num_rows: int) -> int:
@@ -80,8 +83,11 @@ def generate(
     decoder: Decoder | None = None,
 ) -> list[list[Completion]]:
     """Sample as `RolloutEngine`; `progress` is called after each token of all rows."""
-    branches = PackedBranches(policy, prompts, sampling, decoder or Decoder())
-    return sample_rows(policy, branches, sampling, seeds, progress)
+    decoder = decoder or Decoder()
+    branches = PackedBranches(policy, prompts, sampling, decoder)
+    if not decoder.most_guesses:
+        return sample_rows(policy, branches, sampling, seeds, progress)
+    return sample_with_drafts(policy, branches, sampling, seeds, most_guesses=decoder.most_guesses, progress=progress)
 
 
 class PackedBranches:
@@ -123,6 +129,15 @@ class PackedBranches:
         self._cache.open_column()
         rotation = self._cosine[:, step : step + 1], self._sine[:, step : step + 1]
         return self._decoder.step(self.policy, self._cache, tokens, rotation, sampling, uniform)
+
+    def decode_many(
+        self, tokens: Tensor, rows: Tensor, places: Tensor, sampling: Sampling, uniform: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """As in `DraftedBranches`."""
+        self._cache.open_places(rows, places)
+        rows, places = rows.to(self.device), places.to(self.device)
+        rotation = self._cosine[rows, places][:, None], self._sine[rows, places][:, None]
+        return self._decoder.step(self.policy, self._cache, tokens.to(self.device), rotation, sampling, uniform)
 
 
 def _prefill(policy: Policy, prompts: Sequence[Prompt]) -> tuple[Tensor, DynamicCache, Tensor]:

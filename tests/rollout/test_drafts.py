@@ -100,7 +100,7 @@ def test_guesses_change_no_reply(model_folder: Path, sampling: Sampling) -> None
     for one, other in zip(drafted, plain, strict=True):
         torch.testing.assert_close(one.logprobs, other.logprobs, atol=2e-5, rtol=0)
 
-    # Greedy replies of a small model go in circles, so that guesses are right: fewer passes than the longest reply has tokens.
+    # Greedy replies of a small model go in circles, so that guesses are right: fewer passes than tokens.
     longest = max(len(one.token_ids) for one in drafted)
     assert len(decoder.widths) <= longest - 1
     if not sampling.temperature:

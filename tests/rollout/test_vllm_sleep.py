@@ -141,6 +141,16 @@ def test_what_cannot_sleep_is_refused(qwen25_folder: Path, vllm: None) -> None:
         RolloutSection(vllm_sleep=True)
 
 
+def test_a_reply_that_vllm_would_cut_off_is_refused(qwen25_folder: Path, vllm: None) -> None:
+    policy = load_policy(qwen25_folder)
+    opened, llm = open_on_gpu(policy, sleeps=False)
+    prompts = make_prompts(policy, SIZES)
+    llm.model_config.max_model_len = max(len(prompt.input_ids) for prompt in prompts) + 5
+    with pytest.raises(RecipeError, match=r"max_new_tokens: expected 5 or less .* raise rollout\.vllm_memory"):
+        opened(policy, prompts, GREEDY)
+    assert "generate" not in llm.calls
+
+
 def test_vllm_opens_on_the_first_gpu_alone(qwen25_folder: Path, vllm: None) -> None:
     policy = load_policy(qwen25_folder)
     message = 'found "cuda:1"; set CUDA_VISIBLE_DEVICES=1 and model.device = "cuda"'

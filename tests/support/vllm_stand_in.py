@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from support.random_models import make_prompts
 from visionr1.models.folder.files import WEIGHTS
 from visionr1.models.loading import load_policy
+from visionr1.models.policy import Policy
 from visionr1.models.prompts import Prompt
 from visionr1.rollout.eager import generate
 from visionr1.rollout.engine import Sampling
@@ -145,6 +146,7 @@ class StandIn:
             "mm_processor_kwargs": mm_processor_kwargs,
         }
         self.llm_engine = self
+        self.model_config = SimpleNamespace(max_model_len=self.policy.context)  # or what memory holds of it
         self.calls: list[str] = []
         self.requests: list[tuple[Any, Any]] = []
         self.under_way: dict[str, tuple[Any, Any]] = {}
@@ -163,17 +165,7 @@ class StandIn:
 
     def collective_rpc(self, method: str, *, kwargs: dict[str, Iterable[tuple[str, torch.Tensor]]]) -> None:
         self.calls.append(method)
-        given = {name: weight.clone() for name, weight in kwargs["weights_iterator"]}
-        folder = Path(self.policy.model.name_or_path)
-        with safe_open(folder / WEIGHTS, "pt") as file:
-            assert given.keys() == set(file.keys())  # vLLM knows weights by the folder's names; tied ones come once
-
-        # Whoever reads a folder reads its weights by these names.
-        with tempfile.TemporaryDirectory() as temporary:
-            shutil.copytree(folder, temporary, dirs_exist_ok=True)
-            save_file(given, Path(temporary) / WEIGHTS, metadata={"format": "pt"})
-            updated = load_policy(temporary).model.state_dict()
-        self.policy.model.load_state_dict(updated)
+        load_by_names_of_folder(self.policy, {name: weight.clone() for name, weight in kwargs["weights_iterator"]})
 
     def reset_mm_cache(self) -> None:
         self.calls.append("reset_mm_cache")
@@ -246,3 +238,17 @@ def _check(is_fit: bool, name: str, value: object) -> None:
     """As vLLM's own configuration, which names the field."""
     if not is_fit:
         raise ValueError(f"1 validation error for ModelConfig {name}: found {value!r}")
+
+
+def load_by_names_of_folder(policy: Policy, given: dict[str, torch.Tensor]) -> None:
+    """Load all weights of a model, as vLLM knows them: by the names in its folder, tied ones once."""
+    folder = Path(policy.model.name_or_path)
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        assert given.keys() == set(file.keys()), given.keys() ^ set(file.keys())
+
+    # Whoever reads a folder reads its weights by these names.
+    with tempfile.TemporaryDirectory() as temporary:
+        shutil.copytree(folder, temporary, dirs_exist_ok=True)
+        save_file(given, Path(temporary) / WEIGHTS, metadata={"format": "pt"})
+        updated = load_policy(temporary).model.state_dict()
+    policy.model.load_state_dict(updated)

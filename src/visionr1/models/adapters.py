@@ -179,6 +179,13 @@ def gathered_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     return _merge(model, list(parameters), parameters)
 
 
+def weight_shapes(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield each weight of `gathered_weights` without its numbers: a tensor of its shape and dtype, on no device."""
+    for name, parameter in model.named_parameters():
+        if not _is_adapter(name):
+            yield name.replace(".base_layer.", "."), torch.empty(parameter.shape, dtype=parameter.dtype, device="meta")
+
+
 def _merge(
     model: nn.Module, names: Sequence[str], state: Mapping[str, Tensor], dtype: torch.dtype | None = None
 ) -> Iterator[tuple[str, Tensor]]:

@@ -352,15 +352,18 @@ def _names_of_code(table: Any, place: tuple[str, str] = ("", "")) -> set[str]:
 def _fixed_text(recipe: Recipe) -> str:
     """Return the recipe as TOML, but for the settings that a run may change when it is resumed.
 
-    None of them changes a draw of a sample that was used: the number of workers, which samples to do without, and
-    where the images lie.
+    None of them changes a draw of a sample that was used: the number of workers, which samples to do without, where
+    the images lie, and where a server is that samples.
     """
     phases = []
     for phase in recipe.phases:
         data = tuple(source.with_changes(on_bad="raise", leave_out=(), images="") for source in phase.data)
         phases.append(phase.with_changes(data=data))
     evaluation = recipe.eval.with_changes(on_bad="raise", images="")
-    return to_toml(recipe.with_changes(workers=0, phases=tuple(phases), eval=evaluation))
+    rollout = recipe.rollout
+    if rollout.server:
+        rollout = rollout.with_changes(server="http://server", server_weights="", server_timeout=1.0)
+    return to_toml(recipe.with_changes(workers=0, phases=tuple(phases), eval=evaluation, rollout=rollout))
 
 
 def _is_unreadable(error: Exception) -> bool:

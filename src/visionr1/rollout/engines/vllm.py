@@ -29,7 +29,14 @@ from visionr1.rollout.engine import Completion, Sampling, Seeds
 from visionr1.rollout.engines import reads_folder
 from visionr1.rollout.settings import RolloutSection
 from visionr1.rollout.vllm.opening import check_biases, explaining, import_vllm, open_llm, precision
-from visionr1.rollout.vllm.requests import Reply, make_group, request_token_ids, sampling_settings, single_seed
+from visionr1.rollout.vllm.requests import (
+    Reply,
+    check_room,
+    make_group,
+    request_token_ids,
+    sampling_settings,
+    single_seed,
+)
 
 ADDED_AT_ONCE = 16
 """Prompts that an evaluation adds between two steps of the engine, so that reading images does not hold it up long."""
@@ -83,6 +90,8 @@ class VLLMEngine:
         self, policy: Policy, prompts: Sequence[Prompt], sampling: Sampling, seeds: Seeds = ()
     ) -> list[list[Completion]]:
         """Sample as `RolloutEngine`."""
+        max_model_len = self.llm.model_config.max_model_len  # less than the model's context if memory holds less
+        check_room(prompts, sampling, max_model_len, "raise rollout.vllm_memory")
         settings = sampling_settings(policy, sampling)
         if not sampling.temperature:
             seeds = [(0,)] * len(prompts)

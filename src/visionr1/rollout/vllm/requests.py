@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from visionr1.errors import TrainingError
+from visionr1.errors import RecipeError, TrainingError
 from visionr1.models.policy import Policy
 from visionr1.models.prompts import Prompt
 from visionr1.rollout.engine import Completion, Sampling, check_logprobs
@@ -47,6 +47,19 @@ def request_token_ids(policy: Policy, prompt: Prompt) -> list[int]:
     """Return a prompt's tokens as vLLM takes them: with one placeholder for the image, which vLLM expands."""
     token_ids: list[int] = policy.tokenizer.encode(prompt.text, add_special_tokens=False)
     return token_ids
+
+
+def check_room(prompts: Sequence[Prompt], sampling: Sampling, max_model_len: int, advice: str) -> None:
+    """Raise RecipeError if a prompt and its reply are longer than vLLM reads at once.
+
+    vLLM in this process would cut the reply off before its limit; a server ends.
+    """
+    longest = max(len(prompt.input_ids) for prompt in prompts)
+    if longest + sampling.max_new_tokens > max_model_len:
+        raise RecipeError(
+            f"rollout.max_new_tokens: expected {max_model_len - longest} or less beside a prompt of {longest} tokens, "
+            f"found {sampling.max_new_tokens}: vLLM reads {max_model_len} tokens at once; {advice}"
+        )
 
 
 def single_seed(seed: Sequence[int]) -> int:

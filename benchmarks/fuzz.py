@@ -68,6 +68,38 @@ TOKENS = [
     ),
     *("{'bbox': [1, 2, 30, 40], 'name': 'cat'}", '"label": "15" tv"}', "}, {", ": ", "'", "“", "”", "，", "/*", "//"),
     *('{\\"bbox_2d\\": ', "[[1, 2], [30, 40]]", "(1,2),(30,40)", "<|box_start|>", "<|box_end|>", "x1=1, y1=2, "),
+    *(
+        '"box_2d": [',
+        "<|box_start|>(1,2),(30,40)<|box_end|>",
+        "<|object_ref_start|>",
+        "<|object_ref_end|>",
+        "<1><2><30><40>",
+    ),
+    *(
+        "<|ref|>",
+        "<|/ref|>",
+        "<|det|>",
+        "<|/det|>",
+        "<box>1 2 30 40</box>",
+        "<|begin_of_box|>",
+        "<|end_of_box|>",
+        " ; ",
+    ),
+    *(
+        "<phrase>",
+        "</phrase>",
+        "<object>",
+        "</object>",
+        "<patch_index_0044>",
+        "</delimiter_of_multi_objects/>",
+        "<seg001>",
+    ),
+    *(
+        "<loc0001><loc0002><loc0030><loc0040> cat",
+        "<loc_1><loc_2><loc_30><loc_40>",
+        "<loc_1>",
+        '<points coords="1 1 2 3">',
+    ),
     *("<cat><bbox>1, 2, 30, 40</bbox>", "cat[[1, 2, 30, 40]]\n", "<loc0001>", '{"objects": [', "\\boxed{2}"),
 ]
 

@@ -33,8 +33,8 @@ TEMPLATES: dict[Task, str] = {
 
 _TOKEN = r"<loc_([0-9]{1,9})>"
 _BOX = re.compile(r"\s*+".join([_TOKEN] * 4), re.ASCII)
-_GROUP = re.compile(r"([^<]*+)((?:<loc_[0-9]{1,9}>\s*+)++)", re.ASCII)
-"""A label and the location tokens behind it."""
+_RUN = re.compile(r"(?:<loc_[0-9]{1,9}>\s*+)++", re.ASCII)
+"""The location tokens behind a label."""
 _OPEN_TOKEN = re.compile(r"(?:<l?o?c?_?[0-9]{0,9})?")
 _CUT_OFF = re.compile(r"<l?o?c?_?[0-9]{0,9}\Z")
 """The beginning of a token, at the end of a reply."""
@@ -83,13 +83,13 @@ class Florence2:
         answer = _MARKS.sub("", skip_thought(text)).strip()
         items = Items(tuple(categories))
         end = 0
-        for group in _GROUP.finditer(answer):
-            between = answer[end : group.start()].strip()
-            if between:
-                items.fault(FaultKind.SURROUNDING_TEXT, f"before a label: {between[:60]!r}")
-            end = group.end()
+        for run in _RUN.finditer(answer):
+            prose, mark, label = answer[end : run.start()].rpartition(">")
+            if mark:
+                items.fault(FaultKind.SURROUNDING_TEXT, f"before a label: {prose[:60]!r}")
+            end = run.end()
             is_last = _OPEN_TOKEN.fullmatch(answer, end) is not None
-            _read_group(group[2], group[1].strip(), items, is_last=is_last)
+            _read_run(run[0], label.strip(), items, is_last=is_last)
         if not end:
             read_other(answer, items, reads_norm1000=False, own=self.name)
 
@@ -103,7 +103,7 @@ class Florence2:
         return items.reply(NORM1000_WH, size_wh)
 
 
-def _read_group(tokens: str, label: str, items: Items, *, is_last: bool) -> None:
+def _read_run(tokens: str, label: str, items: Items, *, is_last: bool) -> None:
     """Add the boxes of one label; tokens that are left over are one that was cut off, or an item without a box."""
     end = 0
     for box in _BOX.finditer(tokens):

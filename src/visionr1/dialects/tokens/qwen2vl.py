@@ -25,7 +25,8 @@ TEMPLATES: dict[Task, str] = {
 """The authors show answers and state no prompt; for one category this is what public code asks Qwen's models with."""
 
 _POINT = r"\(\s*+(-?+[0-9]{1,9})\s*+,\s*+(-?+[0-9]{1,9})\s*+\)"
-_BOX = re.compile(rf"\s*+{_POINT}\s*+,\s*+{_POINT}\s*+", re.ASCII)
+_CORNERS = rf"{_POINT}\s*+,\s*+{_POINT}"
+_BOX, _BODY = re.compile(_CORNERS, re.ASCII), re.compile(rf"\s*+{_CORNERS}\s*+", re.ASCII)
 
 
 def _write(boxes: Sequence[Sequence[int]]) -> str:
@@ -38,6 +39,6 @@ DIALECT = TaggedDialect(
     "qwen2vl",
     TEMPLATES,
     write_boxes=_write,
-    form=TagForm(TAGS, body=_BOX, box=_BOX, may_repeat=True, needs_reference=False),
+    form=TagForm(TAGS, body=_BODY, box=_BOX, may_repeat=True, needs_reference=False),
     shares="reference",
 )

@@ -201,6 +201,32 @@ def test_a_file_with_code_in_it_is_refused(released: Path, save: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([torch.ones(1)], "expected tensors by name, found"),
+        ({"model.norm.weight": [1.0]}, r"expected tensors by name, found \[1\.0\] by 'model\.norm\.weight'"),
+        ({7: torch.ones(1)}, "by 7"),
+        ({"model.norm.weight": torch.ones(32).to_sparse()}, "found one of torch.sparse_coo on cpu"),
+        ({"model.norm.weight": torch.ones(32, device="meta")}, "found one of torch.strided on meta"),
+    ],
+)
+def test_a_file_of_other_things_than_tensors_is_refused(released: Path, content: object, message: str) -> None:
+    (released / "model.safetensors").unlink()
+    torch.save(content, released / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=message):
+        convert(released)
+
+
+def test_parameters_are_weights(released: Path) -> None:
+    """As some programs save them: with a gradient to come."""
+    weights = {name: torch.nn.Parameter(tensor) for name, tensor in make_weights(SHAPES).items()}
+    (released / "model.safetensors").unlink()
+    torch.save(weights, released / "pytorch_model.bin")
+    converted = load_file(convert(released) / "model.safetensors")
+    assert torch.equal(converted["model.multi_modal_projector.conv.weight"], weights[CONV])
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"model_type": "llava"}, 'model_type: expected one of "gemma2_Griffon"'),

@@ -21,7 +21,7 @@ from visionr1.models.folder.files import INDEX, WEIGHTS, weight_file_names
 
 PICKLE = "pytorch_model.bin"
 BYTES_A_FILE = 2 << 30
-"""Of a file that is written. Memory holds it twice."""
+"""Of a file that is written, and so of what memory holds at once."""
 FLOATS = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 """Types that weights may have, by their names in safetensors files."""
 
@@ -67,7 +67,7 @@ def read_weights(weights: Iterable[StoredWeight]) -> Iterator[tuple[StoredWeight
         if path.suffix == ".bin":
             tensors = _load_pickle(path)
             for weight in stored:
-                yield weight, tensors[weight.name].clone(memory_format=torch.contiguous_format)
+                yield weight, tensors[weight.name].detach().clone(memory_format=torch.contiguous_format)
         else:
             with safe_open(path, "pt") as file:
                 for weight in stored:
@@ -126,6 +126,14 @@ def _load_pickle(path: Path) -> dict[str, Tensor]:
             f"does not read as such ({reason:.300}); a file that holds code is never run: ask its authors for "
             "safetensors files"
         ) from error
-    if not isinstance(content, dict) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
+    if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected tensors by name, found {short_repr(content)}")
+    for name, tensor in content.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise CheckpointError(f"{path}: expected tensors by name, found {short_repr(tensor)} by {short_repr(name)}")
+        if tensor.layout is not torch.strided or tensor.device.type != "cpu":
+            raise CheckpointError(
+                f"{path}: {name}: expected an ordinary tensor with all its values, found one of {tensor.layout} on "
+                f"{tensor.device}"
+            )
     return content

@@ -39,6 +39,7 @@ test-deepspeed: .venv-deepspeed/installed ## run the tests of ZeRO-2
 # vLLM itself on a CPU, one engine a process. PyPI's torchvision needs a small help beside a CPU build of torch.
 test-vllm: .venv-vllm/installed ## sample by the real vLLM on a CPU: minutes and 4 GB
 	for name in qwen25 qwen3 tiny; do .venv-vllm/bin/pytest tests/rollout/test_vllm.py -k "itself and $$name" || exit 1; done
+	.venv-vllm/bin/pytest tests/rollout/test_vllm_distributed.py tests/rollout/test_vllm_server.py tests/rollout/test_vllm_nccl.py -k "itself or nccl"
 
 docs: .venv-docs/installed ## build the documentation site in site/
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict

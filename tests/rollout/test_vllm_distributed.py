@@ -10,6 +10,7 @@ from support import copying_engine, letters
 from support.launching import accelerate, arguments, launch
 from support.random_models import build_qwen3
 from support.training import assert_same_run, assert_same_update, rows
+from support.vllm_server import StandInServer, serving
 from visionr1.cli import main
 
 LETTERS = f"{Path(letters.__file__).as_posix()}:ByLetters"
@@ -66,10 +67,24 @@ def by_copy(root: Path, where: str) -> list[dict[str, Any]]:
     return jobs
 
 
+def by_server(root: Path, where: str, url: str) -> list[str]:
+    """The command line of a run by a server."""
+    settings = ["rollout.engine=vllm_server", f"rollout.server={url}", f"rollout.server_weights={root / 'weights'}"]
+    command = [str(root / "adapters.toml"), "--run-dir", str(root / where / "served")]
+    for setting in settings:
+        command += ["--set", setting]
+    return command
+
+
 @pytest.fixture(scope="module")
-def fsdp2(root: Path) -> Path:
-    jobs = [{**job, "shards": True} for job in by_copy(root, "fsdp2")]
-    done = launch(root, jobs)
+def fsdp2(root: Path, qwen3_folder: Path) -> Path:
+    state = StandInServer(qwen3_folder)
+    state.settings["device_config"]["device"] = "cuda"  # where an output layer may be tied
+    with serving(state) as url:
+        assert main(["train", *by_server(root, "one", url)]) == 0
+        jobs = [{**job, "shards": True} for job in by_copy(root, "fsdp2")]
+        jobs.append({"arguments": by_server(root, "fsdp2", url), "shards": True})
+        done = launch(root, jobs)
     assert done.returncode == 0, done.stderr
     return root / "fsdp2"
 
@@ -85,6 +100,10 @@ def zero2(root: Path) -> Path:
 @pytest.mark.parametrize("name", RECIPES)
 def test_an_engine_with_a_copy_samples_as_the_policy_in_shards(root: Path, fsdp2: Path, name: str) -> None:
     assert_same_run(root / "one" / name, fsdp2 / name)
+
+
+def test_rank_0_hands_gathered_weights_to_a_server_and_all_ask_it(root: Path, fsdp2: Path) -> None:
+    assert_same_run(root / "one/served", fsdp2 / "served")
 
 
 @pytest.mark.parametrize("name", RECIPES)

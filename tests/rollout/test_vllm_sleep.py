@@ -119,6 +119,15 @@ def test_a_rollout_that_fails_leaves_it_asleep(qwen25_folder: Path, vllm: None) 
     assert llm.asleep == PARTS
 
 
+def test_a_bound_that_vllm_does_not_read_is_named(qwen25_folder: Path, vllm: None) -> None:
+    policy = load_policy(qwen25_folder, max_pixels=160 * 160)
+    opened, llm = open_on_gpu(policy, sleeps=False)
+    llm.expand = lambda prompt: [policy.config.image_token_id, *prompt.input_ids.tolist()]
+    llm.prompt_of = lambda request: make_prompts(policy, SIZES)[0]
+    with pytest.raises(TrainingError, match=r"with the bound of model\.max_pixels in it"):
+        opened(policy, make_prompts(policy, SIZES), GREEDY)
+
+
 def test_it_stays_awake_unless_asked(qwen25_folder: Path, vllm: None) -> None:
     policy = load_policy(qwen25_folder)
     opened, llm = open_on_gpu(policy, sleeps=False)

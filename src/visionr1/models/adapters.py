@@ -181,9 +181,13 @@ def gathered_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 def weight_shapes(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Yield each weight of `gathered_weights` without its numbers: a tensor of its shape and dtype, on no device."""
+    quantized = quantized_layers(model)
     for name, parameter in model.named_parameters():
-        if not _is_adapter(name):
-            yield name.replace(".base_layer.", "."), torch.empty(parameter.shape, dtype=parameter.dtype, device="meta")
+        if _is_adapter(name):
+            continue
+        layer = quantized.get(name.removesuffix(".weight"))
+        whole = parameter if layer is None else layer.weight.quant_state  # which has the shape of the unpacked weight
+        yield name.replace(".base_layer.", "."), torch.empty(whole.shape, dtype=whole.dtype, device="meta")
 
 
 def _merge(

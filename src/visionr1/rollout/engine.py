@@ -41,7 +41,7 @@ class Completion:
     """(T,), its end token included unless truncated."""
     text: str
     logprobs: Tensor
-    """(T,) of each token under the tempered policy, before top-p and top-k."""
+    """(T,) of each token under the tempered policy, before top-p and top-k; vLLM's are after them."""
     truncated: bool
     """True if it reached the token limit without an end."""
 

@@ -87,8 +87,10 @@ def _check_prompt(policy: Policy, prompt: Prompt, token_ids: list[int]) -> None:
     if token_ids != prompt.input_ids.tolist():
         image = policy.config.image_token_id
         ours, theirs = int((prompt.input_ids == image).sum()), token_ids.count(image)
+        advice = "the model folder's preprocessor_config.json must be the one that vLLM reads"
+        if policy.max_pixels:
+            advice += ", with the bound of model.max_pixels in it (docs/models.md#fewer-tokens-an-image)"
         raise TrainingError(
             f"vLLM and the policy do not see the same prompt: {len(token_ids)} tokens, {theirs} of them "
-            f"of the image, against {len(prompt.input_ids)} and {ours}; the model folder's preprocessor_config.json "
-            "must be the one that vLLM reads"
+            f"of the image, against {len(prompt.input_ids)} and {ours}; {advice}"
         )

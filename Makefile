@@ -34,7 +34,7 @@ test-integrations: .venv/installed ## the reward inside TRL, verl, ms-swift, Eas
 # `make test` skips ZeRO-2. Here two CPU processes are compared with one, in an environment with DeepSpeed.
 test-deepspeed: .venv-deepspeed/installed ## run the tests of ZeRO-2
 	.venv-deepspeed/bin/python -c 'import deepspeed'
-	.venv-deepspeed/bin/pytest tests/training/test_distributed.py -k zero
+	.venv-deepspeed/bin/pytest tests/training/test_distributed.py tests/training/test_distributed_generic.py -k zero
 
 # vLLM itself on a CPU, one engine a process. PyPI's torchvision needs a small help beside a CPU build of torch.
 test-vllm: .venv-vllm/installed ## sample by the real vLLM on a CPU: minutes and 4 GB

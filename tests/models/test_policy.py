@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from support.random_models import make_prompts
 from visionr1.errors import CheckpointError, DataError, RecipeError
-from visionr1.models.families.qwen25_vl import embed_patches
 from visionr1.models.loading import load_policy
+from visionr1.models.patches import embed_patches
 from visionr1.models.policy import Policy
 from visionr1.models.saving import save_policy
 from visionr1.samples import Query
@@ -89,8 +89,12 @@ def test_patches_go_through_a_matrix_product(qwen_folder: Path) -> None:
     assert layer.forward.__func__ is embed_patches
     shape = (-1, layer.in_channels, *layer.kernel_size)
     patches = prompt.inputs["pixel_values"].view(shape)
-    expected = torch.nn.Conv3d.forward(layer, patches).flatten(1)
+    expected = torch.nn.Conv3d.forward(layer, patches)
     torch.testing.assert_close(layer(patches), expected, atol=1e-5, rtol=1e-5)
+
+    # Patches that are not cut yet are none of a product's.
+    uncut = torch.cat((patches, patches), dim=-1)
+    torch.testing.assert_close(layer(uncut), torch.nn.Conv3d.forward(layer, uncut))
 
 
 def test_the_folder_names_the_dialect_else_the_family(folder: Path) -> None:

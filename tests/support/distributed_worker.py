@@ -2,7 +2,8 @@
 
 A job has `arguments`; with `shards` policy and reference are in FSDP2's, which accelerate itself offers only on GPUs;
 with `again`, its run folder is that one, unfinished; with `dies`, the last process kills itself in that step; with
-`spoilt`, the loss of its second sample is no number in that step, and the command is to fail.
+`spoilt`, the loss of its second sample is no number in that step, and the command is to fail; with `one_token`, the
+sample at that place of each batch gets replies of one token.
 """
 
 import json
@@ -10,6 +11,7 @@ import os
 import shutil
 import signal
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from visionr1.training.distributed import make_accelerator
 from visionr1.training.learners import Supervised, SupervisedWork
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from support.short_replies import one_token_replies
 
 
 def in_shards(device: str) -> Accelerator:
@@ -57,7 +60,8 @@ def work(job: dict[str, Any]) -> None:
         shutil.copytree(job["again"], job["arguments"][2], ignore=shutil.ignore_patterns("final"))
     train.take_step = dying
     train.make_accelerator = in_shards if job.get("shards") else make_accelerator
-    status = main(["train", *job["arguments"]])
+    with one_token_replies(job["one_token"]) if "one_token" in job else nullcontext():
+        status = main(["train", *job["arguments"]])
     train.take_step, Supervised.loss = take_step, loss  # type: ignore[method-assign]
     if status != (2 if "spoilt" in job else 0):
         sys.exit(status or "the command was to fail")

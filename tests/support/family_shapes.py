@@ -150,6 +150,37 @@ def griffon(text_type: str, **text: Any) -> Shape:
     )
 
 
+def gemma4(**text: Any) -> Shape:
+    """A Gemma 4 with these settings of its language model."""
+    return Shape(
+        "gemma4",
+        image="<|image|>",
+        named={
+            "boi_token": "<|image>",
+            "eoi_token": "<image|>",
+            "image_token": "<|image|>",
+            "video_token": "<|video|>",
+            "boa_token": "<|audio>",
+            "eoa_token": "<audio|>",
+            "audio_token": "<|audio|>",
+        },
+        config={
+            "boi_token_id": "<|image>",
+            "eoi_token_id": "<image|>",
+            "image_token_id": "<|image|>",
+            "video_token_id": "<|video|>",
+            "audio_token_id": "<|audio|>",
+            "boa_token_id": "<|audio>",
+            "eoa_token_index": "<audio|>",
+            "audio_config": None,
+            "vision_config": {"model_type": "gemma4_vision", "pooling_kernel_size": 2, "position_embedding_size": 64},
+            "text_config": {"per_layer_config": {}, **text},
+        },
+        image_processor={"patch_size": PATCH, "max_soft_tokens": 70, "pooling_kernel_size": 2},
+        processor={"image_seq_length": 70},
+    )
+
+
 SHAPES: dict[str, Shape] = {
     # LLaVA's: a tower of fixed size.
     "llava": Shape("llava", tokens=("<image>",), config=CLIP, image_processor=CROPPED, processor=LLAVA),
@@ -225,32 +256,18 @@ SHAPES: dict[str, Shape] = {
         image_processor={"size": SQUARE},
         processor={"image_seq_length": 4},
     ),
-    "gemma4": Shape(
-        "gemma4",
-        image="<|image|>",
-        named={
-            "boi_token": "<|image>",
-            "eoi_token": "<image|>",
-            "image_token": "<|image|>",
-            "video_token": "<|video|>",
-            "boa_token": "<|audio>",
-            "eoa_token": "<audio|>",
-            "audio_token": "<|audio|>",
-        },
-        config={
-            "boi_token_id": "<|image>",
-            "eoi_token_id": "<image|>",
-            "image_token_id": "<|image|>",
-            "video_token_id": "<|video|>",
-            "audio_token_id": "<|audio|>",
-            "boa_token_id": "<|audio>",
-            "eoa_token_index": "<audio|>",
-            "audio_config": None,
-            "vision_config": {"model_type": "gemma4_vision", "pooling_kernel_size": 2, "position_embedding_size": 64},
-            "text_config": {"layer_types": WINDOWS, "hidden_size_per_layer_input": 0, "per_layer_config": {}},
-        },
-        image_processor={"patch_size": PATCH, "max_soft_tokens": 70, "pooling_kernel_size": 2},
-        processor={"image_seq_length": 70},
+    "gemma4": gemma4(
+        num_hidden_layers=2,
+        layer_types=WINDOWS,
+        hidden_size_per_layer_input=0,
+        use_bidirectional_attention="vision",
+    ),
+    # The small models: later layers take keys of earlier ones, and each layer has embeddings of its own.
+    "gemma4+shared_kv": gemma4(
+        num_hidden_layers=4,
+        layer_types=[*WINDOWS, *WINDOWS],
+        num_kv_shared_layers=2,
+        hidden_size_per_layer_input=16,
     ),
     "paligemma": Shape(
         "paligemma",

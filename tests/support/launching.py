@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from visionr1.cli import main
+
 WORKER = Path(__file__).parent / "distributed_worker.py"
 EXAMPLES = Path(__file__).parents[2] / "examples/accelerate"
 TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -16,6 +18,13 @@ TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 def arguments(root: Path, name: str, where: str) -> list[str]:
     """The command line of a run by the recipe `name`."""
     return [str(root / f"{name}.toml"), "--run-dir", str(root / where / name)]
+
+
+def alone(root: Path, name: str) -> Path:
+    """The run of one process, which is made once."""
+    folder = root / "one" / name
+    assert folder.exists() or main(["train", *arguments(root, name, "one")]) == 0
+    return folder
 
 
 def accelerate(settings: str) -> list[str]:

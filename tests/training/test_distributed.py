@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from support.launching import EXAMPLES, accelerate, arguments, launch
+from support.launching import EXAMPLES, accelerate, alone, arguments, launch
 from support.random_families import build_llava
 from support.training import assert_same_run, rows
 from visionr1.cli import main
@@ -116,13 +116,6 @@ def zero(root: Path) -> Path:
     assert done.returncode == 0, done.stderr
     (root / "zero/stderr").write_text(done.stderr, encoding="utf-8")
     return root / "zero"
-
-
-def alone(root: Path, name: str) -> Path:
-    """The run of one process, which is made once."""
-    folder = root / "one" / name
-    assert folder.exists() or main(["train", *arguments(root, name, "one")]) == 0
-    return folder
 
 
 @pytest.mark.parametrize("name", ["sft", "grpo", "plain", "sharded", "adapters"])

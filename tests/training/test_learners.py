@@ -186,7 +186,7 @@ def test_logits_are_never_held_over_a_whole_row(
     recipe = make_recipe(method=method, rollout={"group_size": 4, "max_new_tokens": 40})
     policy = load_policy(qwen25_folder)
     vocabulary, width = policy.model.lm_head.weight.shape
-    monkeypatch.setattr("visionr1.models.paths.packed.LOGITS_PER_CHUNK", 7 * vocabulary)
+    monkeypatch.setattr("visionr1.models.paths.scoring.LOGITS_PER_CHUNK", 7 * vocabulary)
     learner = make_learner(policy, recipe, lambda: load_policy(qwen25_folder))
     work = learner.collect(learner.prepare(samples(recipe)), SEEDS, 0.0).work
     assert max(len(part.rows.targets) for part in work) > 4 * 7

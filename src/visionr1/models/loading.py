@@ -44,6 +44,7 @@ from visionr1.models.folder.processor import (
 )
 from visionr1.models.folder.thought import dialect_for_template
 from visionr1.models.image_bounds import limit_pixels
+from visionr1.models.patches import multiply_patches
 from visionr1.models.paths.generic import GenericPath, check_supported
 from visionr1.models.paths.packed import PackedPath
 from visionr1.models.policy import Policy
@@ -177,6 +178,7 @@ def _make_policy(
     with foreign(f"the model folder {folder}"):
         if family is None:
             check_supported(model, folder)
+            multiply_patches(model)
             processor = load_processor(folder, opened.config.model_type)
             generic_path = GenericPath(model.config, processor, read_processor_files(folder))
             generic_path.check_dialect(written_in, folder)

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from visionr1.models.paths.generic import FIRST_POSITIONS, GenericPath, Prefill
+from visionr1.models.paths.scoring import model_logits
 from visionr1.models.paths.shared_cache import can_join, join_rows, select_rows
 from visionr1.models.policy import Policy
 from visionr1.models.prompts import Prompt
@@ -56,7 +57,8 @@ class CachedBranches:
         prompt_of_row = torch.arange(len(prefills), device=self.device).repeat_interleave(sampling.num_completions)
 
         lengths = torch.tensor([prefill.length for prefill in prefills], device=self.device)
-        self._first_logits = torch.cat([prefill.logits for prefill in prefills])[prompt_of_row]
+        states = torch.cat([prefill.states for prefill in prefills])
+        self._first_logits = model_logits(policy.model, states)[prompt_of_row]
         self._lengths = lengths[prompt_of_row]
         self._first_position = FIRST_POSITIONS.get(policy.config.model_type, 0)
         deltas = [prefill.rope_delta for prefill in prefills if prefill.rope_delta is not None]

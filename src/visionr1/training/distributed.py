@@ -100,7 +100,11 @@ class Trained(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self._no_split_modules = getattr(model, "_no_split_modules", None)  # the layers that FSDP shards one by one
+
+        # The layers that FSDP shards one by one. A class may name layers of a part that this model is without, such as
+        # sound in Gemma 4, and accelerate refuses names that it does not find.
+        present = {type(module).__name__ for module in model.modules()}
+        self._no_split_modules = [name for name in getattr(model, "_no_split_modules", None) or () if name in present]
 
     def forward(self, function: Any, *arguments: Any) -> Any:
         return function(*arguments)

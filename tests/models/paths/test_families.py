@@ -29,6 +29,7 @@ BY_MECHANISM = {
     "recurrences and experts": "qwen3_5_moe",
     "chosen keys and n-grams": "qwen4_exp",
     "image blocks that attend both ways": "gemma4",
+    "keys of earlier layers": "gemma4+shared_kv",
     "sinks": "internvl+gpt_oss",
     "tiles of several grids": "llava_onevision",
     "a perceiver": "idefics2",

@@ -190,7 +190,7 @@ def test_scoring_in_chunks_changes_nothing(policy: Policy, monkeypatch: pytest.M
     rows = policy.path.pack(make_groups(prompts, completions))
     whole = policy.token_logprobs(rows)
     whole_gradients = gradients(policy, whole.sum())
-    monkeypatch.setattr("visionr1.models.paths.packed.LOGITS_PER_CHUNK", 7 * len(policy.tokenizer))
+    monkeypatch.setattr("visionr1.models.paths.scoring.LOGITS_PER_CHUNK", 7 * len(policy.tokenizer))
     chunked = policy.token_logprobs(rows)
     torch.testing.assert_close(chunked, whole, atol=1e-6, rtol=0)
     torch.testing.assert_close(gradients(policy, chunked.sum()), whole_gradients, atol=1e-4, rtol=1e-5)

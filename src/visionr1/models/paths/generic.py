@@ -21,8 +21,9 @@ from visionr1.dialects import Dialect
 from visionr1.errors import CheckpointError
 from visionr1.models.folder.chat_template import render_prompt
 from visionr1.models.folder.processor import save_processor
+from visionr1.models.paths.scoring import last_hidden_states, model_logits, score_in_chunks
 from visionr1.models.paths.shared_cache import Layer, PassCache, select_rows
-from visionr1.models.policy import Policy, context_length, target_logprobs
+from visionr1.models.policy import Policy, context_length
 from visionr1.models.prompts import Prompt, check_length, feeding
 from visionr1.models.rows import Group, Rows
 from visionr1.samples import Size
@@ -47,9 +48,7 @@ class BranchRows(Rows):
     input_ids: Tensor
     """(R, T) the completions without their last tokens, which predict nothing; padded on the right."""
     place: Tensor
-    """(N - R,) place in the flattened rows (R x T) that predicts each completion token but the first ones."""
-    order: Tensor
-    """(N,) where each completion token stands in: the first tokens of all rows, then all others."""
+    """(N,) what predicts each completion token: 0 is the prompt's last token, 1 + n token n of the rows, flattened."""
 
     def to(self, device: torch.device) -> "BranchRows":
         """As in `Rows`."""
@@ -59,7 +58,6 @@ class BranchRows(Rows):
             prompt=self.prompt.to(device),
             input_ids=self.input_ids.to(device),
             place=self.place.to(device),
-            order=self.order.to(device),
         )
 
 
@@ -67,8 +65,8 @@ class BranchRows(Rows):
 class Prefill:
     """What a pass over a prompt leaves for its completions."""
 
-    logits: Tensor
-    """(1, V) the model's logits of the first token."""
+    states: Tensor
+    """(1, D) the last hidden state of its last token, after which the first token comes."""
     layers: list[Layer]
     length: int
     """P, the tokens that the layers hold."""
@@ -160,26 +158,25 @@ class GenericPath:
         """Return the rows of the one group."""
         (group,) = groups
         lengths = torch.tensor([len(ids) for ids in group.completions])
-        num_rows = len(lengths)
 
         # A token predicts the next one. Where all completions have one token, a row still has one, so that every
         # micro-batch makes the same passes: processes that share a model's weights have to.
         rows = [ids[:-1] if lengths.max() > 1 else ids for ids in group.completions]
         input_ids = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        predicts = torch.arange(input_ids.shape[1]) < lengths[:, None] - 1
 
         # The prompt predicts the first token of every completion, a row's own tokens the others.
-        is_first = torch.cat([torch.arange(length) == 0 for length in lengths.tolist()])
-        order = torch.empty(len(is_first), dtype=torch.long)
-        order[is_first] = torch.arange(num_rows)
-        order[~is_first] = torch.arange(num_rows, len(is_first))
+        row_length = input_ids.shape[1]
+        first_place = 1 + row_length * torch.arange(len(lengths))
+        places = torch.cat(
+            (torch.zeros(len(lengths), 1, dtype=torch.long), first_place[:, None] + torch.arange(row_length)), 1
+        )
+        is_predicted = torch.arange(row_length + 1) < lengths[:, None]
         return BranchRows(
             targets=torch.cat(group.completions),
             completion=torch.tensor(group.indices).repeat_interleave(lengths),
             prompt=group.prompt,
             input_ids=input_ids,
-            place=predicts.flatten().nonzero().flatten(),
-            order=order,
+            place=places[is_predicted],
         )
 
     def prefill(self, policy: Policy, prompt: Prompt) -> Prefill:
@@ -188,30 +185,31 @@ class GenericPath:
         if prompt.features is not None:
             inputs["mm_encoder_outputs"] = {"image": prompt.features}
         cache = PassCache(self._config.get_text_config(decoder=True))
-        output = policy.model(
-            input_ids=prompt.input_ids[None], past_key_values=cache, use_cache=True, logits_to_keep=1, **inputs
+        states = last_hidden_states(
+            policy.model, input_ids=prompt.input_ids[None], past_key_values=cache, use_cache=True, **inputs
         )
         return Prefill(
-            logits=output.logits[:, -1],
+            states=states[:, -1],
             layers=cache.result,
             length=len(prompt.input_ids),
             rope_delta=getattr(policy.model.model, "rope_deltas", None),
         )
 
     def token_logprobs(self, policy: Policy, rows: Rows, *, temperature: float, suppress: bool) -> Tensor:
-        """As in `ForwardPath`; the logits of all completions are held at once."""
+        """As in `ForwardPath`; logits are held for a chunk of tokens at a time."""
         assert isinstance(rows, BranchRows)
         num_rows = len(rows.input_ids)
         prefill = self.prefill(policy, rows.prompt)
 
         branches = select_rows(prefill.layers, rows.input_ids.new_zeros(num_rows))
         cache = PassCache(self._config.get_text_config(decoder=True), branches)
-        output = policy.model(input_ids=rows.input_ids, past_key_values=cache, use_cache=True)
+        states = last_hidden_states(policy.model, input_ids=rows.input_ids, past_key_values=cache, use_cache=True)
 
-        # The prompt's logits for the first tokens, the rows' own for the others, in the order of the targets.
-        logits = torch.cat((prefill.logits.expand(num_rows, -1), output.logits.flatten(0, 1)[rows.place]))
-        logits = policy.restrict(logits[rows.order], temperature=temperature, suppress=suppress)
-        return target_logprobs(logits, rows.targets)
+        def logits_after(states: Tensor) -> Tensor:
+            return policy.restrict(model_logits(policy.model, states), temperature=temperature, suppress=suppress)
+
+        predicting = torch.cat((prefill.states, states.flatten(0, 1)))[rows.place]
+        return score_in_chunks(logits_after, predicting, rows.targets, self._config.get_text_config().vocab_size)
 
     def save_processor(self, folder: Path) -> None:
         """As in `ForwardPath`."""

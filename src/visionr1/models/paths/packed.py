@@ -26,20 +26,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
-from torch.utils.checkpoint import checkpoint
 
 from visionr1.models.attention.block_sparse import Span
 from visionr1.models.attention.tree import Tree
 from visionr1.models.family import Family, Inputs
 from visionr1.models.image_bounds import name_bound
-from visionr1.models.policy import Policy, context_length, target_logprobs
+from visionr1.models.paths.scoring import score_in_chunks
+from visionr1.models.policy import Policy, context_length
 from visionr1.models.prompts import Prompt, check_length, feeding, join_features, join_inputs, render_chat
 from visionr1.models.rows import Group, Rows
 
 PAD_TO = 64
 """Rows are as long as a multiple of this: a CPU prepares a matrix product anew for each new shape."""
-LOGITS_PER_CHUNK = 1 << 26
-"""Logits held at once when tokens are scored; beyond it they are recomputed for the gradient."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,17 +205,11 @@ class PackedPath:
             features=rows.features,
         )
 
-        def score(hidden: Tensor, targets: Tensor) -> Tensor:
-            logits = policy.logits(hidden, temperature=temperature, suppress=suppress)
-            return target_logprobs(logits, targets)
+        def logits_after(states: Tensor) -> Tensor:
+            return policy.logits(states, temperature=temperature, suppress=suppress)
 
-        # Logits of a long row would fill memory, so they are made anew for the gradient.
-        predicting, targets = hidden[0, rows.place], rows.targets
-        chunk = max(1, LOGITS_PER_CHUNK // self._config.get_text_config().vocab_size)
-        if len(targets) <= chunk:
-            return score(predicting, targets)
-        chunks = zip(predicting.split(chunk), targets.split(chunk), strict=True)
-        return torch.cat([checkpoint(score, *part, use_reentrant=False) for part in chunks])
+        vocabulary = self._config.get_text_config().vocab_size
+        return score_in_chunks(logits_after, hidden[0, rows.place], rows.targets, vocabulary)
 
     def save_processor(self, folder: Path) -> None:
         """As in `ForwardPath`."""

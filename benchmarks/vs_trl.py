@@ -3,9 +3,12 @@
     python benchmarks/vs_trl.py --group-size 8 --quick     8 completions of 64 tokens, without and with a reference
     python benchmarks/vs_trl.py                            the whole grid: G 4, 8, 16; 64, 256, 512 tokens; beta 0, .04
     python benchmarks/vs_trl.py --workload tiny            the model that ships on BCCD, replies that end by themselves
+    python benchmarks/vs_trl.py --family qwen3_5 --group-size 8 --quick     a family of the generic path; or gemma4
 
 The fixed workload is a Qwen2.5-VL with 7 million random weights and a vocabulary of 8,000, images of 448 x 448 pixels,
-2 prompts a step, float32, replies of a forced length. Both sides train on the same model folder, images, instructions
+2 prompts a step, float32, replies of a forced length. With `--family` the model is of another family with 5 to 8
+million weights and the same images: ours runs on the generic path, and TRL gets the processor that ours loads, without
+its part for videos, which would need torchvision. Both sides train on the same model folder, images, instructions
 and rewards, each in a process of its own; one takes a step while the other waits, in turn, so that whatever else the
 machine does meets both alike. Random weights write nothing that the reward would tell apart, so a checksum of each
 reply is added to it: every group has a gradient. TRL runs at its best: all completions in one batch, no gradient
@@ -41,12 +44,22 @@ from visionr1.training.recipe import Recipe, parse_recipe, to_toml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))  # the random models of the tests
 from support.random_models import build_speed_model
+from support.speed_families import SPEED_FAMILIES, build_speed_family
 
 PARTS = ("step", "rollout", "update", "cpu")
 """Seconds: three of wall clock, and the processor's for the whole step, which a busy machine stretches less."""
 NUM_PROMPTS, NUM_IMAGES, IMAGE_SIDE = 2, 8, 448
 GRID_GROUPS, GRID_LENGTHS, BETAS = (4, 8, 16), (64, 256, 512), (0.0, 0.04)
 LEARNING_RATE = 1e-6
+IMAGE_INPUTS = (
+    "pixel_values",
+    "image_grid_thw",
+    "image_position_ids",
+    "num_images",
+    "token_type_ids",
+    "mm_token_type_ids",
+)
+"""What TRL's pass takes of images."""
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
@@ -227,9 +240,6 @@ def run_trl(pipe: Connection, work: Work) -> None:
 
     from visionr1.integrations.trl import reward_functions
 
-    sys.path.insert(0, str(EXAMPLES / "trl"))
-    from processor import load_processor
-
     def visionr1_checksum(completions: Any, **columns: Any) -> list[float]:
         return [checksum(messages[-1]["content"]) for messages in completions]
 
@@ -284,7 +294,7 @@ def run_trl(pipe: Connection, work: Work) -> None:
             model=AutoModelForImageTextToText.from_pretrained(
                 work.model, dtype=torch.float32, attn_implementation="sdpa", trust_remote_code=False
             ),
-            processing_class=load_processor(work.model),
+            processing_class=trl_processor(work.model),
             reward_funcs=[*reward_functions(), visionr1_checksum],
             train_dataset=Dataset.from_list(rows).cast_column("image", ImageColumn()),
             args=GRPOConfig(**settings),
@@ -294,11 +304,26 @@ def run_trl(pipe: Connection, work: Work) -> None:
         trainer.train()
 
 
+def trl_processor(model: str) -> Any:
+    """The processor for TRL: that of the example, or for families that it does not know the one that ours loads."""
+    from transformers import AutoConfig
+
+    from visionr1.models.folder.processor import load_processor
+
+    model_type = AutoConfig.from_pretrained(model, trust_remote_code=False).model_type
+    if model_type in SPEED_FAMILIES:
+        return load_processor(Path(model), model_type)
+    sys.path.insert(0, str(EXAMPLES / "trl"))
+    from processor import load_processor as load_qwen_processor
+
+    return load_qwen_processor(model)
+
+
 def trl_logprobs(trainer: Any, inputs: Sequence[dict[str, Any]], output: dict[str, Any]) -> list[dict[str, Any]]:
     """Of each sample: its prompt, its completions, and their log-probabilities by TRL's own pass."""
     prompts, completions = output["prompt_ids"], output["completion_ids"]
     mask = torch.cat((output["prompt_mask"], output["completion_mask"]), dim=1)
-    images = {key: output.get(key) for key in ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids")}
+    images = {key: output.get(key) for key in IMAGE_INPUTS}
     with torch.no_grad():
         logprobs, _, _ = trainer._get_per_token_logps_and_entropies(
             trainer.model, torch.cat((prompts, completions), dim=1), mask, completions.shape[1], **images
@@ -413,6 +438,7 @@ def write_images(folder: Path) -> str:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workload", choices=("qwen25", "tiny"), default="qwen25")
+    parser.add_argument("--family", choices=SPEED_FAMILIES, help="one of the generic path instead of Qwen2.5-VL")
     parser.add_argument("--group-size", type=int, nargs="+", default=list(GRID_GROUPS), metavar="G")
     parser.add_argument("--length", type=int, nargs="+", default=list(GRID_LENGTHS), metavar="C")
     parser.add_argument("--beta", type=float, nargs="+", default=list(BETAS))
@@ -431,6 +457,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         if args.workload == "qwen25":
             model, data = str(build_speed_model(Path(name) / "model")), write_images(Path(name) / "data")
+            if args.family:
+                model = str(build_speed_family(Path(name) / args.family, Path(model), args.family))
         else:
             model, data = str(embedded_path("tiny")), "bccd"
         for group_size in args.group_size:
@@ -443,7 +471,8 @@ def main() -> None:
     ratios = [f"{part}_ratio" for part in (*PARTS, "memory")]
     least = {ratio: min(result[ratio] for result in results) for ratio in ratios}
     worst = max(result["max_abs_dlogp"] for result in results)
-    print(json.dumps({"workload": args.workload, **least, "max_abs_dlogp": worst, "cells": results}))
+    workload = args.family or args.workload
+    print(json.dumps({"workload": workload, **least, "max_abs_dlogp": worst, "cells": results}))
 
 
 if __name__ == "__main__":

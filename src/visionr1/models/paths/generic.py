@@ -36,6 +36,9 @@ UNSUPPORTED = {
 }
 """Model types whose completions cannot go on from their prompt's cache, and why."""
 
+UNCAST_PIXELS = frozenset({"lfm3_vl"})
+"""Model types whose vision tower takes pixels in the type of its weights; all others cast them."""
+
 FIRST_POSITIONS = {"paligemma": 1}
 """The position of a prompt's first token, where it is not 0, by model type."""
 
@@ -85,6 +88,7 @@ class GenericPath:
         self._config = config
         self._processor = processor
         self._processor_files = processor_files
+        self._pixel_dtype = config.dtype if config.model_type in UNCAST_PIXELS else torch.float32
 
     def check_dialect(self, dialect: Dialect, folder: Path) -> None:
         """Raise CheckpointError if a dialect needs the size at which the model in `folder` sees an image, unknown."""
@@ -111,8 +115,8 @@ class GenericPath:
         inputs = {}
         for name, value in encoded.items():
             if isinstance(value, Tensor) and name not in UNUSED_INPUTS:
-                # Models cast pixels to the type of their weights, but some processors return bfloat16 (Llama 4).
-                inputs[name] = value.float() if value.is_floating_point() else value
+                # Models cast pixels themselves, but some processors return bfloat16 (Llama 4).
+                inputs[name] = value.to(self._pixel_dtype) if value.is_floating_point() else value
         input_ids = inputs.pop("input_ids")[0]
 
         check_length(image, input_ids, context_length(self._config), "use smaller images, or set model.max_pixels")

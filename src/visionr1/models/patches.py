@@ -17,7 +17,7 @@ def multiply_patches(model: nn.Module) -> None:
             continue
         side_by_side = module.stride == module.kernel_size and module.padding == (0, 0, 0)
         if side_by_side and module.dilation == (1, 1, 1):
-            module.forward = MethodType(embed_patches, module)
+            module.forward = MethodType(embed_patches, module)  # type: ignore[method-assign]
 
 
 def embed_patches(convolution: nn.Conv3d, patches: Tensor) -> Tensor:

@@ -30,8 +30,8 @@ def test_it_reads_what_it_writes(dialect: Dialect) -> None:
     [
         ("", [], 0),  # nothing there
         ("I see no cat.", [FaultKind.SURROUNDING_TEXT], 0),
-        ("<loc0100><loc0200><loc0300><loc0400> cat ; <loc0100><loc", [FaultKind.SURROUNDING_TEXT], 1),  # cut off
-        ("<loc0300><loc0200><loc0100><loc0400> cat", [FaultKind.INVERTED], 1),
+        ("cat 100 200 300 400\ncat 100 2", [FaultKind.SURROUNDING_TEXT], 1),  # cut off
+        ("cat 300 200 100 400", [FaultKind.INVERTED], 1),
     ],
 )
 def test_it_names_faults(dialect: Dialect, text: str, kinds: list[FaultKind], boxes: int) -> None:
@@ -41,10 +41,10 @@ def test_it_names_faults(dialect: Dialect, text: str, kinds: list[FaultKind], bo
 
 def test_it_is_asked_in_its_own_words_and_may_think_first(dialect: Dialect, tmp_path: Path) -> None:
     query = Query("detection", ("cat", "dog"))
-    assert instruction(query, dialect) == "detect cat, dog"
+    assert instruction(query, dialect) == "List cat, dog, a line each: name x1 y1 x2 y2."
     thinking = resolve_dialect(f"think+{tmp_path / 'a_dialect.py'}:DIALECT")
-    assert thinking.name == "think+paligemma"
-    assert instruction(query, thinking).startswith("detect cat, dog First output the thinking process")
+    assert thinking.name == "think+lines"
+    assert instruction(query, thinking).startswith("List cat, dog, a line each: name x1 y1 x2 y2. First output the")
 
 
 def test_data_check_writes_the_truth_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

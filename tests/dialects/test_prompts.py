@@ -1,9 +1,12 @@
 """The templates of the paper's Table 8, word for word, and what goes with them."""
 
+from pathlib import Path
+
 import pytest
 
 from support.dialects import ALL_DIALECTS
-from visionr1.dialects import get_dialect, instruction, resolve_dialect
+from visionr1.dialects import DIALECTS, get_dialect, instruction, resolve_dialect
+from visionr1.dialects.json_dialect import JSON_NAME
 from visionr1.errors import RecipeError
 from visionr1.samples import Boxes, Query
 
@@ -71,6 +74,11 @@ def test_a_form_of_json_is_stated_in_its_prompt() -> None:
         'The category set includes cat, dog. Output a list of {"bbox": [y1, x1, y2, x2], "name": "name"}, with '
         "coordinates as numbers from 0 to 1, relative to the image."
     )
+
+
+def test_the_documents_have_a_row_for_every_dialect() -> None:
+    page = (Path(__file__).parents[2] / "docs/rewards.md").read_text(encoding="utf-8")
+    assert [name for name in (*DIALECTS, JSON_NAME) if f"\n| `{name}` | " not in page] == []
 
 
 def test_a_thought_is_asked_for_whatever_the_template() -> None:

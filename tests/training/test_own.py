@@ -32,11 +32,11 @@ def test_a_dialect_trains_and_is_evaluated(run: Run, tmp_path: Path, text: str) 
 
     # Every evaluation during training was asked and read as the recipe says.
     evaluation = rows(folder, "evaluations.jsonl")[0]
-    assert evaluation["protocol"]["dialect"] == "paligemma" and evaluation["protocol"]["template"] == "find {}"
+    assert evaluation["protocol"]["dialect"] == "lines" and evaluation["protocol"]["template"] == "find {}"
 
     # The model folder keeps the dialect's name and the template. No code is imported for a name that a file gives.
-    assert json.loads((folder / "final/visionr1.json").read_text()) == {"dialect": "paligemma", "template": "find {}"}
-    with pytest.raises(CheckpointError, match=r"unknown dialect 'paligemma'.*--dialect my_dialect\.py:NAME"):
+    assert json.loads((folder / "final/visionr1.json").read_text()) == {"dialect": "lines", "template": "find {}"}
+    with pytest.raises(CheckpointError, match=r"unknown dialect 'lines'.*--dialect my_dialect\.py:NAME"):
         load_policy(folder)
     policy = load_policy(folder, dialect=dialect)
     image = Image.new("RGB", (64, 64))

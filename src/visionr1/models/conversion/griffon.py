@@ -1,8 +1,7 @@
-"""Griffon-G as its authors release it (github.com/jefferyZhan/Griffon), to the folder that `families.griffon` loads.
+"""Convert Griffon-G as its authors release it (github.com/jefferyZhan/Griffon) for `families.griffon`.
 
-A checkpoint is two folders: that of the model, whose weights include the projector's and the trained vision tower's,
-and that of the CLIP that the tower began as, which alone says how large images are. Prompts are those of the authors'
-conversation templates.
+A checkpoint is two folders. That of the model holds the weights of the language model, of the projector and
+of the trained vision tower. That of the CLIP that the tower began as says how large images are.
 """
 
 import json
@@ -43,7 +42,7 @@ RENAMED = {
     "model.language_model.": "model.",
     "lm_head.": "lm_head.",
 }
-"""Beginnings of the names of our weights, and of theirs."""
+"""Beginnings of the names of weights: in transformers' LLaVA, and in the authors' code."""
 TOWER, CLIP_TOWER = RENAMED["model.vision_tower."], "vision_model."
 """The vision tower's weights, in the checkpoint and in CLIP's own folder."""
 PROMPT_ENCODER = ("model.prompt_visual_encoder.", "model.prompt_projector.")
@@ -66,6 +65,8 @@ def convert_griffon(folder: Path, vision_tower: Path, out: Path) -> list[str]:
     """
     if out.exists():
         raise RecipeError(f"{out}: expected a new folder to write the model to, found one that is there")
+
+    # Read what the two folders say, before anything is written.
     check_entries(folder)
     check_entries(vision_tower)
     content = _read_config(folder)
@@ -74,8 +75,9 @@ def convert_griffon(folder: Path, vision_tower: Path, out: Path) -> list[str]:
     preprocessor, tower = _read_tower(vision_tower)
     check_layer_counts(content, len(stored), folder / "config.json")
     check_layer_counts(tower.to_dict(), len(stored), vision_tower / "config.json")
-
     text = _text_config(content, release, folder)
+
+    # Weights last: they take minutes, and everything else may turn out to be wrong before.
     with whole_folder(out) as partial:
         tokenizer = write_tokenizer(text, release, folder, partial)
         config = _make_config(content, tower, text, tokenizer, release)
@@ -90,12 +92,14 @@ def convert_griffon(folder: Path, vision_tower: Path, out: Path) -> list[str]:
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    """Return what config.json in a released folder says; CheckpointError if it is not of a model that is known here."""
+    """Return what config.json in a released folder says; CheckpointError if the model is not known here."""
     path = folder / "config.json"
     if not path.is_file():
         raise CheckpointError(f"no checkpoint in {folder}: config.json is missing")
     content = read_object(path)
     check_no_hub_code(content, path)
+
+    # An unknown setting would make another model of the same weights.
     expected: dict[str, Iterable[Any]] = {"model_type": RELEASES, "mm_projector_type": PADDING, **FIXED}
     for name, known in expected.items():
         if content.get(name) not in known:
@@ -114,7 +118,10 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _read_tower(folder: Path) -> tuple[dict[str, Any], CLIPVisionConfig]:
-    """Return the settings of the image processor and of the tower in CLIP's folder; CheckpointError if they differ."""
+    """Return the settings of the image processor in CLIP's folder, and the tower's configuration.
+
+    Raises CheckpointError if a file is missing, or if the two are for images of different sizes.
+    """
     for name in ("config.json", "preprocessor_config.json"):
         if not (folder / name).is_file():
             raise CheckpointError(
@@ -143,6 +150,7 @@ def _read_tower(folder: Path) -> tuple[dict[str, Any], CLIPVisionConfig]:
 
 def _text_config(content: Mapping[str, Any], release: Release, folder: Path) -> Any:
     """Return the configuration of the language model, which stands in config.json among other settings."""
+    # Other settings are of the vision tower, the projector and the authors' training.
     with foreign(f"{folder / 'config.json'}"):
         known = AutoConfig.for_model(release.text_type).to_dict()
         settings = {name: value for name, value in content.items() if name in {*known, *ROPE}}

@@ -27,20 +27,20 @@ LLAMA_SYSTEM = (
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """What goes with one language model in the authors' code."""
+    """The conversation that goes with one language model in the authors' code."""
 
     text_type: str
     """`model_type` of the language model."""
     image_token: str
-    """Stands for an image. Their code has no such token, so it is one that the language model has and no text holds."""
+    """The token that stands for an image: one that the language model has and no text holds. Theirs has none."""
     end: str
     """The token that ends a reply."""
     user: str
-    """What stands before a question."""
+    """The text before a question."""
     close: str
-    """What stands behind it."""
+    """The text behind it."""
     reply: str
-    """What stands before the reply."""
+    """The text before the reply."""
 
 
 RELEASES = {

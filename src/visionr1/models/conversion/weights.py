@@ -21,7 +21,7 @@ from visionr1.models.folder.files import INDEX, WEIGHTS, weight_file_names
 
 PICKLE = "pytorch_model.bin"
 BYTES_A_FILE = 2 << 30
-"""Of a file that is written, and so of what memory holds at once."""
+"""Size of the files that are written, and so of what memory holds at once."""
 FLOATS = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 """Types that weights may have, by their names in safetensors files."""
 
@@ -63,6 +63,7 @@ def find_weights(folder: Path) -> dict[str, StoredWeight]:
 
 def read_weights(weights: Iterable[StoredWeight]) -> Iterator[tuple[StoredWeight, Tensor]]:
     """Yield weights with their values, file by file."""
+    # A mapped tensor is copied: its file may be closed before the values are written.
     for path, stored in groupby(weights, key=lambda weight: weight.path):
         if path.suffix == ".bin":
             tensors = _load_pickle(path)
@@ -86,6 +87,7 @@ def write_weights(weights: Mapping[str, StoredWeight], folder: Path, bytes_a_fil
         parts[-1][name] = weight
         room -= weight.num_bytes
 
+    # One part is in memory at a time.
     files = {}
     for number, part in enumerate(parts, start=1):
         file = WEIGHTS if len(parts) == 1 else f"model-{number:05d}-of-{len(parts):05d}.safetensors"
@@ -101,6 +103,7 @@ def _list_weights(path: Path) -> Iterator[StoredWeight]:
     """Yield where the weights in one file are stored."""
     if not path.is_file():
         raise CheckpointError(f"{path}: the file is missing; expected the weights of the checkpoint in it, or a part")
+    # Of a pickle the values stay on the disk, of a safetensors file the header is read.
     if path.suffix == ".bin":
         names = {dtype: name for name, dtype in FLOATS.items()}
         for name, tensor in _load_pickle(path).items():

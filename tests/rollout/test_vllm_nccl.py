@@ -209,6 +209,7 @@ def test_a_server_that_refuses_an_update_ends_the_run(folder: Path, policy: Poli
 
 
 def test_the_trainer_needs_vllm_for_it(folder: Path, policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "vllm", None)
+    for name in ("vllm", f"{PACKAGE}.factory"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingDependency, match=r'pip install "visionr1\[vllm\]"'):
         NCCLTransfer(Server("http://127.0.0.1:9", 1.0), policy)

@@ -209,6 +209,16 @@ def test_a_tied_output_layer_on_a_cpu_is_refused(qwen3_folder: Path, tmp_path: P
         connect(state, policy, tmp_path)
 
 
+def test_prompts_that_a_cpu_would_split_for_states_are_refused(
+    server: StandInServer, policy: Policy, tmp_path: Path
+) -> None:
+    policy.config.get_text_config().layer_types = ["linear_attention", "full_attention"]  # as Qwen3.5 has them
+    with pytest.raises(RecipeError, match="start it with --no-enable-prefix-caching"):
+        connect(server, policy, tmp_path)
+    server.settings["cache_config"] = {"enable_prefix_caching": False}
+    connect(server, policy, tmp_path)
+
+
 def test_what_a_server_lacks_is_named(server: StandInServer, policy: Policy, tmp_path: Path) -> None:
     server.is_dev = False
     with pytest.raises(TrainingError, match=r"has no /server_info.*VLLM_SERVER_DEV_MODE=1"):

@@ -68,6 +68,7 @@ BAD_SETTINGS: list[dict[str, Any]] = [
     {"logprobs_mode": "processed"},
     {"limit_mm_per_prompt": {"image": -1}},
     {"distributed_executor_backend": "launcher"},
+    {"enable_sleep_mode": True},  # on a CPU
     {"unknown": 1},
 ]
 

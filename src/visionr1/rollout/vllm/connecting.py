@@ -9,7 +9,7 @@ from visionr1.errors import RecipeError
 from visionr1.models.policy import Policy
 from visionr1.models.settings import ModelSection
 from visionr1.rollout.settings import RolloutSection
-from visionr1.rollout.vllm.opening import check_biases, precision, resizes_by_pil
+from visionr1.rollout.vllm.opening import check_biases, has_states, precision, resizes_by_pil
 from visionr1.rollout.vllm.server import FAQ, Server
 
 VERSIONS = ">=0.32,<0.34"
@@ -95,6 +95,8 @@ def _check_settings(server: Server, info: Info, policy: Policy, model: ModelSect
     if on_cpu:
         # A prompt that is split over two steps cannot have a seed there.
         needed["scheduler_config", "enable_chunked_prefill"] = (False, "--no-enable-chunked-prefill")
+        if has_states(policy):
+            needed["cache_config", "enable_prefix_caching"] = (False, "--no-enable-prefix-caching")
 
     for keys, (expected, flag) in needed.items():
         value = info.setting(*keys)

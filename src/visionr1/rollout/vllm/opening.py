@@ -80,7 +80,7 @@ def open_llm(vllm: Any, policy: Policy, model: ModelSection, rollout: RolloutSec
     if device.type == "cpu":
         # Compiling takes minutes there, and a prompt that is split over two steps cannot have a seed.
         settings |= {"enforce_eager": True, "enable_chunked_prefill": False}
-        if _has_states(policy):
+        if has_states(policy):
             # To keep states for other prompts with the same beginning, it would have to split prompts there.
             settings["enable_prefix_caching"] = False
     with _keeping_random_state(), explaining(f"vLLM {vllm.__version__} cannot open {policy.model.name_or_path}"):
@@ -97,7 +97,7 @@ def resizes_by_pil(policy: Policy) -> bool:
     return type(policy.image_processor).__name__.endswith("Pil")
 
 
-def _has_states(policy: Policy) -> bool:
+def has_states(policy: Policy) -> bool:
     """Return True if layers of the language model hand on a state in place of keys and values (Qwen3.5, LFM)."""
     kinds = getattr(policy.config.get_text_config(), "layer_types", None) or ()
     return not all(kind.endswith("_attention") and not kind.startswith("linear") for kind in kinds)

@@ -67,9 +67,9 @@ def by_copy(root: Path, where: str) -> list[dict[str, Any]]:
     return jobs
 
 
-def by_server(root: Path, where: str, url: str) -> list[str]:
+def by_server(root: Path, where: str, url: str, weights: str = "weights") -> list[str]:
     """The command line of a run by a server."""
-    settings = ["rollout.engine=vllm_server", f"rollout.server={url}", f"rollout.server_weights={root / 'weights'}"]
+    settings = ["rollout.engine=vllm_server", f"rollout.server={url}", f"rollout.server_weights={root / weights}"]
     command = [str(root / "adapters.toml"), "--run-dir", str(root / where / "served")]
     for setting in settings:
         command += ["--set", setting]
@@ -104,6 +104,18 @@ def test_an_engine_with_a_copy_samples_as_the_policy_in_shards(root: Path, fsdp2
 
 def test_rank_0_hands_gathered_weights_to_a_server_and_all_ask_it(root: Path, fsdp2: Path) -> None:
     assert_same_run(root / "one/served", fsdp2 / "served")
+
+
+def test_weights_that_rank_0_cannot_send_end_all_ranks(root: Path, qwen3_folder: Path) -> None:
+    """The other rank is in the gathering of weights, and would wait there for hours."""
+    state = StandInServer(qwen3_folder)
+    state.settings["device_config"]["device"] = "cuda"
+    (root / "a_file").write_text("where a folder is to be")
+    with serving(state) as url:
+        done = launch(root, [{"arguments": by_server(root, "failed", url, "a_file"), "shards": True}])
+    assert done.returncode != 0
+    assert "rollout.server_weights: cannot write weights to" in done.stderr
+    assert "another process of this run has ended" not in done.stderr
 
 
 @pytest.mark.parametrize("name", RECIPES)

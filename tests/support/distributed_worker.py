@@ -1,6 +1,7 @@
 """One process among several, started by a launcher: runs the command line for each job in a JSON file.
 
-A job has `arguments`; with `shards` policy and reference are in FSDP2's, which accelerate itself offers only on GPUs;
+A job has `arguments`; with `shards` policy and reference are in FSDP2's, which accelerate itself offers only on GPUs,
+with `offloads` in those that are kept on the CPU between passes;
 with `again`, its run folder is that one, unfinished; with `dies`, the last process kills itself in that step; with
 `spoilt`, the loss of its second sample is no number in that step, and the command is to fail; with `one_token`, the
 sample at that place of each batch gets replies of one token.
@@ -12,11 +13,13 @@ import shutil
 import signal
 import sys
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy
 from torch.distributed.tensor import DTensor
 
 from visionr1.cli import main
@@ -28,12 +31,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from support.short_replies import one_token_replies
 
 
-def in_shards(device: str) -> Accelerator:
+def in_shards(device: str, *, offload: bool = False) -> Accelerator:
     """An accelerator as a launcher's FSDP2 settings make it on GPUs."""
     accelerator = make_accelerator(device)
     PartialState().distributed_type = accelerator.state.distributed_type = DistributedType.FSDP
     accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(
-        fsdp_version=2, auto_wrap_policy="transformer_based_wrap", cpu_ram_efficient_loading=False
+        fsdp_version=2,
+        auto_wrap_policy="transformer_based_wrap",
+        cpu_ram_efficient_loading=False,
+        cpu_offload=CPUOffloadPolicy(pin_memory=False) if offload else OffloadPolicy(),
     )
     return accelerator
 
@@ -59,7 +65,9 @@ def work(job: dict[str, Any]) -> None:
     if "again" in job and os.environ["RANK"] == "0":  # for which the others wait
         shutil.copytree(job["again"], job["arguments"][2], ignore=shutil.ignore_patterns("final"))
     train.take_step = dying
-    train.make_accelerator = in_shards if job.get("shards") else make_accelerator
+    train.make_accelerator = make_accelerator
+    if job.get("shards"):
+        train.make_accelerator = partial(in_shards, offload=job.get("offloads", False))
     with one_token_replies(job["one_token"]) if "one_token" in job else nullcontext():
         status = main(["train", *job["arguments"]])
     train.take_step, Supervised.loss = take_step, loss  # type: ignore[method-assign]

@@ -54,6 +54,7 @@ RECIPES = {
     "sft": SFT,
     "grpo": GRPO + "[optimizer]\ntokens_per_forward = 150\n",  # more passes on the process of two samples
     "sharded": GRPO + EVALUATED + "[optimizer]\ntokens_per_forward = 150\n",
+    "offloaded": GRPO + "[optimizer]\ntokens_per_forward = 150\n",
     "adapters": GRPO + EVALUATED + "[lora]\nrank = 2\n",
     "plain": SFT.replace("{model}", "{plain}") + "[optimizer]\ntokens_per_forward = 1\n",  # weights without a gradient
     "decayed": SFT + "[optimizer]\nweight_decay = 0.1\n",
@@ -79,7 +80,12 @@ def root(tmp_path_factory: pytest.TempPathFactory, qwen3_folder: Path) -> Path:
 def two(root: Path) -> Path:
     """The runs of two processes, in one launch."""
     in_shards = {"shards": True}
-    special: dict[str, dict[str, Any]] = {"spoilt": {"spoilt": 2}, "sharded": in_shards, "adapters": in_shards}
+    special: dict[str, dict[str, Any]] = {
+        "spoilt": {"spoilt": 2},
+        "sharded": in_shards,
+        "adapters": in_shards,
+        "offloaded": {**in_shards, "offloads": True},
+    }
     jobs = [
         {"arguments": arguments(root, name, "two"), **special.get(name, {})}
         for name in (
@@ -89,6 +95,7 @@ def two(root: Path) -> Path:
             "spoilt",
             "sharded",
             "adapters",
+            "offloaded",
         )  # shards last: they stay what accelerate knows
     ]
     done = launch(root, jobs, accelerate("ddp"))
@@ -118,7 +125,7 @@ def zero(root: Path) -> Path:
     return root / "zero"
 
 
-@pytest.mark.parametrize("name", ["sft", "grpo", "plain", "sharded", "adapters"])
+@pytest.mark.parametrize("name", ["sft", "grpo", "plain", "sharded", "adapters", "offloaded"])
 def test_two_processes_train_as_one(root: Path, two: Path, name: str) -> None:
     assert_same_run(alone(root, name), two / name)
 
@@ -191,13 +198,23 @@ SHARDS = ["FSDP2", "ZeRO-2"]
         ("train.batch_size=1", ["MULTI_GPU"], "expected a sample for each of 2 processes or more, found 1"),
         ("model.dtype=bfloat16", SHARDS, 'model.dtype: in shards ({}) expected "float32", found "bfloat16"'),
         ("optimizer.name=muon", SHARDS, 'optimizer.name: in shards ({}) expected "adamw", found "muon"'),
+        ("optimizer.offload=true", SHARDS, "optimizer.offload: in shards ({}) expected false, found true"),
+        ("optimizer.name=adamw_8bit", SHARDS, 'optimizer.name: in shards ({}) expected "adamw", found "adamw_8bit"'),
+        ("model.quantization=nf4", SHARDS, 'model.quantization: in shards ({}) expected "none", found "nf4"'),
+        (
+            "model.offload_reference=true",
+            ["FSDP2"],
+            "model.offload_reference: in shards (FSDP2) expected false, found true",
+        ),
         ("rollout.compile=true", ["FSDP2"], "rollout.compile: in shards (FSDP2) expected false, found true"),
     ],
 )
 def test_a_recipe_that_does_not_suit_the_processes_is_refused(
     root: Path, change: str, kinds: list[str], message: str
 ) -> None:
-    recipe = load_recipe(root / "sft.toml", [change])
+    # A base of 4 bits needs adapters.
+    adapters = ["lora.rank=2"] if "quantization" in change else []
+    recipe = load_recipe(root / "grpo.toml", [change, *adapters])
     for kind in kinds:
         known_as = {"ZeRO-2": "DEEPSPEED"}.get(kind, kind)
         processes = SimpleNamespace(num_processes=2, is_fsdp2=kind == "FSDP2", distributed_type=known_as)

@@ -78,6 +78,8 @@ class Policy:
         """What takes the place of the dialect's instructions, if not empty; see `dialects.instruction`."""
         self.max_pixels = 0
         """The bound on an image's pixels that `image_bounds` set; 0 is what the model folder says."""
+        self.computes_on: torch.device | None = None
+        """The device of its passes, where weights wait elsewhere between them; None is where they are."""
         self.quantization = "none"
         """How the language model's weights were rounded when they were loaded, as in `quantization.QUANTIZATIONS`."""
         self.path = path
@@ -98,7 +100,7 @@ class Policy:
 
     @property
     def device(self) -> torch.device:
-        device: torch.device = self.model.device
+        device: torch.device = self.computes_on or self.model.device
         return device
 
     @property

@@ -178,6 +178,8 @@ def start(
     make_trainable(policy, recipe.model, recipe.lora, seed=recipe.seed)
     policy.model.eval()  # to stay: with dropout, the policy that samples would not be the one that is scored
     optimizer = make_optimizer(policy.model, recipe.optimizer)
+    if accelerator.is_fsdp2:
+        policy.computes_on = accelerator.device  # its shards may be offloaded
 
     # Distribute model and optimizer over the ranks, as the launcher says.
     if not policy.path.uses_all_weights:

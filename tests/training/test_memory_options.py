@@ -15,7 +15,7 @@ from visionr1.cli import main
 from visionr1.errors import RecipeError
 from visionr1.models import trainable
 from visionr1.models.loading import load_policy
-from visionr1.models.offload import OffloadedWeights
+from visionr1.models.memory.offload import OffloadedWeights
 from visionr1.models.policy import Policy
 from visionr1.models.rows import make_groups
 from visionr1.models.settings import LoRASection, ModelSection

@@ -17,8 +17,8 @@ from visionr1.errors import RecipeError
 from visionr1.models.adapters import is_adapter_folder
 from visionr1.models.folder.files import read_weights
 from visionr1.models.loading import check_device, load_encoder, load_policy, model_folder
+from visionr1.models.memory.quantization import stored_weights
 from visionr1.models.policy import Policy
-from visionr1.models.quantization import stored_weights
 from visionr1.models.settings import ModelSection
 from visionr1.models.weights import check_finite, weights_checksum
 from visionr1.rollout.engine import RolloutEngine, StreamingEngine

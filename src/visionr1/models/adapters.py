@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from visionr1.errors import CheckpointError, RecipeError, needs_extra, short_repr
 from visionr1.models.folder.files import read_object
 from visionr1.models.folder.foreign import foreign
-from visionr1.models.quantization import dequantize, quantized_layers, stored_weights
+from visionr1.models.memory.quantization import dequantize, quantized_layers, stored_weights
 from visionr1.models.settings import LoRASection
 from visionr1.models.weights import check_finite, full_tensor, weights_checksum
 

@@ -21,7 +21,6 @@ from visionr1.dialects import Dialect, describe_dialects, get_dialect, resolve_d
 from visionr1.errors import CheckpointError, DataError, ImageRefused, RecipeError, short_repr
 from visionr1.models.adapters import base_folder, is_adapter_folder, load_adapters
 from visionr1.models.attention.tree import NAME as TREE_ATTENTION
-from visionr1.models.cpu_memory import limit_prepared_products
 from visionr1.models.families import FAMILIES
 from visionr1.models.family import Family
 from visionr1.models.folder.files import (
@@ -44,11 +43,12 @@ from visionr1.models.folder.processor import (
 )
 from visionr1.models.folder.thought import dialect_for_template
 from visionr1.models.image_bounds import limit_pixels
+from visionr1.models.memory.cpu import limit_prepared_products
+from visionr1.models.memory.quantization import QUANTIZATIONS, keep_layout, quantize_on_loading, stored_weights
 from visionr1.models.patches import multiply_patches
 from visionr1.models.paths.generic import GenericPath, check_supported
 from visionr1.models.paths.packed import PackedPath
 from visionr1.models.policy import Policy
-from visionr1.models.quantization import QUANTIZATIONS, keep_layout, quantize_on_loading, stored_weights
 from visionr1.models.weights import check_finite
 
 DIALECT_FILE = "visionr1.json"
@@ -93,7 +93,7 @@ def load_policy(
     the chat template decides which of prompt and reply opens it. `template` takes the
     place of the dialect's instructions; else that of the folder's visionr1.json does, if it has one. Images are fed
     with at most `max_pixels` pixels; else as the folder says. `quantization` rounds the language model's weights (see
-    `models.quantization`); else a folder of adapters says how its base was.
+    `memory.quantization`); else a folder of adapters says how its base was.
     Raises CheckpointError if the folder is missing, of an unknown family, or lacks weights in safetensors files, and
     RecipeError if the device is not there.
     """
@@ -104,7 +104,8 @@ def load_policy(
     if quantization == "none":
         model = _load_model(opened.folder, dtype).to(device)
     else:
-        model = _load_quantized(opened, dtype, device)
+        settings = quantize_on_loading(opened.config, opened.folder, getattr(torch, dtype), device)
+        model = _load_model(opened.folder, dtype, **settings)
     policy = _make_policy(opened, model, dialect=dialect, template=template, max_pixels=max_pixels)
     policy.quantization = quantization
     if opened.adapters:
@@ -315,17 +316,6 @@ def _check_quantization(content: Mapping[str, Any], folder: Path) -> bool:
             )
         is_quantized = True
     return is_quantized
-
-
-def _load_quantized(opened: _OpenedFolder, dtype: str, device: str) -> Any:
-    """Return the model of a folder on `device`, its weights rounded one by one as they are read."""
-    if hasattr(opened.config, "quantization_config"):
-        raise RecipeError(
-            f"model.quantization: the weights in {opened.folder} are quantized already; take the model's folder with "
-            "weights in bfloat16 or float32"
-        )
-    config = quantize_on_loading(opened.config, getattr(torch, dtype))
-    return _load_model(opened.folder, dtype, quantization_config=config, device_map={"": device})
 
 
 def _load_model(folder: Path, dtype: str, **settings: Any) -> Any:

@@ -11,8 +11,8 @@ from visionr1.files import write_json_atomic
 from visionr1.models.adapters import has_adapters, merged_weights, save_adapters
 from visionr1.models.image_bounds import save_bounds
 from visionr1.models.loading import DIALECT_FILE
+from visionr1.models.memory.quantization import make_plain
 from visionr1.models.policy import Policy
-from visionr1.models.quantization import make_plain
 
 
 def save_policy(

@@ -19,7 +19,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from visionr1.models.bnb import import_bitsandbytes
+from visionr1.models.memory.bnb import import_bitsandbytes
 from visionr1.models.weights import full_tensor
 from visionr1.training.distributed import shard_for_rank
 from visionr1.training.recipe import OptimizerSection

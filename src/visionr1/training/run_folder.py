@@ -42,6 +42,7 @@ from visionr1 import __version__
 from visionr1.errors import CheckpointError, TrainingError, naming, short_repr
 from visionr1.files import encode_text, read_json_lines, write_json_atomic, write_text_atomic
 from visionr1.folders import interrupted, recover, remove_folder, sync, whole_folder
+from visionr1.models.loading import model_folder
 from visionr1.models.policy import Policy
 from visionr1.models.saving import save_policy, save_trained
 from visionr1.training.recipe import Recipe, load_recipe, to_toml
@@ -333,6 +334,19 @@ class RunFolder:
             raise TrainingError(
                 f"cannot write {path}: {error}; {kept}; make room and continue with --resume"
             ) from error
+
+
+def initial_model(recipe: Recipe, run_folder: RunFolder) -> Path:
+    """Return the folder of the model that training starts from; "tiny-random" is made there first."""
+    if recipe.model.path != "tiny-random":
+        return model_folder(recipe.model.path)
+    from visionr1.models.tiny import build_tiny
+
+    folder = run_folder.path / "initial"
+    if not folder.exists():
+        with run_folder.writing(folder), whole_folder(folder) as new:
+            build_tiny(new, seed=recipe.seed)
+    return folder
 
 
 def _names_of_code(table: Any, place: tuple[str, str] = ("", "")) -> set[str]:

@@ -21,10 +21,9 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import nn
 
 from visionr1.errors import TrainingError
-from visionr1.folders import whole_folder
 from visionr1.models.attention.block_sparse import compiling_long_rows
-from visionr1.models.cpu_memory import give_back_memory
-from visionr1.models.loading import load_policy, model_folder
+from visionr1.models.loading import load_policy
+from visionr1.models.memory.cpu import give_back_memory
 from visionr1.models.policy import Policy
 from visionr1.models.trainable import make_trainable
 from visionr1.progress import Bar, describe_step
@@ -54,7 +53,7 @@ from visionr1.training.faults import (
 from visionr1.training.learners import Learner, Metrics, make_learner
 from visionr1.training.optimizers import Optimizer, make_optimizer
 from visionr1.training.recipe import Phase, Recipe
-from visionr1.training.run_folder import RunFolder
+from visionr1.training.run_folder import RunFolder, initial_model
 from visionr1.training.run_lock import lock_run
 from visionr1.training.schedule import Position, learning_rate, num_steps, overall_progress, phase_progress
 from visionr1.training.stream import Stream, check_data_unchanged, describe_data, open_stream, share
@@ -474,19 +473,6 @@ def autocast(policy: Policy, recipe: Recipe) -> torch.autocast:
     """Return a context with the recipe's precision of matrix products."""
     enabled = recipe.model.autocast != "none"
     return torch.autocast(policy.device.type, dtype=torch.bfloat16, enabled=enabled)
-
-
-def initial_model(recipe: Recipe, run_folder: RunFolder) -> Path:
-    """Return the folder of the model that training starts from; "tiny-random" is made there first."""
-    if recipe.model.path != "tiny-random":
-        return model_folder(recipe.model.path)
-    from visionr1.models.tiny import build_tiny
-
-    folder = run_folder.path / "initial"
-    if not folder.exists():
-        with run_folder.writing(folder), whole_folder(folder) as new:
-            build_tiny(new, seed=recipe.seed)
-    return folder
 
 
 def find_not_finite(run: TrainingRun, work: Sequence[Any]) -> list[int]:

@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from visionr1.models.adapters import has_adapters
-from visionr1.models.offload import OffloadedWeights
+from visionr1.models.memory.offload import OffloadedWeights
 from visionr1.models.policy import Policy
 from visionr1.rollout.engines import ENGINES
 from visionr1.training.distributed import Trained

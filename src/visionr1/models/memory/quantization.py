@@ -8,31 +8,40 @@ which is small, and where few images are seen often enough to tell what rounding
 
 import copy
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
-from visionr1.models.bnb import import_bitsandbytes
+from visionr1.errors import RecipeError
+from visionr1.models.memory.bnb import import_bitsandbytes
 
 QUANTIZATIONS = ("none", "nf4")
 """What `model.quantization` may be."""
 
 
-def quantize_on_loading(config: Any, dtype: torch.dtype) -> BitsAndBytesConfig:
-    """Return how transformers quantizes the model of `config` while it reads its weights, for products in `dtype`.
+def quantize_on_loading(config: Any, folder: Path, dtype: torch.dtype, device: str) -> dict[str, Any]:
+    """Return transformers' settings for a model on `device` whose weights are rounded one by one as they are read.
 
-    Raises MissingDependency if bitsandbytes is not installed.
+    Products are in `dtype`. Raises MissingDependency if bitsandbytes is not installed, and RecipeError if the weights
+    in `folder`, of which `config` is the configuration, are quantized already.
     """
     import_bitsandbytes()
-    return BitsAndBytesConfig(
+    if hasattr(config, "quantization_config"):
+        raise RecipeError(
+            f"model.quantization: the weights in {folder} are quantized already; take the model's folder with weights "
+            "in bfloat16 or float32"
+        )
+    rounding = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
         llm_int8_skip_modules=_find_kept_modules(config),
     )
+    return {"quantization_config": rounding, "device_map": {"": device}}
 
 
 def _find_kept_modules(config: Any) -> list[str]:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from visionr1.models.cpu_memory import CACHES, MOST_PREPARED, give_back_memory, limit_prepared_products
 from visionr1.models.loading import load_policy
+from visionr1.models.memory.cpu import CACHES, MOST_PREPARED, give_back_memory, limit_prepared_products
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 MEASURE = """
 import sys
 import torch
-from visionr1.models.cpu_memory import give_back_memory, limit_prepared_products
+from visionr1.models.memory.cpu import give_back_memory, limit_prepared_products
 
 def held():
     give_back_memory()

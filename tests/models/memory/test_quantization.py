@@ -15,8 +15,8 @@ from support.random_models import gradients, make_prompts, random_completions, s
 from visionr1.errors import CheckpointError, MissingDependency, RecipeError
 from visionr1.models.adapters import adapters_off, attach
 from visionr1.models.loading import DIALECT_FILE, load_policy
+from visionr1.models.memory.quantization import quantized_layers
 from visionr1.models.policy import Policy
-from visionr1.models.quantization import quantized_layers
 from visionr1.models.rows import make_groups
 from visionr1.models.saving import save_policy, save_trained
 from visionr1.models.settings import LoRASection, ModelSection

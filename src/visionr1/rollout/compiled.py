@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from visionr1.models.compiling import compiling
+from visionr1.models.attention.compiling import compiling
 from visionr1.models.policy import Policy
 from visionr1.models.prompts import Prompt
 from visionr1.rollout.cache import BranchCache

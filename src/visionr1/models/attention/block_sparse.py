@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.nn.functional import pad
 
-from visionr1.models.compiling import compiling
+from visionr1.models.attention.compiling import compiling
 
 BLOCK = 128
 """Places of a block, each way: the kernels' own."""

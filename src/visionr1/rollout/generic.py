@@ -10,11 +10,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from visionr1.models.paths.generic import FIRST_POSITIONS, GenericPath, Prefill
 from visionr1.models.paths.scoring import model_logits
-from visionr1.models.paths.shared_cache import can_join, join_rows, select_rows
+from visionr1.models.paths.shared_cache import DecodeCache, can_join, join_rows, select_rows
 from visionr1.models.policy import Policy
 from visionr1.models.prompts import Prompt
 from visionr1.rollout.draw import draw_tokens
@@ -65,8 +64,8 @@ class CachedBranches:
         self._deltas = torch.cat(deltas)[prompt_of_row] if deltas else None
 
         joined = join_rows([prefill.layers for prefill in prefills]) if len(prefills) > 1 else prefills[0].layers
-        self._cache = DynamicCache(config=policy.config.get_text_config(decoder=True))
-        self._cache.layers = select_rows(joined, prompt_of_row)
+        text_config = policy.config.get_text_config(decoder=True)
+        self._cache = DecodeCache(text_config, select_rows(joined, prompt_of_row))
 
         # Prompts end at one column; what lies before the shorter ones is hidden.
         longest = int(lengths.max())

@@ -94,6 +94,73 @@ class PassCache(DynamicCache):  # type: ignore[misc]
         return self._added[number]
 
 
+class DecodeCache(DynamicCache):  # type: ignore[misc]
+    """The cache of decoding: a token's keys and values are written behind those of the past, which stay where they are.
+
+    transformers' own layers concatenate, which copies all keys and values at each token. Without gradients alone.
+    """
+
+    ROOM = 64
+    """Columns to spare when keys and values are moved into larger memory."""
+
+    def __init__(self, config: Any, layers: Sequence[Layer]) -> None:
+        """`config` is the model's; `layers` are written into, and may be replaced by others with fewer rows."""
+        super().__init__(config=config)
+        self.layers = list(layers)
+        self._memory: dict[tuple[int, str], _Columns] = {}
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Return keys and values (B, H, T, D) of the past and of this token. Attention layers call this."""
+        layer = self.layers[layer_idx]
+        can_grow = type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) and layer.is_initialized
+        if not can_grow or layer.keys.dtype != key_states.dtype:
+            keys, values = super().update(key_states, value_states, layer_idx, *args, **kwargs)
+            return keys, values
+
+        keys = self._append((layer_idx, "keys"), layer.keys, key_states)
+        values = self._append((layer_idx, "values"), layer.values, value_states)
+        layer.keys, layer.values = keys, values
+
+        # A window keeps one token less than it is wide: the next one makes it whole.
+        if isinstance(layer, DynamicSlidingWindowLayer):
+            layer.cumulative_length += key_states.shape[2]
+            layer.keys = keys[:, :, -layer.sliding_window + 1 :]
+            layer.values = values[:, :, -layer.sliding_window + 1 :]
+        return keys, values
+
+    def _append(self, name: tuple[int, str], past: Tensor, new: Tensor) -> Tensor:
+        """Return `past` (B, H, T, D) with `new` behind it, as a view of memory that has room for more."""
+        columns = self._memory.get(name)
+        if columns is None or not columns.ends_with(past, new.shape[2]):
+            columns = self._memory[name] = _Columns(past, new.shape[2] + self.ROOM)
+        return columns.append(past.shape[2], new)
+
+
+class _Columns:
+    """Memory (B, H, columns, D) of which the first columns are written."""
+
+    def __init__(self, past: Tensor, room: int) -> None:
+        """Begin with `past`, and `room` for so many columns more."""
+        rows, heads, self.end, width = past.shape
+        self.memory = past.new_empty((rows, heads, self.end + room, width))
+        self.memory[:, :, : self.end] = past
+
+    def ends_with(self, past: Tensor, num_new: int) -> bool:
+        """Return True if `past` is a view of the last written columns, behind which `num_new` more have room."""
+        last = self.memory[:, :, self.end - past.shape[2] : self.end]
+        is_view = past.shape == last.shape and past.stride() == last.stride() and past.data_ptr() == last.data_ptr()
+        return is_view and self.end + num_new <= self.memory.shape[2]
+
+    def append(self, num_past: int, new: Tensor) -> Tensor:
+        """Write `new` behind the last column; return it with the `num_past` columns before it."""
+        start = self.end - num_past
+        self.memory[:, :, self.end : self.end + new.shape[2]] = new
+        self.end += new.shape[2]
+        return self.memory[:, :, start : self.end]
+
+
 def _copy(layer: Layer) -> Layer:
     """Return a layer that can be written into without a change to `layer`."""
     # Keys and values are concatenated into new tensors, so that copying the references to them is enough.

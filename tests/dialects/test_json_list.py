@@ -202,10 +202,10 @@ def test_a_text_of_a_megabyte_is_read_in_one_pass(piece: str, name: str) -> None
         *("<1>", "<1><2><3><4>", "<1><2><3><4>,", "<", "<|object_ref_start|>", "<|box_start|><1>", "<|box_end|>"),
         *("<phrase>", "<object>", "<patch_index_0001>", "</delimiter_of_multi_objects/>", "(1,2),(3,4)", "(1,2),("),
         *("<|ref|>", "<|det|>[[", "<box>1 2 3 4", "<ref>cat</ref><box>", "<|begin_of_box|>", "<|begin_of_box|>[[1,"),
-        *("\n", "</s>", "<points x1=", "<point>"),
+        *("\n", "\n[1]" + "\n" * 300_000, "</s>", "<points x1=", "<point>"),
     ],
 )
-@pytest.mark.parametrize("name", ["qwen2vl", "rex", "kosmos2", "paligemma", "florence2", "glm"])
+@pytest.mark.parametrize("name", ["qwen2vl", "rex", "kosmos2", "paligemma", "florence2", "glm", "minicpm"])
 def test_tokens_of_a_third_of_a_megabyte_are_read_in_one_pass(piece: str, name: str) -> None:
     # Time that grows with the square of the length would not end here.
     text = (piece * (300_000 // len(piece) + 1))[:300_000]

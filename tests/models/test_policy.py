@@ -103,6 +103,11 @@ def test_the_folder_names_the_dialect_else_the_family(folder: Path) -> None:
     model_type = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
     assert load_policy(folder).dialect.name == {"qwen2_5_vl": "qwen25", "qwen3_vl": "qwen3"}[model_type]
     assert load_policy(folder, dialect="qwen25").dialect.name == "qwen25"
+    (folder / "visionr1.json").write_text('{"dialect": "json:key=bbox,grid=1"}', encoding="utf-8")
+    assert load_policy(folder).dialect.name == "json:key=bbox,order=xyxy,grid=1"
+    (folder / "visionr1.json").write_text('{"dialect": "json:grid=7"}', encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"visionr1\.json: dialect 'json:grid=7': grid: expected one of 1000, 1"):
+        load_policy(folder)
     (folder / "visionr1.json").write_text('{"dialect": "klingon"}', encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"unknown dialect 'klingon'; known: .*qwen25"):
         load_policy(folder)

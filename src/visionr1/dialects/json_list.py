@@ -7,13 +7,13 @@ well-formed items alone is read at once. All else goes through one reader of obj
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
-from typing import Any, TypeGuard
 
 import orjson
 
-from visionr1.dialects.base import MAX_BOXES, NORM1000_WH, check_encodable
+from visionr1.dialects.base import MAX_BOXES, NORM1000_WH, check_encodable, read_reply
 from visionr1.dialects.reading.box_forms import is_number
 from visionr1.dialects.reading.brackets import split_boxes
 from visionr1.dialects.reading.items import Items, is_open_thought, skip_thought
@@ -75,9 +75,9 @@ def parse_json_list(
 
     # A list of well-formed items is read at once.
     if isinstance(value, list):
-        found = _read_well_formed(body, value, form, tuple(categories))
-        if found is not None:
-            return found.reply(grid_wh, size_wh)
+        reply = _read_well_formed(body, value, form, grid_wh, size_wh, categories)
+        if reply is not None:
+            return reply
 
     items = Items(tuple(categories), form)
     if value is None:
@@ -87,26 +87,58 @@ def parse_json_list(
     return items.reply(grid_wh, size_wh)
 
 
-def _read_well_formed(body: str, value: list[object], form: JsonForm, categories: tuple[str, ...]) -> Items | None:
-    """Return the items of a list whose items have exactly a box of four numbers and a label; None for any other."""
+def _read_well_formed(
+    body: str,
+    value: list[object],
+    form: JsonForm,
+    grid_wh: tuple[float, float],
+    size_wh: Size,
+    categories: Sequence[str],
+) -> Reply | None:
+    """Return the reply of a list whose items have exactly a box of four numbers and a label; None for any other."""
     # JSON lets a later key replace an earlier one, so count what the text has.
-    if any(body.count(f'"{key}"') > len(value) for key in form.keys):
+    box_key, label_key, has_integers = form.box_key, form.label_key, form.has_integers
+    if not label_key or any(body.count(f'"{key}"') > len(value) for key in (box_key, label_key)):
         return None
 
-    items = Items(categories, form)
+    numbers: list[list[float]] = []
+    labels: list[str] = []
+    faults: list[Fault] = []
     for position, item in enumerate(value[:MAX_BOXES]):
-        if not _is_item(item, form):
+        if not isinstance(item, dict) or len(item) != 2:
+            return None
+        box = item.get(box_key)
+        label = item.get(label_key)
+        if not isinstance(label, str) or not label.strip() or not isinstance(box, list) or len(box) != 4:
             return None
 
         # Numbers of another form are a fault, but they are a box.
-        box = item[form.box_key]
-        if not form.fits_numbers(box):
-            items.fault(FaultKind.WRONG_NUMBER_FORM, f"expected integers, found {box}", position)
-        items.add(box, item[form.label_key] if form.label_key else "")
+        are_integers = True
+        for number in box:
+            if type(number) is not int:
+                if type(number) is not float or not math.isfinite(number):
+                    return None
+                are_integers = False
+        if has_integers and not are_integers:
+            faults.append(Fault(FaultKind.WRONG_NUMBER_FORM, position, f"expected integers, found {box}"))
+        numbers.append(form.to_xyxy(box) if form.y_first else box)
+        labels.append(label)
 
     # The items beyond the limit are predictions without a box.
-    items.count = len(value)
-    return items
+    num_beyond = len(value) - len(numbers)
+    if num_beyond:
+        detail = f"{len(value)} items; {MAX_BOXES} are read"
+        faults.append(Fault(FaultKind.TOO_MANY_BOXES, MAX_BOXES, detail))
+    return read_reply(
+        numbers,
+        labels,
+        range(len(numbers)),
+        num_malformed=num_beyond,
+        faults=faults,
+        grid_wh=grid_wh,
+        size_wh=size_wh,
+        categories=categories,
+    )
 
 
 def _read_json(body: str, value: object, items: Items) -> None:
@@ -125,7 +157,7 @@ def _read_json(body: str, value: object, items: Items) -> None:
         items.fault(FaultKind.NOT_A_LIST, "expected a list of items alone, found a list with other things")
 
 
-def _is_item(value: object, form: JsonForm) -> TypeGuard[dict[str, Any]]:
+def _is_item(value: object, form: JsonForm) -> bool:
     """Say if a value of valid JSON is an object with exactly a box of four numbers and a label."""
     if not isinstance(value, dict) or value.keys() != form.keys:
         return False

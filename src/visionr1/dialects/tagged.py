@@ -108,7 +108,7 @@ class TaggedDialect:
     def _read_untagged(self, text: str, items: Items) -> None:
         """Read boxes behind their labels, without tags: by keys, in the dialect's own form, or in brackets."""
         read_key_lines(text, items)
-        if not items.count and self.form.body is not None and self.form.box.search(text):
+        if not items.count and self._has_own_untagged(text):
             read_untagged(text, items, self.form)
         elif not items.count:
             read_labelled(text, items)
@@ -117,7 +117,9 @@ class TaggedDialect:
         """Say if a text without tags holds boxes: in the dialect's own form where that can be known, or in brackets."""
         if holds_json(text):
             return False
+        return self._has_own_untagged(text) or (self.reads_numbers and BRACKETS.search(text) is not None)
+
+    def _has_own_untagged(self, text: str) -> bool:
+        """Say if a text without tags holds boxes in the dialect's own form, where that can be known without them."""
         is_known = self.form.body is not None and not self.form.ends_with_tag
-        if is_known and self.form.box.search(text):
-            return True
-        return self.reads_numbers and BRACKETS.search(text) is not None
+        return is_known and self.form.box.search(text) is not None

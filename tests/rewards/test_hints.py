@@ -7,7 +7,7 @@ import pytest
 
 from visionr1.cli import main
 from visionr1.completions import CompletionRow
-from visionr1.dialects import get_dialect
+from visionr1.dialects import DIALECTS, get_dialect
 from visionr1.rewards.hints import RepliesWithTruth, commonest_fault, explain_no_overlap, find_other_space
 from visionr1.samples import Boxes, GroundTruth
 
@@ -73,3 +73,17 @@ def test_score_says_it_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert said.err.count("replies look like dialect qwen3 (0-1000)") == 1
     assert main(["score", str(rows), "--dialect", "qwen3"]) == 0
     assert "look like" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dialect", [*DIALECTS, "json:key=bbox,order=yxyx,grid=image", "open-think+rex"])
+def test_score_gives_a_written_truth_full_marks(
+    dialect: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps(CompletionRow(text=written(dialect), truth=TRUTH).to_json()) + "\n", encoding="utf-8")
+    assert main(["score", str(rows), "--dialect", dialect]) == 0
+    said = capsys.readouterr()
+    score = json.loads(said.out)
+    assert score["parts"]["format"] == 1 and "look like" not in said.err
+    # Kosmos-2's patches are too coarse for the boxes.
+    assert score["total"] == 3 or (dialect == "kosmos2" and score["total"] > 2.8)

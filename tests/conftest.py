@@ -23,6 +23,7 @@ SLOW = (
     "cases/test_ids_of_a_model.py",
     "cases/test_runs_images.py",
     "cli/test_models.py",
+    "cli/test_plan.py",
     "models",
     "rollout",
     "training",

@@ -22,7 +22,7 @@ from visionr1.cli.arguments import CommandParser, add_command
 from visionr1.errors import VisionR1Error
 from visionr1.terminal import make_output_safe, printable, printable_message
 
-ORDER = ("demo", "train", "recipe", "models", "eval", "compare", "vqa", "predict", "report", "data", "score")
+ORDER = ("demo", "train", "plan", "recipe", "models", "eval", "compare", "vqa", "predict", "report", "data", "score")
 """The order of the commands in `visionr1 --help`; those that are not named here follow by name."""
 SAVES_MEMORY = (
     "eval takes less with a smaller --batch-size, training with smaller train.batch_size, rollout.batch_size and "
@@ -33,6 +33,7 @@ examples:
   visionr1 demo                                          see it work, in minutes on a CPU
   visionr1 data check my_boxes/                          what is wrong with a data set
   visionr1 train demo --run-dir runs/a                   train the model that ships
+  visionr1 plan demo                                     what a run will take, before it starts
   visionr1 recipe demo                                   every setting of a recipe, and what it does
   visionr1 eval --model runs/a --data my_boxes/          measure the trained model
   visionr1 predict photo.jpg --categories cat,dog --model runs/a

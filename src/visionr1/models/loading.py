@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights
 from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
@@ -118,13 +119,15 @@ def load_encoder(
 ) -> Policy:
     """Return the policy in `path` without its weights, which need not be there: it makes prompts and cannot be run.
 
-    Arguments and errors are those of `load_policy`.
+    Parameters are on the meta device, buffers have their content. Arguments and errors are those of `load_policy`.
     """
     opened = _open_folder(path, None, needs_weights=False)
-    with foreign(f"{opened.folder / 'config.json'}"), torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(
-            opened.config, dtype=getattr(torch, dtype), trust_remote_code=False
-        )
+    with foreign(f"{opened.folder / 'config.json'}"):
+        with init_empty_weights(include_buffers=False):
+            model = AutoModelForImageTextToText.from_config(
+                opened.config, dtype=getattr(torch, dtype), trust_remote_code=False
+            )
+        model.tie_weights()
     # The tokens that end a reply may stand there alone.
     if (opened.folder / GENERATION_CONFIG).is_file():
         with foreign(f"{opened.folder / GENERATION_CONFIG}"):

@@ -88,6 +88,17 @@ class BranchCache:
         self._branches = Grid.of(rows, len(self._prompt_of_row), self._device)
         self._open(rows.to(self._device), columns.to(self._device), int(columns.max()))
 
+    def skip(self, steps: int) -> None:
+        """Go on as if up to `steps` columns had been written: to the last one before the cache grows again, if it does.
+
+        For plans of memory, which need no content: the columns hold none.
+        """
+        end = self._num_written + steps
+        last_block = end // self._block * self._block
+        self._num_written = last_block if last_block > self._num_written else end
+        columns = self._round_up(self._num_written)
+        self.parts = [part.new_empty((*part.shape[:2], columns, part.shape[3])) for part in self.parts]
+
     def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any) -> tuple[Tensor, Tensor]:
         """Write the tokens (S, K, 1, D) of a layer and return all of its branches. Attention layers call this."""
         cached_keys, cached_values = self.parts[2 * layer], self.parts[2 * layer + 1]

@@ -139,6 +139,14 @@ class PackedBranches:
         rotation = self._cosine[rows, places][:, None], self._sine[rows, places][:, None]
         return self._decoder.step(self.policy, self._cache, tokens.to(self.device), rotation, sampling, uniform)
 
+    def skip(self, steps: int) -> None:
+        """As in `Branches`."""
+        self._cache.skip(steps)
+
+    def cached(self) -> list[Tensor]:
+        """As in `Branches`."""
+        return [*self._cache.prefix_parts, *self._cache.parts]
+
 
 def _prefill(policy: Policy, prompts: Sequence[Prompt]) -> tuple[Tensor, DynamicCache, Tensor]:
     """Return the last hidden state (B, D) of each prompt, its keys and values, and where prompts are (B, T).

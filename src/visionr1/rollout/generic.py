@@ -13,7 +13,14 @@ from torch import Tensor
 
 from visionr1.models.paths.generic import FIRST_POSITIONS, GenericPath, Prefill
 from visionr1.models.paths.scoring import model_logits
-from visionr1.models.paths.shared_cache import DecodeCache, can_join, join_rows, select_rows
+from visionr1.models.paths.shared_cache import (
+    DecodeCache,
+    can_join,
+    join_rows,
+    lengthen,
+    select_rows,
+    state_tensors,
+)
 from visionr1.models.policy import Policy
 from visionr1.models.prompts import Prompt
 from visionr1.rollout.draw import draw_tokens
@@ -101,6 +108,16 @@ class CachedBranches:
             use_cache=True,
         )
         return self._draw(output.logits[:, -1], sampling, uniform)
+
+    def skip(self, steps: int) -> None:
+        """As in `Branches`."""
+        self._mask = torch.nn.functional.pad(self._mask, (0, steps), value=True)
+        text_config = self.policy.config.get_text_config(decoder=True)
+        self._cache = DecodeCache(text_config, lengthen(self._cache.layers, steps))
+
+    def cached(self) -> list[Tensor]:
+        """As in `Branches`."""
+        return state_tensors(self._cache.layers)
 
     def _draw(self, logits: Tensor, sampling: Sampling, uniform: Tensor | None) -> tuple[Tensor, Tensor]:
         """Draw a token after each row's logits (N, V)."""

@@ -40,6 +40,12 @@ class Branches(Protocol):
     def decode(self, tokens: Tensor, step: int, sampling: Sampling, uniform: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the token after `tokens` (N,), which are those of `step`, and its log-probability, as `draw_first`."""
 
+    def skip(self, steps: int) -> None:
+        """Go on as if `steps` tokens, or some fewer, had been decoded: for plans, which need sizes and no content."""
+
+    def cached(self) -> list[Tensor]:
+        """Return what is kept of earlier tokens."""
+
 
 def sample_rows(
     policy: Policy,

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from importlib import import_module
 from operator import attrgetter
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -40,6 +40,11 @@ NEEDED_BY_SHARDS = {
 NEEDED_BY_FSDP2 = {**NEEDED_BY_SHARDS, "rollout.compile": False, "model.offload_reference": False}
 """Its weights are put together elsewhere for each rollout, so that CUDA graphs would be recorded anew for ever. It
 offloads by itself, the reference too: fsdp_offload_params in the launcher's settings."""
+Sharding = Literal["none", "fsdp2", "zero2"]
+"""What is divided over the ranks: nothing (DDP), all (FSDP2), or gradients and the optimizer's state (ZeRO-2)."""
+NEEDED: Mapping[Sharding, Mapping[str, object]] = {"none": {}, "fsdp2": NEEDED_BY_FSDP2, "zero2": NEEDED_BY_SHARDS}
+"""Settings of a recipe that a sharding needs."""
+SHARDING_NAMES: Mapping[Sharding, str] = {"none": "DDP", "fsdp2": "FSDP2", "zero2": "ZeRO-2"}
 RANK_TIMEOUT = timedelta(hours=2)
 """How long a rank waits for another, which may be writing a checkpoint of 100 GB to a slow disk."""
 ZERO = {"ZERO_STAGE": "2", "OFFLOAD_OPTIMIZER_DEVICE": "none", "OFFLOAD_PARAM_DEVICE": "none", "CONFIG_FILE": "none"}
@@ -112,25 +117,24 @@ class Trained(nn.Module):
 
 def check_processes(recipe: Recipe, accelerator: Accelerator) -> None:
     """Raise RecipeError if the recipe does not suit the processes that were launched."""
-    world_size = accelerator.num_processes
+    sharding: Sharding = "none"
+    if is_sharded(accelerator):
+        sharding = "fsdp2" if accelerator.is_fsdp2 else "zero2"
+    check_layout(recipe, accelerator.num_processes, sharding)
+
+
+def check_layout(recipe: Recipe, world_size: int, sharding: Sharding) -> None:
+    """Raise RecipeError if the recipe does not suit so many processes, and what is divided over them."""
     smallest = min(phase.batch_size for phase in recipe.phases)
     if smallest < world_size:
         raise RecipeError(
             f"train.batch_size: expected a sample for each of {world_size} processes or more, found {smallest}"
         )
-    if not is_sharded(accelerator):
-        return
-
-    kind = "ZeRO-2"
-    needed: Mapping[str, object] = NEEDED_BY_SHARDS
-    if accelerator.is_fsdp2:
-        kind = "FSDP2"
-        needed = NEEDED_BY_FSDP2
-    for key, expected in needed.items():
+    for key, expected in NEEDED[sharding].items():
         value = attrgetter(key)(recipe)
         if value != expected:
             problem = f"expected {json.dumps(expected)}, found {json.dumps(value)}"
-            raise RecipeError(f"{key}: in shards ({kind}) {problem}: docs/training.md")
+            raise RecipeError(f"{key}: in shards ({SHARDING_NAMES[sharding]}) {problem}: docs/training.md")
 
 
 def is_sharded(accelerator: Accelerator) -> bool:

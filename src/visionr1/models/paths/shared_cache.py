@@ -188,6 +188,37 @@ def select_rows(layers: Sequence[Layer], rows: Tensor) -> list[Layer]:
     return selected
 
 
+def lengthen(layers: Sequence[Layer], num_tokens: int) -> list[Layer]:
+    """Return layers as long as after so many tokens more, without their content; `layers` stay as they are."""
+    longer = []
+    for layer in layers:
+        layer = _copy(layer)
+        longer.append(layer)
+        if not isinstance(layer, DynamicLayer) or not layer.is_initialized:
+            continue  # states do not grow
+
+        # A window holds one token less than it sees.
+        length = layer.keys.shape[2] + num_tokens
+        if isinstance(layer, DynamicSlidingWindowLayer):
+            length = min(length, layer.sliding_window - 1)
+            layer.cumulative_length += num_tokens
+        for name in ("keys", "values"):
+            states = getattr(layer, name)
+            setattr(layer, name, states.new_empty((*states.shape[:2], length, states.shape[3])))
+    return longer
+
+
+def state_tensors(layers: Sequence[Layer]) -> list[Tensor]:
+    """Return all tensors in which layers keep what later tokens need."""
+    tensors: list[Tensor] = []
+    for layer in layers:
+        values = list(vars(layer).values())
+        for value in list(values):
+            values.extend(value.values() if isinstance(value, dict) else ())
+        tensors.extend(value for value in values if isinstance(value, Tensor))
+    return tensors
+
+
 def can_join(layers: Sequence[Layer]) -> bool:
     """Return True if `join_rows` knows all kinds of these layers."""
     return all(type(layer).__name__ in JOINED_LAYERS for layer in layers)

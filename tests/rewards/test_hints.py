@@ -84,6 +84,6 @@ def test_score_gives_a_written_truth_full_marks(
     assert main(["score", str(rows), "--dialect", dialect]) == 0
     said = capsys.readouterr()
     score = json.loads(said.out)
-    assert score["parts"]["format"] == 1 and "look like" not in said.err
+    assert score["format"] == 1 and "look like" not in said.err
     # Kosmos-2's patches are too coarse for the boxes.
     assert score["total"] == 3 or (dialect == "kosmos2" and score["total"] > 2.8)

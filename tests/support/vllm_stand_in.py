@@ -7,14 +7,16 @@ and to vLLM's own classes where it is installed.
 import math
 import random
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -122,6 +124,7 @@ class StandIn:
         limit_mm_per_prompt: dict[str, int],
         logprobs_mode: str,
         mm_processor_kwargs: dict[str, Any] | None = None,
+        mm_device_do_normalize: bool | None = None,
         distributed_executor_backend: str | None = None,
         enforce_eager: bool = False,
         enable_chunked_prefill: bool | None = None,
@@ -145,9 +148,11 @@ class StandIn:
             "logprobs_mode": logprobs_mode,
             "limit_mm_per_prompt": limit_mm_per_prompt,
             "mm_processor_kwargs": mm_processor_kwargs,
+            "mm_device_do_normalize": mm_device_do_normalize,
         }
         self.llm_engine = self
-        self.model_config = SimpleNamespace(max_model_len=self.policy.context)  # or what memory holds of it
+        length = self.policy.context  # or what memory holds of it
+        self.model_config = SimpleNamespace(is_mm_prefix_lm=False, max_model_len=length)
         self.calls: list[str] = []
         self.requests: list[tuple[Any, Any]] = []
         self.under_way: dict[str, tuple[Any, Any]] = {}
@@ -233,6 +238,17 @@ class StandIn:
         (prompt,) = [p for p in make_prompts(self.policy, self.sizes) if p.image.tobytes() == image.tobytes()]
         assert self.policy.tokenizer.encode(prompt.text, add_special_tokens=False) == request["prompt_token_ids"]
         return prompt
+
+
+def install_stand_in(
+    monkeypatch: pytest.MonkeyPatch, llm: Any = StandIn, *, version: str = "0.32.1", on_cpu: bool = True
+) -> None:
+    """Let `import vllm` find `llm` in place of vLLM's `LLM`, in a build for CPUs or for GPUs."""
+    module, platforms = ModuleType("vllm"), ModuleType("vllm.platforms")
+    module.__dict__.update(__version__=version, LLM=llm, SamplingParams=Parameters, platforms=platforms, __path__=[])
+    platforms.__dict__.update(current_platform=SimpleNamespace(is_cpu=lambda: on_cpu))
+    monkeypatch.setitem(sys.modules, "vllm", module)
+    monkeypatch.setitem(sys.modules, "vllm.platforms", platforms)
 
 
 def _check(is_fit: bool, name: str, value: object) -> None:

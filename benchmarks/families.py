@@ -2,15 +2,14 @@
 
     python benchmarks/families.py [--quick FAMILY ...] [--write]
 
-Each family of `tests/support/family_shapes.py` is built from transformers' own configuration and compared with
+Each family of `tests/support/more_shapes.py` is built from transformers' own configuration and compared with
 transformers' own forward and `generate`; one step of GRPO is trained by `visionr1 train`. `--write` keeps the rows in
-the package, where `visionr1 models` reads them. Families that need a package that is missing are
-listed as not run.
+the package, where `visionr1 models` reads them, and the table in docs/models.md. For all families torchvision and timm
+have to be there: those whose packages are missing are named, and their rows stay as they were.
 """
 
 import argparse
 import contextlib
-import copy
 import importlib
 import importlib.util
 import io
@@ -27,21 +26,24 @@ if importlib.util.find_spec("torchvision") is not None:
     importlib.import_module("support.torchvision_operators")  # before transformers is imported
 
 import transformers
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from support import family_checks as checks
 from support.family_builder import Shape, build_family
-from support.family_shapes import SHAPES
+from support.more_shapes import ALL_SHAPES
 from support.random_models import build_qwen3, sharpen
 from visionr1.assets import families_path
 from visionr1.cli import main as visionr1
-from visionr1.errors import CheckpointError, MissingDependency, RecipeError
-from visionr1.files import write_json_atomic
-from visionr1.models.image_bounds import limit_pixels
+from visionr1.cli.models import format_families
+from visionr1.files import write_json_atomic, write_text_atomic
+from visionr1.models.families import FAMILIES
 from visionr1.models.loading import load_policy
 from visionr1.models.paths.packed import PackedPath
+from visionr1.models.supported import DIFFERENCES, NOT_TRIED, find_fault, read_families
 
-PIXELS = 3200
-"""The bound that images are held to: two tiles of the small models."""
+TABLE = Path(__file__).resolve().parents[1] / "docs/models.md"
+BEGIN, END = "<!-- families: begin -->\n", "<!-- families: end -->\n"
+"""What the table of families stands between in TABLE."""
 STEP = """
 [model]
 path = "{model}"
@@ -71,51 +73,48 @@ def train_one_step(folder: Path, run: Path) -> str:
     return "ok"
 
 
-def bounding_settings(folder: Path, dialect: str) -> list[str] | None:
-    """Return which settings of the image processor `model.max_pixels` changes; None if no setting bounds images."""
-    policy = load_policy(folder, dialect=dialect)
-    before = copy.deepcopy(vars(policy.image_processor))
-    try:
-        limit_pixels(policy, PIXELS)
-    except RecipeError:
-        return None
-    return sorted(name for name, value in vars(policy.image_processor).items() if value != before.get(name))
-
-
 def measure(name: str, shape: Shape, root: Path, like: Path) -> dict[str, Any]:
-    """Return the row of one family."""
-    row: dict[str, Any] = {"family": name, "model_type": shape.model_type}
-    missing = [package for package in shape.needs if importlib.util.find_spec(package) is None]
-    row["needs"] = list(shape.needs)
-    if missing:
-        return row | {"status": f"not run: {' and '.join(missing)} not installed"}
+    """Return the row of one family, of which packages that it needs are there."""
+    row: dict[str, Any] = {"family": name, "model_type": shape.model_type, "needs": list(shape.needs)}
     folder = build_family(root / name, like, shape)
-    try:
-        policy = sharpen(load_policy(folder))
-    except (CheckpointError, MissingDependency) as error:
-        return row | {"status": f"refused: {error}".replace(str(folder), "FOLDER")}
-
+    policy = sharpen(load_policy(folder))
     row["path"] = "packed" if isinstance(policy.path, PackedPath) else "generic"
+
+    # Against transformers' own forward pass and `generate`.
     row["logprobs"], row["gradients"] = checks.score_errors(policy)
-    row["greedy"] = checks.greedy_is_generate(policy)
     row["sampled"] = checks.sampled_error(policy)
+    row["features"] = checks.features_error(policy)
+    row["greedy"] = checks.greedy_is_generate(policy)
     row["together"] = checks.together_is_alone(policy)
+    row["vision_share"] = checks.vision_share(policy)
+    row["input_size"] = checks.tells_input_size(policy)
     row["reloads"] = checks.reloads(policy, root / f"{name}_saved")
+    row["bound"] = checks.bounded_settings(policy, root / f"{name}_bounded")
+
+    # Last, for it cannot be undone.
+    row["checkpointed"] = checks.checkpointed_error(policy)
     row["grpo_step"] = train_one_step(folder, root / f"{name}_run")
-    (folder / "visionr1.json").unlink()
-    try:
-        row["dialect"] = load_policy(folder).dialect.name
-    except CheckpointError:
-        row["dialect"] = None
-    row["bound"] = bounding_settings(folder, policy.dialect.name)
+    for key in (*DIFFERENCES, "vision_share"):
+        row[key] = float(f"{row[key]:.1e}")
     return row | {"status": "ok"}
+
+
+def write_table() -> None:
+    """Write the table of `visionr1 models` into TABLE, in place of the one there."""
+    text = TABLE.read_text(encoding="utf-8")
+    before, after = text.partition(BEGIN)[0], text.partition(END)[2]
+    # Types that nobody tried depend on the version of transformers.
+    table = format_families([row for row in read_families() if row["status"] != NOT_TRIED])
+    write_text_atomic(TABLE, f"{before}{BEGIN}\n{table}\n\n{END}{after}")
 
 
 def main() -> None:
     """Measure, print a line a family, and keep them if asked."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", nargs="+", choices=tuple(SHAPES), metavar="FAMILY", help="these alone")
-    parser.add_argument("--write", action="store_true", help="keep the rows in the package's families.json")
+    parser.add_argument("--quick", nargs="+", choices=tuple(ALL_SHAPES), metavar="FAMILY", help="these alone")
+    parser.add_argument(
+        "--write", action="store_true", help="keep the rows in families.json, and the table in models.md"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
 
@@ -123,19 +122,32 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         like = build_qwen3(root / "like", width=64, layers=2, pixels=120 * 120)
-        for name in args.quick or SHAPES:
+        for name in args.quick or ALL_SHAPES:
+            shape = ALL_SHAPES[name]
+            missing = [package for package in shape.needs if importlib.util.find_spec(package) is None]
+            if shape.model_type not in (*MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, *FAMILIES):
+                print(f"{name}: not run: transformers {transformers.__version__} does not have it", flush=True)
+                continue
+            if missing:
+                print(f"{name}: not run: {' and '.join(missing)} not installed", flush=True)
+                continue
             try:
-                row = measure(name, SHAPES[name], root, like)
+                row = measure(name, shape, root, like)
             except Exception as error:  # noqa: BLE001 - a family that fails is a row of the table
-                row = {"family": name, "model_type": SHAPES[name].model_type, "needs": list(SHAPES[name].needs)}
+                row = {"family": name, "model_type": shape.model_type, "needs": list(shape.needs)}
                 row["status"] = f"failed: {type(error).__name__}: {str(error)[:200]}"
             rows.append({**row, "transformers": transformers.__version__})
             print(json.dumps(rows[-1]), flush=True)
+
+    failed = [row["family"] for row in rows if find_fault(row)]
+    print(f"{len(rows) - len(failed)} of {len(rows)} pass all checks; the others: {', '.join(failed) or 'none'}")
     if args.write:
         path = families_path()
-        stored = {row["family"]: row for row in json.loads(path.read_text())} if path.is_file() else {}
+        stored = {row["family"]: row for row in json.loads(path.read_text(encoding="utf-8"))}
         stored |= {row["family"]: row for row in rows}
-        write_json_atomic(path, list(stored.values()))
+        write_json_atomic(path, [stored[name] for name in ALL_SHAPES if name in stored])
+        write_table()
+    sys.exit(bool(failed))
 
 
 if __name__ == "__main__":

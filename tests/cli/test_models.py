@@ -1,11 +1,17 @@
 """`visionr1 models`: the table of model families."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from visionr1.cli import main
+from visionr1.cli.models import format_families
 from visionr1.models.families import FAMILIES
 from visionr1.models.loading import DEFAULT_DIALECTS
-from visionr1.models.supported import find_fault, read_families
+from visionr1.models.supported import NOT_TRIED, count_exact, find_fault, read_families
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_every_registered_family_was_measured_and_is_exact() -> None:
@@ -27,5 +33,13 @@ def test_a_family_that_differs_is_not_said_to_work() -> None:
 def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert any(line.startswith("| `qwen3_vl` | packed | `qwen3` | `size` |") for line in lines)
-    assert any(line.startswith("- `mllama`: refused") for line in lines)
+    assert any(re.match(r"\| `qwen3_vl` \| packed \| `qwen3` \| \de-0\d \| `size` \|", line) for line in lines)
+    assert any("`florence2`" in line and "refused: it is an encoder with a decoder" in line for line in lines)
+    assert any("`muse_spark`" in line and line.endswith("not tried") for line in lines)
+
+
+def test_documents_say_the_same() -> None:
+    table = format_families([row for row in read_families() if row["status"] != NOT_TRIED])
+    assert table in (ROOT / "docs/models.md").read_text(encoding="utf-8")
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"{count_exact(read_families())} types of model" in readme

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from support.random_families import build_llava
+from support.more_shapes import build_by_name
 from visionr1.data import read_source
 from visionr1.errors import CheckpointError, DataError, ImageRefused
 from visionr1.integrations import from_json
@@ -129,7 +129,7 @@ def test_the_dialect_and_the_size_are_those_of_the_model(
 def test_models_without_a_dialect_are_refused_in_words(
     qwen3_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = build_llava(tmp_path / "llava", qwen3_folder)
+    folder = build_by_name(tmp_path / "llava", qwen3_folder, "llava")
     options = ("--data", "bccd", "--model", folder, "--out", tmp_path / "rows", "--limit", 1)
     assert prepare_rows(monkeypatch, *options)
     (folder / "visionr1.json").unlink()

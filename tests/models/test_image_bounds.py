@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from transformers import AutoImageProcessor
 
-from support.random_families import build_llava, build_qwen_like
+from support.family_checks import score_errors
+from support.more_shapes import build_by_name
 from visionr1.errors import CheckpointError, ImageRefused, RecipeError
 from visionr1.models.loading import load_policy
 from visionr1.models.policy import Policy
@@ -36,15 +37,47 @@ def test_no_family_is_fed_more(model_folder: Path) -> None:
 
 
 def test_a_family_without_a_file(qwen3_folder: Path, tmp_path: Path) -> None:
-    folder = build_qwen_like(tmp_path / "qwen2_vl", qwen3_folder, "qwen2_vl")
+    folder = build_by_name(tmp_path / "qwen2_vl", qwen3_folder, "qwen2_vl")
     assert fed(load_policy(folder, max_pixels=3200)) <= 3200 < fed(load_policy(folder))
 
 
 def test_an_image_processor_of_one_size_is_named(qwen3_folder: Path, tmp_path: Path) -> None:
-    folder = build_llava(tmp_path / "llava", qwen3_folder)
+    folder = build_by_name(tmp_path / "llava", qwen3_folder, "llava")
     with pytest.raises(RecipeError, match=r"model\.max_pixels: .*CLIPImageProcessorPil.* found 900: it feeds 1600"):
         load_policy(folder, max_pixels=900)
-    assert fed(load_policy(folder, max_pixels=1600)) == 1600
+    with pytest.raises(RecipeError, match=r"found 2000, which has no effect: CLIPImageProcessorPil .* one size, 1600"):
+        load_policy(folder, max_pixels=2000)
+
+
+@pytest.mark.parametrize(
+    ("family", "bound", "setting"),
+    [
+        ("gemma4", 30_000, "max_soft_tokens"),
+        ("minicpmv4_6", 20_000, "max_slice_nums"),
+        ("llava_next", 5000, "image_grid_pinpoints"),  # the model has a list of its own
+        ("llava_onevision", 5000, "image_grid_pinpoints"),
+        ("granite4_vision", 5000, "image_grid_pinpoints"),
+    ],
+)
+def test_settings_that_bound_an_image(
+    family: str, bound: int, setting: str, qwen3_folder: Path, tmp_path: Path
+) -> None:
+    folder = build_by_name(tmp_path / family, qwen3_folder, family)
+    policy = load_policy(folder)
+    before = getattr(policy.image_processor, setting)
+    assert max(fed(policy, size) for size in ((400, 300), (200, 600))) > bound
+
+    bounded = load_policy(folder, max_pixels=bound)
+    assert max(fed(bounded, size) for size in ((400, 300), (200, 600), (30, 30))) <= bound
+    assert getattr(bounded.image_processor, setting) != before
+    assert max(score_errors(bounded)) < 1e-5
+
+    # The files say it too, for programs that do not read visionr1.json.
+    save_policy(bounded, tmp_path / "saved")
+    (tmp_path / "saved/visionr1.json").write_text('{"dialect": "qwen3"}', encoding="utf-8")
+    again = load_policy(tmp_path / "saved")
+    assert again.max_pixels == 0 and fed(again) == fed(bounded)
+    assert max(score_errors(again)) < 1e-5
 
 
 def test_it_is_kept_with_the_trained_model(model_folder: Path, tmp_path: Path) -> None:

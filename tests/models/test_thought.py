@@ -44,6 +44,10 @@ SHUT = Template("<think>\n\n</think>\n\n")  # a model that can think, asked not 
         ("qwen3", OPEN, True, "open-think+qwen3", True),  # nobody chose the plain one
         ("qwen3", OPEN, False, "qwen3", True),  # somebody did
         ("qwen3", SHUT, True, "qwen3", False),
+        ("qwen3", Template("<think>"), True, "open-think+qwen3", True),  # Kimi K2.5
+        ("qwen3", Template("\n<think></think>"), True, "qwen3", False),  # GLM-4.5V, asked not to think
+        # GLM-4.1V-Thinking opens the thought itself, so the reply has both tags.
+        ("think+qwen3", Template("", elsewhere="{# </think> of earlier turns #}"), False, "think+qwen3", False),
         ("qwen3", Template("\n", elsewhere="{# <think> of earlier turns #}"), True, "qwen3", True),
     ],
 )

@@ -13,7 +13,7 @@ from torch.distributed import HashStore, destroy_process_group, init_process_gro
 from torch.nn.parallel import DistributedDataParallel
 
 from support.eager_policy import SAMPLED, SEEDS, SIZES, EagerToEnd
-from support.random_families import build_llava
+from support.more_shapes import build_by_name
 from support.random_models import make_prompts, sharpen
 from visionr1.errors import RecipeError, TrainingError
 from visionr1.models.adapters import attach
@@ -187,7 +187,7 @@ def test_the_recipe_asks_for_it(qwen3_folder: Path, tmp_path: Path) -> None:
     assert recipe.with_changes(model=halves).model is halves
     with pytest.raises(RecipeError, match=r'model\.dtype: expected "bfloat16" where rollout\.compile .*found float32'):
         recipe.with_changes(model=ModelSection(autocast="bfloat16"))
-    plain = load_policy(build_llava(tmp_path / "llava", qwen3_folder))
+    plain = load_policy(build_by_name(tmp_path / "llava", qwen3_folder, "llava"))
     with pytest.raises(RecipeError, match=r"rollout\.compile: expected false for models of type 'llava'"):
         make_learner(plain, recipe, lambda: plain)
 

@@ -80,6 +80,8 @@ class Shape:
     processor_class: str = ""
     needs: tuple[str, ...] = ()
     """Packages that loading it needs."""
+    many_convolutions: bool = False
+    """Convolutions keep the size of their input: many of small weights would make an image vanish."""
 
 
 def build_family(
@@ -94,14 +96,30 @@ def build_family(
 
     `decoder` and `tower` are the sizes of its parts.
     """
-    tokenizer = make_tokenizer(like, shape)
-    config = make_config(shape, tokenizer, decoder=decoder, tower=tower)
+    config, tokenizer = write_files(folder, like, shape, decoder=decoder, tower=tower)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
         fill_zeros(model)
+        if shape.many_convolutions:
+            keep_signals(model)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.save_pretrained(folder)
+    return folder
+
+
+def write_files(
+    folder: Path,
+    like: Path,
+    shape: Shape,
+    *,
+    decoder: Mapping[str, Any] = DECODER,
+    tower: Mapping[str, Any] = TOWER,
+) -> tuple[Any, PreTrainedTokenizerFast]:
+    """Write what belongs to a model of `shape` beside its weights; return its configuration and tokenizer."""
+    tokenizer = make_tokenizer(like, shape)
+    config = make_config(shape, tokenizer, decoder=decoder, tower=tower)
+    config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
     # Processors are written as their authors' files, for some cannot be made without torchvision.
@@ -112,7 +130,7 @@ def build_family(
     write_json_atomic(folder / "preprocessor_config.json", preprocessor)
     write_json_atomic(folder / "processor_config.json", {"processor_class": class_name, **shape.processor})
     write_json_atomic(folder / "visionr1.json", {"dialect": "qwen3"})
-    return folder
+    return config, tokenizer
 
 
 def make_tokenizer(like: Path, shape: Shape) -> PreTrainedTokenizerFast:
@@ -174,6 +192,14 @@ def _resolve(settings: Mapping[str, Any], tokenizer: Any) -> dict[str, Any]:
             value = tokenizer.convert_tokens_to_ids(list(value) if isinstance(value, tuple) else value)
         resolved[name] = value
     return resolved
+
+
+@torch.no_grad()
+def keep_signals(model: torch.nn.Module) -> None:
+    """Give convolutions weights that keep the size of their input once `sharpen` has made them four times as large."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight).mul_(0.25)
 
 
 @torch.no_grad()

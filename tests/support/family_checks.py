@@ -3,6 +3,7 @@
 A check returns a figure or raises; `families.py` of the benchmarks makes a table of them, the tests bound them.
 """
 
+import copy
 import inspect
 from dataclasses import replace
 from pathlib import Path
@@ -13,15 +14,23 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from support.random_models import gradients, make_prompts, plain_inputs, random_completions
-from visionr1.models.loading import load_policy
+from visionr1.dialects import get_dialect
+from visionr1.errors import CheckpointError, RecipeError
+from visionr1.models.adapters import vision_modules
+from visionr1.models.image_bounds import check_bound_acts, count_pixels, limit_pixels
+from visionr1.models.loading import DIALECT_FILE, load_policy
+from visionr1.models.paths.generic import GenericPath
 from visionr1.models.policy import Policy
-from visionr1.models.prompts import Prompt
+from visionr1.models.prompts import Prompt, holds_pixels
 from visionr1.models.rows import make_groups
 from visionr1.models.saving import save_policy
+from visionr1.models.supported import TOLERANCE
+from visionr1.models.trainable import checkpoint_layers
 from visionr1.rollout.engine import Completion, Sampling
 from visionr1.rollout.engines.builtin import generate
 
 SIZES = [(120, 80), (80, 160)]
+LARGE = [(700, 500), (600, 600), (300, 900)]
 LENGTHS = [[5, 0, 9, 1], [3, 12]]
 
 
@@ -66,6 +75,96 @@ def score_errors(policy: Policy) -> tuple[float, float]:
     gradient = gradients(policy, torch.cat(shared).square().sum())
     gap = max(float((one - other).detach().abs().max()) for one, other in zip(shared, alone, strict=True))
     return gap, float((gradient - expected).norm() / expected.norm())
+
+
+def checkpointed_error(policy: Policy) -> float:
+    """Return the largest difference that gradient checkpointing makes; it stays on."""
+    prompts, completions = make_prompts(policy, SIZES), random_completions(policy, LENGTHS)
+    before = torch.cat(score(policy, prompts, completions))
+    expected = gradients(policy, before.square().sum())
+
+    checkpoint_layers(policy.model)
+    after = torch.cat(score(policy, prompts, completions))
+    gradient = gradients(policy, after.square().sum())
+    gap = float((after - before).detach().abs().max())
+    return max(gap, float((gradient - expected).norm() / expected.norm()))
+
+
+def vision_share(policy: Policy) -> float:
+    """Return the share of the vision tower's weights that have a gradient; 0 if another image changes nothing."""
+    (prompt,), ((completion,),) = make_prompts(policy, SIZES[:1]), random_completions(policy, [[5]])
+    changed = {}
+    for name, tensor in prompt.inputs.items():
+        changed[name] = torch.rand_like(tensor) if holds_pixels(name, tensor) else tensor
+    logprobs = logprobs_alone(policy, prompt, completion)
+    with torch.no_grad():
+        others = logprobs_alone(policy, replace(prompt, inputs=changed), completion)
+    if (logprobs - others).abs().max() < 1e-4:
+        return 0.0
+
+    policy.model.zero_grad()
+    logprobs.sum().backward()
+    have_gradient = []
+    for module in vision_modules(policy.model):
+        for parameter in module.parameters(recurse=False):
+            have_gradient.append(parameter.grad is not None and bool(parameter.grad.any()))
+    return sum(have_gradient) / len(have_gradient)
+
+
+def features_error(policy: Policy) -> float:
+    """Return the largest difference of a log-probability if images go through the tower beforehand."""
+    prompts, completions = make_prompts(policy, SIZES), random_completions(policy, LENGTHS)
+    encoded = policy.encode_images(prompts)
+    for prompt in encoded:
+        if prompt.features is not None:
+            assert not any(holds_pixels(name, tensor) for name, tensor in prompt.inputs.items())
+    with torch.no_grad():
+        pairs = zip(score(policy, prompts, completions), score(policy, encoded, completions), strict=True)
+        return max(float((one - other).abs().max()) for one, other in pairs)
+
+
+def tells_input_size(policy: Policy) -> bool:
+    """Return True if prompts have the size in pixels at which the model sees an image, as `qwen25` needs it."""
+    if isinstance(policy.path, GenericPath):
+        try:
+            policy.path.check_dialect(get_dialect("qwen25"), Path("model"))
+        except CheckpointError:
+            return False
+    for size_wh, prompt in zip(SIZES, make_prompts(policy, SIZES), strict=True):
+        # Tiles of an image have a thumbnail beside them, and patches are as many as the size says.
+        width, height = prompt.input_size_wh
+        if "image_grid_thw" in prompt.inputs:
+            assert width * height == count_pixels(policy, size_wh)
+    return True
+
+
+def bounded_settings(policy: Policy, folder: Path) -> list[str] | None:
+    """Return which settings of the image processor `model.max_pixels` changes.
+
+    Returns none for a processor that feeds all images at one size, and None if nothing bounds its images. Checks that
+    the bounded model is exact, and that the files of one that is saved to `folder` keep the bound by themselves.
+    """
+    most = max(count_pixels(policy, size_wh) for size_wh in LARGE)
+    try:
+        check_bound_acts(policy, most)
+    except RecipeError:
+        return []
+    before = copy.deepcopy(vars(policy.image_processor))
+    try:
+        limit_pixels(policy, most * 7 // 10)
+    except RecipeError:
+        return None
+    now = vars(policy.image_processor)
+    settings = sorted(name for name, value in now.items() if value != before.get(name))
+
+    assert max(score_errors(policy)) < TOLERANCE
+    save_policy(policy, folder)
+    (folder / DIALECT_FILE).write_text('{"dialect": "qwen3"}', encoding="utf-8")
+    again = load_policy(folder)
+    assert not again.max_pixels
+    for size_wh in LARGE:
+        assert count_pixels(again, size_wh) == count_pixels(policy, size_wh) <= most * 7 // 10
+    return settings
 
 
 def score(policy: Policy, prompts: list[Prompt], completions: list[list[Tensor]], **settings: float) -> list[Tensor]:

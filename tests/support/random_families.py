@@ -1,5 +1,7 @@
-"""Models with random weights of families beside Qwen's: InternVL, SmolVLM and Idefics3, which cut images into tiles,
-and some that have no file in visionr1.models: LLaVA, Gemma 3, and Qwen's of other generations."""
+"""Models with random weights, of any width, of families that cut images into tiles: InternVL, SmolVLM, Idefics3.
+
+`more_shapes.build_by_name` builds those and all others at one small size.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -8,14 +10,9 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
-    CLIPImageProcessorPil,
-    Gemma3ImageProcessorPil,
-    Gemma3Processor,
     GotOcr2ImageProcessorPil,
     Idefics3ImageProcessorPil,
-    LlavaProcessor,
     PreTrainedTokenizerFast,
-    Qwen2VLImageProcessorPil,
     SmolVLMImageProcessorPil,
 )
 
@@ -81,107 +78,6 @@ def build_smolvlm(folder: Path, like: Path, *, model_type: str = "smolvlm", widt
     return _write(folder, config, tokenizer, processor)
 
 
-def build_llava(folder: Path, like: Path, *, width: int = 64, layers: int = 2) -> Path:
-    """A LLaVA folder (CLIP and Llama), both towers `width` wide and `layers` deep: one tile of 16 tokens."""
-    tokenizer = _tokenizer(like, ["<image>"], CHAT_TEMPLATE.replace(QWEN_IMAGE, "<image>"), {})
-    config = AutoConfig.for_model(
-        "llava",
-        text_config={"model_type": "llama", **_decoder(tokenizer, width, layers)},
-        vision_config={"model_type": "clip_vision_model", **_tower(width, layers)},
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        vision_feature_layer=-1,
-    )
-    processor = LlavaProcessor(
-        image_processor=CLIPImageProcessorPil(size={"shortest_edge": TILE}, crop_size={"height": TILE, "width": TILE}),
-        tokenizer=tokenizer,
-        patch_size=PATCH,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=tokenizer.chat_template,
-    )
-    return _write(folder, config, processor)
-
-
-def build_gemma3(folder: Path, like: Path, *, width: int = 64, layers: int = 2) -> Path:
-    """A Gemma 3 folder, both towers `width` wide and `layers` deep: the tokens of an image see each other, one layer in
-    two sees a window of 16 tokens, and logits are capped."""
-    named = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
-    template = CHAT_TEMPLATE.replace(QWEN_IMAGE, "<start_of_image>")
-    tokenizer = _tokenizer(like, list(named.values()), template, named)
-    decoder = _decoder(tokenizer, width, layers)
-    window = {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"] * (layers // 2)}
-    config = AutoConfig.for_model(
-        "gemma3",
-        text_config={"head_dim": 16, "final_logit_softcapping": 5.0, **window, **decoder},
-        vision_config=_tower(width, layers),
-        mm_tokens_per_image=TILE_TOKENS,
-        boi_token_index=tokenizer.convert_tokens_to_ids("<start_of_image>"),
-        eoi_token_index=tokenizer.convert_tokens_to_ids("<end_of_image>"),
-        image_token_index=tokenizer.convert_tokens_to_ids("<image_soft_token>"),
-    )
-    processor = Gemma3Processor(
-        image_processor=Gemma3ImageProcessorPil(size={"height": TILE, "width": TILE}),
-        tokenizer=tokenizer,
-        chat_template=template,
-        image_seq_length=TILE_TOKENS,
-    )
-    return _write(folder, config, processor)
-
-
-_MROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2]}
-_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
-_QWEN_TEXT: dict[str, dict[str, Any]] = {
-    "qwen2_vl": {"rope_parameters": _MROPE},
-    "qwen3_vl_moe": {"rope_parameters": {**_MROPE, "mrope_interleaved": True}, "head_dim": 16, **_EXPERTS},
-    # Three layers in four are recurrences (gated delta net) behind a short convolution.
-    "qwen3_5": {
-        "rope_parameters": {
-            **_MROPE,
-            "mrope_section": [2, 1, 1],
-            "mrope_interleaved": True,
-            "partial_rotary_factor": 0.5,
-        },
-        "head_dim": 16,
-        "linear_num_key_heads": 2,
-        "linear_num_value_heads": 4,
-        "linear_key_head_dim": 16,
-        "linear_value_head_dim": 16,
-    },
-}
-"""What the language model of a Qwen without a file needs beyond the common settings."""
-_QWEN_TOWER = {"hidden_size": 64, "depth": 2, "num_heads": 4, "patch_size": PATCH, "spatial_merge_size": 2}
-_QWEN_VISION: dict[str, dict[str, Any]] = {
-    "qwen2_vl": {**_QWEN_TOWER, "embed_dim": 64, "mlp_ratio": 2},
-    "qwen3_vl_moe": {
-        **_QWEN_TOWER,
-        "intermediate_size": 128,
-        "out_hidden_size": 64,
-        "num_position_embeddings": 256,
-        "deepstack_visual_indexes": [0],
-    },
-    "qwen3_5": {**_QWEN_TOWER, "intermediate_size": 128, "out_hidden_size": 64, "num_position_embeddings": 256},
-}
-QWEN_LIKE = tuple(_QWEN_TEXT)
-
-
-def build_qwen_like(folder: Path, like: Path, model_type: str) -> Path:
-    """A folder of a Qwen without a file, one of QWEN_LIKE, with the tokenizer of the folder `like`: a tower of 2 layers
-    and a language model of 4, both 64 wide."""
-    tokenizer = load_policy(like).tokenizer
-    pad = {"image_token_id": "<|image_pad|>", "video_token_id": "<|video_pad|>"}
-    edges = {"vision_start_token_id": "<|vision_start|>", "vision_end_token_id": "<|vision_end|>"}
-    config = AutoConfig.for_model(
-        model_type,
-        text_config={**_decoder(tokenizer, 64, 4), "bos_token_id": None, **_QWEN_TEXT[model_type]},
-        vision_config={**_QWEN_VISION[model_type], "temporal_patch_size": 2},
-        tie_word_embeddings=False,
-        **{name: tokenizer.convert_tokens_to_ids(token) for name, token in {**pad, **edges}.items()},
-    )
-    size = {"shortest_edge": 400, "longest_edge": 6400}
-    processor = Qwen2VLImageProcessorPil(patch_size=PATCH, temporal_patch_size=2, merge_size=2, size=size)
-    return _write(folder, config, tokenizer, processor)
-
-
 def _tower(width: int, layers: int) -> dict[str, Any]:
     return {
         "image_size": TILE,
@@ -224,9 +120,6 @@ def _write(folder: Path, config: Any, *processors: Any) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
-        if config.model_type == "gemma3":
-            # It begins at zero, with which images would say nothing.
-            torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight, std=0.05)
     model.generation_config.eos_token_id = config.get_text_config().eos_token_id
     for part in (model, *processors):
         part.save_pretrained(folder)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from support.launching import EXAMPLES, accelerate, alone, arguments, launch
-from support.random_families import build_llava
+from support.more_shapes import build_by_name
 from support.training import assert_same_run, rows
 from visionr1.cli import main
 from visionr1.errors import RecipeError, TrainingError
@@ -69,7 +69,7 @@ RECIPES = {
 def root(tmp_path_factory: pytest.TempPathFactory, qwen3_folder: Path) -> Path:
     """A folder of recipes."""
     folder = tmp_path_factory.mktemp("distributed")
-    plain = build_llava(folder / "llava", qwen3_folder)
+    plain = build_by_name(folder / "llava", qwen3_folder, "llava")
     for name, text in RECIPES.items():
         filled = text.format(model=qwen3_folder.as_posix(), plain=plain.as_posix())
         (folder / f"{name}.toml").write_text(filled, encoding="utf-8")

@@ -28,7 +28,8 @@ def _add_convert_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """List the model families that were tested: how each goes through the model, its dialect, how images are bounded.
+    """List the model families that were tested: how each goes through the model, its dialect, how images are bounded;
+    then those that are refused, and why.
 
     visionr1 models
     """
@@ -51,26 +52,30 @@ def convert(args: argparse.Namespace) -> None:
 
 
 def format_families(rows: list[dict[str, Any]]) -> str:
-    """Format the rows of `read_families` as a table in Markdown, followed by those that are refused or were not run."""
+    """Format the rows of `read_families` as a table in Markdown, followed by those that are refused or not tried."""
     lines = [
-        "| family | path | dialect | model.max_pixels sets | needs | transformers |",
-        "|---|---|---|---|---|---|",
+        "| family | path | dialect | largest difference | model.max_pixels sets | needs | transformers |",
+        "|---|---|---|---|---|---|---|",
     ]
-    others = []
+    refused: dict[str, list[str]] = {}
     for row in rows:
         if row["status"] != "ok":
-            others.append(f"- `{row['family']}`: {row['status']}")
+            refused.setdefault(row["status"], []).append(f"`{row['family']}`")
             continue
         cells = (
             f"`{row['family']}`",
             row["path"],
             f"`{row['dialect']}`" if row["dialect"] else "to be named",
+            f"{row['difference']:.0e}",
             _format_bound(row["bound"]),
             ", ".join(row["needs"]),
             row["transformers"],
         )
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, *(["", *others] if others else [])])
+
+    # One line a reason.
+    lines += ["", *(f"- {', '.join(names)}: {status}" for status, names in refused.items())]
+    return "\n".join(lines)
 
 
 def _format_bound(names: list[str] | None) -> str:

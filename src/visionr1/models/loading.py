@@ -43,13 +43,14 @@ from visionr1.models.folder.processor import (
     read_processor_files,
 )
 from visionr1.models.folder.thought import dialect_for_template
-from visionr1.models.image_bounds import limit_pixels
+from visionr1.models.image_bounds import check_bound_acts, limit_pixels
 from visionr1.models.memory.cpu import limit_prepared_products
 from visionr1.models.memory.quantization import QUANTIZATIONS, keep_layout, quantize_on_loading, stored_weights
 from visionr1.models.patches import multiply_patches
-from visionr1.models.paths.generic import GenericPath, check_supported
+from visionr1.models.paths.generic import GenericPath
 from visionr1.models.paths.packed import PackedPath
 from visionr1.models.policy import Policy
+from visionr1.models.unsupported import check_supported, check_type_supported, warn_if_untested
 from visionr1.models.weights import check_finite
 
 DIALECT_FILE = "visionr1.json"
@@ -182,6 +183,7 @@ def _make_policy(
     with foreign(f"the model folder {folder}"):
         if family is None:
             check_supported(model, folder)
+            warn_if_untested(opened.config.model_type)
             multiply_patches(model)
             processor = load_processor(folder, opened.config.model_type)
             generic_path = GenericPath(model.config, processor, read_processor_files(folder))
@@ -197,6 +199,8 @@ def _make_policy(
     policy.template = template or settings.get("template", "")
     bound = max_pixels or settings.get("max_pixels")
     if bound:
+        if "max_pixels" not in settings:  # a folder with a bound may have been cut to one size by it
+            check_bound_acts(policy, bound)
         limit_pixels(policy, bound)
     return policy
 
@@ -281,6 +285,7 @@ def _check_type(content: Mapping[str, Any], folder: Path) -> None:
     model_type = content.get("model_type")
     if not isinstance(model_type, str):
         raise CheckpointError(f"{folder / 'config.json'}: model_type: expected a text, found {short_repr(model_type)}")
+    check_type_supported(model_type, folder)
     if model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         return
     if model_type in FAMILIES:
@@ -332,9 +337,12 @@ def _load_model(folder: Path, dtype: str, **settings: Any) -> Any:
             folder, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True, **LOCAL, **settings
         )
     keep_layout(model)
-    wrong = {key: sorted(map(str, names)) for key, names in report.items() if names}
+    wrong = []
+    for key, names in report.items():
+        if names:
+            wrong.append(f"{key}: {len(names)}, such as {min(map(str, names))!r}")
     if wrong:
-        raise CheckpointError(f"the weights in {folder} do not fit its config.json: {wrong}")
+        raise CheckpointError(f"the weights in {folder} do not fit its config.json: {'; '.join(wrong)}")
     check_finite(stored_weights(model), folder)
     _keep_softcap(model)
     return model

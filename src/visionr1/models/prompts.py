@@ -79,6 +79,11 @@ def render_chat(tokenizer: Any, image_token_id: int, instruction: str) -> tuple[
     return chat, ids[: places[0]], ids[places[0] + 1 :]
 
 
+def holds_pixels(name: str, tensor: Tensor) -> bool:
+    """Return True if this input of a model is an image's pixels: some models take them at two sizes."""
+    return "pixel_values" in name and tensor.is_floating_point()
+
+
 @contextmanager
 def feeding(image: Image.Image) -> Iterator[None]:
     """Run a processor on `image` inside this block; whatever it raises becomes ImageRefused, naming size and reason."""

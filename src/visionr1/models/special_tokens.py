@@ -52,12 +52,13 @@ def suppressed_ids(config: Any, tokenizer: Any, dialect: Dialect, end: tuple[int
     """Return the tokens that no reply may hold, but never those that `end` a reply.
 
     They are special tokens, those that the config names (of images, for example), and rows of the output layer beyond
-    the tokenizer's vocabulary.
+    the tokenizer's vocabulary. Tokens that the model does not have need no mention.
     """
+    vocabulary = config.get_text_config().vocab_size
     named = set()
     for key, value in config.to_dict().items():
         if key.endswith(("_token_id", "_token_index")) and isinstance(value, int):
             named.add(value)
-    beyond = set(range(len(tokenizer), config.get_text_config().vocab_size))
+    beyond = set(range(len(tokenizer), vocabulary))
     ids = (special_ids(tokenizer, dialect) | named | beyond) - set(end)
-    return torch.tensor(sorted(ids), dtype=torch.long)
+    return torch.tensor(sorted(i for i in ids if i < vocabulary), dtype=torch.long)

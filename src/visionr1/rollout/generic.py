@@ -7,6 +7,7 @@ Axis letters: B prompts, G completions of one prompt, N = B x G rows, T columns 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,6 +52,13 @@ def generate(
     return groups
 
 
+def count_axes(config: Any) -> int:
+    """Return the axes that a position has in a model whose images take fewer positions than tokens: three for most."""
+    rope = config.get_text_config().rope_parameters
+    sections = rope.get("mrope_section") if isinstance(rope, dict) else None
+    return len(sections) if sections else 3
+
+
 class CachedBranches:
     """`loop.Branches` over transformers' cache."""
 
@@ -69,6 +77,7 @@ class CachedBranches:
         self._first_position = FIRST_POSITIONS.get(policy.config.model_type, 0)
         deltas = [prefill.rope_delta for prefill in prefills if prefill.rope_delta is not None]
         self._deltas = torch.cat(deltas)[prompt_of_row] if deltas else None
+        self._num_axes = count_axes(policy.config)
 
         joined = join_rows([prefill.layers for prefill in prefills]) if len(prefills) > 1 else prefills[0].layers
         text_config = policy.config.get_text_config(decoder=True)
@@ -96,10 +105,10 @@ class CachedBranches:
         """As in `Branches`."""
         self._mask = torch.nn.functional.pad(self._mask, (0, 1), value=True)
 
-        # Where images take fewer positions than tokens, a position has three axes, equal for text.
+        # Where images take fewer positions than tokens, a position has several axes, equal for text.
         positions = self._lengths[:, None] + step + self._first_position
         if self._deltas is not None:
-            positions = (positions + self._deltas).expand(3, -1, -1)
+            positions = (positions + self._deltas).expand(self._num_axes, -1, -1)
         output = self.policy.model(
             input_ids=tokens[:, None],
             position_ids=positions,

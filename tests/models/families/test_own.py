@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from support.extending import guide_file
-from support.random_families import build_llava
+from support.more_shapes import build_by_name
 from support.random_models import make_prompts, plain_logprobs, random_completions, sharpen
 from visionr1.models.families import FAMILIES
 from visionr1.models.loading import load_policy
@@ -29,7 +29,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("installed")
 def test_its_models_share_prefixes_exactly(tmp_path: Path, qwen3_folder: Path) -> None:
-    policy = sharpen(load_policy(build_llava(tmp_path / "llava", qwen3_folder)))
+    policy = sharpen(load_policy(build_by_name(tmp_path / "llava", qwen3_folder, "llava")))
     assert policy.path.packs_rows
     prompts = make_prompts(policy, [(120, 80), (80, 160)])
     completions = random_completions(policy, [[5, 9], [3, 12]])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from support.random_families import build_llava, build_qwen_like
+from support.more_shapes import build_by_name
 from support.training import GRPO
 from visionr1.cli import main
 from visionr1.models.loading import load_policy
@@ -17,10 +17,9 @@ from visionr1.models.loading import load_policy
 def test_it_trains(family: str, packs_rows: bool, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if packs_rows:
         folder: Path = request.getfixturevalue(f"{family}_folder")
-    elif family == "qwen3_5":
-        folder = build_qwen_like(tmp_path / family, request.getfixturevalue("qwen3_folder"), family)
     else:
-        folder = build_llava(tmp_path / family, request.getfixturevalue("qwen3_folder"))
+        folder = build_by_name(tmp_path / family, request.getfixturevalue("qwen3_folder"), family)
+    if family == "llava":
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         config["text_config"]["attention_dropout"] = config["vision_config"]["attention_dropout"] = 0.5  # never used
         (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from support.family_checks import greedy_is_generate, sampled_error, score_errors
-from support.random_families import build_llava
+from support.more_shapes import build_by_name
 from support.random_models import gradients, make_prompts, random_completions, sharpen
 from visionr1.errors import CheckpointError, MissingDependency, RecipeError
 from visionr1.models.adapters import adapters_off, attach
@@ -30,7 +30,7 @@ LORA = LoRASection(rank=3, alpha=6.0)
 def folders(tmp_path_factory: pytest.TempPathFactory, qwen3_folder: Path, qwen25_folder: Path) -> dict[str, Path]:
     """Two families with a packed row and one of the generic path, whose models prefer some tokens to others."""
     root = tmp_path_factory.mktemp("bases")
-    llava = build_llava(root / "random_llava", qwen3_folder)
+    llava = build_by_name(root / "random_llava", qwen3_folder, "llava")
     folders = {}
     for name, folder in {"qwen3": qwen3_folder, "qwen25": qwen25_folder, "llava": llava}.items():
         dialect = "qwen3" if name == "llava" else None

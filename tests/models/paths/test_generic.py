@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import AutoConfig
 
-from support.random_families import QWEN_LIKE, build_gemma3, build_llava, build_qwen_like
+from support.more_shapes import build_by_name
 from support.random_models import gradients, make_prompts, random_completions, sharpen
 from visionr1.errors import CheckpointError, DataError, MissingDependency
 from visionr1.models.loading import DEFAULT_DIALECTS, find_family, load_policy
@@ -31,15 +31,13 @@ from visionr1.samples import Query
 
 SIZES = [(120, 80), (80, 160)]
 UNEQUAL = [[5, 0, 9, 1], [3, 12]]
-BUILD = {"llava": build_llava, "gemma3": build_gemma3}
+QWEN_LIKE = ("qwen2_vl", "qwen3_vl_moe", "qwen3_5")
 
 
 @pytest.fixture(scope="module", params=["llava", "gemma3", *QWEN_LIKE])
 def folder(request: pytest.FixtureRequest, qwen3_folder: Path) -> Path:
     place = qwen3_folder.parent / f"generic_{request.param}"
-    if request.param in QWEN_LIKE:
-        return build_qwen_like(place, qwen3_folder, request.param)
-    return BUILD[request.param](place, qwen3_folder)
+    return build_by_name(place, qwen3_folder, request.param)
 
 
 @cache

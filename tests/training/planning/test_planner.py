@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from support.random_families import build_gemma3
+from support.more_shapes import build_by_name
 from support.random_models import build_qwen3
 from visionr1.errors import CheckpointError, RecipeError
 from visionr1.training.distributed import Sharding
@@ -137,7 +137,7 @@ def test_every_change_that_is_advised_helps_and_the_last_one_makes_it_fit(qwen: 
 
 
 def test_a_generic_model_and_supervised_training(tmp_path: Path, qwen: Path, planner: Planner) -> None:
-    folder = build_gemma3(tmp_path / "gemma", build_qwen3(tmp_path / "like", width=64, layers=2))
+    folder = build_by_name(tmp_path / "gemma", build_qwen3(tmp_path / "like", width=64, layers=2), "gemma3")
     plan = planner.plan(make_recipe(folder, model={"dialect": "qwen3"}), Layout())
     assert plan.path == "generic" and "scoring" in [phase.name for phase in plan.phases]
     supervised = planner.plan(make_recipe(qwen, method="sft"), Layout())

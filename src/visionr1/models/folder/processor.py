@@ -33,6 +33,8 @@ PATCHES = {
     "merge_size": "spatial_merge_size",
 }
 """Settings of image processors, and those of vision towers that they must equal."""
+OTHER_PATCHES = frozenset({"Cohere2VisionImageProcessor", "Step3p7ImageProcessor"})
+"""Image processors whose `patch_size` is no patch of the tower: the tokens along a tile's edge, and a crop's pixels."""
 LARGEST = {
     "shortest_edge": 1 << 26,
     "height": 1 << 14,
@@ -98,6 +100,8 @@ def load_image_processor(folder: Path) -> Any:
 
 def check_patches(image_processor: Any, vision_config: Any, folder: Path) -> None:
     """Raise CheckpointError if the image processor cuts an image into other patches than the vision tower takes."""
+    if type(image_processor).__name__ in OTHER_PATCHES:
+        return
     for name, name_in_tower in PATCHES.items():
         cut = getattr(image_processor, name, None)
         taken = getattr(vision_config, name_in_tower, None)

@@ -24,17 +24,12 @@ from visionr1.models.folder.processor import save_processor
 from visionr1.models.paths.scoring import last_hidden_states, model_logits, score_in_chunks
 from visionr1.models.paths.shared_cache import Layer, PassCache, select_rows
 from visionr1.models.policy import Policy, context_length
-from visionr1.models.prompts import Prompt, check_length, feeding
+from visionr1.models.prompts import Prompt, check_length, feeding, holds_pixels
 from visionr1.models.rows import Group, Rows
 from visionr1.samples import Size
 
 UNUSED_INPUTS = ("attention_mask", "labels")
 """What processors return that one unpadded prompt does not need: all its tokens are seen, and none is a target."""
-
-UNSUPPORTED = {
-    "mllama": "its completions see the image through a mask of tiles, which their prompt's cache does not hold"
-}
-"""Model types whose completions cannot go on from their prompt's cache, and why."""
 
 UNCAST_PIXELS = frozenset({"lfm3_vl"})
 """Model types whose vision tower takes pixels in the type of its weights; all others cast them."""
@@ -150,7 +145,9 @@ class GenericPath:
                 if name in inputs:
                     arguments[name] = inputs[name].to(policy.device)
             features = encode(**arguments, return_dict=True)
-            del inputs["pixel_values"]
+            for name in arguments:
+                if holds_pixels(name, inputs[name]):
+                    del inputs[name]
             encoded.append(replace(prompt, inputs=inputs, features=features))
         return encoded
 
@@ -218,20 +215,6 @@ class GenericPath:
     def save_processor(self, folder: Path) -> None:
         """As in `ForwardPath`."""
         save_processor(self._processor, folder, self._processor_files)
-
-
-def check_supported(model: Any, folder: Path) -> None:
-    """Raise CheckpointError if completions of the `model` in `folder` cannot share a prompt's cache."""
-    model_type = model.config.model_type
-    reason = UNSUPPORTED.get(model_type)
-    if model.config.is_encoder_decoder:
-        reason = "it is an encoder with a decoder"
-    elif not hasattr(getattr(model, "model", None), "get_decoder") or model.get_output_embeddings() is None:
-        reason = "its class has no language model in the place where those of the others have it"
-    if reason:
-        raise CheckpointError(
-            f"{folder}: models of type {model_type!r} are not supported: {reason}; see `visionr1 models`"
-        )
 
 
 def _split_group(group: Group, tokens_per_forward: int) -> list[Group]:

@@ -9,7 +9,7 @@ again, which would write twice. So a pass here reads its past and keeps what it 
 Axis letters: B prompts, G rows for one prompt, H heads, T tokens, D width of a head.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any
 
@@ -41,18 +41,20 @@ class PassCache(DynamicCache):  # type: ignore[misc]
     Gradients flow from what reads `result` back through the pass, and through `past`.
     """
 
+    layers: list[Layer]
+
     def __init__(self, config: Any, past: Sequence[Layer] | None = None) -> None:
         """`config` is the model's; without `past` the pass begins at the first token."""
         super().__init__(config=config)
-        if past is not None:
-            self.layers = list(past)
+        self._past = self.layers if past is None else list(past)
         self._added: dict[int, Layer] = {}
         self._updates: dict[int, set[Any]] = {}
+        self.layers = _PassLayers(self._past, self._added)
 
     @property
     def result(self) -> list[Layer]:
         """The layers after the pass, for passes that go on from here."""
-        return [self._added.get(number, layer) for number, layer in enumerate(self.layers)]
+        return [self._added.get(number, layer) for number, layer in enumerate(self._past)]
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
@@ -88,7 +90,7 @@ class PassCache(DynamicCache):  # type: ignore[misc]
         does for the gradient: it starts anew from the past.
         """
         if number not in self._added or update in self._updates[number]:
-            self._added[number] = _copy(self.layers[number])
+            self._added[number] = _copy(self._past[number])
             self._updates[number] = set()
         self._updates[number].add(update)
         return self._added[number]
@@ -159,6 +161,23 @@ class _Columns:
         self.memory[:, :, self.end : self.end + new.shape[2]] = new
         self.end += new.shape[2]
         return self.memory[:, :, start : self.end]
+
+
+class _PassLayers(list[Layer]):
+    """The layers of a pass by number: its past, but what the pass has written of layers with an index of keys.
+
+    Sparse attention may reach for its layer itself, behind the layer's first update (GLM-5, MiniMax M3). All other
+    layers are read before they are written, also when checkpointing runs them again.
+    """
+
+    def __init__(self, past: Sequence[Layer], added: Mapping[int, Layer]) -> None:
+        super().__init__(past)
+        self._added = added
+
+    def __getitem__(self, number: Any) -> Any:
+        layer = super().__getitem__(number)
+        has_index = hasattr(layer, "update_indexer") or hasattr(layer, "update_index")
+        return self._added.get(number, layer) if has_index else layer
 
 
 def _copy(layer: Layer) -> Layer:

@@ -71,7 +71,10 @@ def build_model(family: str, root: Path) -> Path:
     config = dict(shape.config)
     for part, sizes in (("text_config", TEXT), ("vision_config", TOWER)):
         known = config.get(part) or {}
-        config[part] = {**known, **{name: size for name, size in sizes.items() if name in _keys(shape, part)}}
+        names = _keys(shape, part)
+        config[part] = {**known, **{name: size for name, size in sizes.items() if name in names}}
+        if "layer_types" in known:  # one for each of the layers
+            config[part]["layer_types"] = list(known["layer_types"]) * (4 // len(known["layer_types"]))
     processor = {**shape.image_processor, **LARGER_IMAGES[family]}
     return build_family(folder, like, replace(shape, config=config, image_processor=processor))
 

@@ -43,9 +43,9 @@ def test_a_family_without_a_file(qwen3_folder: Path, tmp_path: Path) -> None:
 
 def test_an_image_processor_of_one_size_is_named(qwen3_folder: Path, tmp_path: Path) -> None:
     folder = build_by_name(tmp_path / "llava", qwen3_folder, "llava")
-    with pytest.raises(RecipeError, match=r"model\.max_pixels: .*CLIPImageProcessorPil.* found 900: it feeds 1600"):
+    with pytest.raises(RecipeError, match=r"model\.max_pixels: .*LlavaImageProcessorPil.* found 900: it feeds 1600"):
         load_policy(folder, max_pixels=900)
-    with pytest.raises(RecipeError, match=r"found 2000, which has no effect: CLIPImageProcessorPil .* one size, 1600"):
+    with pytest.raises(RecipeError, match=r"found 2000, which has no effect: LlavaImageProcessorPil .* one size, 1600"):
         load_policy(folder, max_pixels=2000)
 
 

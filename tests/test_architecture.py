@@ -16,10 +16,10 @@ dialects rewards integrations data models rollout evaluation training report dem
 """A room may import those before it."""
 TENSOR_ROOMS = {"models", "rollout", "training"}
 TENSOR_FILES = {
-    "evaluation/answerer.py",
-    "evaluation/read_ahead.py",
+    "evaluation/model/answerer.py",
+    "evaluation/model/read_ahead.py",
     "evaluation/runner.py",
-    "evaluation/vqa.py",
+    "evaluation/model/vqa.py",
     "demo.py",
 }
 """Where torch may be imported."""

@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> None:
         raise DataError(f"--out: expected a .png file other than the image itself, found {out}")
 
     with needs_extra("train"):
-        from visionr1.evaluation.answerer import open_answerer
+        from visionr1.evaluation.model.answerer import open_answerer
         from visionr1.evaluation.runner import predict_image
     from visionr1.report.draw import draw_boxes, save_png
 

@@ -69,8 +69,8 @@ def run(args: argparse.Namespace) -> None:
     visionr1 vqa GQA_TestDev_Balanced --model runs/mine --out runs/mine
     """
     with needs_extra("train"):
-        from visionr1.evaluation.answerer import open_answerer
-        from visionr1.evaluation.vqa import describe, evaluate_vqa
+        from visionr1.evaluation.model.answerer import open_answerer
+        from visionr1.evaluation.model.vqa import describe, evaluate_vqa
 
     answerer = open_answerer(args.model, engine=args.engine, device=args.device, dtype=args.dtype, dialect=args.dialect)
     record = evaluate_vqa(

@@ -15,10 +15,10 @@ import numpy as np
 
 from visionr1.data.row_log import OnBad
 from visionr1.dialects import Dialect
-from visionr1.evaluation.answerer import BUILTIN, Answerer, open_answerer
+from visionr1.evaluation.model.answerer import BUILTIN, Answerer, open_answerer
+from visionr1.evaluation.model.read_ahead import read_prompts
 from visionr1.evaluation.predictions import Prediction
 from visionr1.evaluation.protocols import Protocol
-from visionr1.evaluation.read_ahead import read_prompts
 from visionr1.images import image_size
 from visionr1.models.policy import Policy
 from visionr1.models.prompts import Prompt

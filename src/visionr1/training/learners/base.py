@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from visionr1.errors import DataError
-from visionr1.evaluation.read_ahead import describe_refused
+from visionr1.evaluation.model.read_ahead import describe_refused
 from visionr1.models.policy import Policy
 from visionr1.models.prompts import Prompt
 from visionr1.models.rows import warn_over_budget

@@ -11,8 +11,8 @@ from PIL import Image
 
 from visionr1 import cli
 from visionr1.errors import DataError, MissingDependency, RecipeError
-from visionr1.evaluation.answerer import Answerer
-from visionr1.evaluation.vqa import _vlmevalkit_model, answer, describe, evaluate_vqa
+from visionr1.evaluation.model.answerer import Answerer
+from visionr1.evaluation.model.vqa import _vlmevalkit_model, answer, describe, evaluate_vqa
 from visionr1.models.loading import load_policy
 
 

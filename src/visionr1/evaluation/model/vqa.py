@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image
 
 from visionr1.errors import DataError, MissingDependency, RecipeError
-from visionr1.evaluation.answerer import Answerer
+from visionr1.evaluation.model.answerer import Answerer
 from visionr1.files import write_json_atomic
 from visionr1.images import read_image
 from visionr1.rollout.engine import Sampling

@@ -16,8 +16,8 @@ from visionr1 import cli
 from visionr1.data import BoxDataset, data_path, read_dataset
 from visionr1.errors import CheckpointError, DataError, RecipeError
 from visionr1.evaluation import read_protocol
-from visionr1.evaluation.answerer import open_answerer
 from visionr1.evaluation.asking import Asking, collect_replies
+from visionr1.evaluation.model.answerer import open_answerer
 from visionr1.evaluation.predictions import Prediction
 from visionr1.evaluation.reply_log import ReplyLog
 from visionr1.evaluation.runner import Model, predict_samples

@@ -57,6 +57,13 @@ def add_arguments(parser: CommandParser) -> None:
         metavar="KEY=VALUE",
         help="change one setting of the recipe, as for visionr1 train; may be repeated",
     )
+    add_machine_arguments(parser)
+    parser.add_argument("--changes", action="store_true", help="say what would take less memory even if it fits")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead: bytes, seconds, FLOPs")
+
+
+def add_machine_arguments(parser: CommandParser) -> None:
+    """Add the arguments that say what the run is on."""
     parser.add_argument(
         "--gpus",
         type=positive,
@@ -88,8 +95,6 @@ def add_arguments(parser: CommandParser) -> None:
         metavar="TERABYTES",
         help=f"that a GPU's memory moves a second (default: {TERABYTES:g})",
     )
-    parser.add_argument("--changes", action="store_true", help="say what would take less memory even if it fits")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead: bytes, seconds, FLOPs")
 
 
 def image_size(text: str) -> tuple[int, int]:

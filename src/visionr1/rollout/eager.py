@@ -160,6 +160,7 @@ def _prefill(policy: Policy, prompts: Sequence[Prompt]) -> tuple[Tensor, Dynamic
     position_ids = torch.zeros((len(prompts[0].position_ids), *shape), dtype=torch.long)
     is_prompt = torch.zeros(shape, dtype=torch.bool)
     for row, prompt in enumerate(prompts):
+        input_ids[row] = prompt.input_ids[-1]  # padding is text: token 0 might be that of images
         input_ids[row, : lengths[row]] = prompt.input_ids
         position_ids[:, row, : lengths[row]] = prompt.position_ids
         is_prompt[row, : lengths[row]] = True

@@ -211,5 +211,7 @@ def test_samples_follow_each_other_without_padding_between_them(policy: Policy) 
     rows = policy.path.pack(groups)
     num_tokens = sum(g.num_tokens for g in groups)
     assert rows.input_ids.shape == (1, -(-num_tokens // PAD_TO) * PAD_TO)
+    # Padding repeats the last token, which is text: in some models token 0 is that of images.
+    assert set(rows.input_ids[0, num_tokens:].tolist()) <= {int(rows.input_ids[0, num_tokens - 1])}
     assert rows.place.tolist() == sorted(set(rows.place.tolist()))
     assert int(rows.place[-1]) == num_tokens - 1

@@ -267,10 +267,11 @@ class _RowBuilder:
     def build(self, prompts: Sequence[Prompt]) -> PackedRow:
         """Return the padded row; `prompts` are those of its groups."""
         padding = (0, -self.length % PAD_TO)
+        filler = int(self.input_ids[-1][-1])  # text: any other token might be that of images
         predicting = [torch.arange(start, start + length) for start, length in self.branches]
         branch_lengths = torch.tensor([length for _, length in self.branches])
         return PackedRow(
-            input_ids=pad(torch.cat(self.input_ids), padding)[None],
+            input_ids=pad(torch.cat(self.input_ids), padding, value=filler)[None],
             position_ids=pad(torch.cat(self.position_ids, dim=1), padding)[:, None],
             tree=Tree(
                 prefixes=tuple(self.prefixes),

@@ -21,7 +21,7 @@ import torch
 
 from visionr1.errors import TrainingError
 from visionr1.models.adapters import gathered_weights
-from visionr1.models.folder_names import as_in_folder
+from visionr1.models.folder.weight_names import as_in_folder
 from visionr1.models.policy import Policy
 from visionr1.models.prompts import Prompt
 from visionr1.models.settings import ModelSection

@@ -75,7 +75,8 @@ def open_llm(vllm: Any, policy: Policy, model: ModelSection, rollout: RolloutSec
     Raises RecipeError if vLLM cannot open the model, or not there.
     """
     device = torch.device(model.device)
-    launched = torch.distributed.is_available() and torch.distributed.is_initialized()
+    # A launcher says which rank this is; an engine that was opened before leaves a process group without one.
+    launched = "RANK" in os.environ and torch.distributed.is_available() and torch.distributed.is_initialized()
     _check_device(device, launched=launched)
     if rollout.vllm_sleep and device.type == "cpu":
         raise RecipeError("rollout.vllm_sleep: expected false on a CPU, found true: vLLM sleeps on GPUs alone")

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from visionr1.errors import TrainingError, needs_extra
 from visionr1.models.adapters import gathered_weights, weight_shapes
-from visionr1.models.folder_names import as_in_folder
+from visionr1.models.folder.weight_names import as_in_folder
 from visionr1.models.policy import Policy
 from visionr1.rollout.vllm.server import Server
 

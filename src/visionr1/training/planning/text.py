@@ -1,6 +1,7 @@
 """A plan in words, as a table for a terminal, and as an object for programs."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from visionr1.training.planning.changes import Change
@@ -22,7 +23,6 @@ def format_plan(plan: Plan, changes: Sequence[Change] | None) -> str:
 
 def plan_to_json(plan: Plan, changes: Sequence[Change] | None) -> dict[str, Any]:
     """Return the plan as an object of JSON: bytes, seconds, FLOPs."""
-    workload = plan.workload
     record: dict[str, Any] = {
         "fits": plan.fits,
         "peak": plan.peak,
@@ -36,37 +36,11 @@ def plan_to_json(plan: Plan, changes: Sequence[Change] | None) -> dict[str, Any]
             "parameters": plan.num_parameters,
             "trainable": plan.num_trainable,
         },
-        "workload": {
-            "samples_read": len(workload.samples),
-            "samples_per_process": plan.num_samples,
-            "micro_batches": plan.num_micro_batches,
-            "prompt_tokens": {"mean": workload.mean_prompt, "largest": len(workload.prompt.input_ids)},
-            "image_tokens": {"mean": workload.mean_image, "largest": workload.largest_image},
-            "true_reply_tokens": {"mean": workload.mean_truth, "largest": workload.longest_truth},
-        },
-        "processes": [
-            {
-                "name": process.name,
-                "number": process.number,
-                "where": process.where,
-                "phase": process.phase,
-                "total": process.total,
-                "parts": dict(process.parts),
-            }
-            for process in plan.processes
-        ],
-        "phases": [
-            {
-                "name": phase.name,
-                "tokens": phase.tokens,
-                "flops": phase.flops,
-                "seconds": phase.seconds,
-                "memory": dict(phase.memory),
-            }
-            for phase in plan.phases
-        ],
+        "workload": _workload_to_json(plan),
+        "processes": [asdict(process) | {"total": process.total} for process in plan.processes],
+        "phases": [asdict(phase) for phase in plan.phases],
         "step_seconds": plan.step_seconds,
-        "steps": workload.num_steps,
+        "steps": plan.workload.num_steps,
         "assumptions": list(plan.assumptions),
     }
     if changes is not None:
@@ -81,6 +55,19 @@ def plan_to_json(plan: Plan, changes: Sequence[Change] | None) -> dict[str, Any]
             for change in changes
         ]
     return record
+
+
+def _workload_to_json(plan: Plan) -> dict[str, Any]:
+    """Return what a step works on: numbers of samples and tokens."""
+    workload = plan.workload
+    return {
+        "samples_read": len(workload.samples),
+        "samples_per_process": plan.num_samples,
+        "micro_batches": plan.num_micro_batches,
+        "prompt_tokens": {"mean": workload.mean_prompt, "largest": len(workload.prompt.input_ids)},
+        "image_tokens": {"mean": workload.mean_image, "largest": workload.largest_image},
+        "true_reply_tokens": {"mean": workload.mean_truth, "largest": workload.longest_truth},
+    }
 
 
 def _format_head(plan: Plan) -> str:

@@ -95,6 +95,25 @@ def test_replies_are_those_of_the_policy_as_it_is_now(model_folder: Path, monkey
     assert llm.calls == 2 * once
 
 
+def test_vllm_computes_in_its_own_precision_under_autocast(
+    engine: tuple[Policy, VLLMEngine, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, opened, llm = engine
+    seen = []
+    for name in ("generate", "collective_rpc"):
+        real = getattr(llm, name)
+
+        def spy(*arguments: Any, real: Any = real, **settings: Any) -> Any:
+            seen.append(torch.is_autocast_enabled("cpu"))
+            return real(*arguments, **settings)
+
+        monkeypatch.setattr(llm, name, spy)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        opened(policy, make_prompts(policy, SIZES), GREEDY)
+        assert torch.is_autocast_enabled("cpu")
+    assert seen == [False, False]
+
+
 def test_adapters_are_merged_into_what_the_engine_gets(engine: tuple[Policy, VLLMEngine, Any]) -> None:
     policy, opened, llm = engine
     attach(policy.model, LoRASection(rank=2), seed=0, base="base")

@@ -208,6 +208,13 @@ def test_a_server_that_refuses_an_update_ends_the_run(folder: Path, policy: Poli
         weights.exhaust()  # for the other ranks
 
 
+def test_an_answer_without_the_number_of_workers_is_named(folder: Path, policy: Policy, wire: Wire) -> None:
+    state = ReceivingServer(folder, wire)
+    state.get_get_world_size = lambda query: {}  # type: ignore[method-assign]
+    with serving(state) as url, pytest.raises(TrainingError, match="answers /get_world_size in another form"):
+        NCCLTransfer(Server(url, 60.0), policy)
+
+
 def test_the_trainer_needs_vllm_for_it(folder: Path, policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("vllm", f"{PACKAGE}.factory"):
         monkeypatch.setitem(sys.modules, name, None)

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -183,6 +184,24 @@ def test_a_server_that_would_sample_otherwise_is_refused(
     spoil(server)
     with pytest.raises(RecipeError, match=f"rollout.server: the vLLM server at .*{re.escape(message)}"):
         connect(server, policy, tmp_path)
+
+
+def test_pixels_must_be_normalized_as_the_policy_s_where_the_folder_does_not_say_how(
+    server: StandInServer, qwen25_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(qwen25_folder, folder)
+    file = folder / "preprocessor_config.json"
+    settings = json.loads(file.read_text())
+    del settings["image_mean"], settings["image_std"]
+    file.write_text(json.dumps(settings))
+    policy = load_policy(folder)
+    set_normalizing = change("model_config", "multimodal_config", "mm_device_do_normalize", to=True)
+    set_normalizing(server)
+    with pytest.raises(RecipeError, match="start it with --no-mm-device-do-normalize"):
+        connect(server, policy, tmp_path)
+    server.settings["model_config"]["multimodal_config"]["mm_device_do_normalize"] = False
+    connect(server, policy, tmp_path)
 
 
 def test_another_model_is_refused(server: StandInServer, policy: Policy, tmp_path: Path) -> None:

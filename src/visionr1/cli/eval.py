@@ -171,14 +171,14 @@ def names_overview() -> str:
     from visionr1.data import READERS
     from visionr1.dialects import describe_dialects
     from visionr1.evaluation import BENCHMARKS, METRICS, PROTOCOLS
-    from visionr1.rollout.engines import ENGINES
+    from visionr1.rollout.engines import answering_engines
 
     return list_names(
         protocols=PROTOCOLS,
         benchmarks=BENCHMARKS,
         metrics=METRICS,
         dialects=describe_dialects(),
-        engines=ENGINES,
+        engines=answering_engines(),
         readers=READERS,
     )
 

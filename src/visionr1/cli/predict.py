@@ -52,9 +52,9 @@ def add_arguments(parser: CommandParser) -> None:
 def names_overview() -> str:
     """List the names that --dialect and --engine take."""
     from visionr1.dialects import describe_dialects
-    from visionr1.rollout.engines import ENGINES
+    from visionr1.rollout.engines import answering_engines
 
-    return list_names(dialects=describe_dialects(), engines=ENGINES)
+    return list_names(dialects=describe_dialects(), engines=answering_engines())
 
 
 def run(args: argparse.Namespace) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from visionr1.data.row_log import OnBad
 from visionr1.dialects import Dialect
+from visionr1.errors import RecipeError
 from visionr1.evaluation.model.answerer import BUILTIN, Answerer, open_answerer
 from visionr1.evaluation.model.read_ahead import read_prompts
 from visionr1.evaluation.predictions import Prediction
@@ -215,6 +216,8 @@ class Model:
                 self.source, engine=self.engine, device=self.device, dtype=self.dtype, dialect=self.dialect_name
             )
         if isinstance(self.engine, str):
+            if self.engine != BUILTIN:
+                raise RecipeError(f"engine: expected one that is open, for a policy, found the name {self.engine!r}")
             return Answerer(self.source)
         return Answerer(self.source, self.engine)
 

@@ -27,7 +27,7 @@ from visionr1.models.memory.cpu import give_back_memory
 from visionr1.models.policy import Policy
 from visionr1.models.trainable import make_trainable
 from visionr1.progress import Bar, describe_step
-from visionr1.rollout.engine import RolloutEngine, StreamingEngine
+from visionr1.rollout.engine import RolloutEngine, StreamingEngine, copies_weights
 from visionr1.rollout.engines.builtin import generate
 from visionr1.training.batches import Batch, prepared_batches
 from visionr1.training.distributed import (
@@ -414,7 +414,7 @@ def evaluate(run: TrainingRun, validation: Validation) -> bool:
     whole_modules = None
     if isinstance(run.learner.engine, StreamingEngine):
         engine = run.learner.engine
-        whole_modules = ()
+        whole_modules = () if copies_weights(engine) else None
 
     def measure() -> Metrics:
         with unshard_parameters(run.trained, run.accelerator, whole_modules):

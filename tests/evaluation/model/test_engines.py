@@ -231,6 +231,20 @@ def test_an_unknown_engine_is_refused_before_the_model_is_loaded(tmp_path: Path)
         open_answerer(tmp_path / "nowhere", engine="vlm")
 
 
+def test_a_server_answers_in_training_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RecipeError, match=r"--engine: expected one of builtin, vllm.* found vllm_server"):
+        open_answerer(folder, engine="vllm_server")
+    for command in ("eval", "predict", "vqa"):
+        with pytest.raises(SystemExit):
+            cli.main([command, "--help"])
+        assert "engines: builtin, vllm\n" in capsys.readouterr().out
+
+
+def test_the_name_of_an_engine_beside_a_policy_is_refused(folder: Path) -> None:
+    with pytest.raises(RecipeError, match="engine: expected one that is open, for a policy, found the name 'vllm'"):
+        _ = Model(load_policy(folder), engine="vllm").answerer
+
+
 def test_the_commands_take_an_engine(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.new("RGB", (64, 48), "white").save(tmp_path / "photo.png")
     predict = ["predict", str(tmp_path / "photo.png"), "--categories", "cat", "--model", str(folder)]

@@ -8,6 +8,7 @@ import pytest
 from support.more_shapes import build_by_name
 from support.random_models import build_qwen3
 from visionr1.errors import CheckpointError, RecipeError
+from visionr1.rollout.eager import Decoder
 from visionr1.training.distributed import Sharding
 from visionr1.training.planning.changes import find_changes
 from visionr1.training.planning.engine import CACHE
@@ -151,6 +152,65 @@ def test_vllm_takes_its_share_in_every_phase(qwen: Path, planner: Planner) -> No
         if phase.memory:
             assert phase.memory["vLLM"] == 20 * GIB
             assert CACHE not in phase.memory
+
+
+def test_vllm_asleep_takes_its_share_while_sampling_alone(qwen: Path, planner: Planner) -> None:
+    rollout = {"group_size": 2, "max_new_tokens": 40, "engine": "vllm", "vllm_memory": 0.25, "vllm_sleep": True}
+    plan = planner.plan(make_recipe(qwen, rollout=rollout), Layout())
+    with_vllm = [phase.name for phase in plan.phases if "vLLM" in phase.memory]
+    assert with_vllm == ["rollout"] and len([phase for phase in plan.phases if phase.memory]) > 2
+
+
+def test_what_samples_elsewhere_takes_no_memory_here(qwen: Path, planner: Planner) -> None:
+    rollout = {"group_size": 2, "max_new_tokens": 40}
+    here = planner.plan(make_recipe(qwen, rollout={**rollout, "engine": "vllm"}), Layout())
+    server = {**rollout, "engine": "vllm_server", "server": "http://host"}
+    plan = planner.plan(make_recipe(qwen, rollout=server), Layout())
+    assert not any("vLLM" in phase.memory for phase in plan.phases)
+    assert plan.phases[1].seconds == here.phases[1].seconds
+    assert any("server's memory is not counted" in text for text in plan.assumptions)
+
+
+def test_an_engine_with_a_copy_has_no_weights_put_together_for_it(qwen: Path, planner: Planner) -> None:
+    rollout = {"group_size": 2, "max_new_tokens": 40}
+    part = "weights put together"
+    own = planner.plan(make_recipe(qwen, rollout=rollout), Layout(2, "fsdp2")).phases[1].memory
+    recipe = make_recipe(qwen, rollout={**rollout, "engine": "vllm"})
+    assert part in own and part not in planner.plan(recipe, Layout(2, "fsdp2")).phases[1].memory
+
+    # A frozen tower encodes the images of a step whole.
+    frozen = recipe.with_changes(model=recipe.model.with_changes(freeze_vision=True))
+    assert 0 < planner.plan(frozen, Layout(2, "fsdp2")).phases[1].memory[part] < own[part]
+
+
+def test_guesses_count_for_memory_alone(qwen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flops = []
+    memory = []
+    for most_guesses in (8, 0):
+        monkeypatch.setattr(Decoder, "most_guesses", most_guesses)
+        rollout = Planner(GPU, IMAGE).plan(make_recipe(qwen), Layout()).phases[1]
+        flops.append(rollout.flops)
+        memory.append(sum(rollout.memory.values()))
+    assert flops[0] == pytest.approx(flops[1], rel=1e-6)
+    assert memory[0] > memory[1]
+
+
+@pytest.mark.parametrize(
+    ("tables", "layout", "name"),
+    [
+        ({"offload_reference": True}, Layout(), "--set lora.rank=16 --set model.offload_reference=false"),
+        (
+            {"dtype": "bfloat16"},
+            Layout(2),
+            "FSDP2 over the 2 GPUs (examples/accelerate/fsdp2.yaml) --set model.dtype=float32",
+        ),
+    ],
+)
+def test_a_change_names_what_it_takes_back(
+    tables: dict[str, Any], layout: Layout, name: str, qwen: Path, planner: Planner
+) -> None:
+    changes = find_changes(planner, planner.plan(make_recipe(qwen, model=tables), layout))
+    assert name in [change.name for change in changes]
 
 
 def test_data_workers_are_processes_of_their_own(qwen: Path, planner: Planner) -> None:

@@ -22,7 +22,7 @@ from visionr1.models.policy import Policy
 from visionr1.models.settings import ModelSection
 from visionr1.models.weights import check_finite, weights_checksum
 from visionr1.rollout.engine import RolloutEngine, StreamingEngine
-from visionr1.rollout.engines import ENGINES, needs_weights
+from visionr1.rollout.engines import ENGINES, TRAINING_ALONE, answering_engines, needs_weights
 from visionr1.rollout.engines.builtin import generate
 from visionr1.rollout.settings import RolloutSection
 
@@ -89,6 +89,9 @@ def open_answerer(
     if engine == BUILTIN:
         return Answerer(load_policy(source, device=device, dtype=dtype, dialect=dialect))
 
+    if engine in TRAINING_ALONE:
+        known = ", ".join(answering_engines())
+        raise RecipeError(f"--engine: expected one of {known}, or module:object, found {engine}, which is for training")
     opener = ENGINES.resolve(engine)
     check_device(device)
     model = ModelSection.model_validate({"path": str(source), "device": device, "dtype": dtype})

@@ -13,6 +13,8 @@ from visionr1.registry import Registry
 
 OpenEngine = Callable[..., Any]
 """(policy: Policy, model: ModelSection, rollout: RolloutSection) -> RolloutEngine; the types need torch."""
+TRAINING_ALONE = ("vllm_server",)
+"""Engines that need settings which a recipe alone has (`rollout.server`)."""
 _READ_FOLDER: list[OpenEngine] = []
 
 
@@ -29,6 +31,11 @@ def reads_folder(opener: OpenEngine) -> OpenEngine:
 def needs_weights(opener: OpenEngine) -> bool:
     """Return False if the engine reads the model folder itself, as `reads_folder` marks it."""
     return all(opener is not marked for marked in _READ_FOLDER)
+
+
+def answering_engines() -> list[str]:
+    """Return the names of the engines that answer from a model folder, for `eval`, `predict` and `vqa`."""
+    return [name for name in ENGINES if name not in TRAINING_ALONE]
 
 
 def _check_engine(named: Any) -> OpenEngine:

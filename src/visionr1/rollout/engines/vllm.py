@@ -100,7 +100,11 @@ class VLLMEngine:
             requests.append(_request(policy, prompt))
             parameters.append(self.sampling_params(**settings, seed=single_seed(seed)))
 
-        with self.awake(policy), explaining(f"{self.label} cannot sample from {policy.model.name_or_path}"):
+        # A step is under autocast for the policy's passes; vLLM's weights are in its precision already.
+        device_type = policy.device.type if policy.has_weights else "cpu"
+        without_autocast = torch.autocast(device_type, enabled=False)
+        explained = explaining(f"{self.label} cannot sample from {policy.model.name_or_path}")
+        with without_autocast, self.awake(policy), explained:
             outputs = self.llm.generate(requests, parameters, use_tqdm=False)
         groups = []
         for prompt, output in zip(prompts, outputs, strict=True):

@@ -1,5 +1,6 @@
 """Checking that a vLLM server fits the policy, before anything is trained."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from packaging.specifiers import SpecifierSet
@@ -9,7 +10,13 @@ from visionr1.errors import RecipeError
 from visionr1.models.policy import Policy
 from visionr1.models.settings import ModelSection
 from visionr1.rollout.settings import RolloutSection
-from visionr1.rollout.vllm.opening import check_biases, has_states, precision, resizes_by_pil
+from visionr1.rollout.vllm.opening import (
+    check_biases,
+    has_states,
+    precision,
+    resizes_by_pil,
+    states_normalization,
+)
 from visionr1.rollout.vllm.server import FAQ, Server
 
 VERSIONS = ">=0.32,<0.34"
@@ -88,6 +95,11 @@ def _check_settings(server: Server, info: Info, policy: Policy, model: ModelSect
         needed["model_config", "multimodal_config", "mm_processor_kwargs", "use_fast"] = (
             False,
             """--mm-processor-kwargs '{"use_fast": false}'""",
+        )
+    if not states_normalization(Path(policy.model.name_or_path)):
+        needed["model_config", "multimodal_config", "mm_device_do_normalize"] = (
+            False,
+            "--no-mm-device-do-normalize",
         )
     if not rollout.server_weights:
         needed["weight_transfer_config", "backend"] = ("nccl", """--weight-transfer-config '{"backend": "nccl"}'""")

@@ -92,7 +92,7 @@ def open_llm(vllm: Any, policy: Policy, model: ModelSection, rollout: RolloutSec
     if resizes_by_pil(policy):
         # Images are resized as the policy resizes them: torchvision's pixels differ, and log-probabilities with them.
         settings["mm_processor_kwargs"] = {"use_fast": False}
-    if not _states_normalization(Path(policy.model.name_or_path)):
+    if not states_normalization(Path(policy.model.name_or_path)):
         # vLLM would take such images as they are; transformers' class has means and deviations of its own.
         settings["mm_device_do_normalize"] = False
     if launched:
@@ -126,7 +126,7 @@ def resizes_by_pil(policy: Policy) -> bool:
     return type(policy.image_processor).__name__.endswith("Pil")
 
 
-def _states_normalization(folder: Path) -> bool:
+def states_normalization(folder: Path) -> bool:
     """Return True if a file about the folder's processor says how pixels are normalized, as all released ones do."""
     for content in read_processor_files(folder).values():
         settings = json.loads(content)

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import torch
 import torch.distributed as dist
+from pydantic import BaseModel
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -56,6 +57,12 @@ class Weights:
         """Gather what is left, which the other ranks wait for."""
         for _ in self if self._rest is None else self._rest:
             pass
+
+
+class WorldSize(BaseModel):
+    """The answer of /get_world_size: the server's own workers."""
+
+    world_size: int
 
 
 class Transfer(Protocol):
@@ -107,7 +114,8 @@ class NCCLTransfer:
         self._client = UpdateClient(server)
         self._engine: Any = None
         torch.cuda.set_device(policy.device)  # NCCL's communicator opens on the current device
-        world_size = int(server.get("/get_world_size")["world_size"]) + 1
+        path = "/get_world_size"
+        world_size = server.read(server.get(path), WorldSize, path).world_size + 1
         self._info = NCCLTrainerInitInfo(
             rank=_rank(), master_address=get_ip(), master_port=get_open_port(), world_size=world_size
         )

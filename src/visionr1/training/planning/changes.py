@@ -4,16 +4,18 @@ First what changes no result, then what changes the arithmetic a little, then wh
 part of the data.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from operator import attrgetter
 
 from visionr1.errors import RecipeError
+from visionr1.training.distributed import NEEDED
 from visionr1.training.planning.plan import Plan, Planner
-from visionr1.training.planning.processes import Layout
+from visionr1.training.planning.processes import Layout, samples_by_vllm_here
 from visionr1.training.recipe import Recipe
 
-Situation = tuple[Recipe, Layout]
-"""What a plan is made of."""
+NO_REFERENCE = {"model.offload_reference": False}
+"""What a change needs that leaves no reference model to offload."""
 LEAST_GAIN = 0.01
 """Share of what can be changed below which a change is not worth a line."""
 MOST_GPUS = 64
@@ -42,7 +44,10 @@ class _Candidate:
 
     name: str
     cost: str
-    apply: Callable[[Recipe, Layout], Situation]
+    settings: Mapping[str, object]
+    """Settings of the recipe by key; those beside the change itself are what it does not go without."""
+    layout: Layout | None = None
+    """How processes are laid out with it; None leaves that as it is."""
 
 
 def find_changes(planner: Planner, base: Plan) -> list[Change]:
@@ -57,11 +62,12 @@ def find_changes(planner: Planner, base: Plan) -> list[Change]:
         if best.fits and not base.fits:
             break
         try:
-            changed = planner.plan(*candidate.apply(best.recipe, best.layout))
+            recipe = _with_settings(best.recipe, candidate.settings)
+            changed = planner.plan(recipe, candidate.layout or best.layout)
         except RecipeError:
             continue  # the recipe does not go together with it
         if changed.peak < best.peak - LEAST_GAIN * best.changeable:
-            changes.append(Change(candidate.name, candidate.cost, changed))
+            changes.append(Change(_name_change(candidate, best.recipe), candidate.cost, changed))
             best = changed
     return changes
 
@@ -94,11 +100,8 @@ def _shards(base: Plan) -> Iterator[_Candidate]:
     """Yield shards over the GPUs that there are."""
     gpus = base.layout.gpus
     if base.layout.sharding != "fsdp2" and gpus > 1:
-        yield _Candidate(
-            f"FSDP2 over the {gpus} GPUs (examples/accelerate/fsdp2.yaml)",
-            "weights are gathered for every pass",
-            lambda recipe, layout: (recipe, replace(layout, sharding="fsdp2")),
-        )
+        name = f"FSDP2 over the {gpus} GPUs (examples/accelerate/fsdp2.yaml)"
+        yield _Candidate(name, "weights are gathered for every pass", NEEDED["fsdp2"], Layout(gpus, "fsdp2"))
 
 
 def _other_memory(base: Plan) -> Iterator[_Candidate]:
@@ -108,6 +111,8 @@ def _other_memory(base: Plan) -> Iterator[_Candidate]:
         yield _set("optimizer.name", "adamw_8bit", "moments are rounded")
     if not base.machine.is_gpu:
         return
+    if samples_by_vllm_here(recipe) and not recipe.rollout.vllm_sleep:
+        yield _set("rollout.vllm_sleep", True, "vLLM's weights and cache are built anew for each rollout")
     if not recipe.model.offload_reference:
         yield _set("model.offload_reference", True, "the reference is copied to the GPU in every step")
     if not recipe.optimizer.offload:
@@ -118,12 +123,8 @@ def _more_gpus(base: Plan) -> Iterator[_Candidate]:
     """Yield shards over more and more GPUs."""
     gpus = max(2, 2 * base.layout.gpus)
     while base.machine.is_gpu and gpus <= MOST_GPUS:
-        layout = Layout(gpus, "fsdp2")
-        yield _Candidate(
-            f"FSDP2 over {gpus} GPUs (examples/accelerate/fsdp2.yaml)",
-            "more GPUs",
-            lambda recipe, _, layout=layout: (recipe, layout),  # type: ignore[misc]
-        )
+        name = f"FSDP2 over {gpus} GPUs (examples/accelerate/fsdp2.yaml)"
+        yield _Candidate(name, "more GPUs", NEEDED["fsdp2"], Layout(gpus, "fsdp2"))
         gpus *= 2
 
 
@@ -132,17 +133,18 @@ def _fewer_weights(recipe: Recipe) -> Iterator[_Candidate]:
     if not recipe.model.freeze_vision and not recipe.lora.rank:
         yield _set("model.freeze_vision", True, "the vision tower stays as it is")
     if not recipe.lora.rank:
-        yield _set("lora.rank", LORA_RANK, "adapters train in place of the weights")
+        yield _set("lora.rank", LORA_RANK, "adapters train in place of the weights", NO_REFERENCE)
     if recipe.model.dtype == "float32":
         yield _set("model.dtype", "bfloat16", "weights are rounded; what trains keeps a float32 copy")
     if recipe.model.quantization == "none":
         yield _set("model.quantization", "nf4", "the language model below the adapters is rounded to 4 bits")
     if recipe.method == "grpo" and recipe.grpo.beta and not recipe.lora.rank:
-        yield _set("grpo.beta", 0.0, "nothing holds the policy near the model that it started from")
+        cost = "nothing holds the policy near the model that it started from"
+        yield _set("grpo.beta", 0.0, cost, NO_REFERENCE)
 
 
 def _fewer_tokens(base: Plan) -> Iterator[_Candidate]:
-    """Yield shorter replies, smaller images and more GPUs."""
+    """Yield shorter replies and smaller images."""
     recipe = base.recipe
     if recipe.method == "grpo":
         longest = recipe.rollout.max_new_tokens
@@ -155,13 +157,34 @@ def _fewer_tokens(base: Plan) -> Iterator[_Candidate]:
         yield _set("model.max_pixels", pixels, "small objects are seen less well")
 
 
-def _set(key: str, value: bool | int | float | str, cost: str) -> _Candidate:
-    """Return the change of one setting of a recipe."""
+def _set(
+    key: str, value: bool | int | float | str, cost: str, needed: Mapping[str, object] | None = None
+) -> _Candidate:
+    """Return the change of one setting of a recipe, with those that it does not go without."""
+    return _Candidate(_write_setting(key, value), cost, {key: value, **(needed or {})})
+
+
+def _write_setting(key: str, value: object) -> str:
+    """Return a setting as the command line takes it."""
     written = str(value).lower() if isinstance(value, bool) else str(value)
-    return _Candidate(f"--set {key}={written}", cost, lambda recipe, layout: (_changed(recipe, key, value), layout))
+    return f"--set {key}={written}"
 
 
-def _changed(recipe: Recipe, key: str, value: object) -> Recipe:
-    """Return the recipe with one setting changed; RecipeError where it refuses the value."""
-    section, _, name = key.partition(".")
-    return recipe.with_changes(**{section: getattr(recipe, section).with_changes(**{name: value})})
+def _name_change(candidate: _Candidate, recipe: Recipe) -> str:
+    """Return a change as a user makes it, with the settings of `recipe` that it takes back."""
+    names = [candidate.name]
+    for key, value in candidate.settings.items():
+        setting = _write_setting(key, value)
+        if setting != candidate.name and attrgetter(key)(recipe) != value:
+            names.append(setting)
+    return " ".join(names)
+
+
+def _with_settings(recipe: Recipe, settings: Mapping[str, object]) -> Recipe:
+    """Return the recipe with settings changed, all at once; RecipeError where it refuses one."""
+    sections: dict[str, dict[str, object]] = {}
+    for key, value in settings.items():
+        section, _, name = key.partition(".")
+        sections.setdefault(section, {})[name] = value
+    changed = {section: getattr(recipe, section).with_changes(**values) for section, values in sections.items()}
+    return recipe.with_changes(**changed)

@@ -29,12 +29,14 @@ class PlannedEngine:
     """Samples as `RolloutEngine`, by passes over tensors without content, and notes what they cost."""
 
     meter: Meter
+    copies_weights: bool = False
+    """True in place of an engine that has a copy of the weights, as `rollout.engine.copies_weights` says."""
     first: Work = field(default_factory=Work)
     """Decoding the first token of all rows, of all calls together."""
     last: Work = field(default_factory=Work)
     """Decoding the last one."""
     decoded: Work = field(default_factory=Work)
-    """What was run of both."""
+    """What was run of both, and of guesses."""
     spans: list[tuple[int, int]] = field(default_factory=list)
     """The events of the meter that are a rollout's, from and to."""
 
@@ -85,7 +87,9 @@ class PlannedEngine:
         rows = torch.arange(branches.num_rows).repeat_interleave(fed)
         places = (max(0, sampling.max_new_tokens - 1 - fed) + torch.arange(fed)).repeat(branches.num_rows)
         numbers = None if uniform is None else uniform[rows, (places + 1).clamp(max=uniform.shape[1] - 1)]
-        branches.decode_many(torch.zeros_like(rows), rows, places, sampling, numbers)
+        with self.meter.measured() as works:
+            branches.decode_many(torch.zeros_like(rows), rows, places, sampling, numbers)
+        self.decoded += sum(works.values(), Work())
 
     def _decode(
         self, branches: Branches, tokens: torch.Tensor, step: int, sampling: Sampling, numbers: torch.Tensor | None

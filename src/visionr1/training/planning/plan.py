@@ -8,11 +8,19 @@ from dataclasses import dataclass, replace
 
 from visionr1.models.policy import Policy
 from visionr1.rewards.stages import BEGINNER
+from visionr1.rollout.settings import BY_VLLM
 from visionr1.training.distributed import check_layout
 from visionr1.training.learners import encode, make_rewards
 from visionr1.training.planning.machine import Machine
 from visionr1.training.planning.meter import Work
-from visionr1.training.planning.processes import Layout, Process, phase_memory, training_process, worker_process
+from visionr1.training.planning.processes import (
+    Layout,
+    Process,
+    phase_memory,
+    samples_by_vllm_here,
+    training_process,
+    worker_process,
+)
 from visionr1.training.planning.simulation import VISION, Simulation, load_sized_policy, simulate
 from visionr1.training.planning.workload import Workload, assume_workload, read_workload
 from visionr1.training.recipe import Recipe
@@ -174,7 +182,7 @@ def _phases(
         prefill = scaled("rollout", workload.mean_prompt / len(workload.prompt.input_ids))
         work = prefill + simulation.decoding * reply
         seconds = work.seconds
-        if recipe.rollout.engine == "vllm":
+        if recipe.rollout.engine in BY_VLLM:
             seconds = max(work.flops / machine.flops_half, work.num_bytes / machine.bandwidth)
         phases.append(Phase("rollout", round(prompt_tokens + reply_tokens), work.flops, seconds, {}))
         phases.append(Phase("reward", 0, 0.0, _reward_seconds(recipe, policy, workload) * num_samples * group, {}))
@@ -204,6 +212,16 @@ def _reward_seconds(recipe: Recipe, policy: Policy, workload: Workload) -> float
     return time.perf_counter() - began
 
 
+def _describe_engine(engine: str) -> str:
+    """Say what is counted of an engine that is not in the training process, or that is not known."""
+    if engine in BY_VLLM:
+        return (
+            "the vLLM server's memory is not counted; its time is that of its products or weights alone, on one GPU "
+            "like these for each process"
+        )
+    return f"of the engine {engine} no memory is counted, and its time is that of the built-in one"
+
+
 def _assumptions(recipe: Recipe, layout: Layout) -> list[str]:
     """Say what the plan takes for granted, in words."""
     words = []
@@ -212,8 +230,10 @@ def _assumptions(recipe: Recipe, layout: Layout) -> list[str]:
             f"memory: every completion reaches rollout.max_new_tokens = {recipe.rollout.max_new_tokens}; time: replies "
             "are as long as the true ones"
         )
-    if recipe.rollout.engine == "vllm":
+    if samples_by_vllm_here(recipe):
         words.append("vLLM takes rollout.vllm_memory of the GPU, and its time is that of its products or weights alone")
+    elif recipe.method == "grpo" and recipe.rollout.engine != "builtin":
+        words.append(_describe_engine(recipe.rollout.engine))
     if recipe.model.offload_activations:
         words.append("model.offload_activations is not counted: what it takes off a GPU comes off the activations")
     if recipe.optimizer.name == "adamw_8bit" or recipe.model.quantization != "none":

@@ -80,7 +80,7 @@ def phase_memory(
         parts["weight made of 4 bits"] = simulation.quantized_bytes
         if machine.is_gpu and recipe.model.offload_reference and phase != "scoring":
             parts["reference"] = 0.0
-        if recipe.rollout.engine == "vllm":
+        if samples_by_vllm_here(recipe) and (phase == "rollout" or not recipe.rollout.vllm_sleep):
             parts[VLLM] = recipe.rollout.vllm_memory * machine.memory
 
         # What a step makes and frees again is cut into pieces.
@@ -92,6 +92,11 @@ def phase_memory(
             parts[PYTHON] = PYTHON_BYTES
         memory[phase] = {part: size for part, size in parts.items() if size}
     return memory
+
+
+def samples_by_vllm_here(recipe: Recipe) -> bool:
+    """Return True if vLLM shares the training process's memory."""
+    return recipe.method == "grpo" and recipe.rollout.engine == "vllm"
 
 
 def training_process(memory: Mapping[str, Mapping[str, float]], layout: Layout, machine: Machine) -> Process:
@@ -171,7 +176,7 @@ def _gathered(simulation: Simulation, layout: Layout, phase: str) -> dict[str, f
     if phase == "update":
         share = trainable / simulation.weight_bytes
         return {"layers put together": together, "gradients of these": together * share}
-    gathered = {"weights put together": simulation.weight_bytes}
+    gathered = {"weights put together": simulation.whole_bytes}
     if phase == "scoring" and simulation.has_own_reference:
         gathered["layers of the reference"] = together
     return gathered

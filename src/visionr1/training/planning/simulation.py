@@ -4,7 +4,7 @@ Samples are all as large as the largest that was read, and completions as long a
 is the most that a step takes. Of equal micro-batches two are run: the first, and one that finds gradients there.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ from visionr1.models.policy import Policy
 from visionr1.models.prompts import Prompt
 from visionr1.models.rows import make_groups
 from visionr1.models.trainable import make_trainable
+from visionr1.rollout.settings import BY_VLLM
 from visionr1.training.learners import Reinforced, Supervised, SupervisedWork
 from visionr1.training.optimizers import Optimizer, make_optimizer
 from visionr1.training.planning.engine import PlannedEngine
@@ -67,6 +68,8 @@ class Simulation:
     """Tokens of all micro-batches: what one scoring pass puts through the language model."""
     units: Units
     weight_bytes: float
+    whole_bytes: float
+    """Of the weights that each rank has whole while it samples, where they are sharded."""
     trainable_bytes: float
     """Of the gradients of all weights that train."""
     has_own_reference: bool
@@ -121,7 +124,7 @@ class _Step:
         self.policy = load_sized_policy(recipe)
         with reading_as(0):
             make_trainable(self.policy, recipe.model, recipe.lora, seed=recipe.seed)
-            self.engine = PlannedEngine(self.meter)
+            self.engine = PlannedEngine(self.meter, copies_weights=recipe.rollout.engine in BY_VLLM)
             self.reference = self._make_reference()
             if recipe.method == "sft":
                 self.learner: Any = Supervised(self.policy, recipe)
@@ -278,6 +281,7 @@ class _Step:
             scored_tokens=self.scored_tokens,
             units=_units(self.policy.model),
             weight_bytes=sum(parameter.nbytes for parameter in parameters),
+            whole_bytes=_num_weight_bytes(self.learner.whole_modules(), self.policy.model),
             trainable_bytes=sum(weight.nbytes for weight in self.trainable),
             has_own_reference=self.reference is not None and self.reference is not self.policy,
             quantized_bytes=max((weight.nbytes for weight in self.quantized), default=0),
@@ -289,6 +293,15 @@ class _Step:
 def _weights(policy: Policy) -> list[Tensor]:
     """Return parameters and buffers of a policy's model."""
     return [*policy.model.parameters(), *policy.model.buffers()]
+
+
+def _num_weight_bytes(modules: Iterable[nn.Module] | None, model: nn.Module) -> float:
+    """Return the bytes of the weights in `modules`, each counted once; None is all of `model`."""
+    weights = {}
+    for module in [model] if modules is None else modules:
+        for weight in module.parameters():
+            weights[id(weight)] = weight.nbytes
+    return sum(weights.values())
 
 
 def _quantized_weights(policy: Policy) -> list[Tensor]:
